@@ -1,0 +1,110 @@
+"""One call of an agent: what the gateway sends to a host, what the host answers, whole or as events.
+
+`POST /v1/invoke` takes an `InvokeRequest` as JSON. Without `stream` the answer is an `InvokeResponse`, or a problem
+document (RFC 9457). With it the answer is server-sent events, each `event:` one of `EventName` and each `data:` the
+JSON of that event's structure; the last one is `done` or `error`. Closing the connection cancels the call, and so
+does `DELETE /v1/calls/{call}`. Times are seconds, sizes bytes.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+HEADER_CALL = "Chimera-Call"
+HEADER_DEADLINE = "Chimera-Deadline"
+HEADER_TRACEPARENT = "traceparent"
+
+EventName = Literal["delta", "tool", "done", "error"]
+
+
+class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One chat message: text said by a role. Tool traffic inside a call is not part of a session's messages."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+    name: str | None = None
+
+
+class SessionState(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a session carries from call to call: the conversation so far, and whatever the agent's code keeps."""
+
+    messages: tuple[Message, ...] = ()
+    values: dict[str, Any] = {}
+
+
+class InvokeRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A call. `messages` are the caller's new messages, the last one from the user; `session` what came before.
+
+    `deadline` is the seconds left for the whole call when it was sent. `call` names the call to the gateway's
+    internal API: model and tool calls made on its behalf carry it in the `Chimera-Call` header.
+    """
+
+    call: str
+    tenant: str
+    agent: str
+    revision: str
+    messages: tuple[Message, ...]
+    deadline: float
+    session: SessionState | None = None
+    session_id: str | None = None
+    stream: bool = False
+    model_override: str | None = None
+    contract: int = 1
+
+
+class Timings(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a call's time went in the host, in seconds of wall time. `loaded` is True if this call loaded the agent."""
+
+    load: float = 0.0
+    run: float = 0.0
+    model: float = 0.0
+    tools: float = 0.0
+    loaded: bool = False
+
+
+class InvokeResponse(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer. `session` is the state to save, present if the request carried one."""
+
+    output: str
+    call: str
+    agent: str
+    revision: str
+    host: str
+    messages: tuple[Message, ...] = ()
+    session: SessionState | None = None
+    timings: Timings = Timings()
+    model_calls: int = 0
+    tool_calls: int = 0
+
+
+class Delta(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A piece of the answer's text (event `delta`); `source` names the participant, task or node it comes from."""
+
+    text: str
+    source: str | None = None
+
+
+class ToolEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A tool call's start or end (event `tool`), without its arguments and answer."""
+
+    tool: str
+    phase: Literal["start", "end", "error"]
+    seconds: float | None = None
+
+
+class LoadedReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`GET /v1/loaded`: the agents that a host holds and what they cost."""
+
+    host: str
+    framework: str
+    agents: list[dict[str, Any]]
+    in_flight: int
+    resident_bytes: int
+    limit_bytes: int
+    evictions: int
+
+
+ENCODER = msgspec.json.Encoder()
+REQUEST_DECODER = msgspec.json.Decoder(InvokeRequest)
+RESPONSE_DECODER = msgspec.json.Decoder(InvokeResponse)

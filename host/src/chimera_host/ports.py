@@ -1,0 +1,117 @@
+"""What a framework adapter is given and what it must give back: the seam inside the host.
+
+An adapter turns an `AgentDocument` into the framework's own objects once (`load`), and runs a call on them many times
+(`LoadedAgent.run`), several at once. It reaches models and tools through the call's context alone, so that deadlines,
+cancellation, metering and the broker's rules hold for every framework in the same way.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from msgspec import Struct
+
+from chimera_host.contract.agent import AgentDocument, FrameworkName
+from chimera_host.contract.call import InvokeRequest, Message, SessionState
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ChatBody = dict[str, Any]
+"""A chat-completions request as OpenAI defines it (messages, tools, temperature …), without `model` and `stream`."""
+
+ChatAnswer = dict[str, Any]
+"""A chat-completions answer as OpenAI defines it: `choices[0].message`, `usage`."""
+
+
+class ToolSpec(Struct, frozen=True, kw_only=True):
+    """A tool as a model sees it: name, description and the JSON Schema of its arguments."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
+class RunResult(Struct, frozen=True, kw_only=True):
+    """What a run gave: the answer's text, the messages to add to the session, and the values to keep in it."""
+
+    output: str
+    messages: tuple[Message, ...] = ()
+    values: dict[str, Any] | None = None
+
+
+class CallContext(Protocol):
+    """One running call. The blocking methods are for framework threads, the others for the event loop.
+
+    Every method raises `chimera_host.errors.CallCancelled` once the call is cancelled or its deadline has passed, which
+    is how a synchronous framework learns of it.
+    """
+
+    request: InvokeRequest
+    document: AgentDocument
+
+    @property
+    def prompt(self) -> str:
+        """The text of the caller's last message."""
+
+    @property
+    def session(self) -> SessionState:
+        """The state before this call; empty where the call has no session."""
+
+    def remaining(self) -> float:
+        """Seconds until the deadline; raises when it has passed."""
+
+    async def chat(self, body: ChatBody) -> ChatAnswer:
+        """One model call through the gateway."""
+
+    def chat_blocking(self, body: ChatBody) -> ChatAnswer:
+        """The same, from a framework's thread."""
+
+    async def tool(self, name: str, arguments: Mapping[str, Any]) -> str:
+        """One tool call through the broker; `name` is a `ToolSpec`'s."""
+
+    def tool_blocking(self, name: str, arguments: Mapping[str, Any]) -> str:
+        """The same, from a framework's thread."""
+
+    async def in_thread(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a blocking framework in the host's watched threads, with `current_call` set there."""
+
+    def emit(self, text: str, source: str | None = None) -> None:
+        """Send a piece of the answer to a streaming caller; does nothing otherwise. Safe from any thread."""
+
+
+class LoadedAgent(Protocol):
+    """An agent as the framework's own objects. Runs many calls, several at once; they share nothing by accident."""
+
+    async def run(self, call: CallContext) -> RunResult:
+        """Answer one call."""
+
+    def close(self) -> None:
+        """Let go of what `load` took; called once, when no call runs."""
+
+
+class AgentBuild(Struct, frozen=True, kw_only=True):
+    """What `load` works from. `tools` are the specs by the name that the definition gives the tool (an MCP server has
+    several); `factory` is the agent's own entrypoint, already imported, where it has one.
+    """
+
+    document: AgentDocument
+    tools: Mapping[str, Sequence[ToolSpec]]
+    factory: Callable[..., Any] | None = None
+    work_dir: str | None = None
+
+
+class FrameworkAdapter(Protocol):
+    """One framework behind the seam."""
+
+    name: FrameworkName
+
+    def preload(self) -> None:
+        """Import the framework and do once what every agent shares, as far as a later fork bears it."""
+
+    def load(self, build: AgentBuild) -> LoadedAgent:
+        """Make the framework's objects. Cheap: no model, tool or network. Raises `AgentLoadError` with the reason."""
+
+
+current_call: ContextVar[CallContext] = ContextVar("current_call")
+"""The call that the running code works for; shared model clients and captured prints find their call through it."""
