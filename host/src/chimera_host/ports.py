@@ -91,8 +91,10 @@ class LoadedAgent(Protocol):
 
 
 class AgentBuild(Struct, frozen=True, kw_only=True):
-    """What `load` works from. `tools` are the specs by the name that the definition gives the tool (an MCP server has
-    several); `factory` is the agent's own entrypoint, already imported, where it has one.
+    """What `load` works from.
+
+    `tools` are the specs by the name that the definition gives the tool (an MCP server has several); `factory` is the
+    agent's own entrypoint, already imported, where it has one.
     """
 
     document: AgentDocument

@@ -1,0 +1,135 @@
+"""Everything the gateway refuses or fails with, each with a stable code and an HTTP status."""
+
+from chimera_host.contract.problem import ProblemError
+
+
+class GatewayError(ProblemError):
+    """The gateway could not take the call."""
+
+
+class Unauthenticated(GatewayError):
+    """No key, or a wrong one."""
+
+    code = "unauthenticated"
+    status = 401
+    title = "A valid key is needed"
+
+
+class Forbidden(GatewayError):
+    """The request comes from where none may come from (Host or Origin header)."""
+
+    code = "forbidden"
+    status = 403
+    title = "The request is not allowed"
+
+
+class AgentNotFound(GatewayError):
+    """No live agent has this name."""
+
+    code = "agent-not-found"
+    status = 404
+    title = "There is no such agent"
+
+
+class ProtocolNotOffered(GatewayError):
+    """The agent's definition doesn't offer this protocol."""
+
+    code = "protocol-not-offered"
+    status = 403
+    title = "The agent can't be reached this way"
+
+
+class InvalidRequest(GatewayError):
+    """The request's body, parameters or headers are wrong."""
+
+    code = "invalid-request"
+    status = 400
+    title = "The request is not valid"
+
+
+class SessionConflict(GatewayError):
+    """Somebody else saved this session meanwhile."""
+
+    code = "session-conflict"
+    status = 409
+    title = "The session has changed"
+
+
+class AgentBusy(GatewayError):
+    """The agent has as many calls as its definition allows."""
+
+    code = "agent-busy"
+    status = 429
+    title = "The agent is busy"
+
+
+class BudgetExceeded(GatewayError):
+    """The agent's budget of the day is used up."""
+
+    code = "budget-exceeded"
+    status = 429
+    title = "The agent's budget is used up"
+
+
+class GatewayOverloaded(GatewayError):
+    """All queues are full."""
+
+    code = "overloaded"
+    status = 503
+    title = "Too many calls at once"
+
+
+class CellUnavailable(GatewayError):
+    """No host of the agent's cell could be started in time."""
+
+    code = "cell-unavailable"
+    status = 503
+    title = "The agent's cell did not start"
+
+
+class NotServable(GatewayError):
+    """This home can't run the agent."""
+
+    code = "not-servable"
+    status = 501
+    title = "The agent can't run here"
+
+
+class HostFailed(GatewayError):
+    """The host died while it ran the call."""
+
+    code = "host-failed"
+    status = 502
+    title = "The host failed"
+
+
+class CallTimeout(GatewayError):
+    """The call did not finish before its deadline."""
+
+    code = "deadline-exceeded"
+    status = 504
+    title = "The call took too long"
+
+
+class ControlPlaneUnavailable(GatewayError):
+    """The control plane is not there; calls go on, changes wait."""
+
+    code = "control-plane-unavailable"
+    status = 503
+    title = "The control plane is away"
+
+
+class ModelUnavailable(GatewayError):
+    """The model's provider failed in a way that may pass."""
+
+    code = "model-unavailable"
+    status = 503
+    title = "The model is not available"
+
+
+class ModelRejected(GatewayError):
+    """The model's provider refused the request for good."""
+
+    code = "model-rejected"
+    status = 502
+    title = "The model refused the request"

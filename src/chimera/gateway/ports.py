@@ -1,0 +1,119 @@
+"""What the gateway needs from outside: routes, revisions, hosts, sessions, usage and models."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol
+
+from chimera_host.contract.call import SessionState
+from msgspec import Struct
+
+from chimera.platform.model import CellSpec, Endpoint, Route
+
+
+class RouteSource(Protocol):
+    """Where routes come from: the catalogue's database, read by sequence, so that a restart needs nobody else."""
+
+    async def changed_routes(self, after: int, limit: int) -> Sequence[Route]:
+        """Routes whose sequence is above `after`, in order of sequence, at most `limit`; deleted ones included."""
+
+    async def cell(self, cell: str) -> CellSpec | None:
+        """One cell as desired."""
+
+
+class RevisionSource(Protocol):
+    """Immutable content by digest."""
+
+    async def document(self, digest: str) -> bytes | None:
+        """A revision's `AgentDocument` as canonical JSON."""
+
+    async def bundle(self, digest: str) -> bytes | None:
+        """A source bundle (tar.gz)."""
+
+
+class StoredSession(Struct, frozen=True, kw_only=True):
+    """A session as stored; `version` grows by one with each save. `updated` is seconds since the epoch."""
+
+    tenant: str
+    agent: str
+    session: str
+    version: int
+    state: SessionState
+    updated: float
+
+
+class SessionStore(Protocol):
+    """Conversation state, versioned."""
+
+    async def load_session(self, tenant: str, agent: str, session: str) -> StoredSession | None:
+        """The newest committed version, or None."""
+
+    async def save_session(self, session: StoredSession) -> None:
+        """Commit `session` if the stored version is one less (or none for version 1); else `SessionConflict`."""
+
+    async def delete_session(self, tenant: str, agent: str, session: str) -> bool:
+        """Erase it; False where there was none."""
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """What one model call cost an agent. `usd` is None where the model has no price in the settings."""
+
+    tenant: str
+    agent: str
+    model: str
+    day: str
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    usd: float | None
+
+
+class UsageStore(Protocol):
+    """Metered use, summed by tenant, agent, model and day (UTC)."""
+
+    async def add_usage(self, rows: Sequence[Usage]) -> None:
+        """Add `rows` to the sums in one transaction."""
+
+    async def usage_of_day(self, day: str) -> Sequence[Usage]:
+        """All sums of a day; read once at start."""
+
+
+class HostPool(Protocol):
+    """The substrate as the gateway sees it: running hosts, and a way to wake a cell."""
+
+    def endpoints(self, cell: str) -> Sequence[Endpoint]:
+        """Hosts of `cell` that take calls, from the newest report; no I/O."""
+
+    async def wake(self, cell: CellSpec, within: float) -> Sequence[Endpoint]:
+        """Have at least one host of `cell` in `within` seconds; raises `CellUnavailable` with the reason."""
+
+    async def report(self, host: str, *, kind: str, agent: str, call: str) -> None:
+        """Tell the substrate that `host` failed a call of `agent` (`unreachable`, `timeout`, `crashed`)."""
+
+    def observe(self, cell: str, in_flight: int) -> None:
+        """The number of calls of `cell` being held or run now; sampled for autoscaling."""
+
+
+class ModelRequest(Struct, frozen=True, kw_only=True):
+    """A model call on its way to a provider: an OpenAI chat-completions body without `model` and `stream`.
+
+    `tenant` and `agent` say for whom; `deadline` is the seconds left.
+    """
+
+    body: dict[str, Any]
+    model: str
+    tenant: str
+    agent: str
+    deadline: float
+    traceparent: str | None = None
+
+
+class ModelProvider(Protocol):
+    """One place that answers chat completions. Raises `ModelUnavailable` (may pass) or `ModelRejected` (won't)."""
+
+    async def complete(self, request: ModelRequest) -> dict[str, Any]:
+        """A whole OpenAI chat-completions answer, with `usage`."""
+
+    def stream(self, request: ModelRequest) -> AsyncIterator[dict[str, Any]]:
+        """OpenAI chat-completions chunks; the last one carries `usage`."""
+
+    async def aclose(self) -> None:
+        """Close connections."""

@@ -1,0 +1,81 @@
+"""Cells, hosts and routes as values.
+
+A `RuntimeClass` is what agents must share to live in one cell; `CellSpec` is a cell as the substrate gets it; an
+`Endpoint` is one running host. A `Route` is everything the gateway needs to know of an agent to take a call.
+"""
+
+from typing import Literal
+
+from chimera_host.contract.agent import FrameworkName
+from msgspec import Struct
+
+RuntimeKind = Literal["python", "node", "image"]
+
+
+class ResourceClass(Struct, frozen=True, kw_only=True):
+    """What one host of a cell may use. CPU in millicores, memory in bytes, open files as a count."""
+
+    name: str
+    cpu_millicores: int
+    memory_bytes: int
+    open_files: int = 4096
+
+
+class RuntimeClass(Struct, frozen=True, kw_only=True):
+    """What all agents of a cell share.
+
+    `isolation` is the domain that agents may not be mixed across: the tenant for declarative agents, tenant and owner
+    for agents with code, tenant and agent for dedicated ones. `requirements` is the digest of a hash-locked
+    requirements file, which makes an environment of its own; `image` names a custom image.
+    """
+
+    tenant: str
+    framework: FrameworkName
+    runtime: RuntimeKind
+    isolation: str
+    resources: ResourceClass
+    requirements: str | None = None
+    image: str | None = None
+
+
+class CellSpec(Struct, frozen=True, kw_only=True):
+    """A cell as desired: its class and the bounds of its scale. Times in seconds."""
+
+    cell: str
+    runtime_class: RuntimeClass
+    min_hosts: int = 0
+    max_hosts: int = 1000
+    target: float = 10.0
+    idle_timeout: float = 300.0
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """One host that takes calls: where it listens and the key it wants."""
+
+    host: str
+    cell: str
+    url: str
+    key: str
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """An agent as the gateway sees it. `sequence` grows with every change; `status` other than live takes no calls.
+
+    `max_tokens_per_day` and `max_usd_per_day` are the budget. `unservable` says why this home can't run the agent
+    (a custom image on one machine) and what to do.
+    """
+
+    tenant: str
+    agent: str
+    revision: str
+    cell: str
+    framework: FrameworkName
+    sequence: int
+    status: Literal["live", "deleted"] = "live"
+    concurrency: int = 10
+    protocols: tuple[str, ...] = ("http", "sse", "openai")
+    model: str = "default"
+    description: str = ""
+    max_tokens_per_day: int | None = None
+    max_usd_per_day: float | None = None
+    unservable: str | None = None
