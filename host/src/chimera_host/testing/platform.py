@@ -1,0 +1,240 @@
+"""A fake platform: the gateway's internal API from dictionaries, with a scripted model.
+
+The script is a queue of answers, taken one per model call; when it is empty, or none is given, `default_answer` speaks:
+it echoes the last user message. An answer may be a text, a whole chat-completions answer (a dictionary), a `Problem`
+to refuse with, or a function of the recorded call that returns one of these or awaits something first.
+"""
+
+import asyncio
+import inspect
+import json
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Self
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from chimera_host.contract.agent import AgentDocument
+from chimera_host.contract.call import HEADER_CALL, HEADER_DEADLINE, HEADER_TRACEPARENT
+from chimera_host.contract.problem import PROBLEM_MEDIA_TYPE, PROBLEM_TYPE_PREFIX, Problem
+from chimera_host.testing import builders
+
+TOKEN = "platform-token"
+
+
+class RecordedChat(Struct, kw_only=True):
+    """One model call as the platform saw it."""
+
+    body: dict[str, Any]
+    call: str
+    deadline: float | None
+    traceparent: str | None
+    cancelled: bool = False
+
+    @property
+    def last(self) -> str:
+        """The text of the last message."""
+        return str(self.body["messages"][-1].get("content") or "")
+
+
+Answer = str | dict[str, Any] | Problem
+Script = Answer | Callable[[RecordedChat], Answer | Awaitable[Answer]]
+
+
+def text_answer(text: str) -> dict[str, Any]:
+    """A chat-completions answer that says `text`."""
+    return _answer({"role": "assistant", "content": text}, "stop")
+
+
+def tool_answer(*calls: tuple[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A chat-completions answer that asks for tools, each a name and its arguments."""
+    asked = [
+        {"id": f"tool-{n}", "type": "function", "function": {"name": name, "arguments": json.dumps(dict(arguments))}}
+        for n, (name, arguments) in enumerate(calls)
+    ]
+    return _answer({"role": "assistant", "content": None, "tool_calls": asked}, "tool_calls")
+
+
+def _answer(message: dict[str, Any], finish: str) -> dict[str, Any]:
+    return {
+        "id": "chatcmpl-fake",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "fake",
+        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12},
+    }
+
+
+def problem(code: str, status: int, detail: str, **fields: Any) -> Problem:
+    """A problem document to answer with."""
+    return Problem(type=PROBLEM_TYPE_PREFIX + code, title=code, status=status, detail=detail, code=code, **fields)
+
+
+def default_answer(chat: RecordedChat) -> Answer:
+    """Echo the last user message."""
+    users = [m for m in chat.body["messages"] if m.get("role") == "user"]
+    return f"echo: {users[-1]['content'] if users else ''}"
+
+
+class FakePlatform:
+    """Use as an asynchronous context manager; `url` is the base of the internal API.
+
+    `documents` and `bundles` are keyed by digest, `agents` answer agent-as-tool calls by name, `credentials` by
+    reference. `chats`, `fetched` and `invoked` record what was asked; `model_delay` (seconds) slows the model down.
+    """
+
+    def __init__(self, *script: Script, token: str = TOKEN) -> None:
+        """Answer model calls from `script`, then by `default_answer`."""
+        self.token = token
+        self.script: deque[Script] = deque(script)
+        self.default: Script = default_answer
+        self.model_delay = 0.0
+        self.documents: dict[str, bytes] = {}
+        self.bundles: dict[str, bytes] = {}
+        self.agents: dict[str, Callable[[str], str]] = {}
+        self.credentials: dict[str, str] = {}
+        self.chats: list[RecordedChat] = []
+        self.fetched: list[str] = []
+        self.invoked: list[tuple[str, str, str]] = []
+        self.url = ""
+        self._runner: web.AppRunner | None = None
+
+    def add(self, agent: AgentDocument) -> str:
+        """Serve this agent; its revision."""
+        data = builders.encode_document(agent)
+        revision = builders.digest(data)
+        self.documents[revision] = data
+        return revision
+
+    def add_bundle(self, files: Mapping[str, str]) -> str:
+        """Serve a source bundle of these files; its digest."""
+        data = builders.bundle(files)
+        self.bundles[builders.digest(data)] = data
+        return builders.digest(data)
+
+    def say(self, *script: Script) -> None:
+        """Append answers to the script."""
+        self.script.extend(script)
+
+    async def __aenter__(self) -> Self:
+        """Listen on a free port of 127.0.0.1."""
+        app = web.Application(client_max_size=64 * 1024**2)
+        app.router.add_get("/internal/v1/revisions/{digest}", self._revision)
+        app.router.add_get("/internal/v1/bundles/{digest}", self._bundle)
+        app.router.add_post("/internal/v1/chat/completions", self._chat)
+        app.router.add_post("/internal/v1/agents/{name}/invoke", self._invoke)
+        app.router.add_post("/internal/v1/credentials", self._credentials)
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"http://{host}:{port}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop listening."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def _refuse(self, request: web.Request) -> web.Response | None:
+        if request.headers.get("Authorization") == f"Bearer {self.token}":
+            return None
+        return _problem(problem("unauthorized", 401, "wrong platform token"))
+
+    async def _revision(self, request: web.Request) -> web.Response:
+        return self._serve(request, self.documents, "application/json")
+
+    async def _bundle(self, request: web.Request) -> web.Response:
+        return self._serve(request, self.bundles, "application/gzip")
+
+    def _serve(self, request: web.Request, things: Mapping[str, bytes], media: str) -> web.Response:
+        if (refused := self._refuse(request)) is not None:
+            return refused
+        digest = request.match_info["digest"]
+        self.fetched.append(digest)
+        if digest not in things:
+            return _problem(problem("not-found", 404, f"nothing has the digest {digest}"))
+        return web.Response(body=things[digest], content_type=media)
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        if (refused := self._refuse(request)) is not None:
+            return refused
+        left = request.headers.get(HEADER_DEADLINE)
+        chat = RecordedChat(
+            body=msgspec.json.decode(await request.read(), type=dict[str, Any]),
+            call=request.headers.get(HEADER_CALL, ""),
+            deadline=float(left) if left else None,
+            traceparent=request.headers.get(HEADER_TRACEPARENT),
+        )
+        self.chats.append(chat)
+        try:
+            if self.model_delay:
+                await asyncio.sleep(self.model_delay)
+            answer = await self._next(chat)
+        except asyncio.CancelledError:
+            chat.cancelled = True
+            raise
+        if isinstance(answer, Problem):
+            return _problem(answer)
+        whole = text_answer(answer) if isinstance(answer, str) else answer
+        if chat.body.get("stream"):
+            return await _stream(request, whole)
+        return web.Response(body=msgspec.json.encode(whole), content_type="application/json")
+
+    async def _next(self, chat: RecordedChat) -> Answer:
+        answer = self.script.popleft() if self.script else self.default
+        if not callable(answer):
+            return answer
+        said = answer(chat)
+        return await said if inspect.isawaitable(said) else said
+
+    async def _invoke(self, request: web.Request) -> web.Response:
+        if (refused := self._refuse(request)) is not None:
+            return refused
+        name = request.match_info["name"]
+        message = msgspec.json.decode(await request.read())["message"]
+        self.invoked.append((request.headers.get(HEADER_CALL, ""), name, message))
+        if name not in self.agents:
+            return _problem(problem("agent-not-found", 404, f"no agent {name}"))
+        output = self.agents[name](message)
+        return web.Response(body=msgspec.json.encode({"output": output}), content_type="application/json")
+
+    async def _credentials(self, request: web.Request) -> web.Response:
+        if (refused := self._refuse(request)) is not None:
+            return refused
+        names = msgspec.json.decode(await request.read())["names"]
+        missing = [name for name in names if name not in self.credentials]
+        if missing:
+            return _problem(problem("credential-not-found", 404, f"no credential {missing[0]}"))
+        found = {name: self.credentials[name] for name in names}
+        return web.Response(body=msgspec.json.encode(found), content_type="application/json")
+
+
+def _problem(document: Problem) -> web.Response:
+    return web.Response(body=msgspec.json.encode(document), status=document.status, content_type=PROBLEM_MEDIA_TYPE)
+
+
+async def _stream(request: web.Request, whole: dict[str, Any]) -> web.StreamResponse:
+    """The answer as OpenAI streams it: the text in words, tool calls in one piece, then usage and the end mark."""
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    message = whole["choices"][0]["message"]
+    pieces: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
+    words = (message.get("content") or "").split(" ")
+    pieces.extend({"content": word if n == 0 else " " + word} for n, word in enumerate(words) if word or n)
+    if message.get("tool_calls"):
+        pieces.append({"tool_calls": [{"index": n, **call} for n, call in enumerate(message["tool_calls"])]})
+    frame = {"id": whole["id"], "object": "chat.completion.chunk", "created": 0, "model": "fake"}
+    for piece in pieces:
+        chunk = {**frame, "choices": [{"index": 0, "delta": piece, "finish_reason": None}]}
+        await response.write(b"data: " + msgspec.json.encode(chunk) + b"\n\n")
+    end = {"index": 0, "delta": {}, "finish_reason": whole["choices"][0]["finish_reason"]}
+    for tail in ({**frame, "choices": [end]}, {**frame, "choices": [], "usage": whole["usage"]}):
+        await response.write(b"data: " + msgspec.json.encode(tail) + b"\n\n")
+    await response.write(b"data: [DONE]\n\n")
+    await response.write_eof()
+    return response
