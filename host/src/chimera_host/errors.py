@@ -79,3 +79,74 @@ class ModelFailed(HostError):
     code = "model-failed"
     status = 502
     title = "The model failed"
+
+
+class AgentBusy(HostError):
+    """The agent has as many calls as it takes at once."""
+
+    code = "agent-busy"
+    status = 429
+    title = "The agent is busy"
+
+
+class AgentOverShare(HostError):
+    """The agent used more of its host than its share while others wait."""
+
+    code = "agent-over-share"
+    status = 429
+    title = "The agent used more than its share"
+
+
+class AgentStorageFull(HostError):
+    """The agent's own folder holds more than its quota."""
+
+    code = "agent-storage-full"
+    status = 507
+    title = "The agent's storage is full"
+
+
+class BundleRefused(AgentLoadError):
+    """The agent's source bundle breaks a rule."""
+
+    code = "bundle-refused"
+    title = "The source bundle was refused"
+
+
+class PlatformUnavailable(HostError):
+    """The gateway's internal API does not answer."""
+
+    code = "platform-unavailable"
+    status = 503
+    title = "The platform does not answer"
+
+
+class InvalidCall(HostError):
+    """The request is not a call as the contract defines it."""
+
+    code = "invalid-call"
+    status = 400
+    title = "The call is malformed"
+
+
+class CallTooLarge(HostError):
+    """The request's body is larger than the host takes."""
+
+    code = "call-too-large"
+    status = 413
+    title = "The call is too large"
+
+
+class WrongKey(HostError):
+    """The request doesn't show this host's key."""
+
+    code = "unauthorized"
+    status = 401
+    title = "Not allowed"
+
+
+class NothingHere(HostError):
+    """No such path, or no such call."""
+
+    code = "not-found"
+    status = 404
+    title = "Nothing is here"

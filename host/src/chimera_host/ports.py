@@ -64,6 +64,9 @@ class CallContext(Protocol):
     async def chat(self, body: ChatBody) -> ChatAnswer:
         """One model call through the gateway."""
 
+    async def chat_streamed(self, body: ChatBody, source: str | None = None) -> ChatAnswer:
+        """One model call whose text is emitted (as `source`) while it is made, where the caller streams; else `chat`."""
+
     def chat_blocking(self, body: ChatBody) -> ChatAnswer:
         """The same, from a framework's thread."""
 

@@ -1,0 +1,81 @@
+"""`python -m chimera_host serve`: one host. `python -m chimera_host zygote`: a warm parent that forks hosts.
+
+serve                                             configuration from CHIMERA_* and $PORT (Knative)
+serve --config-fd N --listen-fd N --lifeline-fd N  configuration as JSON from a descriptor (one machine without fork)
+zygote --framework NAME --control-fd N             see chimera_host.zygote
+"""
+
+import argparse
+import os
+import socket
+import sys
+from typing import get_args
+
+import msgspec
+
+from chimera_host.config import HostConfig, from_environment
+from chimera_host.contract.agent import FrameworkName
+from chimera_host.contract.problem import ProblemError
+
+_BAD_USAGE = 64
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "zygote":
+            from chimera_host import zygote
+
+            return zygote.main(options.framework, options.control_fd)
+        return _serve(options.config_fd, options.listen_fd, options.lifeline_fd)
+    except ProblemError as error:
+        step = f" ({error.next_step})" if error.next_step else ""
+        sys.stderr.write(f"chimera_host: {error.detail}{step}\n")
+        return _BAD_USAGE
+
+
+def _serve(config_fd: int | None, listen_fd: int | None, lifeline_fd: int | None) -> int:
+    from chimera_host import process
+    from chimera_host.frameworks import adapter as find_adapter
+
+    config = _read(config_fd) if config_fd is not None else from_environment(os.environ)
+    parent = os.getppid()
+    if lifeline_fd is not None:
+        process.die_with_parent(parent)
+    adapter = find_adapter(config.framework)
+    process.preload(adapter)
+    if listen_fd is not None:
+        listener = socket.socket(fileno=listen_fd)
+    else:
+        listener = socket.create_server(("", config.port), backlog=1024)
+    return process.run(config, adapter, listener, lifeline_fd)
+
+
+def _read(descriptor: int) -> HostConfig:
+    with os.fdopen(descriptor, "rb") as file:
+        data = file.read()
+    try:
+        return msgspec.json.decode(data, type=HostConfig)
+    except msgspec.MsgspecError as error:
+        raise ProblemError(
+            f"the configuration on descriptor {descriptor} is not a HostConfig: {error}",
+            next_step="run the same release of the node agent and of the host",
+        ) from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m chimera_host", description="The process that runs agents.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="run one host")
+    serve.add_argument("--config-fd", type=int, help="read the configuration (JSON) from this descriptor")
+    serve.add_argument("--listen-fd", type=int, help="accept connections on this listening socket")
+    serve.add_argument("--lifeline-fd", type=int, help="end when this pipe closes")
+    zygote = commands.add_parser("zygote", help="import a framework and fork hosts on demand")
+    zygote.add_argument("--framework", required=True, choices=get_args(FrameworkName))
+    zygote.add_argument("--control-fd", type=int, required=True, help="the control socket")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

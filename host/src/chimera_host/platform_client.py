@@ -1,0 +1,184 @@
+"""The gateway's internal API as a host uses it: revisions, bundles, models, other agents, credentials.
+
+One pool of kept-alive connections, to `http://…` or `unix:/path`. The platform knows which agent a call is for and
+which model it may use: a host only names the call. Deadline and trace go with each request. Errors come back as the
+problem that the platform answered (`RemoteProblem`), or as `PlatformUnavailable` where it did not answer.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+
+from chimera_host.contract.agent import AgentDocument
+from chimera_host.contract.call import HEADER_CALL, HEADER_DEADLINE, HEADER_TRACEPARENT
+from chimera_host.contract.problem import Problem, RemoteProblem
+from chimera_host.errors import HostError, ModelFailed, PlatformUnavailable, ToolFailed
+from chimera_host.trace import current_trace
+
+MAX_BUNDLE = 64 * 1024**2
+MAX_LINE = 4 * 1024**2
+KEEPALIVE = 30.0
+DOCUMENT_TIMEOUT = 30.0
+UNIX = "unix:"
+
+T = TypeVar("T")
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+_documents = msgspec.json.Decoder(AgentDocument)
+_problems = msgspec.json.Decoder(Problem)
+_chats = msgspec.json.Decoder(dict[str, Any])
+_outputs = msgspec.json.Decoder(dict[str, str])
+
+
+class PlatformClient:
+    """A client of the internal API. Made inside the event loop that uses it; `aclose` when done."""
+
+    def __init__(self, url: str, token: str) -> None:
+        """Reach the platform at `url` with `token`."""
+        connector: aiohttp.BaseConnector
+        if url.startswith(UNIX):
+            connector = aiohttp.UnixConnector(url.removeprefix(UNIX), limit=0, keepalive_timeout=KEEPALIVE)
+            self._base = "http://platform"
+        else:
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE, ttl_dns_cache=60)
+            self._base = url.rstrip("/")
+        self._where = url
+        self._chat_url = f"{self._base}/internal/v1/chat/completions"
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            headers={"Authorization": f"Bearer {token}"},
+            skip_auto_headers=("User-Agent", "Accept-Encoding", "Accept"),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=5.0),
+            read_bufsize=MAX_LINE,
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    async def revision(self, digest: str) -> AgentDocument:
+        """The agent's document of this revision."""
+        return _decoded(_documents, await self._get(f"/internal/v1/revisions/{quote(digest)}"), "an agent's document")
+
+    async def bundle(self, digest: str) -> bytes:
+        """A source bundle, as packed."""
+        return await self._get(f"/internal/v1/bundles/{quote(digest)}")
+
+    async def chat(self, call_id: str, body: dict[str, Any], deadline: float) -> dict[str, Any]:
+        """A whole model call; `deadline` is the seconds left."""
+        data = await self._post(self._chat_url, _encode(body), call_id, deadline, ModelFailed, again=True)
+        return _decoded(_chats, data, "a chat completion")
+
+    async def chat_stream(self, call_id: str, body: dict[str, Any], deadline: float) -> AsyncIterator[dict[str, Any]]:
+        """A model call as OpenAI's chunks."""
+        headers = _headers(call_id, deadline)
+        data = _encode({**body, "stream": True})
+        try:
+            async with self._session.post(self._chat_url, data=data, headers=headers) as answer:
+                if answer.status >= 400:
+                    raise _refusal(answer.status, await answer.read(), ModelFailed)
+                async for line in answer.content:
+                    if line.startswith(b"data:") and (payload := line[5:].strip()) != b"[DONE]" and payload:
+                        chunk = _decoded(_chats, payload, "a chunk of a chat completion")
+                        if isinstance(error := chunk.get("error"), dict):
+                            raise ModelFailed(f"the model failed in its answer: {error.get('message', error)}")
+                        yield chunk
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise self._unavailable(error) from error
+
+    async def agent_invoke(self, call_id: str, agent: str, message: str, deadline: float) -> str:
+        """Call another agent of the same tenant; its answer."""
+        url = f"{self._base}/internal/v1/agents/{quote(agent, safe='')}/invoke"
+        data = await self._post(url, _encode({"message": message}), call_id, deadline, ToolFailed, again=False)
+        return str(_decoded(_chats, data, "an agent's answer").get("output", ""))
+
+    async def credentials(self, call_id: str, names: list[str]) -> dict[str, str]:
+        """The values of credentials that the agent's document refers to."""
+        url = f"{self._base}/internal/v1/credentials"
+        data = await self._post(url, _encode({"names": list(names)}), call_id, 30.0, ToolFailed, again=True)
+        return _decoded(_outputs, data, "credentials")
+
+    async def _get(self, path: str) -> bytes:
+        trace = current_trace.get()
+        headers = {HEADER_TRACEPARENT: trace.header()} if trace is not None else None
+        try:
+            async with (
+                asyncio.timeout(DOCUMENT_TIMEOUT),
+                self._session.get(self._base + path, headers=headers) as answer,
+            ):
+                data = await _bounded(answer, MAX_BUNDLE)
+                if answer.status >= 400:
+                    raise _refusal(answer.status, data, PlatformUnavailable)
+                return data
+        except (aiohttp.ClientError, OSError) as error:  # OSError covers the time-out
+            raise self._unavailable(error) from error
+
+    async def _post(
+        self,
+        url: str,
+        data: bytes,
+        call_id: str,
+        deadline: float,
+        otherwise: Callable[[str], HostError],
+        *,
+        again: bool,
+    ) -> bytes:
+        headers = _headers(call_id, deadline)
+        try:
+            async with self._session.post(url, data=data, headers=headers) as answer:
+                body = await answer.read()
+                if answer.status >= 400:
+                    raise _refusal(answer.status, body, otherwise)
+                return body
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            # A kept-alive connection may close just as it is used again. What has no effects is asked once more.
+            if not again or isinstance(error, aiohttp.ClientConnectorError):
+                raise self._unavailable(error) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._unavailable(error) from error
+        return await self._post(url, data, call_id, deadline, otherwise, again=False)
+
+    def _unavailable(self, error: BaseException) -> PlatformUnavailable:
+        what = "did not answer in time" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
+        return PlatformUnavailable(
+            f"the platform at {self._where} is not reachable ({what})",
+            next_step="see whether the gateway runs (`chimera status`)",
+            retry_after=1.0,
+        )
+
+
+def _headers(call_id: str, deadline: float) -> dict[str, str]:
+    headers = {HEADER_CALL: call_id, HEADER_DEADLINE: f"{deadline:.3f}", "Content-Type": "application/json"}
+    if (trace := current_trace.get()) is not None:
+        headers[HEADER_TRACEPARENT] = trace.header()
+    return headers
+
+
+def _refusal(status: int, body: bytes, otherwise: Callable[[str], HostError]) -> HostError | RemoteProblem:
+    try:
+        return RemoteProblem(_problems.decode(body))
+    except msgspec.MsgspecError:
+        return otherwise(f"the platform answered {status}: {body[:200].decode(errors='replace')}")
+
+
+def _decoded(decoder: "msgspec.json.Decoder[T]", data: bytes, what: str) -> T:
+    try:
+        return decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise PlatformUnavailable(
+            f"the platform answered what is not {what}: {error}",
+            next_step="run the same release of the host and of the platform",
+        ) from error
+
+
+async def _bounded(answer: aiohttp.ClientResponse, limit: int) -> bytes:
+    data = bytearray()
+    async for piece in answer.content.iter_chunked(256 * 1024):
+        data += piece
+        if len(data) > limit:
+            raise PlatformUnavailable(f"the platform answered more than {limit} bytes")
+    return bytes(data)
