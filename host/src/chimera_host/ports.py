@@ -65,7 +65,7 @@ class CallContext(Protocol):
         """One model call through the gateway."""
 
     async def chat_streamed(self, body: ChatBody, source: str | None = None) -> ChatAnswer:
-        """One model call whose text is emitted (as `source`) while it is made, where the caller streams; else `chat`."""
+        """`chat`, whose text is emitted (as `source`) while it is made where the caller streams."""
 
     def chat_blocking(self, body: ChatBody) -> ChatAnswer:
         """The same, from a framework's thread."""

@@ -86,6 +86,7 @@ async def _serve(
 
 def preload(adapter: FrameworkAdapter) -> None:
     """Import the framework, and put what it made where the garbage collector and a fork leave it alone."""
+    _loop_factory()  # imports uvloop
     adapter.preload()
     gc.collect()
     gc.freeze()

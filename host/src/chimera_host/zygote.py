@@ -62,6 +62,10 @@ class Reply(Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds: float | None = None
 
 
+class _Named(Struct, frozen=True):
+    id: str
+
+
 _requests = msgspec.json.Decoder(ForkRequest)
 
 
@@ -163,7 +167,7 @@ class Zygote:
             request = _requests.decode(line)
         except msgspec.MsgspecError as error:
             _close(descriptors)
-            self._control.send(Reply(op="failed", error=f"not a request: {error}"))
+            self._control.send(Reply(op="failed", id=_id_of(line), error=f"not a request: {error}"))
             return
         if descriptors is None:
             self._control.send(Reply(op="failed", id=request.id, error=f"needs {DESCRIPTORS} descriptors"))
@@ -229,6 +233,14 @@ class Zygote:
             time.sleep(0.02)
         for pid in self._children:
             os.kill(pid, signal.SIGKILL)
+
+
+def _id_of(line: bytes) -> str | None:
+    """The id of a request that is otherwise not understood."""
+    try:
+        return msgspec.json.decode(line, type=_Named).id
+    except msgspec.MsgspecError:
+        return None
 
 
 def _close(descriptors: tuple[int, ...] | None) -> None:
