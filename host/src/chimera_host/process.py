@@ -45,7 +45,7 @@ def run(config: HostConfig, adapter: FrameworkAdapter, listener: socket.socket, 
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_serve(config, adapter, listener, lifeline, captured))
-    except Exception:
+    except BaseException:  # also SystemExit, which a task of an agent may raise through the loop
         log.exception("host failed")
         return ExitCode.FAILED
 

@@ -16,6 +16,7 @@ from chimera_host.errors import AgentOverShare, AgentStorageFull
 from chimera_host.threads import WatchedThreads
 
 BURST_SECONDS = 60.0
+LONGEST_WAIT = 60.0
 LOOK_EVERY = 2.0
 
 
@@ -42,7 +43,7 @@ class CpuShare:
         raise AgentOverShare(
             f"agent {agent} used more than its {self.share * 1000:.0f}m of CPU while others run",
             next_step="raise `resources.cpu` of its definition, or give it `isolation: dedicated`",
-            retry_after=round(min(max(wait, 0.1), BURST_SECONDS), 1),
+            retry_after=round(min(max(wait, 0.1), LONGEST_WAIT), 1),
             agent=agent,
         )
 

@@ -70,8 +70,9 @@ class _Job(Generic[R]):
             return
         if error is None:
             self.answer.set_result(result)
-        elif isinstance(error, StopIteration):  # can't be put into a future
-            self.answer.set_exception(RuntimeError(f"the thread raised {error!r}"))
+        elif isinstance(error, StopIteration) or not isinstance(error, Exception):
+            # The first can't be put into a future; SystemExit and the like would end the event loop.
+            self.answer.set_exception(RuntimeError(f"the code raised {error!r}"))
         else:
             self.answer.set_exception(error)
 

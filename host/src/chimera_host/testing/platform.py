@@ -83,7 +83,8 @@ class FakePlatform:
     """Use as an asynchronous context manager; `url` is the base of the internal API.
 
     `documents` and `bundles` are keyed by digest, `agents` answer agent-as-tool calls by name, `credentials` by
-    reference. `chats`, `fetched` and `invoked` record what was asked; `model_delay` (seconds) slows the model down.
+    reference. `chats`, `fetched` and `invoked` record what was asked; `model_delay` and `fetch_delay` (seconds) slow
+    down the model, and revisions and bundles.
     """
 
     def __init__(self, *script: Script, token: str = TOKEN) -> None:
@@ -92,6 +93,7 @@ class FakePlatform:
         self.script: deque[Script] = deque(script)
         self.default: Script = default_answer
         self.model_delay = 0.0
+        self.fetch_delay = 0.0
         self.documents: dict[str, bytes] = {}
         self.bundles: dict[str, bytes] = {}
         self.agents: dict[str, Callable[[str], str]] = {}
@@ -146,9 +148,11 @@ class FakePlatform:
         return _problem(problem("unauthorized", 401, "wrong platform token"))
 
     async def _revision(self, request: web.Request) -> web.Response:
+        await asyncio.sleep(self.fetch_delay)
         return self._serve(request, self.documents, "application/json")
 
     async def _bundle(self, request: web.Request) -> web.Response:
+        await asyncio.sleep(self.fetch_delay)
         return self._serve(request, self.bundles, "application/gzip")
 
     def _serve(self, request: web.Request, things: Mapping[str, bytes], media: str) -> web.Response:
