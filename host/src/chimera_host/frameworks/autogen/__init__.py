@@ -6,12 +6,13 @@ AutoGen to the platform's model, `build` makes agents from a definition, `isolat
 """
 
 from autogen import ConversableAgent
+
 from chimera_host.agent_context import AgentContext
 from chimera_host.contract.agent import FrameworkName
 from chimera_host.errors import AgentLoadError
 from chimera_host.frameworks.autogen import build as builder
 from chimera_host.frameworks.autogen.model import llm_config, prepare, rehearse
-from chimera_host.frameworks.autogen.run import CoordinatingAgent, ConversingAgent, WorkingAgent
+from chimera_host.frameworks.autogen.run import ConversingAgent, CoordinatingAgent, WorkingAgent
 from chimera_host.ports import AgentBuild, LoadedAgent
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from autogen import ConversableAgent, GroupChat, GroupChatManager
 from autogen.oai.client import PlaceHolderClient
 from autogen.tools import Tool
+
 from chimera_host.contract.behaviour import AutoGenBehaviour
 from chimera_host.errors import AgentLoadError
 from chimera_host.frameworks.autogen.model import PlatformModelClient, llm_config
@@ -183,5 +184,3 @@ def _function(spec: ToolSpec) -> Callable[..., str]:
         return current_call.get().tool_blocking(name, arguments)
 
     return run
-
-

@@ -40,6 +40,7 @@ def isolated_group(manager: GroupChatManager) -> Any:
     twin._groupchat = chat
     twin._last_speaker = None
     twin._reply_func_list = [
-        {**entry, "config": chat} if isinstance(entry["config"], GroupChat) else entry for entry in twin._reply_func_list
+        {**entry, "config": chat} if isinstance(entry["config"], GroupChat) else entry
+        for entry in twin._reply_func_list
     ]
     return twin

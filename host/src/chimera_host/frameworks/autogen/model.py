@@ -13,6 +13,7 @@ from typing import Any
 
 from autogen import ConversableAgent, OpenAIWrapper
 from autogen.io import IOStream
+
 from chimera_host.errors import ModelFailed
 from chimera_host.ports import current_call
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from autogen import ConversableAgent, GroupChatManager
+
 from chimera_host.contract.call import Message
 from chimera_host.errors import AgentFailed
 from chimera_host.frameworks.autogen.isolate import isolated, isolated_group

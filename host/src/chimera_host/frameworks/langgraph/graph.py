@@ -9,12 +9,14 @@ none of its own. This is dead-path elimination as workflow engines do it; it end
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, TypedDict
 
+from langgraph.graph import START, StateGraph
+
 from chimera_host.contract.behaviour import BranchNode, LangGraphBehaviour
-from chimera_host.errors import AgentFailed, AgentLoadError, CallCancelled, HostError
+from chimera_host.contract.problem import ProblemError
+from chimera_host.errors import AgentFailed, AgentLoadError, CallCancelled
 from chimera_host.frameworks.langgraph import rules
 from chimera_host.frameworks.langgraph.nodes import Work, worker
 from chimera_host.ports import AgentBuild
-from langgraph.graph import START, StateGraph
 
 Edge = tuple[str, str]
 
@@ -83,7 +85,7 @@ def _step(node: Any, work: Work, before: tuple[str, ...], starts: bool) -> Calla
         except CallCancelled:
             raise
         except Exception as error:
-            reason = error.detail if isinstance(error, HostError) else f"{type(error).__name__}: {error}"
+            reason = error.detail if isinstance(error, ProblemError) else f"{type(error).__name__}: {error}"
             on_error = getattr(node, "on_error", None)
             if on_error is None:
                 raise AgentFailed(

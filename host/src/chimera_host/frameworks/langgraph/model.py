@@ -4,8 +4,6 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from chimera_host.errors import ModelFailed, ToolFailed, ToolRefused
-from chimera_host.ports import ToolSpec, current_call
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, convert_to_openai_messages
 from langchain_core.messages.ai import UsageMetadata
@@ -13,6 +11,9 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool, StructuredTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from chimera_host.errors import ModelFailed, ToolFailed, ToolRefused
+from chimera_host.ports import ToolSpec, current_call
 
 _PASSED = ("temperature", "top_p", "max_tokens", "seed", "tools", "tool_choice", "response_format")
 

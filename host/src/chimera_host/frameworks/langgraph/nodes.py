@@ -3,13 +3,14 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from langchain_core.messages import AIMessage
+from langgraph.prebuilt import create_react_agent
+
 from chimera_host.contract.behaviour import AgentNode, BranchNode, GraphNode, PromptNode, ToolNode
 from chimera_host.errors import AgentFailed, AgentLoadError, ModelFailed
 from chimera_host.frameworks.langgraph.model import ChimeraChatModel, native_tool
 from chimera_host.ports import AgentBuild, CallContext, ToolSpec, current_call
 from chimera_host.substitute import fill
-from langchain_core.messages import AIMessage
-from langgraph.prebuilt import create_react_agent
 
 Work = Callable[[Mapping[str, str]], Awaitable[str]]
 

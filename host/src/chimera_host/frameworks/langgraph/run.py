@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from contextvars import copy_context
 from typing import Any
 
+from langgraph.graph import StateGraph
+from langgraph.pregel import Pregel
+from langgraph.warnings import LangGraphDeprecatedSinceV10
 from langsmith.run_trees import configure
 
 from chimera_host.contract.agent import AgentDocument, AgentResources
@@ -16,9 +19,6 @@ from chimera_host.frameworks.langgraph import rules
 from chimera_host.frameworks.langgraph.graph import compiled, values_of
 from chimera_host.frameworks.langgraph.nodes import last_text
 from chimera_host.ports import AgentBuild, CallContext, RunResult, current_call
-from langgraph.graph import StateGraph
-from langgraph.pregel import Pregel
-from langgraph.warnings import LangGraphDeprecatedSinceV10
 
 
 class GraphAgent:
@@ -43,7 +43,7 @@ class GraphAgent:
 
 
 class CodeGraphAgent:
-    """A graph of the agent's own code: given `messages`, or `input`, as its state has them; asked for `output` or them."""
+    """A graph of the agent's own code, whose state takes `messages` or `input` and gives `output` or `messages`."""
 
     __slots__ = ("_graph", "_keys")
 
