@@ -1,0 +1,1 @@
+"""Vendor code behind ports: storage, substrates, models."""

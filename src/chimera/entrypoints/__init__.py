@@ -1,0 +1,1 @@
+"""Where people and processes come in: the command line and the HTTP APIs."""

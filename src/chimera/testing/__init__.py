@@ -1,0 +1,1 @@
+"""Shipped fakes that pass the same conformance suites as the real thing."""

@@ -1,0 +1,180 @@
+"""Runtime environments: one virtual environment for each framework, made from a hashed lock inside the package.
+
+Frameworks can't share an environment (their pins conflict) nor a process (their imports add up), so each has its own:
+`<root>/<name>-<digest>`, where the digest is over the lock, the Python version and an agent's own requirements. An
+environment is complete once its marker is there; a half-made one is made again. The host's code isn't installed into
+it: it is pure Python, copied once for each version beside the environments and put on the path, so that an upgrade of
+Chimera costs no reinstallation of a framework.
+"""
+
+import fcntl
+import hashlib
+import importlib.resources
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uv
+
+from chimera.platform.errors import RuntimeMissing
+
+MARKER = ".chimera-complete"
+NAMES = ("autogen", "crewai", "langgraph", "function", "local-model")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RuntimeStatus:
+    """A runtime as `chimera runtime list` shows it. Sizes in bytes."""
+
+    name: str
+    installed: bool
+    path: Path
+    packages: int
+    size: int
+
+
+class Runtimes:
+    """The environments under one folder; `overrides` name an interpreter to use as it is, by runtime."""
+
+    def __init__(self, root: Path, overrides: Mapping[str, Path] | None = None) -> None:
+        """Look for environments in `root`, made when first needed."""
+        self._root = root
+        self._overrides = dict(overrides or {})
+
+    def python(self, name: str, requirements: bytes | None = None) -> Path:
+        """The interpreter of an installed runtime; raises `RuntimeMissing` with the command that installs it."""
+        if requirements is None and name in self._overrides:
+            return self._overrides[name]
+        path = self._path(name, requirements)
+        if not (path / MARKER).exists():
+            raise RuntimeMissing(
+                f"the runtime {name!r} is not installed",
+                next_step=f"run `chimera runtime install {name}`",
+            )
+        return path / "bin" / "python"
+
+    def install(
+        self, name: str, requirements: bytes | None = None, *, report: Callable[[str], None] = lambda _: None
+    ) -> Path:
+        """Make the environment where it isn't there, and return its interpreter; safe from several processes at once.
+
+        `requirements` is an agent's own hash-locked file, installed after the framework's. Raises `RuntimeMissing`
+        with the installer's own words where that fails.
+        """
+        path = self._path(name, requirements)
+        self._root.mkdir(parents=True, exist_ok=True)
+        with _locked(self._root / f"{path.name}.lock"):
+            if not (path / MARKER).exists():
+                shutil.rmtree(path, ignore_errors=True)
+                report(f"making the {name} environment: {_count(_lock(name))} packages")
+                self._make(path, [_lock(name), *([requirements] if requirements else [])])
+                (path / MARKER).touch()
+        return path / "bin" / "python"
+
+    def status(self) -> list[RuntimeStatus]:
+        """All runtimes of this version, installed or not."""
+        found = []
+        for name in NAMES:
+            path = self._path(name, None)
+            installed = name in self._overrides or (path / MARKER).exists()
+            size = _size(path) if (path / MARKER).exists() else 0
+            found.append(
+                RuntimeStatus(
+                    name=name,
+                    installed=installed,
+                    path=self._overrides.get(name, path),
+                    packages=_count(_lock(name)),
+                    size=size,
+                )
+            )
+        return found
+
+    def host_path(self) -> Path:
+        """A folder that holds the package `chimera_host` and nothing else, to put on a runtime's path."""
+        spec = importlib.util.find_spec("chimera_host")
+        if spec is None or spec.origin is None:
+            raise RuntimeMissing("the package chimera-host is not installed", next_step="install it beside Chimera")
+        source = Path(spec.origin).parent
+        digest = hashlib.sha256()
+        for file in _sources(source):
+            digest.update(str(file.relative_to(source)).encode() + b"\0" + file.read_bytes())
+        target = self._root / f"host-{digest.hexdigest()[:12]}"
+        if not target.exists():
+            self._root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._root) as scratch:
+                for file in _sources(source):
+                    copy = Path(scratch, "new", "chimera_host", file.relative_to(source))
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(file, copy)
+                try:
+                    Path(scratch, "new").rename(target)
+                except OSError:
+                    # Somebody else was faster; the content is the same.
+                    if not target.exists():
+                        raise
+        return target
+
+    def _path(self, name: str, requirements: bytes | None) -> Path:
+        digest = hashlib.sha256(_lock(name) + platform.python_version().encode() + (requirements or b""))
+        return self._root / f"{name}-{digest.hexdigest()[:12]}"
+
+    def _make(self, path: Path, locks: list[bytes]) -> None:
+        self._uv("venv", "--python", f"{platform.python_version_tuple()[0]}.{platform.python_version_tuple()[1]}", path)
+        for lock in locks:
+            with tempfile.NamedTemporaryFile(suffix=".txt") as file:
+                file.write(lock)
+                file.flush()
+                # A lock lists every package, so nothing is resolved here; a package that isn't listed isn't wanted.
+                self._uv("pip", "install", "--python", path / "bin" / "python", "--no-deps", "--require-hashes",
+                         "-r", file.name)  # fmt: skip
+
+    @staticmethod
+    def _uv(*arguments: str | Path) -> None:
+        done = subprocess.run(
+            [uv.find_uv_bin(), "--no-config", "--quiet", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise RuntimeMissing(
+                f"the environment could not be made: {done.stderr.strip()[-2000:]}",
+                next_step="check that a package index can be reached, then try again",
+            )
+
+
+def _lock(name: str) -> bytes:
+    if name not in NAMES:
+        raise RuntimeMissing(f"there is no runtime {name!r}", next_step=f"choose one of {', '.join(NAMES)}")
+    return (importlib.resources.files("chimera") / "runtimes" / f"{name}.lock").read_bytes()
+
+
+def _count(lock: bytes) -> int:
+    return sum(b"==" in line and not line.startswith((b" ", b"#")) for line in lock.splitlines())
+
+
+def _size(path: Path) -> int:
+    return sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def _sources(folder: Path) -> Iterator[Path]:
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and "__pycache__" not in file.parts:
+            yield file
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Cells as groups of local processes: zygotes, forked hosts, limits, logs."""

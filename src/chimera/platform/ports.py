@@ -1,0 +1,51 @@
+"""What the node agent needs from the machine: something that starts and stops hosts."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from msgspec import Struct
+
+from chimera.platform.model import CellSpec, Endpoint
+
+
+class RunningCall(Struct, frozen=True, kw_only=True):
+    """A call that a host was running, as its black box tells after its death. `seconds` is how long it had run."""
+
+    agent: str
+    call: str
+    seconds: float
+
+
+class HostExit(Struct, frozen=True, kw_only=True):
+    """How a host ended: exit code or signal in words, and the calls that were running."""
+
+    host: str
+    cell: str
+    cause: str
+    expected: bool
+    calls: tuple[RunningCall, ...] = ()
+
+
+class HostLauncher(Protocol):
+    """Starts hosts of cells on this machine. Raises `HostStartFailed` with the reason and the next step."""
+
+    def on_exit(self, callback: Callable[[HostExit], None]) -> None:
+        """Call `callback` in the event loop each time a host ends, whatever the cause."""
+
+    async def start(self, cell: CellSpec, host: str) -> Endpoint:
+        """Start a host; its socket takes connections when this returns, though it may still be starting."""
+
+    async def ready(self, host: str) -> bool:
+        """Whether the host answers its readiness probe."""
+
+    async def alive(self, host: str) -> bool:
+        """Whether the host answers its liveness probe in time."""
+
+    async def stop(self, host: str, grace: float) -> None:
+        """Ask it to drain and end; after `grace` seconds it is killed. Returns when it is gone."""
+
+    def memory(self) -> dict[str, int]:
+        """Resident bytes of each running host."""
+
+    async def close(self) -> None:
+        """Stop everything that was started."""

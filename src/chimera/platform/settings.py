@@ -1,0 +1,26 @@
+"""Settings of the node agent: how it ticks, probes, starts and stops hosts."""
+
+from dataclasses import dataclass
+
+from chimera.kernel.settings import setting
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodeSettings:
+    """One machine's hosts."""
+
+    max_hosts: int = setting(2, "Most hosts of one cell on this machine; the number of cores is right.", minimum=1)
+    tick: float = setting(2.0, "Time between two passes of the autoscaler.", unit="s", minimum=0.1)
+    stats_expire: float = setting(5.0, "A gateway's report older than this counts as no calls.", unit="s", minimum=1)
+    start_timeout: float = setting(60.0, "A host that isn't ready after this is replaced.", unit="s", minimum=1)
+    start_poll: float = setting(0.05, "Time between two looks at a starting host.", unit="s", minimum=0.001)
+    probe_interval: float = setting(5.0, "Time between two liveness probes of a host.", unit="s", minimum=0.1)
+    probe_failures: int = setting(3, "Failed liveness probes in a row that cost a host its life.", minimum=1)
+    drain_grace: float = setting(
+        600.0, "How long a draining host's calls may finish; above the longest call.", unit="s", minimum=1
+    )
+    kill_grace: float = setting(5.0, "How long an unhealthy host may drain before it is killed.", unit="s", minimum=0)
+    longest_call: float = setting(590.0, "The host's own request time-out, for naming who overran.", unit="s")
+    warm_parents: bool = setting(
+        True, "Keep a warm parent of each installed runtime to fork from; off saves memory, costs seconds at a wake-up."
+    )
