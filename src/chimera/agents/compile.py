@@ -1,0 +1,159 @@
+"""From a checked definition to an immutable revision: canonical form, digest, and what each reader of it needs.
+
+The canonical form holds everything of a definition that matters, in one way of writing: quantities as numbers,
+defaults filled in, tags sorted, behaviour derived, keys in order, JSON without spaces. Its SHA-256 is the revision's
+digest, so the same content has the same digest on any machine, however its YAML is laid out. The digest of the source
+bundle (which holds a requirements lock, if any) is part of it.
+"""
+
+import hashlib
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from chimera.agents import quantities
+from chimera.agents.derive import behaviour_of
+from chimera.agents.errors import Fault
+from chimera.agents.reach import resolve_point
+from chimera.agents.spec import AgentTest, Definition, Owner, Retirement
+from chimera.agents.validate import Checked
+from chimera_host.contract.agent import AgentDocument, AgentResources, FrameworkName, SourceCode
+
+COMPILER = 1
+"""Grows when the canonical form of the same definition changes, so that a client's memory of digests is dropped."""
+
+FRAMEWORKS: dict[str, FrameworkName] = {
+    "AutoGen": "autogen",
+    "CrewAI": "crewai",
+    "LangGraph": "langgraph",
+    "function": "function",
+}
+_PREFIXES = ("capability:", "domain:", "integration:")
+_ENCODER = msgspec.json.Encoder(order="sorted")
+
+
+class Bundle(Struct, frozen=True, kw_only=True):
+    """A source folder as it is kept: its digest, and its requirements file's where it has one."""
+
+    digest: str
+    requirements: str | None = None
+
+
+class CanonicalDefinition(Struct, frozen=True, kw_only=True):
+    """A definition in its one way of writing. Times are seconds; sizes are in the document's resources."""
+
+    adac: Literal["2.0"]
+    agent: AgentDocument
+    runtime: str
+    tags: tuple[str, ...]
+    protocols: tuple[str, ...]
+    isolation: Literal["shared", "dedicated"]
+    min_instances: int
+    max_instances: int
+    concurrency_target: int
+    idle_timeout: float
+    tokens_per_day: int | None
+    usd_per_day: float | None
+    availability: float
+    latency_p95: float
+    tests: tuple[AgentTest, ...]
+    owner: Owner | None
+    retirement: Retirement | None
+
+
+class CompiledAgent(Struct, frozen=True, kw_only=True):
+    """A revision: its canonical form as bytes and as a value, its digest, and the warnings to show."""
+
+    digest: str
+    canonical: bytes
+    value: CanonicalDefinition
+    warnings: tuple[Fault, ...] = ()
+
+
+def compile_definition(checked: Checked, *, tenant: str, bundle: Bundle | None = None) -> CompiledAgent:
+    """Compile for `tenant`; `bundle` is the source folder's, for a definition that has one."""
+    value = canonical(checked.definition, tenant=tenant, bundle=bundle)
+    data = _ENCODER.encode(value)
+    return CompiledAgent(
+        digest="sha256:" + hashlib.sha256(data).hexdigest(), canonical=data, value=value, warnings=checked.warnings
+    )
+
+
+def canonical(definition: Definition, *, tenant: str, bundle: Bundle | None) -> CanonicalDefinition:
+    """The one way of writing `definition`."""
+    specification, scaling = definition.specification, definition.scaling
+    tools = tuple(tool.name for tool in definition.tools)
+    points = [resolve_point(point, tools) for point in definition.capabilities.integration_points]
+    source = None
+    if bundle is not None:
+        source = SourceCode(bundle=bundle.digest, entrypoint=specification.entrypoint, requirements=bundle.requirements)
+    document = AgentDocument(
+        tenant=tenant,
+        name=definition.metadata.name,
+        version=definition.metadata.version,
+        description=definition.metadata.description,
+        framework=FRAMEWORKS[specification.framework],
+        resources=AgentResources(
+            cpu_millicores=quantities.millicores(specification.resources.cpu),
+            memory_bytes=quantities.size(specification.resources.memory),
+            storage_bytes=quantities.size(specification.resources.storage),
+        ),
+        behaviour=behaviour_of(definition),
+        primary_functions=definition.capabilities.primary_functions,
+        reach=tuple(sorted({point for point in points if point})),
+        tools=definition.tools,
+        model=definition.model,
+        source=source,
+        concurrency=scaling.max_instances * scaling.concurrency_target,
+    )
+    return CanonicalDefinition(
+        adac="2.0",
+        agent=document,
+        runtime=specification.runtime,
+        tags=sort_tags(definition.metadata.tags),
+        protocols=tuple(sorted({protocol.lower() for protocol in definition.capabilities.communication_protocols})),
+        isolation=definition.isolation,
+        min_instances=scaling.min_instances,
+        max_instances=scaling.max_instances,
+        concurrency_target=scaling.concurrency_target,
+        idle_timeout=quantities.seconds(scaling.idle_timeout),
+        tokens_per_day=definition.budget.tokens_per_day,
+        usd_per_day=definition.budget.usd_per_day,
+        availability=definition.service_level_objective.availability,
+        latency_p95=quantities.seconds(definition.service_level_objective.latency_p95),
+        tests=definition.tests,
+        owner=definition.owner,
+        retirement=definition.retirement,
+    )
+
+
+def sort_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
+    """Capability, domain and integration tags in that order, then those without a prefix; each sorted, each once."""
+
+    def key(tag: str) -> tuple[int, str]:
+        for index, prefix in enumerate(_PREFIXES):
+            if tag.startswith(prefix):
+                return index, tag
+        return len(_PREFIXES), tag
+
+    return tuple(sorted(set(tags), key=key))
+
+
+_DECODER = msgspec.json.Decoder(CanonicalDefinition)
+
+
+def read_canonical(data: bytes) -> CanonicalDefinition:
+    """The value of a stored canonical form."""
+    return _DECODER.decode(data)
+
+
+def document_bytes(value: CanonicalDefinition) -> bytes:
+    """The part that hosts get, as JSON."""
+    return _ENCODER.encode(value.agent)
+
+
+def plain(value: CanonicalDefinition) -> dict[str, Any]:
+    """The canonical form as JSON data, for people and for `diff`."""
+    data: dict[str, Any] = msgspec.to_builtins(value)
+    return data

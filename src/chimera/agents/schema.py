@@ -1,0 +1,171 @@
+"""The JSON Schema of ADaC v2.0, made from the types, and the checks that find every violation of it.
+
+`python -m chimera.agents.schema --write schemas` writes the published file; a test holds it equal to the types.
+An editor uses it by a first line `# yaml-language-server: $schema=…/adac-v2.0.schema.json`.
+"""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+
+from chimera.agents.errors import Fault
+from chimera.agents.spec import Definition
+
+SCHEMA_ID = "urn:chimera:schema:adac-v2.0"
+FILE_NAME = "adac-v2.0.schema.json"
+
+
+def definition_schema() -> dict[str, Any]:
+    """The schema as JSON data (draft 2020-12)."""
+    (root,), components = msgspec.json.schema_components([Definition], ref_template="#/$defs/{name}")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA_ID,
+        "title": "Agent Definition as Code, ADaC v2.0",
+        **root,
+        "$defs": components,
+    }
+
+
+Place = tuple[str | int, ...]
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return definition_schema()
+
+
+@cache
+def _validator(name: str) -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator({"$ref": f"#/$defs/{name}", "$defs": _schema()["$defs"]})
+
+
+def violations(data: Any, name: str = "Definition") -> Iterator[tuple[Place, Fault]]:
+    """Every violation of the type `name` of the schema in `data`, with the path of the value at fault."""
+    for error in _validator(name).iter_errors(data):
+        yield from _explain(data, error)
+
+
+def _explain(data: Any, error: jsonschema_rs.ValidationError) -> Iterator[tuple[Place, Fault]]:
+    path = tuple(error.instance_path)
+    schema_path = [str(part) for part in error.schema_path]
+    keyword = schema_path[-1] if schema_path else ""
+    rule = _at(_schema(), schema_path)
+    value = _at(data, path)
+    if keyword == "anyOf" and isinstance(rule, list):
+        option = _chosen(rule, value)
+        if isinstance(option, str):
+            yield from (((*path, *inner), fault) for inner, fault in violations(value, option))
+        else:
+            yield path, option
+        return
+    if keyword == "additionalProperties" and isinstance(value, dict):
+        known = list(_at(_schema(), [*schema_path[:-1], "properties"]) or {})
+        for name in value:
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, n=1)
+                yield (
+                    (*path, name),
+                    Fault(
+                        message=f"unknown field {name!r}",
+                        allowed=", ".join(known),
+                        suggestion=near[0] if near else None,
+                    ),
+                )
+        return
+    if keyword == "required" and isinstance(value, dict):
+        # The validator names one missing field an error; the rule is the whole list.
+        missing = str(error.message).split('"')[1] if '"' in str(error.message) else str(error.message)
+        yield (
+            path,
+            Fault(message=f"the field {missing!r} is missing", allowed=f"required: {', '.join(map(str, rule or []))}"),
+        )
+        return
+    yield path, _describe(keyword, rule, value, str(error.message))
+
+
+def _chosen(rule: list[Any], value: Any) -> str | Fault:
+    # Of a union, the alternative that the value's `type` names; of an optional field, the one that isn't null.
+    names = [str(option["$ref"]).rpartition("/")[2] for option in rule if isinstance(option, dict) and "$ref" in option]
+    if len(names) == 1 and isinstance(value, dict):
+        return names[0]
+    tags = {
+        tag: name for name in names for tag in _schema()["$defs"][name]["properties"].get("type", {}).get("enum", ())
+    }
+    if tags and isinstance(value, dict):
+        kind = value.get("type")
+        if kind in tags:
+            return tags[kind]
+        near = difflib.get_close_matches(str(kind), tags, n=1)
+        message = "the field 'type' is missing" if kind is None else f"the type {kind!r} is not known"
+        return Fault(message=message, allowed=", ".join(tags), suggestion=near[0] if near else None)
+    plain = [option for option in rule if isinstance(option, dict) and option.get("type") not in (None, "null")]
+    shown = repr(value)[:80]
+    if len(plain) == 1:
+        for keyword in ("pattern", "minimum", "maximum", "exclusiveMinimum", "maxLength", "minLength", "type"):
+            if keyword in plain[0]:
+                return Fault(message=f"{shown} is not allowed", allowed=f"{keyword} {plain[0][keyword]}")
+    options = ", ".join([*names, *(str(option["type"]) for option in plain)])
+    return Fault(message=f"{shown} has the wrong type", allowed=options)
+
+
+def _describe(keyword: str, rule: Any, value: Any, message: str) -> Fault:
+    shown = msgspec.json.encode(value).decode()[:80] if not isinstance(value, float) or value == value else "NaN"
+    if keyword in ("enum", "const"):
+        options = [str(option) for option in (rule if isinstance(rule, list) else [rule])]
+        near = difflib.get_close_matches(str(value), options, n=1, cutoff=0.5)
+        return Fault(
+            message=f"{shown} is not allowed", allowed=", ".join(options), suggestion=near[0] if near else None
+        )
+    if keyword == "type":
+        return Fault(message=f"{shown} has the wrong type", allowed=str(rule))
+    if keyword == "pattern":
+        return Fault(message=f"{shown} doesn't have the right form", allowed=f"the pattern {rule}")
+    limits = {
+        "minLength": "at least {} characters",
+        "maxLength": "at most {} characters",
+        "minItems": "at least {} entries",
+        "maxItems": "at most {} entries",
+        "minimum": "{} or more",
+        "maximum": "{} or less",
+        "exclusiveMinimum": "more than {}",
+        "exclusiveMaximum": "less than {}",
+    }
+    if keyword in limits:
+        return Fault(message=f"{shown} is out of bounds", allowed=limits[keyword].format(rule))
+    return Fault(message=message[:300])
+
+
+def _at(data: Any, path: Any) -> Any:
+    for part in path:
+        if isinstance(data, dict):
+            data = data.get(part)
+        elif isinstance(data, list) and str(part).isdigit() and int(part) < len(data):
+            data = data[int(part)]
+        else:
+            return None
+    return data
+
+
+def main() -> int:
+    """Write the schema's file, or say whether it is what the types say."""
+    parser = argparse.ArgumentParser(prog="python -m chimera.agents.schema", description=main.__doc__)
+    parser.add_argument("--write", metavar="FOLDER", type=Path, help="write the file into this folder")
+    options = parser.parse_args()
+    text = msgspec.json.format(msgspec.json.encode(definition_schema(), order="sorted"), indent=2).decode() + "\n"
+    if options.write is None:
+        sys.stdout.write(text)
+        return 0
+    (options.write / FILE_NAME).write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+"""What a schema can't say: the rules between fields. Each rule is a generator of faults; `check` runs them all.
+
+Rules see a definition whose template is already merged in, and say the path of the field that is at fault; where it
+stands in a file is found by `validate`. Warnings are faults that don't stop anything.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Iterator
+
+from chimera.agents import quantities
+from chimera.agents.errors import Fault
+from chimera.agents.graph import check_graph
+from chimera.agents.reach import LATER_PROTOCOLS, PROTOCOLS, resolve_point, suggest_point
+from chimera.agents.spec import Definition
+from chimera_host.contract.behaviour import AgentNode, BranchNode, ToolNode
+from chimera_host.contract.tools import FunctionTool, McpTool
+
+PYTHON_RUNTIME = "python:3.11-slim"
+NODE_RUNTIME = "node:18-alpine"
+
+_SECTIONS = {"AutoGen": "autogen", "CrewAI": "crewai", "LangGraph": "langgraph", "function": "function"}
+
+
+def check(definition: Definition) -> list[Fault]:
+    """Every fault and warning of a definition, in the order of the rules."""
+    return [fault for rule in RULES for fault in rule(definition)]
+
+
+def _quantities(definition: Definition) -> Iterator[Fault]:
+    resources = definition.specification.resources
+    bounded: tuple[tuple[str, str, Callable[[str], float], float, float, str], ...] = (
+        ("cpu", resources.cpu, quantities.millicores, 100, 2000, "100m to 2000m"),
+        ("memory", resources.memory, quantities.size, 128 << 20, 4 << 30, "128Mi to 4Gi"),
+        ("storage", resources.storage, quantities.size, 1 << 30, 10 << 30, "1Gi to 10Gi"),
+    )
+    for field, text, parse, least, most, allowed in bounded:
+        if not least <= parse(text) <= most:
+            path = f"specification.resources.{field}"
+            yield Fault(path=path, message=f"{text} is out of bounds", allowed=allowed)
+    if definition.scaling.min_instances > definition.scaling.max_instances:
+        yield Fault(path="scaling.min_instances", message="more than max_instances")
+
+
+def _section(definition: Definition) -> Iterator[Fault]:
+    wanted = _SECTIONS[definition.specification.framework]
+    for section in _SECTIONS.values():
+        if section != wanted and getattr(definition.behaviour, section) is not None:
+            yield Fault(
+                path=f"behaviour.{section}",
+                message=f"the framework is {definition.specification.framework}",
+                allowed=f"behaviour.{wanted}",
+            )
+
+
+def _code(definition: Definition) -> Iterator[Fault]:
+    specification = definition.specification
+    if specification.entrypoint and not specification.source:
+        yield Fault(
+            path="specification.entrypoint", message="an entry point needs a source folder", allowed="source: ./…"
+        )
+    if specification.entrypoint and getattr(definition.behaviour, _SECTIONS[specification.framework]) is not None:
+        yield Fault(
+            path="behaviour", message="behaviour is declared and there is an entry point", allowed="one of both"
+        )
+    for index, tool in enumerate(definition.tools):
+        if isinstance(tool, FunctionTool) and not specification.source:
+            yield Fault(
+                path=f"tools[{index}].function",
+                message="a function needs a source folder",
+                allowed="specification.source",
+            )
+
+
+def _tools(definition: Definition) -> Iterator[Fault]:
+    names = [tool.name for tool in definition.tools]
+    for index, tool in enumerate(definition.tools):
+        if tool.name in names[:index]:
+            yield Fault(path=f"tools[{index}].name", message=f"the tool {tool.name!r} stands twice")
+        if isinstance(tool, McpTool) and (tool.command is None) == (tool.url is None):
+            yield Fault(path=f"tools[{index}]", message="an MCP server is reached one way", allowed="command or url")
+    for path, used in _used_tools(definition):
+        if used not in names:
+            near = difflib.get_close_matches(used, names, n=1)
+            yield Fault(
+                path=path,
+                message=f"there is no tool {used!r}",
+                allowed=", ".join(names) or "a tool listed under `tools`",
+                suggestion=near[0] if near else None,
+            )
+
+
+def _used_tools(definition: Definition) -> Iterator[tuple[str, str]]:
+    behaviour = definition.behaviour
+    lists: list[tuple[str, tuple[str, ...]]] = []
+    if behaviour.autogen:
+        lists.append(("behaviour.autogen.tools", behaviour.autogen.tools))
+        lists += [
+            (f"behaviour.autogen.participants[{number}].tools", one.tools)
+            for number, one in enumerate(behaviour.autogen.participants)
+        ]
+    if behaviour.crewai:
+        lists += [
+            (f"behaviour.crewai.members[{number}].tools", one.tools)
+            for number, one in enumerate(behaviour.crewai.members)
+        ]
+    if behaviour.function:
+        lists.append(("behaviour.function.tools", behaviour.function.tools))
+    mcp = tuple(f"{tool.name}_" for tool in definition.tools if isinstance(tool, McpTool))
+    for number, node in enumerate(behaviour.langgraph.nodes if behaviour.langgraph else ()):
+        if isinstance(node, AgentNode):
+            lists.append((f"behaviour.langgraph.nodes[{number}].tools", node.tools))
+        # A tool node calls one tool, so a server's is named in full: server_tool.
+        if isinstance(node, ToolNode) and not (mcp and node.tool.startswith(mcp)):
+            yield f"behaviour.langgraph.nodes[{number}].tool", node.tool
+    for path, used in lists:
+        for number, name in enumerate(used):
+            yield f"{path}[{number}]", name
+
+
+def _autogen(definition: Definition) -> Iterator[Fault]:
+    autogen = definition.behaviour.autogen
+    if autogen is None:
+        return
+    if autogen.participants and autogen.kind != "coordination":
+        yield Fault(
+            path="behaviour.autogen.participants",
+            message="only coordination has participants",
+            allowed="kind: coordination",
+        )
+    yield from _unique([one.name for one in autogen.participants], "behaviour.autogen.participants", "participant")
+
+
+def _crewai(definition: Definition) -> Iterator[Fault]:
+    crew = definition.behaviour.crewai
+    if crew is None:
+        return
+    members, tasks = [one.name for one in crew.members], [one.name for one in crew.tasks]
+    yield from _unique(members, "behaviour.crewai.members", "member")
+    yield from _unique(tasks, "behaviour.crewai.tasks", "task")
+    for number, task in enumerate(crew.tasks):
+        path = f"behaviour.crewai.tasks[{number}]"
+        if task.member not in members:
+            near = difflib.get_close_matches(task.member, members, n=1)
+            yield Fault(
+                path=f"{path}.member",
+                message=f"there is no member {task.member!r}",
+                allowed=", ".join(members),
+                suggestion=near[0] if near else None,
+            )
+        for index, name in enumerate(task.context):
+            if name not in tasks[:number]:
+                yield Fault(
+                    path=f"{path}.context[{index}]",
+                    message=f"{name!r} is not an earlier task",
+                    allowed=", ".join(tasks[:number]) or "none: this is the first task",
+                )
+
+
+def _langgraph(definition: Definition) -> Iterator[Fault]:
+    graph = definition.behaviour.langgraph
+    if graph is None:
+        return
+    yield from check_graph(graph, "behaviour.langgraph")
+    for index, node in enumerate(graph.nodes):
+        if not isinstance(node, BranchNode):
+            continue
+        for number, case in enumerate(node.cases):
+            path = f"behaviour.langgraph.nodes[{index}].cases[{number}]"
+            tests = (case.contains, case.equals, case.matches, case.longer_than)
+            if sum(test is not None for test in tests) != 1:
+                yield Fault(
+                    path=path, message="a case has exactly one test", allowed="contains, equals, matches or longer_than"
+                )
+            if case.matches is not None:
+                try:
+                    re.compile(case.matches)
+                except re.error as error:
+                    yield Fault(path=f"{path}.matches", message=f"not a regular expression: {error}")
+
+
+def _reach(definition: Definition) -> Iterator[Fault]:
+    tools = [tool.name for tool in definition.tools]
+    for index, point in enumerate(definition.capabilities.integration_points):
+        if resolve_point(point, tools) is None:
+            allowed, near = suggest_point(point, tools)
+            yield Fault(
+                path=f"capabilities.integration_points[{index}]",
+                message=f"nothing is named {point!r}",
+                allowed=allowed,
+                suggestion=near,
+            )
+    for index, protocol in enumerate(definition.capabilities.communication_protocols):
+        if protocol.lower() not in PROTOCOLS:
+            later = "is not served by this release" if protocol.lower() in LATER_PROTOCOLS else "is not a protocol"
+            close = difflib.get_close_matches(protocol.lower(), PROTOCOLS, n=1)
+            yield Fault(
+                path=f"capabilities.communication_protocols[{index}]",
+                message=f"{protocol!r} {later}",
+                allowed=", ".join(PROTOCOLS),
+                suggestion=close[0] if close else None,
+            )
+
+
+def _runtime(definition: Definition) -> Iterator[Fault]:
+    runtime, framework = definition.specification.runtime, definition.specification.framework
+    if runtime == NODE_RUNTIME:
+        yield Fault(
+            path="specification.runtime",
+            severity="warning",
+            message="Node 18 is past its end of life; the settings map it to a supported Node",
+        )
+        if framework in ("AutoGen", "CrewAI"):
+            yield Fault(path="specification.runtime", message=f"{framework} runs on Python", allowed=PYTHON_RUNTIME)
+        elif not definition.specification.entrypoint:
+            yield Fault(
+                path="specification.entrypoint",
+                message="an agent on Node brings its own code",
+                allowed="module:factory",
+            )
+    elif runtime != PYTHON_RUNTIME:
+        yield Fault(
+            path="specification.runtime",
+            severity="warning",
+            message=f"the custom image {runtime!r} runs on Kubernetes only; on one machine a call answers 501",
+            allowed=f"{PYTHON_RUNTIME} or {NODE_RUNTIME} on one machine",
+        )
+
+
+def _unique(names: list[str], path: str, kind: str) -> Iterator[Fault]:
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            yield Fault(path=f"{path}[{index}].name", message=f"the {kind} {name!r} stands twice")
+
+
+RULES = (_quantities, _section, _code, _tools, _autogen, _crewai, _langgraph, _reach, _runtime)

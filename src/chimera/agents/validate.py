@@ -1,0 +1,97 @@
+"""From a text to a checked definition; in the bad case, to every fault at once, each with its place.
+
+The good case is one fast parse, one conversion and the rules: no positions, no schema. When anything is wrong the text
+is read again with positions, and the schema and the rules both report all they find. The conversion and the schema
+accept the same data (a property test holds them to it).
+"""
+
+import copy
+import re
+from typing import Any
+
+import msgspec
+
+from chimera.agents import semantics, yaml
+from chimera.agents.errors import Fault, InvalidDefinition
+from chimera.agents.schema import Place, violations
+from chimera.agents.spec import Definition
+from chimera.agents.template_library import extend
+
+_STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """A definition that passed, with its template merged in, and what it is warned of."""
+
+    definition: Definition
+    warnings: tuple[Fault, ...] = ()
+
+
+def check_text(text: str, *, file: str | None = None, first_line: int = 0) -> Checked:
+    """Check one YAML document; `first_line` counts the lines before it in `file`.
+
+    Raises `UnreadableText` for a text that isn't YAML, `InvalidDefinition` with every fault otherwise.
+    """
+    data = yaml.load(text, file=file)
+    try:
+        return check_data(data, file=file)
+    except InvalidDefinition as error:
+        positions = yaml.load_with_positions(text, file=file)[1]
+        placed = [_placed(fault, positions, file, first_line) for fault in error.faults]
+        raise InvalidDefinition(sorted(placed, key=lambda fault: (fault.line or 0, fault.column or 0))) from None
+
+
+def check_data(data: Any, *, file: str | None = None) -> Checked:
+    """Check a definition that is data already (JSON); faults carry paths, and no lines."""
+    if not isinstance(data, dict):
+        raise InvalidDefinition(
+            [Fault(message="a definition is a mapping", file=file, allowed="schema_version, metadata, …")]
+        )
+    merged = extend(data)
+    try:
+        definition = msgspec.convert(merged, Definition, strict=True)
+    except msgspec.ValidationError as error:
+        found = list(violations(merged))
+        faults = [msgspec.structs.replace(fault, path=path_text(place), file=file) for place, fault in found]
+        faults += _rules_on_the_rest(merged, [place for place, _ in found], file)
+        raise InvalidDefinition(faults or [Fault(message=str(error), file=file)]) from None
+    faults = semantics.check(definition)
+    if errors := _errors(faults, file):
+        raise InvalidDefinition(errors)
+    return Checked(definition=definition, warnings=tuple(faults))
+
+
+def _errors(faults: list[Fault], file: str | None) -> list[Fault]:
+    return [msgspec.structs.replace(fault, file=file) for fault in faults if fault.severity == "error"]
+
+
+def _rules_on_the_rest(merged: dict[str, Any], places: list[Place], file: str | None) -> list[Fault]:
+    """Faults that the rules find once the values that break the schema are left out, where the rest still converts."""
+    rest = copy.deepcopy(merged)
+    for place in sorted(places, key=len, reverse=True):
+        parent: Any = rest
+        for part in place[:-1]:
+            parent = parent.get(part) if isinstance(parent, dict) else None
+        if place and isinstance(parent, dict):
+            parent.pop(place[-1], None)
+    try:
+        return _errors(semantics.check(msgspec.convert(rest, Definition, strict=True)), file)
+    except msgspec.ValidationError:
+        return []
+
+
+def path_text(place: Place) -> str:
+    """`("tools", 0, "name")` as `tools[0].name`."""
+    text = ""
+    for part in place:
+        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else part)
+    return text
+
+
+def _placed(fault: Fault, positions: yaml.Positions, file: str | None, first_line: int) -> Fault:
+    place: Place = tuple(int(number) if number else name for name, number in _STEP.findall(fault.path))
+    # A field that the template gave, or one that is missing, has no place: its nearest parent in the text has.
+    while place and place not in positions:
+        place = place[:-1]
+    line, column = positions.get(place, (1, 1))
+    return msgspec.structs.replace(fault, file=file, line=line + first_line, column=column)
