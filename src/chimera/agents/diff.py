@@ -45,8 +45,8 @@ class Difference(Struct, frozen=True, kw_only=True):
 def compare(old: CanonicalDefinition, new: CanonicalDefinition) -> Difference:
     """The semantic difference from `old` to `new`, the version itself apart."""
     changes = tuple(_changes(plain(old), plain(new), ""))
-    kinds = {change.kind for change in changes}
-    kind = max(kinds, key=lambda one: _ORDER[one]) if kinds else None
+    kinds: list[Kind] = sorted({change.kind for change in changes}, key=_ORDER.__getitem__)
+    kind = kinds[-1] if kinds else None
     least = least_version(old.agent.version, kind)
     fits = quantities.version(new.agent.version).key() >= quantities.version(least).key()
     if kind is None:
