@@ -133,3 +133,71 @@ class ModelRejected(GatewayError):
     code = "model-rejected"
     status = 502
     title = "The model refused the request"
+
+
+class PayloadTooLarge(GatewayError):
+    """The request's body, or the state of its session, is larger than allowed."""
+
+    code = "payload-too-large"
+    status = 413
+    title = "Too large"
+
+
+class NotFound(GatewayError):
+    """Nothing is at this address."""
+
+    code = "not-found"
+    status = 404
+    title = "Nothing is here"
+
+
+class MethodNotAllowed(GatewayError):
+    """The address exists, but not with this method."""
+
+    code = "method-not-allowed"
+    status = 405
+    title = "Not with this method"
+
+
+class CallLoop(GatewayError):
+    """Agents call agents too deep, or too often for one call from outside."""
+
+    code = "call-loop"
+    status = 508
+    title = "Agents call each other without end"
+
+
+class UnknownCall(GatewayError):
+    """The call that a host names isn't in flight on the host's cell."""
+
+    code = "unknown-call"
+    status = 403
+    title = "No such call is in flight"
+
+
+class CredentialRefused(GatewayError):
+    """The agent's document doesn't refer to this credential."""
+
+    code = "credential-refused"
+    status = 403
+    title = "The credential was refused"
+
+
+class CredentialMissing(GatewayError):
+    """The platform holds no credential of this name."""
+
+    code = "credential-not-found"
+    status = 404
+    title = "There is no such credential"
+
+
+class NodeUnavailable(GatewayError):
+    """The node agent is not there; running hosts go on, none is started."""
+
+    code = "node-unavailable"
+    status = 503
+    title = "The node agent is away"
+
+
+class CircuitOpen(ModelUnavailable):
+    """The model's provider failed so often that it is left alone for a while."""

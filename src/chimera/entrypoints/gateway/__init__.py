@@ -1,0 +1,1 @@
+"""The gateway over HTTP: the public API, and the internal one for hosts."""

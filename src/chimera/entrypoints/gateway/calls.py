@@ -1,0 +1,199 @@
+"""Calls and sessions over HTTP: JSON whole, or server-sent events."""
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from chimera.entrypoints.gateway.http import (
+    ENCODER,
+    HEADER_REQUEST,
+    decoded,
+    internal_error,
+    json_response,
+    openai_error,
+    read_body,
+)
+from chimera.entrypoints.gateway.streams import EventStream, data_event, event
+from chimera.gateway import api
+from chimera.gateway.errors import InvalidRequest, NotFound
+from chimera.gateway.hosts import SinkClosed
+from chimera.gateway.invoke import Answered, Incoming, Invoker
+from chimera.gateway.sessions import Sessions
+from chimera.gateway.settings import HttpSettings
+from chimera.kernel.clock import Clock
+from chimera_host.contract.call import HEADER_CALL, HEADER_TRACEPARENT
+from chimera_host.contract.problem import ProblemError
+from chimera_host.trace import parse
+
+_invoke_bodies = msgspec.json.Decoder(api.InvokeBody)
+_chat_bodies = msgspec.json.Decoder(api.ChatBody)
+_deltas = msgspec.json.Decoder(dict[str, Any])
+
+Values = dict[str, str]
+
+
+class CallHandlers:
+    """Handlers of the operations that call agents."""
+
+    def __init__(self, invoker: Invoker, sessions: Sessions, settings: HttpSettings, clock: Clock) -> None:
+        """Call agents through `invoker`."""
+        self._invoker = invoker
+        self._sessions = sessions
+        self._settings = settings
+        self._clock = clock
+
+    async def invoke(self, request: web.BaseRequest, values: Values, request_id: str) -> web.StreamResponse:
+        """POST …/agents/{agent}/invoke."""
+        data = await read_body(request, self._settings, self._settings.body_bytes)
+        body: api.InvokeBody = decoded(_invoke_bodies, data)
+        streams = body.stream or "text/event-stream" in request.headers.get("Accept", "")
+        incoming = Incoming(
+            tenant=values["tenant"],
+            agent=values["agent"],
+            messages=body.said(),
+            protocol="sse" if streams else "http",
+            session=body.session,
+            within=body.deadline,
+            trace=parse(request.headers.get(HEADER_TRACEPARENT)),
+            request=request_id,
+        )
+        if not streams:
+            answered = await self._invoker.run(incoming)
+            headers = {HEADER_REQUEST: request_id, HEADER_CALL: answered.call.call}
+            return json_response(api.answer_of(answered, body.session), headers=headers)
+        async with self._events(request, request_id) as stream:
+
+            async def relay(name: bytes, data: bytes) -> None:
+                await stream.send(b"event: " + name + b"\ndata: " + data + b"\n\n")
+
+            try:
+                answered = await self._invoker.run(incoming, relay)
+                return await stream.end(event("done", ENCODER.encode(api.answer_of(answered, body.session))))
+            except (SinkClosed, ConnectionError):
+                return stream.abandon()
+            except Exception as error:
+                problem = _late(stream, error)
+                return await stream.end(event("error", ENCODER.encode(problem.problem(request=request_id))))
+
+    async def chat(self, request: web.BaseRequest, tenant: str, request_id: str) -> web.StreamResponse:
+        """POST …/chat/completions."""
+        data = await read_body(request, self._settings, self._settings.body_bytes)
+        body: api.ChatBody = decoded(_chat_bodies, data)
+        incoming = Incoming(
+            tenant=tenant,
+            agent=body.agent(),
+            messages=body.said(),
+            protocol="openai",
+            trace=parse(request.headers.get(HEADER_TRACEPARENT)),
+            request=request_id,
+        )
+        created = int(self._clock.wall())
+        if not body.stream:
+            answered = await self._invoker.run(incoming)
+            headers = {HEADER_REQUEST: request_id, HEADER_CALL: answered.call.call}
+            return json_response(api.chat_completion(answered, created), headers=headers)
+        async with self._events(request, request_id) as stream:
+            writer = _ChunkWriter(stream, request_id, body.model, created)
+            try:
+                answered = await self._invoker.run(incoming, writer.take)
+                usage = body.stream_options is not None and body.stream_options.include_usage
+                return await stream.end(writer.tail(answered, usage=usage))
+            except (SinkClosed, ConnectionError):
+                return stream.abandon()
+            except Exception as error:
+                problem = _late(stream, error)
+                return await stream.end(data_event(ENCODER.encode({"error": openai_error(problem)})))
+
+    async def session(self, values: Values, request_id: str) -> web.Response:
+        """GET …/sessions/{session}."""
+        found = await self._sessions.find(values["tenant"], values["agent"], values["session"])
+        if found is None:
+            raise _no_session(values)
+        answer = api.SessionAnswer(
+            tenant=found.tenant,
+            agent=found.agent,
+            session=found.session,
+            version=found.version,
+            updated=found.updated,
+            state=found.state,
+        )
+        return json_response(answer, headers={HEADER_REQUEST: request_id})
+
+    async def delete_session(self, values: Values, request_id: str) -> web.Response:
+        """DELETE …/sessions/{session}."""
+        if not await self._sessions.delete(values["tenant"], values["agent"], values["session"]):
+            raise _no_session(values)
+        return web.Response(status=204, headers={HEADER_REQUEST: request_id})
+
+    def _events(self, request: web.BaseRequest, request_id: str) -> EventStream:
+        return EventStream(
+            request,
+            {HEADER_REQUEST: request_id},
+            comment=self._settings.stream_comment,
+            idle=self._settings.stream_idle,
+        )
+
+
+class _ChunkWriter:
+    """A host's events as OpenAI's chunks.
+
+    The pieces of an OpenAI stream are one text. Participants, tasks and nodes are set apart by a blank line, and an
+    agent whose answer isn't the end of what it streamed gets its answer added.
+    """
+
+    def __init__(self, stream: EventStream, call: str, model: str, created: int) -> None:
+        self._stream = stream
+        self._frame = (call, model, created)
+        self._text: list[str] = []
+        self._source: str | None = None
+
+    async def take(self, name: bytes, data: bytes) -> None:
+        """One event of the host."""
+        if name != b"delta":
+            return
+        delta = _deltas.decode(data)
+        text, source = str(delta.get("text") or ""), delta.get("source")
+        if self._text and source != self._source:
+            text = "\n\n" + text
+        self._source = source
+        await self._stream.send(self._piece(text))
+
+    def tail(self, answered: Answered, *, usage: bool) -> bytes:
+        """The end of the stream."""
+        output, said = answered.response.output, "".join(self._text)
+        rest = b""
+        if not said.rstrip().endswith(output.strip()) or not said:
+            rest = self._piece("\n\n" + output if said else output)
+        parts = [rest, data_event(ENCODER.encode(api.chat_chunk(*self._frame, {}, "stop")))]
+        if usage:
+            parts.append(data_event(ENCODER.encode(api.usage_chunk(answered, *self._frame))))
+        return b"".join(parts) + data_event(b"[DONE]")
+
+    def _piece(self, text: str) -> bytes:
+        delta = {"content": text} if self._text else {"role": "assistant", "content": text}
+        self._text.append(text)
+        return data_event(ENCODER.encode(api.chat_chunk(*self._frame, delta)))
+
+
+def _late(stream: EventStream, error: Exception) -> ProblemError:
+    """`error` as the last event of a stream that has begun; raised as it is where nothing was sent yet."""
+    if not stream.started:
+        raise error
+    return error if isinstance(error, ProblemError) else internal_error(error)
+
+
+def _no_session(values: Values) -> NotFound:
+    return NotFound(
+        f"agent {values['agent'][:100]!r} has no session {values['session'][:100]!r}",
+        next_step="a session begins with the first call that names it",
+    )
+
+
+def page_limit(text: str | None, default: int, most: int = 100_000) -> int:
+    """The query parameter `limit`."""
+    if text is None:
+        return default
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise InvalidRequest(f"limit must be a whole number from 1 to {most}", next_step=f"leave it out for {default}")
+    return int(text)

@@ -1,0 +1,152 @@
+"""What both listeners of the gateway share: a bounded server, bodies in time and size, problems as answers.
+
+The handlers sit on aiohttp's low-level server, without its router and middleware, since every call of every agent
+passes here. Limits that aiohttp leaves open are set here: connections at once, and the time until a new connection has
+sent a request.
+"""
+
+import asyncio
+import logging
+import re
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from chimera.gateway.errors import GatewayError, InvalidRequest, PayloadTooLarge
+from chimera.gateway.settings import HttpSettings
+from chimera.kernel.ids import new_id
+from chimera_host.contract.problem import PROBLEM_MEDIA_TYPE, ProblemError
+
+log = logging.getLogger(__name__)
+
+HEADER_REQUEST = "X-Request-Id"
+ENCODER = msgspec.json.Encoder()
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Protocol = web.RequestHandler[web.BaseRequest]
+
+
+class BoundedServer(web.Server[web.BaseRequest]):
+    """An aiohttp server with a limit on connections, and on the time a new one may stay silent."""
+
+    def __init__(self, handle: Handle, *, settings: HttpSettings, body_bytes: int) -> None:
+        """Answer by `handle`; a body may have `body_bytes`."""
+        self._running = asyncio.get_running_loop()
+        self._settings = settings
+        self._body_bytes = body_bytes
+        self._open = 0
+        self._spoken: weakref.WeakSet[Any] = weakref.WeakSet()
+        super().__init__(
+            handle,
+            request_factory=self._request,
+            handler_cancellation=True,
+            keepalive_timeout=settings.keepalive,
+            access_log=None,
+            lingering_time=1.0,
+            auto_decompress=False,
+        )
+
+    def connection_made(self, handler: Protocol, transport: asyncio.Transport) -> None:
+        """Count it; one too many is closed at once."""
+        super().connection_made(handler, transport)
+        self._open += 1
+        if self._open > self._settings.connections:
+            transport.abort()
+        else:
+            self._running.call_later(self._settings.header_timeout, self._expect, weakref.ref(handler))
+
+    def connection_lost(self, handler: Protocol, exc: BaseException | None = None) -> None:
+        """Count it."""
+        super().connection_lost(handler, exc)
+        self._open -= 1
+
+    def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+        self._spoken.add(protocol)
+        return web.BaseRequest(
+            message, payload, protocol, writer, task, self._running, client_max_size=self._body_bytes
+        )
+
+    def _expect(self, handler: "weakref.ref[Protocol]") -> None:
+        found = handler()
+        if found is not None and found not in self._spoken and found.transport is not None:
+            found.transport.abort()
+
+
+async def read_body(request: web.BaseRequest, settings: HttpSettings, most: int) -> bytes:
+    """The whole body, within its size and time."""
+    if (request.content_length or 0) > most:
+        raise _too_large(most)
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise InvalidRequest("the body is compressed", next_step="send it as it is, without Content-Encoding")
+    try:
+        if request.content.is_eof():
+            return await request.read()
+        async with asyncio.timeout(settings.body_timeout):
+            return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise _too_large(most) from None
+    except TimeoutError:
+        raise InvalidRequest(
+            f"the body did not arrive within {settings.body_timeout:.0f} s", next_step="send it faster, or less"
+        ) from None
+
+
+def decoded(decoder: "msgspec.json.Decoder[Any]", data: bytes) -> Any:
+    """The body as `decoder`'s type; a fault says where."""
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(
+            f"the body is not what is expected here: {error}", next_step="see GET /openapi.json for the body's fields"
+        ) from error
+
+
+def json_response(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """`value` as JSON."""
+    return web.Response(body=ENCODER.encode(value), status=status, content_type="application/json", headers=headers)
+
+
+def problem_response(error: ProblemError, *, request: str | None, openai: bool = False) -> web.Response:
+    """A problem document; for OpenAI's clients with the `error` object that they look for."""
+    headers = {"Content-Type": PROBLEM_MEDIA_TYPE}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    document = error.problem(request=request)
+    body: Any = document
+    if openai:
+        body = {**msgspec.to_builtins(document), "error": openai_error(error)}
+    return web.Response(body=ENCODER.encode(body), status=error.status, headers=headers)
+
+
+def openai_error(error: ProblemError) -> dict[str, Any]:
+    """The problem as OpenAI's API says it."""
+    message = error.detail if error.next_step is None else f"{error.detail} ({error.next_step})"
+    kind = "invalid_request_error" if error.status < 500 else "server_error"
+    return {"message": message, "type": kind, "param": None, "code": error.code}
+
+
+def request_id(request: web.BaseRequest) -> str:
+    """The id that the caller gave its request, or one made here."""
+    given = request.headers.get(HEADER_REQUEST)
+    if given is not None and _REQUEST_ID.fullmatch(given) is not None:
+        return given
+    return new_id("req")
+
+
+def internal_error(error: Exception) -> GatewayError:
+    """What a caller is told of an error nobody foresaw; the log has it whole."""
+    log.error("request failed", exc_info=error)
+    return GatewayError(f"the gateway failed: {type(error).__name__}", next_step="see `chimera logs --process gateway`")
+
+
+def _too_large(most: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"the body is larger than {most} bytes", next_step="send less, or raise the setting http.body_bytes"
+    )

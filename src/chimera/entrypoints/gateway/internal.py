@@ -1,0 +1,234 @@
+"""The listener for hosts: revisions, bundles, models, agents as tools, credentials.
+
+A host shows its token, which says its name and cell; everything it asks for is on behalf of a call in flight on it
+(header Chimera-Call), or immutable content by digest.
+"""
+
+import asyncio
+import re
+from collections import OrderedDict
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from chimera.entrypoints.gateway.http import (
+    ENCODER,
+    BoundedServer,
+    decoded,
+    internal_error,
+    json_response,
+    openai_error,
+    problem_response,
+    read_body,
+)
+from chimera.entrypoints.gateway.streams import EventStream, data_event
+from chimera.gateway import tokens
+from chimera.gateway.calls import CallTable, InFlightCall
+from chimera.gateway.credentials import Credentials, may_call
+from chimera.gateway.documents import Documents
+from chimera.gateway.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
+from chimera.gateway.guard import LOOPBACK_NAMES, check_host
+from chimera.gateway.invoke import Incoming, Invoker
+from chimera.gateway.models import ModelGateway
+from chimera.gateway.ports import RevisionSource
+from chimera.gateway.settings import GatewaySettings
+from chimera.kernel.clock import Clock
+from chimera_host.contract.call import HEADER_CALL, HEADER_DEADLINE, HEADER_TRACEPARENT, Message
+from chimera_host.contract.problem import ProblemError
+from chimera_host.trace import current_trace, parse
+
+PREFIX = "/internal/v1/"
+BODY_BYTES = 64 * 1024**2
+KNOWN_TOKENS = 4_096
+REVISIONS, BUNDLES, AGENTS, INVOKE = PREFIX + "revisions/", PREFIX + "bundles/", PREFIX + "agents/", "/invoke"
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class AgentToolBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A call of an agent by an agent."""
+
+    message: str
+
+
+class CredentialsBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The references that a tool needs."""
+
+    names: tuple[str, ...]
+
+
+_chats = msgspec.json.Decoder(dict[str, Any])
+_messages = msgspec.json.Decoder(AgentToolBody)
+_references = msgspec.json.Decoder(CredentialsBody)
+
+
+class InternalApi:
+    """Answers hosts."""
+
+    def __init__(
+        self,
+        *,
+        secret: bytes,
+        revisions: RevisionSource,
+        documents: Documents,
+        calls: CallTable,
+        invoker: Invoker,
+        models: ModelGateway,
+        credentials: Credentials,
+        settings: GatewaySettings,
+        clock: Clock,
+    ) -> None:
+        """Put the parts together; `secret` signs the tokens of hosts."""
+        self._secret = secret
+        self._revisions = revisions
+        self._documents = documents
+        self._calls = calls
+        self._invoker = invoker
+        self._models = models
+        self._credentials = credentials
+        self._settings = settings
+        self._clock = clock
+        self._known: OrderedDict[str, tokens.HostClaims] = OrderedDict()
+
+    def server(self) -> BoundedServer:
+        """The server for aiohttp's runner."""
+        return BoundedServer(self.handle, settings=self._settings.http, body_bytes=BODY_BYTES)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
+        path = request.path
+        try:
+            if path in ("/livez", "/readyz"):
+                return web.Response(text="ok\n")
+            claims = self._claims(request)
+            if (trace := parse(request.headers.get(HEADER_TRACEPARENT))) is not None:
+                current_trace.set(trace)
+            return await self._dispatch(request, path, claims)
+        except ProblemError as error:
+            return problem_response(error, request=request.headers.get(HEADER_CALL))
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            return problem_response(internal_error(error), request=request.headers.get(HEADER_CALL))
+
+    def _claims(self, request: web.BaseRequest) -> tokens.HostClaims:
+        headers = request.headers
+        if "Origin" in headers:
+            raise Forbidden("no page may call the internal API")
+        if request.transport is not None and request.transport.get_extra_info("sockname"):
+            name = request.transport.get_extra_info("sockname")
+            if isinstance(name, tuple):  # a Unix socket's is text: nobody but this machine's user reaches it
+                check_host(headers.get("Host"), LOOPBACK_NAMES | {str(name[0])})
+        token = headers.get("Authorization", "").removeprefix("Bearer ")
+        now = self._clock.wall()
+        known = self._known.get(token)
+        if known is not None and known.expires > now:
+            return known
+        claims = tokens.verify(self._secret, token, now=now)
+        self._known[token] = claims
+        if len(self._known) > KNOWN_TOKENS:
+            self._known.popitem(last=False)
+        return claims
+
+    async def _dispatch(self, request: web.BaseRequest, path: str, host: tokens.HostClaims) -> web.StreamResponse:
+        if request.method == "POST" and path == PREFIX + "chat/completions":
+            return await self._chat(request, self._call(request, host))
+        if request.method == "GET" and path.startswith(REVISIONS):
+            data = await self._revisions.document(_digest(path.removeprefix(REVISIONS)))
+            return _content(data, "application/json", path)
+        if request.method == "GET" and path.startswith(BUNDLES):
+            data = await self._revisions.bundle(_digest(path.removeprefix(BUNDLES)))
+            return _content(data, "application/gzip", path)
+        if request.method == "POST" and path.startswith(AGENTS) and path.endswith(INVOKE):
+            agent = path.removeprefix(AGENTS).removesuffix(INVOKE)
+            return await self._agent(request, self._call(request, host), agent)
+        if request.method == "POST" and path == PREFIX + "credentials":
+            return await self._give(request, self._call(request, host))
+        raise NotFound(f"the internal API has no {request.method[:20]} {path[:200]}")
+
+    def _call(self, request: web.BaseRequest, host: tokens.HostClaims) -> InFlightCall:
+        name = request.headers.get(HEADER_CALL)
+        if name is None:
+            raise Unauthenticated("the request names no call", next_step=f"send the header {HEADER_CALL}")
+        return self._calls.named(name, host=host.host, cell=host.cell)
+
+    async def _body(self, request: web.BaseRequest, decoder: "msgspec.json.Decoder[Any]") -> Any:
+        return decoded(decoder, await read_body(request, self._settings.http, BODY_BYTES))
+
+    def _left(self, request: web.BaseRequest, call: InFlightCall) -> float:
+        """Seconds left: the least of what the host gives and what its call has."""
+        left = call.deadline - asyncio.get_running_loop().time()
+        given = request.headers.get(HEADER_DEADLINE)
+        if given is not None:
+            try:
+                wanted = float(given)
+            except ValueError:
+                wanted = -1.0
+            if not 0 <= wanted < float("inf"):
+                raise InvalidRequest(f"{HEADER_DEADLINE} {given[:40]!r} is no number of seconds")
+            left = min(left, wanted)
+        return max(0.001, left)
+
+    async def _chat(self, request: web.BaseRequest, call: InFlightCall) -> web.StreamResponse:
+        body = await self._body(request, _chats)
+        left = self._left(request, call)
+        call.effects += 1
+        if not body.get("stream"):
+            return json_response(await self._models.complete(call, body, left))
+        http = self._settings.http
+        async with EventStream(request, {}, comment=http.stream_comment, idle=http.stream_idle) as stream:
+            try:
+                async with aclosing(self._models.stream(call, body, left)) as chunks:
+                    async for chunk in chunks:
+                        await stream.send(data_event(ENCODER.encode(chunk)))
+                return await stream.end(data_event(b"[DONE]"))
+            except ConnectionError:
+                return stream.abandon()
+            except ProblemError as error:
+                if not stream.started:
+                    raise
+                return await stream.end(data_event(ENCODER.encode({"error": openai_error(error)})))
+
+    async def _agent(self, request: web.BaseRequest, call: InFlightCall, agent: str) -> web.Response:
+        body: AgentToolBody = await self._body(request, _messages)
+        left = self._left(request, call)
+        document = await self._documents.get(call.route.revision)
+        if not may_call(document, agent):
+            raise Forbidden(
+                f"agent {call.route.agent} doesn't list agent {agent[:100]!r} as a tool",
+                next_step="add it to `tools` of its definition",
+                agent=call.route.agent,
+            )
+        call.effects += 1
+        answered = await self._invoker.run(
+            Incoming(
+                tenant=call.route.tenant,
+                agent=agent,
+                messages=(Message(role="user", content=body.message),),
+                protocol="agent",
+                within=left,
+                trace=parse(request.headers.get(HEADER_TRACEPARENT)) or call.trace,
+                parent=call,
+            )
+        )
+        return json_response({"output": answered.response.output})
+
+    async def _give(self, request: web.BaseRequest, call: InFlightCall) -> web.Response:
+        body: CredentialsBody = await self._body(request, _references)
+        document = await self._documents.get(call.route.revision)
+        call.effects += 1
+        return json_response(await self._credentials.resolve(document, body.names))
+
+
+def _digest(text: str) -> str:
+    if _DIGEST.fullmatch(text) is None:
+        raise InvalidRequest(f"{text[:100]!r} is no digest", next_step="use sha256: and 64 hexadecimal digits")
+    return text
+
+
+def _content(data: bytes | None, media: str, path: str) -> web.Response:
+    if data is None:
+        raise NotFound(f"nothing is stored at {path[:200]}", next_step="apply the agent again")
+    return web.Response(body=data, content_type=media)

@@ -1,0 +1,113 @@
+"""The OpenAPI 3.1 document, generated from the table of operations and the types of the bodies.
+
+`python -m chimera.entrypoints.gateway.openapi` prints it; the copy in `schemas/openapi.json` is checked by a test.
+"""
+
+import re
+import sys
+from typing import Any
+
+import msgspec
+
+from chimera.entrypoints.gateway.operations import OPERATIONS, Operation
+from chimera_host.contract.problem import PROBLEM_MEDIA_TYPE, Problem
+
+VERSION = "1"
+_PARAMETER = re.compile(r"\{(\w+)\}")
+_REFERENCES = "#/components/schemas/{name}"
+
+OWNERS = {
+    "gateway": "",
+    "control-plane": "Answered by the control plane; 503 `control-plane-unavailable` while it is away.",
+    "node": "Answered by the node agent; 503 `node-unavailable` while it is away.",
+}
+
+
+def document() -> dict[str, Any]:
+    """The whole document."""
+    types = [kind for operation in OPERATIONS for kind in (operation.body, operation.answer) if _is_struct(kind)]
+    types = list(dict.fromkeys([*types, Problem]))
+    schemas, components = msgspec.json.schema_components(types, ref_template=_REFERENCES)
+    by_type = dict(zip(types, schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, by_type)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Chimera",
+            "version": VERSION,
+            "description": "Agents defined as code, called with one API. Errors are RFC 9457 problem documents.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"key": []}],
+        "paths": paths,
+        "components": {
+            "schemas": dict(sorted(components.items())),
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "responses": {
+                "Problem": {
+                    "description": "What is wrong and what to do about it",
+                    "content": {PROBLEM_MEDIA_TYPE: {"schema": by_type[Problem]}},
+                }
+            },
+        },
+    }
+
+
+def encoded() -> bytes:
+    """The document as JSON, the same bytes every time."""
+    return msgspec.json.format(msgspec.json.encode(document()), indent=2) + b"\n"
+
+
+def _operation(operation: Operation, by_type: dict[Any, Any]) -> dict[str, Any]:
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in _PARAMETER.findall(operation.path)
+    ]
+    parameters += [
+        {"name": name, "in": "query", "schema": {"type": kind}, "description": text}
+        for name, kind, text in operation.query
+    ]
+    answer: dict[str, Any] = {"description": operation.summary}
+    content: dict[str, Any] = {}
+    if operation.answer is not None:
+        content[operation.media] = {"schema": _schema(operation.answer, by_type)}
+    elif operation.media != "application/json":
+        content[operation.media] = {"schema": {"type": "string"}}
+    if operation.streams:
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    if content:
+        answer["content"] = content
+    described: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "tags": [operation.tag],
+        "parameters": parameters,
+        "responses": {
+            str(operation.status): answer,
+            "default": {"$ref": "#/components/responses/Problem"},
+        },
+    }
+    if OWNERS[operation.owner]:
+        described["description"] = OWNERS[operation.owner]
+    if operation.body is not None:
+        schema = _schema(operation.body, by_type)
+        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    if not operation.key:
+        described["security"] = []
+    return described
+
+
+def _schema(kind: Any, by_type: dict[Any, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = by_type[kind] if kind in by_type else {"type": "object"}
+    return found
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(encoded())

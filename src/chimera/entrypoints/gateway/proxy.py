@@ -1,0 +1,111 @@
+"""Passing requests on to another process of the platform over its Unix socket, streamed both ways.
+
+The key is checked before and not passed on; who called is said in `Chimera-Principal`. After a change of the catalogue
+the gateway catches up with it before the caller hears of it, so that the next call finds what was applied.
+"""
+
+from collections.abc import AsyncIterator
+
+import aiohttp
+from aiohttp import web
+
+from chimera.entrypoints.gateway.http import HEADER_REQUEST
+from chimera.gateway.errors import GatewayError, PayloadTooLarge
+from chimera.gateway.routes import RouteTable
+
+HEADER_SEQUENCE = "Chimera-Sequence"
+HEADER_PRINCIPAL = "Chimera-Principal"
+PRINCIPAL = "key"
+
+_NOT_PASSED_ON = frozenset(
+    {
+        "authorization",
+        "connection",
+        "content-length",
+        "cookie",
+        "expect",
+        "host",
+        "keep-alive",
+        "origin",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "x-request-id",
+        HEADER_PRINCIPAL.lower(),
+    }
+)
+_NOT_PASSED_BACK = frozenset({"connection", "keep-alive", "server", "date", "transfer-encoding", "set-cookie"})
+
+
+class Proxy:
+    """Passes requests on to one process. Made inside the event loop; `aclose` when done."""
+
+    def __init__(self, socket: str, *, away: GatewayError, routes: RouteTable | None, most_bytes: int) -> None:
+        """Reach it at the Unix socket `socket`; raise `away` while it isn't there."""
+        self._away = away
+        self._routes = routes
+        self._most = most_bytes
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.UnixConnector(socket, limit=0, keepalive_timeout=30.0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=2.0),
+            auto_decompress=False,
+            skip_auto_headers=("User-Agent", "Accept-Encoding", "Accept", "Content-Type"),
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    async def pass_on(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+        """The other process's answer to `request`."""
+        length = request.content_length
+        if (length or 0) > self._most:
+            raise self._too_large()
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in _NOT_PASSED_ON}
+        headers[HEADER_PRINCIPAL] = PRINCIPAL
+        headers[HEADER_REQUEST] = request_id
+        data = None
+        if request.can_read_body:
+            data = self._body(request)
+            if length is not None:
+                headers["Content-Length"] = str(length)
+        try:
+            sent = self._session.request(
+                request.method, f"http://platform{request.raw_path}", data=data, headers=headers, allow_redirects=False
+            )
+            async with sent as answer:
+                return await self._pass_back(request, request_id, answer)
+        except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError, aiohttp.ConnectionTimeoutError) as error:
+            raise self._away from error
+
+    async def _pass_back(
+        self, request: web.BaseRequest, request_id: str, answer: aiohttp.ClientResponse
+    ) -> web.StreamResponse:
+        sequence = answer.headers.get(HEADER_SEQUENCE, "")
+        if self._routes is not None and sequence.isdecimal():
+            await self._routes.at_least(int(sequence))
+        headers = {name: value for name, value in answer.headers.items() if name.lower() not in _NOT_PASSED_BACK}
+        headers[HEADER_REQUEST] = request_id
+        response = web.StreamResponse(status=answer.status, headers=headers)
+        await response.prepare(request)
+        async for piece in answer.content.iter_any():
+            await response.write(piece)
+        await response.write_eof()
+        return response
+
+    async def _body(self, request: web.BaseRequest) -> AsyncIterator[bytes]:
+        sent = 0
+        async for piece in request.content.iter_any():
+            sent += len(piece)
+            if sent > self._most:
+                raise self._too_large()
+            yield piece
+
+    def _too_large(self) -> PayloadTooLarge:
+        return PayloadTooLarge(
+            f"the body is larger than {self._most} bytes",
+            next_step="send it in smaller pieces, or raise the setting http.proxied_body_bytes",
+        )

@@ -1,0 +1,183 @@
+"""The public listener: guard, find the operation, answer; everything else under /v1 is passed on.
+
+The order is fixed: Host and Origin first, then the key, then anything that costs. A request that fails gets a problem
+document, whatever failed.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from chimera.entrypoints.gateway import openapi
+from chimera.entrypoints.gateway.calls import CallHandlers, Values, page_limit
+from chimera.entrypoints.gateway.http import (
+    HEADER_REQUEST,
+    BoundedServer,
+    internal_error,
+    json_response,
+    problem_response,
+    request_id,
+)
+from chimera.entrypoints.gateway.operations import NODE_PREFIXES, SERVED, Matcher, Operation
+from chimera.entrypoints.gateway.proxy import Proxy
+from chimera.gateway import api
+from chimera.gateway.admission import Admission
+from chimera.gateway.errors import AgentNotFound, GatewayError, MethodNotAllowed, NotFound
+from chimera.gateway.guard import check_host, check_key, check_origin
+from chimera.gateway.metrics import MEDIA_TYPE, GatewayMetrics
+from chimera.gateway.routes import RouteTable
+from chimera.gateway.settings import HttpSettings
+from chimera.kernel.ids import DEFAULT_TENANT
+from chimera_host.contract.problem import ProblemError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Guards:
+    """What a request must show: the key, a Host of `hosts`, and no Origin but its own by `scheme`."""
+
+    key: bytes
+    hosts: frozenset[str]
+    scheme: str
+
+
+class PublicApi:
+    """Answers the public listener."""
+
+    def __init__(
+        self,
+        *,
+        guards: Guards,
+        calls: CallHandlers,
+        routes: RouteTable,
+        admission: Admission,
+        metrics: GatewayMetrics,
+        control_plane: Proxy,
+        node: Proxy,
+        settings: HttpSettings,
+    ) -> None:
+        """Put the parts together."""
+        self._guards = guards
+        self._calls = calls
+        self._routes = routes
+        self._admission = admission
+        self._metrics = metrics
+        self._control_plane = control_plane
+        self._node = node
+        self._settings = settings
+        self._matcher = Matcher(SERVED)
+        self._document = b""
+        self.draining = False
+
+    def server(self) -> BoundedServer:
+        """The server for aiohttp's runner."""
+        return BoundedServer(self.handle, settings=self._settings, body_bytes=self._settings.body_bytes)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
+        name = request_id(request)
+        path = request.path
+        try:
+            if path == "/livez":
+                return web.Response(text="ok\n")
+            if path == "/readyz":
+                return self._readyz()
+            self._check(request)
+            return await self._dispatch(request, path, name)
+        except ProblemError as error:
+            return _refused(request, error, name, path)
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            return _refused(request, internal_error(error), name, path)
+
+    def _check(self, request: web.BaseRequest) -> None:
+        headers, guards = request.headers, self._guards
+        host = headers.get("Host")
+        check_host(host, guards.hosts)
+        check_origin(headers.get("Origin"), host or "", guards.scheme)
+        check_key(headers.get("Authorization"), guards.key)
+
+    async def _dispatch(self, request: web.BaseRequest, path: str, name: str) -> web.StreamResponse:
+        found = self._matcher.find(path)
+        if found is None:
+            return await self._pass_on(request, path, name)
+        methods, values = found
+        operation = methods.get(request.method)
+        if operation is None:
+            raise MethodNotAllowed(
+                f"{path[:200]} takes no {request.method[:20]}", next_step=f"it takes {', '.join(sorted(methods))}"
+            )
+        return await self._serve(operation, request, values, name)
+
+    async def _serve(
+        self, operation: Operation, request: web.BaseRequest, values: Values, name: str
+    ) -> web.StreamResponse:
+        match operation.name:
+            case "invoke":
+                return await self._calls.invoke(request, values, name)
+            case "chat" | "tenant_chat":
+                return await self._calls.chat(request, values.get("tenant", DEFAULT_TENANT), name)
+            case "models" | "tenant_models":
+                return self._models(request, values.get("tenant", DEFAULT_TENANT), name)
+            case "model" | "tenant_model":
+                route = self._routes.find(values.get("tenant", DEFAULT_TENANT), values["agent"])
+                return json_response(api.model_card(route), headers={HEADER_REQUEST: name})
+            case "session":
+                return await self._calls.session(values, name)
+            case "delete_session":
+                return await self._calls.delete_session(values, name)
+            case "openapi":
+                self._document = self._document or openapi.encoded()
+                return web.Response(body=self._document, content_type="application/json")
+            case "metrics":
+                return self._exposition()
+        raise NotFound(f"nothing serves {operation.name}")
+
+    async def _pass_on(self, request: web.BaseRequest, path: str, name: str) -> web.StreamResponse:
+        if not path.startswith("/v1/"):
+            raise NotFound(f"nothing is at {path[:200]}", next_step="see GET /openapi.json")
+        if path.startswith("/v1/models/"):
+            model = path.removeprefix("/v1/models/")
+            raise AgentNotFound(f"there is no model {model[:100]!r}", next_step="see GET /v1/models")
+        to_node = any(path == prefix or path.startswith(prefix + "/") for prefix in NODE_PREFIXES)
+        return await (self._node if to_node else self._control_plane).pass_on(request, name)
+
+    def _models(self, request: web.BaseRequest, tenant: str, name: str) -> web.Response:
+        limit = page_limit(request.query.get("limit"), self._settings.page)
+        after = request.query.get("after")
+        routes, more = self._routes.page(
+            tenant, after=after.removeprefix(api.MODEL_PREFIX) if after is not None else None, limit=limit
+        )
+        cards = [api.model_card(route) for route in routes]
+        page = api.ModelList(
+            data=cards,
+            has_more=more,
+            first_id=cards[0].id if cards else None,
+            last_id=cards[-1].id if cards else None,
+        )
+        return json_response(page, headers={HEADER_REQUEST: name})
+
+    def _readyz(self) -> web.Response:
+        if self.draining:
+            return web.Response(status=503, text="draining\n")
+        if not self._routes.loaded:
+            return web.Response(status=503, text="reading routes\n")
+        return web.Response(text="ready\n")
+
+    def _exposition(self) -> web.Response:
+        metrics = self._metrics
+        metrics.in_flight.set(self._admission.in_flight)
+        metrics.held.set(self._admission.held)
+        metrics.routes.set(len(self._routes))
+        metrics.sequence.set(self._routes.sequence)
+        return web.Response(body=metrics.exposition(), headers={"Content-Type": MEDIA_TYPE})
+
+
+def _refused(request: web.BaseRequest, error: ProblemError, name: str, path: str) -> web.Response:
+    openai = path.endswith("/chat/completions") or "/models" in path
+    response = problem_response(error, request=name, openai=openai)
+    response.headers[HEADER_REQUEST] = name
+    if not request.content.is_eof() and isinstance(error, GatewayError):
+        response.force_close()  # don't read a body that nobody wants
+    return response

@@ -1,0 +1,126 @@
+"""The calls in flight: who calls whom, on which host, and what a call has done that can't be undone.
+
+The internal API trusts no host's word on agent, budget or model: a host names a call, and this table says the rest.
+It also says whether a call may be run again after its host died, which is only safe while it has had no effects.
+"""
+
+from dataclasses import dataclass, field
+
+from chimera.gateway.errors import CallLoop, UnknownCall
+from chimera.platform.model import Route
+from chimera_host.trace import TraceContext
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class InFlightCall:
+    """One call. `deadline` is the event loop's time; `effects` counts what it asked of models, agents and secrets.
+
+    `family` counts, at the root alone, all calls that the call from outside has led to.
+    """
+
+    call: str
+    route: Route
+    deadline: float
+    trace: TraceContext
+    parent: "InFlightCall | None" = None
+    host: str | None = None
+    depth: int = 0
+    effects: int = 0
+    family: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    model_seconds: float = field(default=0.0)
+
+    @property
+    def root(self) -> "InFlightCall":
+        """The call from outside that this one belongs to."""
+        call = self
+        while call.parent is not None:
+            call = call.parent
+        return call
+
+    def metered(self, prompt: int, completion: int) -> None:
+        """Add tokens to this call and to those it was made for."""
+        call: InFlightCall | None = self
+        while call is not None:
+            call.prompt_tokens += prompt
+            call.completion_tokens += completion
+            call = call.parent
+
+
+class CallTable:
+    """Calls by id, and how many run on each host and belong to each cell."""
+
+    def __init__(self, *, depth: int, family: int) -> None:
+        """Let agents call agents `depth` deep and `family` times for one call from outside."""
+        self._depth = depth
+        self._family = family
+        self._calls: dict[str, InFlightCall] = {}
+        self._on_host: dict[str, int] = {}
+        self._of_cell: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        """Calls in flight."""
+        return len(self._calls)
+
+    def descend(self, parent: InFlightCall) -> int:
+        """Count one more call made for `parent`; its depth. Raises `CallLoop` at either limit."""
+        root = parent.root
+        if parent.depth + 1 > self._depth:
+            raise CallLoop(
+                f"agents call agents more than {self._depth} deep, last {parent.route.agent}",
+                next_step="break the loop in the agents' tools, or raise the setting admission.depth",
+                agent=parent.route.agent,
+            )
+        if root.family >= self._family:
+            raise CallLoop(
+                f"one call of {root.route.agent} led to {root.family} calls of agents, as many as may",
+                next_step="break the loop in the agents' tools, or raise the setting admission.family",
+                agent=root.route.agent,
+            )
+        root.family += 1
+        return parent.depth + 1
+
+    def add(self, call: InFlightCall) -> int:
+        """The call begins; how many its cell has."""
+        self._calls[call.call] = call
+        count = self._of_cell.get(call.route.cell, 0) + 1
+        self._of_cell[call.route.cell] = count
+        return count
+
+    def remove(self, call: InFlightCall) -> int:
+        """The call ended; how many its cell has left."""
+        self.place(call, None)
+        del self._calls[call.call]
+        return self._less(self._of_cell, call.route.cell)
+
+    def place(self, call: InFlightCall, host: str | None) -> None:
+        """The call runs on `host` (None: on none)."""
+        if call.host is not None:
+            self._less(self._on_host, call.host)
+        call.host = host
+        if host is not None:
+            self._on_host[host] = self._on_host.get(host, 0) + 1
+
+    def on_host(self, host: str) -> int:
+        """Calls that run on `host` by this gateway."""
+        return self._on_host.get(host, 0)
+
+    def named(self, call: str, *, host: str, cell: str) -> InFlightCall:
+        """The call that a host names, if it is one of the host's own; else `UnknownCall`."""
+        found = self._calls.get(call)
+        if found is None or found.route.cell != cell or found.host != host:
+            raise UnknownCall(
+                f"no call {call[:64]!r} is in flight on host {host}",
+                next_step="name the call in the header Chimera-Call, while it runs",
+            )
+        return found
+
+    @staticmethod
+    def _less(counts: dict[str, int], key: str) -> int:
+        left = counts[key] - 1
+        if left:
+            counts[key] = left
+        else:
+            del counts[key]
+        return left

@@ -1,0 +1,83 @@
+"""Credentials for tools: given to a host by name, during a call, and only those that the agent's document refers to.
+
+`secret:NAME` is the file NAME in the folder of secrets, which nobody but its owner may read, else what `bootstrap` took
+from the environment variable CHIMERA_SECRET_NAME. Values are read at each request, so a changed secret needs no
+restart, and are never logged.
+"""
+
+import asyncio
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from chimera.gateway.errors import CredentialMissing, CredentialRefused
+from chimera_host.contract.agent import AgentDocument
+from chimera_host.contract.tools import AgentTool
+
+PREFIX = "secret:"
+MAX_SECRET = 64 * 1024
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
+
+
+class Credentials:
+    """Resolves references."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        """Look in `folder` first, then in `environment` (by name, without a prefix)."""
+        self._folder = folder
+        self._environment = dict(environment)
+
+    async def resolve(self, document: AgentDocument, references: Sequence[str]) -> dict[str, str]:
+        """The values of `references`, each of which `document` must hold."""
+        allowed = held_by(document)
+        for reference in references:
+            if reference not in allowed:
+                raise CredentialRefused(
+                    f"agent {document.name} doesn't refer to {reference[:200]!r}",
+                    next_step="name it under `credentials` of the tool that needs it",
+                    agent=document.name,
+                )
+        return {reference: await asyncio.to_thread(self._read, reference) for reference in references}
+
+    def _read(self, reference: str) -> str:
+        name = reference.removeprefix(PREFIX)
+        path = self._folder / name
+        if _NAME.fullmatch(name) is not None:
+            try:
+                with path.open("rb") as file:
+                    mode = stat.S_IMODE(path.stat().st_mode)
+                    if mode & 0o077:
+                        raise CredentialRefused(
+                            f"the file of {reference} may be read by others (mode {mode:04o})",
+                            next_step=f"chmod 600 {path}",
+                        )
+                    return file.read(MAX_SECRET).decode().rstrip("\r\n")
+            except UnicodeDecodeError:
+                raise CredentialRefused(f"{reference} is not text", next_step="store it as UTF-8") from None
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                raise CredentialMissing(f"{reference} can't be read: {error}", next_step=f"see {path}") from error
+        if name in self._environment:
+            return self._environment[name]
+        raise CredentialMissing(
+            f"no {reference} is stored",
+            next_step=f"put it into {path} (mode 0600) or start Chimera with CHIMERA_SECRET_{name}",
+        )
+
+
+def held_by(document: AgentDocument) -> frozenset[str]:
+    """All references in an agent's document."""
+    return frozenset(
+        reference
+        for tool in document.tools
+        if not isinstance(tool, AgentTool)
+        for reference in tool.credentials.values()
+    )
+
+
+def may_call(document: AgentDocument, agent: str) -> bool:
+    """Whether the document lists `agent` as a tool."""
+    return any(isinstance(tool, AgentTool) and tool.agent == agent for tool in document.tools)

@@ -1,0 +1,260 @@
+"""The way of a call: route, admit, place on a host, run, keep the session, answer.
+
+A call is run again on another host only where that can't do harm: it never reached the host, the host refused it before
+it began, or the host died before it said anything and the call had asked for nothing that has effects (no model, agent
+or credential through the internal API, and an agent with neither tools nor code that could act on its own). Else the
+caller is told that the host failed, and the node agent, which saw who ran there, names the suspects.
+"""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from chimera.gateway.admission import Admission
+from chimera.gateway.calls import CallTable, InFlightCall
+from chimera.gateway.documents import Documents
+from chimera.gateway.errors import CallTimeout, HostFailed, NotServable, ProtocolNotOffered
+from chimera.gateway.hosts import HostClient, HostDied, HostUnreachable, Sink
+from chimera.gateway.metrics import GatewayMetrics
+from chimera.gateway.placing import Placer
+from chimera.gateway.ports import HostPool, StoredSession
+from chimera.gateway.routes import RouteTable
+from chimera.gateway.sessions import Sessions
+from chimera.gateway.settings import DeadlineSettings
+from chimera.kernel.ids import new_id
+from chimera.platform.model import Endpoint
+from chimera_host.contract.call import InvokeRequest, InvokeResponse, Message
+from chimera_host.contract.problem import ProblemError, RemoteProblem
+from chimera_host.logs import log_fields
+from chimera_host.trace import TraceContext, span
+
+log = logging.getLogger(__name__)
+
+MAX_PLACEMENTS = 5
+MAX_DEATHS = 1
+REFUSED_BEFORE_BEGIN = frozenset({"host-busy", "host-draining"})
+
+Protocol = Literal["http", "sse", "openai", "agent"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Incoming:
+    """A call as it comes in. `within` is the seconds the caller gives it; `parent` the call that makes this one."""
+
+    tenant: str
+    agent: str
+    messages: tuple[Message, ...]
+    protocol: Protocol
+    session: str | None = None
+    within: float | None = None
+    trace: TraceContext | None = None
+    request: str | None = None
+    parent: InFlightCall | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answered:
+    """A call that ended well."""
+
+    response: InvokeResponse
+    call: InFlightCall
+
+
+class Invoker:
+    """Runs calls."""
+
+    def __init__(
+        self,
+        *,
+        routes: RouteTable,
+        admission: Admission,
+        calls: CallTable,
+        placer: Placer,
+        hosts: HostClient,
+        pool: HostPool,
+        sessions: Sessions,
+        documents: Documents,
+        metrics: GatewayMetrics,
+        deadlines: DeadlineSettings,
+    ) -> None:
+        """Put the parts together."""
+        self._routes = routes
+        self._admission = admission
+        self._calls = calls
+        self._placer = placer
+        self._hosts = hosts
+        self._pool = pool
+        self._sessions = sessions
+        self._documents = documents
+        self._metrics = metrics
+        self._deadlines = deadlines
+        self._loop = asyncio.get_running_loop()
+
+    async def run(self, incoming: Incoming, sink: Sink | None = None) -> Answered:
+        """One call; its events go to `sink` as they come. Cancelling this cancels the call in its host."""
+        began = time.perf_counter()
+        outcome = "cancelled"
+        try:
+            with span("gateway.call", remote=incoming.trace) as opened:
+                call = self._admit(incoming, opened.context)
+                opened.set(request=incoming.request, call=call.call, agent=call.route.agent, tenant=call.route.tenant)
+                opened.set(revision=call.route.revision, protocol=incoming.protocol)
+                fields = {"request": call.call, "agent": call.route.agent, "revision": call.route.revision}
+                token = log_fields.set(fields)
+                try:
+                    response = await self._admitted(call, incoming, sink)
+                finally:
+                    log_fields.reset(token)
+                    opened.set(host=call.host)
+                    self._leave(call)
+            outcome = "ok"
+            return Answered(response=response, call=call)
+        except ProblemError as error:
+            outcome = error.code
+            raise
+        finally:
+            self._metrics.calls.labels(incoming.protocol, outcome).inc()
+            self._metrics.call_seconds.observe(time.perf_counter() - began)
+
+    # -- in and out -----------------------------------------------------------------------------------------------
+
+    def _admit(self, incoming: Incoming, trace: TraceContext) -> InFlightCall:
+        route = self._routes.find(incoming.tenant, incoming.agent)
+        if incoming.protocol != "agent" and incoming.protocol not in route.protocols:
+            raise ProtocolNotOffered(
+                f"agent {route.agent} can't be reached by {incoming.protocol}",
+                next_step=f"it offers {', '.join(route.protocols) or 'nothing'}: see `communication_protocols`",
+                agent=route.agent,
+            )
+        if route.unservable is not None:
+            raise NotServable(route.unservable, next_step="see `chimera describe`", agent=route.agent)
+        parent = incoming.parent
+        depth = self._calls.descend(parent) if parent is not None else 0
+        within = self._deadlines.gateway if incoming.within is None else incoming.within
+        deadline = self._loop.time() + min(within, self._deadlines.gateway)
+        call = InFlightCall(
+            call=new_id("call"),
+            route=route,
+            deadline=deadline if parent is None else min(deadline, parent.deadline),
+            trace=trace,
+            parent=parent,
+            depth=depth,
+        )
+        self._admission.enter((route.tenant, route.agent), route.concurrency)
+        self._pool.observe(route.cell, self._calls.add(call))
+        return call
+
+    def _leave(self, call: InFlightCall) -> None:
+        route = call.route
+        self._pool.observe(route.cell, self._calls.remove(call))
+        self._admission.leave((route.tenant, route.agent))
+        self._placer.freed(route.cell)
+
+    async def _admitted(self, call: InFlightCall, incoming: Incoming, sink: Sink | None) -> InvokeResponse:
+        try:
+            async with asyncio.timeout_at(call.deadline) as limit:
+                before = None
+                if incoming.session is not None:
+                    before = await self._sessions.open(call.route.tenant, call.route.agent, incoming.session)
+                response = await self._in_a_host(call, incoming, before, sink)
+                if before is not None and response.session is not None:
+                    await self._sessions.save(before, response.session)
+                return response
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            if call.host is not None:
+                await self._report(call.host, "timeout", call)
+            raise CallTimeout(
+                f"the call of agent {call.route.agent} did not end before its deadline",
+                next_step="give it a longer deadline, or see where its time goes with `chimera logs`",
+                agent=call.route.agent,
+            ) from None
+
+    # -- in a host ------------------------------------------------------------------------------------------------
+
+    async def _in_a_host(
+        self, call: InFlightCall, incoming: Incoming, before: StoredSession | None, sink: Sink | None
+    ) -> InvokeResponse:
+        traceparent = call.trace.header()
+        avoid: set[str] = set()
+        deaths = 0
+        while True:
+            endpoint = await self._placer.place(call, avoid)
+            request = self._request(call, incoming, before, stream=sink is not None)
+            try:
+                if sink is None:
+                    return await self._hosts.invoke(endpoint, request, traceparent)
+                return await self._hosts.stream(endpoint, request, traceparent, sink)
+            except RemoteProblem as error:
+                if error.code not in REFUSED_BEFORE_BEGIN or len(avoid) >= MAX_PLACEMENTS:
+                    raise _host_problem(error, call) from error
+                why = error.code
+            except HostUnreachable as error:
+                why = "unreachable"
+                await self._report(endpoint.host, why, call)
+                if len(avoid) >= MAX_PLACEMENTS:
+                    raise _failed(call, endpoint, f"can't be reached: {error}") from error
+            except HostDied as error:
+                why = "crashed"
+                await self._report(endpoint.host, why, call)
+                deaths += 1
+                if error.spoke or deaths > MAX_DEATHS or not await self._harmless(call):
+                    raise _failed(call, endpoint, f"died while it ran the call ({error})") from error
+            log.warning("call placed again", extra={"host": endpoint.host, "why": why})
+            self._metrics.retries.labels(why).inc()
+            self._calls.place(call, None)
+            avoid.add(endpoint.host)
+
+    def _request(
+        self, call: InFlightCall, incoming: Incoming, before: StoredSession | None, *, stream: bool
+    ) -> InvokeRequest:
+        left = call.deadline - self._loop.time()
+        spare = self._deadlines.gateway - self._deadlines.host
+        return InvokeRequest(
+            call=call.call,
+            tenant=call.route.tenant,
+            agent=call.route.agent,
+            revision=call.route.revision,
+            messages=incoming.messages,
+            deadline=max(0.001, min(self._deadlines.host, left - min(spare, left * 0.1))),
+            session=before.state if before is not None else None,
+            session_id=incoming.session,
+            stream=stream,
+        )
+
+    async def _harmless(self, call: InFlightCall) -> bool:
+        """Whether the call can't have done anything yet, so that it may be run again."""
+        if call.effects:
+            return False
+        document = await self._documents.get(call.route.revision)
+        return not document.tools and document.source is None
+
+    async def _report(self, host: str, kind: str, call: InFlightCall) -> None:
+        try:
+            await self._pool.report(host, kind=kind, agent=call.route.agent, call=call.call)
+        except ProblemError as error:
+            log.warning("host not reported", extra={"host": host, "kind": kind, "problem": error.detail})
+
+
+def _failed(call: InFlightCall, endpoint: Endpoint, what: str) -> HostFailed:
+    return HostFailed(
+        f"host {endpoint.host} {what}; agent {call.route.agent} may or may not have acted",
+        next_step="see `chimera top` for suspects and `chimera logs` for the host's last lines; call again if that is safe",
+        agent=call.route.agent,
+    )
+
+
+def _host_problem(error: RemoteProblem, call: InFlightCall) -> ProblemError:
+    """A host's problem as the caller gets it. A host that cancels a call nobody cancelled has given it up."""
+    if error.code == "call-cancelled":
+        return HostFailed(
+            f"the host gave up the call of agent {call.route.agent}: {error.detail}",
+            next_step=error.next_step or "call again if that is safe",
+            agent=call.route.agent,
+        )
+    if error.code in ("unauthorized", "invalid-call"):
+        return HostFailed(f"the host refused the gateway: {error.detail}", next_step="see `chimera doctor`")
+    return error

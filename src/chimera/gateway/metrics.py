@@ -1,0 +1,47 @@
+"""The gateway's metrics: totals by outcome, protocol and model.
+
+No series per agent: twelve thousand would drown any store. An agent's own figures are in the log and in its metered
+use.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0)
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class GatewayMetrics:
+    """All of them, in a registry of their own."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self.registry = CollectorRegistry(auto_describe=True)
+        registry = self.registry
+        self.calls = Counter(
+            "chimera_gateway_calls", "Calls by protocol and outcome.", ("protocol", "outcome"), registry=registry
+        )
+        self.call_seconds = Histogram(
+            "chimera_gateway_call_seconds", "Time of a call at the gateway.", buckets=BUCKETS, registry=registry
+        )
+        self.retries = Counter("chimera_gateway_retries", "Calls placed again, by reason.", ("why",), registry=registry)
+        self.model_calls = Counter(
+            "chimera_gateway_model_calls", "Model calls by model and outcome.", ("model", "outcome"), registry=registry
+        )
+        self.model_seconds = Histogram(
+            "chimera_gateway_model_seconds", "Time of a model call.", ("model",), buckets=BUCKETS, registry=registry
+        )
+        self.model_retries = Counter(
+            "chimera_gateway_model_retries", "Model calls tried again.", ("model",), registry=registry
+        )
+        self.tokens = Counter(
+            "chimera_gateway_tokens", "Tokens by model and kind.", ("model", "kind"), registry=registry
+        )
+        self.in_flight = Gauge("chimera_gateway_in_flight", "Calls in flight.", registry=registry)
+        self.held = Gauge("chimera_gateway_held", "Calls that wait for a host.", registry=registry)
+        self.routes = Gauge("chimera_gateway_routes", "Live agents known.", registry=registry)
+        self.sequence = Gauge("chimera_gateway_route_sequence", "Newest change of a route known.", registry=registry)
+
+    def exposition(self) -> bytes:
+        """The page for Prometheus."""
+        return generate_latest(self.registry)

@@ -1,0 +1,276 @@
+"""The model gateway: the one place through which agents reach models.
+
+Which model a call may use, for whom it is metered and what is left of a budget are read from the route of the call in
+flight, never from the request. A call is tried again where the failure may pass and the deadline leaves room; a stream
+only until its first chunk. A provider that keeps failing is left alone for a while (`breaker`), and gets no more calls
+at once than it takes; the rest wait in a bounded queue.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from chimera.gateway import breaker, retry
+from chimera.gateway.calls import InFlightCall
+from chimera.gateway.errors import CircuitOpen, GatewayOverloaded, InvalidRequest, ModelRejected, ModelUnavailable
+from chimera.gateway.metering import Meter, Price
+from chimera.gateway.metrics import GatewayMetrics
+from chimera.gateway.ports import ModelProvider, ModelRequest
+from chimera.gateway.settings import ModelGatewaySettings
+from chimera.kernel.clock import Clock
+from chimera_host.contract.problem import ProblemError
+from chimera_host.trace import span
+
+Answer = dict[str, Any]
+CHARACTERS_PER_TOKEN = 4
+
+
+@dataclass(kw_only=True, slots=True)
+class Model:
+    """One model of the settings: its provider, price and limits."""
+
+    name: str
+    provider: ModelProvider
+    price: Price
+    timeout: float
+    max_concurrency: int
+    attempts: int
+    state: breaker.BreakerState = breaker.BreakerState()
+    waiting: int = 0
+    slots: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make the slots."""
+        self.slots = asyncio.Semaphore(self.max_concurrency)
+
+
+class ModelGateway:
+    """Model calls with budgets, metering, retries and a circuit breaker."""
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        *,
+        meter: Meter,
+        metrics: GatewayMetrics,
+        settings: ModelGatewaySettings,
+        clock: Clock,
+        draw: random.Random | None = None,
+    ) -> None:
+        """Serve `models` by name."""
+        self._models = dict(models)
+        self._meter = meter
+        self._metrics = metrics
+        self._settings = settings
+        self._clock = clock
+        self._draw = (draw or random.Random()).random
+        self._rule = breaker.BreakerRule(failures=settings.breaker_failures, open_for=settings.breaker_open)
+
+    async def complete(self, call: InFlightCall, body: dict[str, Any], left: float) -> Answer:
+        """A whole chat completion for `call`, within `left` seconds."""
+        model, request, until = self._prepare(call, body, left)
+        attempt = 0
+        with span("model.call", model=model.name, agent=call.route.agent):
+            while True:
+                attempt += 1
+                try:
+                    async with self._attempt(model, until):
+                        answer = await model.provider.complete(self._timed(request, until))
+                    self._metered(model, call, body, answer.get("usage"), _said(answer))
+                    return answer
+                except ModelUnavailable as error:
+                    await self._again(model, attempt, until, error)
+
+    async def stream(self, call: InFlightCall, body: dict[str, Any], left: float) -> AsyncGenerator[Answer, None]:
+        """A chat completion as chunks. Closing it early cancels the call; what it used until then is metered."""
+        model, request, until = self._prepare(call, body, left)
+        attempt = characters = 0
+        usage: Any = None
+        began = False
+        while True:
+            attempt += 1
+            try:
+                async with (
+                    self._attempt(model, until),
+                    aclosing(_generator(model.provider.stream(self._timed(request, until)))) as chunks,
+                ):
+                    async for chunk in chunks:
+                        began = True
+                        usage = chunk.get("usage") or usage
+                        characters += _chunk_size(chunk)
+                        yield chunk
+                return
+            except ModelUnavailable as error:
+                if began:
+                    raise
+                await self._again(model, attempt, until, error)
+            finally:
+                if began:
+                    self._metered(model, call, body, usage, characters)
+
+    async def aclose(self) -> None:
+        """Close all providers."""
+        for provider in {id(model.provider): model.provider for model in self._models.values()}.values():
+            await provider.aclose()
+
+    # -- before ---------------------------------------------------------------------------------------------------
+
+    def _prepare(self, call: InFlightCall, body: dict[str, Any], left: float) -> tuple[Model, ModelRequest, float]:
+        route = call.route
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise InvalidRequest("a model call needs `messages`", next_step="send at least one message")
+        model = self._models.get(route.model)
+        if model is None:
+            raise ModelRejected(
+                f"agent {route.agent} uses model {route.model!r}, which the settings don't name",
+                next_step=f"add it to `models` of the settings, or use one of {', '.join(sorted(self._models))}",
+                agent=route.agent,
+            )
+        self._meter.check(route)
+        now = self._clock.monotonic()
+        seconds = min(left, model.timeout)
+        request = ModelRequest(
+            body={name: value for name, value in body.items() if name not in ("model", "stream", "stream_options")},
+            model=model.name,
+            tenant=route.tenant,
+            agent=route.agent,
+            deadline=seconds,
+            traceparent=call.trace.header(),
+        )
+        return model, request, now + seconds
+
+    def _timed(self, request: ModelRequest, until: float) -> ModelRequest:
+        return ModelRequest(
+            body=request.body,
+            model=request.model,
+            tenant=request.tenant,
+            agent=request.agent,
+            deadline=max(0.001, until - self._clock.monotonic()),
+            traceparent=request.traceparent,
+        )
+
+    # -- one attempt ----------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _attempt(self, model: Model, until: float) -> AsyncIterator[None]:
+        """A slot of the provider and the breaker's leave; notes how the attempt ended."""
+        outcome = "cancelled"
+        verdict: breaker.Outcome = "neither"
+        await self._slot(model, until)
+        began = time.perf_counter()
+        try:
+            admitted = breaker.admit(self._rule, model.state, self._clock.monotonic())
+            model.state = admitted.state
+            if not admitted.allowed:
+                outcome = "circuit-open"
+                raise CircuitOpen(
+                    f"model {model.name} failed {self._rule.failures} times in a row and is left alone for a while",
+                    next_step="see the gateway's log for the provider's errors",
+                    retry_after=round(admitted.retry_after, 3),
+                )
+            try:
+                async with asyncio.timeout(max(0.0, until - self._clock.monotonic())):
+                    yield
+                outcome, verdict = "ok", "ok"
+            except TimeoutError:
+                outcome, verdict = "timeout", "failed"
+                raise ModelUnavailable(
+                    f"model {model.name} did not answer in time", next_step="give the call or the model more time"
+                ) from None
+            except ModelUnavailable as error:
+                outcome, verdict = error.code, "failed"
+                raise
+            except ModelRejected as error:
+                outcome, verdict = error.code, "ok"  # it answers
+                raise
+            finally:
+                now = self._clock.monotonic()
+                model.state = breaker.record(self._rule, model.state, verdict, now, probe=admitted.probe)
+        finally:
+            model.slots.release()
+            self._metrics.model_calls.labels(model.name, outcome).inc()
+            self._metrics.model_seconds.labels(model.name).observe(time.perf_counter() - began)
+
+    async def _slot(self, model: Model, until: float) -> None:
+        if not model.slots.locked():
+            await model.slots.acquire()
+            return
+        if model.waiting >= self._settings.queue:
+            raise GatewayOverloaded(
+                f"{model.waiting} calls wait for model {model.name}, as many as may",
+                next_step="try again later, or raise `max_concurrency` of the model",
+                retry_after=2,
+            )
+        model.waiting += 1
+        try:
+            async with asyncio.timeout(max(0.0, until - self._clock.monotonic())):
+                await model.slots.acquire()
+        except TimeoutError:
+            raise ModelUnavailable(
+                f"model {model.name} had no free place in time",
+                next_step="try again later, or raise `max_concurrency` of the model",
+                retry_after=2,
+            ) from None
+        finally:
+            model.waiting -= 1
+
+    async def _again(self, model: Model, attempt: int, until: float, error: ProblemError) -> None:
+        """Wait before the next attempt, or raise `error`."""
+        rule = retry.RetryRule(attempts=model.attempts, backoff=self._settings.backoff, cap=self._settings.backoff_cap)
+        wait = retry.next_wait(
+            rule,
+            attempt=attempt,
+            left=until - self._clock.monotonic(),
+            retry_after=error.retry_after,
+            draw=self._draw(),
+        )
+        if wait is None or isinstance(error, CircuitOpen):
+            raise error
+        self._metrics.model_retries.labels(model.name).inc()
+        await asyncio.sleep(wait)
+
+    # -- after ----------------------------------------------------------------------------------------------------
+
+    def _metered(self, model: Model, call: InFlightCall, body: dict[str, Any], usage: Any, said: int) -> None:
+        """Count what a call used; a provider that doesn't say is taken at four characters a token."""
+        known = usage if isinstance(usage, dict) else {}
+        prompt, completion = known.get("prompt_tokens"), known.get("completion_tokens")
+        if not isinstance(prompt, int) or prompt < 0:
+            prompt = len(str(body["messages"])) // CHARACTERS_PER_TOKEN + 1
+        if not isinstance(completion, int) or completion < 0:
+            completion = said // CHARACTERS_PER_TOKEN + 1
+        route = call.route
+        self._meter.add(route.tenant, route.agent, model.name, prompt, completion, model.price.of(prompt, completion))
+        call.metered(prompt, completion)
+        self._metrics.tokens.labels(model.name, "prompt").inc(prompt)
+        self._metrics.tokens.labels(model.name, "completion").inc(completion)
+
+
+def _said(answer: Answer) -> int:
+    try:
+        return len(str(answer["choices"][0]["message"]))
+    except (KeyError, IndexError, TypeError):
+        return 0
+
+
+def _chunk_size(chunk: Answer) -> int:
+    try:
+        return len(str(chunk["choices"][0]["delta"].get("content") or ""))
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return 0
+
+
+async def _generator(chunks: AsyncIterator[Answer]) -> AsyncGenerator[Answer, None]:
+    """`chunks` as a generator that can be closed, which closes `chunks` where it can be."""
+    try:
+        async for chunk in chunks:
+            yield chunk
+    finally:
+        close = getattr(chunks, "aclose", None)
+        if close is not None:
+            await close()

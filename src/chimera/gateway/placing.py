@@ -1,0 +1,149 @@
+"""Finding a host for a call, and holding the call while there is none.
+
+A call waits in one of two cases: its cell sleeps (the cell is woken, once for all who wait) or all its hosts are full
+(the first in line takes the next free place). Both count against one bounded number of held calls. Waiting is
+level-triggered: whoever wakes looks at the hosts again, so a lost notice costs a second, never a call.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Collection
+
+from chimera.gateway.admission import Admission
+from chimera.gateway.calls import CallTable, InFlightCall
+from chimera.gateway.errors import CellUnavailable
+from chimera.gateway.ports import HostPool
+from chimera.gateway.routes import RouteTable
+from chimera.platform import routing
+from chimera.platform.model import CellSpec, Endpoint
+
+LOOK_AGAIN = 1.0
+RESERVE = 0.9
+"""Calls from outside fill this share of a host; the rest is for agents that agents call, which would else deadlock."""
+
+
+class Placer:
+    """Chooses hosts, wakes cells, holds calls."""
+
+    def __init__(
+        self,
+        *,
+        pool: HostPool,
+        routes: RouteTable,
+        calls: CallTable,
+        admission: Admission,
+        host_concurrency: int,
+        hold: float,
+    ) -> None:
+        """Hold a call at most `hold` seconds; a host takes `host_concurrency` calls."""
+        self._pool = pool
+        self._routes = routes
+        self._calls = calls
+        self._admission = admission
+        self._most = host_concurrency
+        self._most_from_outside = max(1, int(host_concurrency * RESERVE))
+        self._hold = hold
+        self._waking: dict[str, asyncio.Task[None]] = {}
+        self._line: dict[str, deque[asyncio.Future[None]]] = {}
+
+    async def place(self, call: InFlightCall, avoid: Collection[str]) -> Endpoint:
+        """A host for `call` that isn't one of `avoid`; the call counts as running there from then on."""
+        cell = call.route.cell
+        if call.depth or not self._line.get(cell):
+            found = self._choose(call, avoid)
+            if found is not None:
+                return found
+        self._admission.hold()
+        try:
+            return await self._wait(call, avoid)
+        finally:
+            self._admission.unhold()
+
+    def freed(self, cell: str) -> None:
+        """A call of `cell` ended, or its hosts changed: let the first in line look."""
+        line = self._line.get(cell)
+        while line:
+            first = line.popleft()
+            if not first.done():
+                first.set_result(None)
+                return
+
+    async def aclose(self) -> None:
+        """Stop waking."""
+        for task in tuple(self._waking.values()):
+            task.cancel()
+        await asyncio.gather(*self._waking.values(), return_exceptions=True)
+
+    def _choose(self, call: InFlightCall, avoid: Collection[str]) -> Endpoint | None:
+        endpoints = self._pool.endpoints(call.route.cell)
+        by_host = {endpoint.host: endpoint for endpoint in endpoints if endpoint.host not in avoid}
+        loads = {host: self._calls.on_host(host) for host in by_host}
+        most = self._most if call.depth else self._most_from_outside
+        host = routing.choose(f"{call.route.tenant}/{call.route.agent}", loads, most=most)
+        if host is None:
+            return None
+        self._calls.place(call, host)
+        return by_host[host]
+
+    async def _wait(self, call: InFlightCall, avoid: Collection[str]) -> Endpoint:
+        loop = asyncio.get_running_loop()
+        cell = call.route.cell
+        until = min(call.deadline, loop.time() + self._hold)
+        while (left := until - loop.time()) > 0:
+            if (found := self._choose(call, avoid)) is not None:
+                self.freed(cell)  # there may be room for the next in line
+                return found
+            if any(endpoint.host not in avoid for endpoint in self._pool.endpoints(cell)):
+                await self._queue(cell, min(left, LOOK_AGAIN))
+                continue
+            await self._wake(await self._routes.cell(cell), left)
+            if (found := self._choose(call, avoid)) is not None:
+                return found
+            await self._queue(cell, min(left, LOOK_AGAIN / 10))
+        raise CellUnavailable(
+            f"no host of cell {cell} took the call of agent {call.route.agent} in {self._hold:.0f} s",
+            next_step="see `chimera top` for how busy its hosts are; try again later",
+            retry_after=5,
+            agent=call.route.agent,
+        )
+
+    async def _queue(self, cell: str, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        place: asyncio.Future[None] = loop.create_future()
+        line = self._line.setdefault(cell, deque())
+        line.append(place)
+        timer = loop.call_later(seconds, _release, place)
+        try:
+            await place
+        finally:
+            timer.cancel()
+            if place in line:
+                line.remove(place)
+            if not line and self._line.get(cell) is line:
+                del self._line[cell]
+
+    async def _wake(self, cell: CellSpec, left: float) -> None:
+        task = self._waking.get(cell.cell)
+        if task is None:
+            task = asyncio.create_task(self._wake_for_all(cell), name=f"wake-{cell.cell}")
+            self._waking[cell.cell] = task
+        try:
+            async with asyncio.timeout(left):
+                await asyncio.shield(task)
+        except TimeoutError:
+            raise CellUnavailable(
+                f"cell {cell.cell} did not start within {left:.0f} s",
+                next_step="see `chimera logs --process hosts` for what its hosts printed",
+                retry_after=5,
+            ) from None
+
+    async def _wake_for_all(self, cell: CellSpec) -> None:
+        try:
+            await self._pool.wake(cell, self._hold)
+        finally:
+            del self._waking[cell.cell]
+
+
+def _release(place: "asyncio.Future[None]") -> None:
+    if not place.done():
+        place.set_result(None)

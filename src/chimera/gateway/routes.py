@@ -1,0 +1,107 @@
+"""Routes in memory: everything the gateway must know of an agent to take a call, read from the catalogue by sequence.
+
+Whoever is told "sequence n" by the control plane asks for `at_least(n)` and reads its own writes; what others changed
+arrives with the next poll. The table is read from the database itself, so a gateway starts and goes on while the
+control plane is away. One refresh at a time; a failed one leaves the table as it was.
+"""
+
+import asyncio
+import logging
+from bisect import bisect_right
+
+from chimera.gateway.errors import AgentNotFound
+from chimera.gateway.ports import RouteSource
+from chimera.platform.model import CellSpec, Route
+
+log = logging.getLogger(__name__)
+
+
+class RouteTable:
+    """All live routes."""
+
+    def __init__(self, source: RouteSource, *, page: int) -> None:
+        """Read from `source`, `page` routes at once. Empty until the first `refresh`."""
+        self._source = source
+        self._page = page
+        self._routes: dict[tuple[str, str], Route] = {}
+        self._cells: dict[str, CellSpec] = {}
+        self._names: dict[str, list[str]] = {}
+        self._lock = asyncio.Lock()
+        self.sequence = 0
+        self.loaded = False
+
+    def __len__(self) -> int:
+        """How many agents are live."""
+        return len(self._routes)
+
+    def find(self, tenant: str, agent: str) -> Route:
+        """The live route of an agent, or `AgentNotFound`."""
+        route = self._routes.get((tenant, agent))
+        if route is None:
+            raise AgentNotFound(
+                f"tenant {tenant} has no agent {agent[:100]!r}",
+                next_step="list them with `chimera get agents`; add one with `chimera apply`",
+            )
+        return route
+
+    def page(self, tenant: str, *, after: str | None, limit: int) -> tuple[list[Route], bool]:
+        """At most `limit` live routes by name above `after`, and whether there are more."""
+        names = self._names.get(tenant)
+        if names is None:
+            names = sorted(name for owner, name in self._routes if owner == tenant)
+            self._names[tenant] = names
+        start = 0 if after is None else bisect_right(names, after)
+        found = [self._routes[tenant, name] for name in names[start : start + limit]]
+        return found, start + limit < len(names)
+
+    async def cell(self, cell: str) -> CellSpec:
+        """A cell as desired; kept until routes change."""
+        known = self._cells.get(cell)
+        if known is None:
+            known = await self._source.cell(cell)
+            if known is None:
+                raise AgentNotFound(f"no cell {cell!r} is known", next_step="apply the agent again")
+            self._cells[cell] = known
+        return known
+
+    async def refresh(self) -> int:
+        """Take over everything that changed; how many routes that was."""
+        async with self._lock:
+            return await self._read()
+
+    async def at_least(self, sequence: int) -> None:
+        """Return when the table shows everything up to `sequence`, as far as the source has it."""
+        if self.sequence < sequence:
+            await self.refresh()
+
+    async def follow(self, every: float) -> None:
+        """Refresh for ever; a source that fails is asked again."""
+        while True:
+            try:
+                await self.refresh()
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                log.exception("routes could not be read; the known ones stay")
+            await asyncio.sleep(every)
+
+    async def _read(self) -> int:
+        changed = 0
+        while True:
+            routes = await self._source.changed_routes(self.sequence, self._page)
+            for route in routes:
+                key = (route.tenant, route.agent)
+                if route.status == "live":
+                    if key not in self._routes:
+                        self._names.pop(route.tenant, None)
+                    self._routes[key] = route
+                elif self._routes.pop(key, None) is not None:
+                    self._names.pop(route.tenant, None)
+                self.sequence = route.sequence
+            changed += len(routes)
+            if len(routes) < self._page:
+                break
+        if changed:
+            self._cells.clear()
+        self.loaded = True
+        return changed

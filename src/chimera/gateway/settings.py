@@ -1,0 +1,93 @@
+"""Settings of the gateway, in groups, and the one rule across them: deadlines end from the inside out.
+
+Whoever waits must wait longer than whom it waits for, or the caller sees a broken connection where an error with a
+name was on its way: model < tool < host < gateway < Knative's request time-out < the grace of a terminating pod.
+"""
+
+from dataclasses import dataclass
+
+from chimera.kernel.settings import SettingsError, setting
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeadlineSettings:
+    """The chain of deadlines. Each must be longer than the one before."""
+
+    model: float = setting(120.0, "Longest model call, all attempts together.", unit="s", minimum=0.1)
+    tool: float = setting(150.0, "Longest tool call, unless the tool's definition says less.", unit="s", minimum=0.1)
+    host: float = setting(590.0, "Longest call in a host.", unit="s", minimum=0.1)
+    gateway: float = setting(595.0, "Longest call at the gateway.", unit="s", minimum=0.1)
+    platform: float = setting(600.0, "The request time-out of Knative.", unit="s", minimum=0.1, maximum=600.0)
+    termination_grace: float = setting(630.0, "How long a terminating host may drain.", unit="s", minimum=0.1)
+
+    def check(self) -> None:
+        """Raise `SettingsError` where one isn't longer than the one before."""
+        chain = ("model", "tool", "host", "gateway", "platform", "termination_grace")
+        problems = [
+            f"deadlines: {outer} ({getattr(self, outer):g} s) must be longer than {inner} ({getattr(self, inner):g} s)"
+            for inner, outer in zip(chain, chain[1:], strict=False)
+            if getattr(self, outer) <= getattr(self, inner)
+        ]
+        if problems:
+            raise SettingsError(problems)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdmissionSettings:
+    """How many calls at once."""
+
+    total: int = setting(2_000, "Calls at once, all agents together; more are answered 503.", minimum=1)
+    held: int = setting(1_000, "Calls that may wait for a host, all cells together; more are answered 503.", minimum=0)
+    hold: float = setting(60.0, "Longest wait for a host, waking its cell included.", unit="s", minimum=0.1)
+    host_concurrency: int = setting(100, "Calls at once that one host takes; the same as the host's own.", minimum=1)
+    depth: int = setting(8, "How deep agents may call agents.", minimum=1, maximum=64)
+    family: int = setting(200, "Most calls of agents that one call from outside may lead to.", minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HttpSettings:
+    """Limits of the listeners and of streams."""
+
+    body_bytes: int = setting(8 * 1024**2, "Largest body of a call.", unit="bytes", minimum=1024)
+    proxied_body_bytes: int = setting(256 * 1024**2, "Largest body for the catalogue.", unit="bytes", minimum=1024)
+    body_timeout: float = setting(30.0, "How long a body may take to arrive.", unit="s", minimum=0.1)
+    header_timeout: float = setting(20.0, "How long a new connection may take to send a request.", unit="s", minimum=1)
+    connections: int = setting(4_096, "Connections at once; the next waits to be accepted.", minimum=1)
+    keepalive: float = setting(75.0, "How long an idle connection stays open.", unit="s", minimum=1)
+    stream_comment: float = setting(15.0, "A stream without news sends a comment this often.", unit="s", minimum=0.05)
+    stream_idle: float = setting(120.0, "A stream ends when its agent is silent this long.", unit="s", minimum=0.1)
+    session_bytes: int = setting(4 * 1024**2, "Largest state of a session.", unit="bytes", minimum=1024)
+    page: int = setting(1_000, "Models in one page of /v1/models by default.", minimum=1, maximum=100_000)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelGatewaySettings:
+    """Retries and the circuit breaker in front of each model."""
+
+    attempts: int = setting(3, "Attempts of a model call, the first included.", minimum=1, maximum=10)
+    backoff: float = setting(0.2, "Wait before the second attempt; doubles, with full jitter.", unit="s", minimum=0)
+    backoff_cap: float = setting(10.0, "Longest wait between two attempts.", unit="s", minimum=0)
+    breaker_failures: int = setting(8, "Failures in a row that open the circuit.", minimum=1)
+    breaker_open: float = setting(10.0, "How long an open circuit refuses before it tries one call.", unit="s")
+    queue: int = setting(1_000, "Model calls that may wait for a model; more are answered 503.", minimum=0)
+    flush: float = setting(1.0, "How often metered use is written down.", unit="s", minimum=0.01)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RouteSettings:
+    """How the gateway follows the catalogue."""
+
+    poll: float = setting(1.0, "How often routes are looked at for changes made elsewhere.", unit="s", minimum=0.01)
+    page: int = setting(2_000, "Routes read at once.", minimum=1)
+    sample: float = setting(1.0, "How often calls in flight are reported for autoscaling.", unit="s", minimum=0.01)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GatewaySettings:
+    """All groups."""
+
+    deadlines: DeadlineSettings = DeadlineSettings()
+    admission: AdmissionSettings = AdmissionSettings()
+    http: HttpSettings = HttpSettings()
+    models: ModelGatewaySettings = ModelGatewaySettings()
+    routes: RouteSettings = RouteSettings()
