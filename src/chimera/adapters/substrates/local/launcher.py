@@ -1,0 +1,350 @@
+"""Starts and stops hosts as local processes: forked from a warm zygote, or started whole where there is no fork.
+
+The listening socket is bound here and handed down, so a connection that comes before the host is ready waits in its
+backlog instead of being refused. Every host holds one end of a pipe whose other end is this process (the lifeline):
+when this process dies, however it dies, the pipe closes and the host ends.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import msgspec
+
+from chimera.adapters.runtimes import Runtimes
+from chimera.adapters.substrates.local import procfs
+from chimera.adapters.substrates.local.limits import ControlGroups
+from chimera.adapters.substrates.local.zygote import Zygote
+from chimera.platform.errors import HostStartFailed, RuntimeMissing
+from chimera.platform.model import CellSpec, Endpoint, RuntimeClass
+from chimera.platform.ports import HostExit, RunningCall
+from chimera_host.blackbox import read_black_box
+from chimera_host.config import HostConfig
+from chimera_host.contract.agent import FrameworkName
+
+log = logging.getLogger(__name__)
+
+KEPT_HOST_LOGS = 50
+PROBE_TIMEOUT = 5.0
+INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LauncherOptions:
+    """Where hosts live. `mint` makes the token that a host shows the gateway, from (host, cell)."""
+
+    home: Path
+    platform_url: str
+    mint: Callable[[str, str], str]
+    fork: bool = True
+    grace: float = 10.0
+    node: Path | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class _Running:
+    cell: str
+    endpoint: Endpoint
+    pid: int
+    lifeline: int
+    black_box: Path
+    gone: asyncio.Event
+    process: asyncio.subprocess.Process | None = None
+    asked: bool = False
+
+
+class LocalLauncher:
+    """Hosts as processes of this machine (the port `HostLauncher`)."""
+
+    def __init__(self, options: LauncherOptions, runtimes: Runtimes, groups: ControlGroups) -> None:
+        """Nothing runs before `warm` or `start`."""
+        self._options = options
+        self._runtimes = runtimes
+        self._groups = groups
+        self._zygotes: dict[tuple[str, Path], Zygote] = {}
+        self._running: dict[str, _Running] = {}
+        self._watchers: set[asyncio.Task[None]] = set()
+        self._callback: Callable[[HostExit], None] = lambda _: None
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def limits_enforced(self) -> bool:
+        """Whether control groups limit a host's memory and CPU here."""
+        return bool(self._groups.folders)
+
+    def on_exit(self, callback: Callable[[HostExit], None]) -> None:
+        """See `HostLauncher`."""
+        self._callback = callback
+
+    async def warm(self, framework: FrameworkName) -> bool:
+        """Start the zygote of an installed runtime; False where the runtime isn't installed."""
+        try:
+            python = self._python(framework)
+        except RuntimeMissing:
+            return False
+        if self._options.fork:
+            await self._zygote(framework, python)
+        return True
+
+    async def start(self, cell: CellSpec, host: str) -> Endpoint:
+        """See `HostLauncher`."""
+        runtime = cell.runtime_class
+        config = self._config(cell, host)
+        for folder in (Path(config.work_dir), self._log(host).parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._forget_old_logs()
+        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        lifeline_read, lifeline_write = os.pipe()
+        log_file = os.open(self._log(host), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        port = listener.getsockname()[1]
+        process = None
+        try:
+            descriptors = (listener.fileno(), log_file, lifeline_read)
+            if runtime.runtime == "node":
+                process = await self._spawn_node(config, descriptors)
+                pid = process.pid
+            elif self._options.fork:
+                zygote = await self._zygote(runtime.framework, self._python_of(runtime))
+                pid = await zygote.fork(config, descriptors)
+            else:
+                process = await self._spawn(self._python_of(runtime), config, descriptors)
+                pid = process.pid
+        except (OSError, HostStartFailed) as error:
+            os.close(lifeline_write)
+            if isinstance(error, HostStartFailed):
+                raise
+            raise HostStartFailed(f"the host's process could not be started: {error}", retry_after=5) from error
+        finally:
+            listener.close()
+            os.close(lifeline_read)
+            os.close(log_file)
+        endpoint = Endpoint(host=host, cell=cell.cell, url=f"http://127.0.0.1:{port}", key=config.host_key)
+        running = _Running(
+            cell=cell.cell,
+            endpoint=endpoint,
+            pid=pid,
+            lifeline=lifeline_write,
+            black_box=Path(config.black_box or ""),
+            gone=asyncio.Event(),
+            process=process,
+        )
+        self._running[host] = running
+        self._groups.place(host, pid, runtime.resources)
+        if process is not None:
+            watcher = asyncio.create_task(self._watch(host, process), name=f"watch-{host}")
+            self._watchers.add(watcher)
+            watcher.add_done_callback(self._watchers.discard)
+        return endpoint
+
+    async def ready(self, host: str) -> bool:
+        """See `HostLauncher`."""
+        return await self._probe(host, "/readyz")
+
+    async def alive(self, host: str) -> bool:
+        """See `HostLauncher`."""
+        return await self._probe(host, "/livez")
+
+    async def stop(self, host: str, grace: float) -> None:
+        """See `HostLauncher`."""
+        running = self._running.get(host)
+        if running is None:
+            return
+        running.asked = True
+        self._signal(running.pid, signal.SIGTERM)
+        try:
+            async with asyncio.timeout(grace):
+                await running.gone.wait()
+        except TimeoutError:
+            self._signal(running.pid, signal.SIGKILL)
+            await running.gone.wait()
+
+    def memory(self) -> dict[str, int]:
+        """See `HostLauncher`."""
+        return {host: procfs.resident_bytes(running.pid) for host, running in self._running.items()}
+
+    def processes(self) -> dict[str, int]:
+        """Process ids of hosts and zygotes by name, for `top` and for benchmarks."""
+        found = {host: running.pid for host, running in self._running.items()}
+        for (framework, _), zygote in self._zygotes.items():
+            if zygote.alive and zygote.process is not None:
+                found[f"zygote-{framework}"] = zygote.process.pid
+        return found
+
+    async def close(self) -> None:
+        """See `HostLauncher`."""
+        await asyncio.gather(*(self.stop(host, self._options.grace) for host in tuple(self._running)))
+        await asyncio.gather(*(zygote.close() for zygote in self._zygotes.values()))
+        if self._session is not None:
+            await self._session.close()
+
+    # -- starting ------------------------------------------------------------------------------------------------
+
+    async def _zygote(self, framework: FrameworkName, python: Path) -> Zygote:
+        key = (framework, python)
+        zygote = self._zygotes.get(key)
+        if zygote is None or not zygote.alive:
+            zygote = self._zygotes[key] = Zygote(framework, self._ended)
+            await zygote.start(python, self._environment(), self._log(f"zygote-{framework}"))
+        return zygote
+
+    async def _spawn(
+        self, python: Path, config: HostConfig, descriptors: tuple[int, int, int]
+    ) -> asyncio.subprocess.Process:
+        listener, output, lifeline = descriptors
+        read, write = os.pipe()
+        try:
+            return await asyncio.create_subprocess_exec(
+                str(python),
+                *("-m", "chimera_host", "serve", f"--config-fd={read}", f"--listen-fd={listener}"),
+                f"--lifeline-fd={lifeline}",
+                pass_fds=(read, listener, lifeline),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=self._environment(),
+            )
+        finally:
+            os.close(read)
+            os.write(write, msgspec.json.encode(config))
+            os.close(write)
+
+    async def _spawn_node(self, config: HostConfig, descriptors: tuple[int, int, int]) -> asyncio.subprocess.Process:
+        script = self._runtimes.host_path() / "chimera_host" / "node" / "host.mjs"
+        if self._options.node is None or not script.exists():
+            raise RuntimeMissing("no `node` is on the path", next_step="install Node.js 20 or newer, then try again")
+        listener, output, lifeline = descriptors
+        read, write = os.pipe()
+        try:
+            return await asyncio.create_subprocess_exec(
+                str(self._options.node),
+                *(str(script), f"--config-fd={read}", f"--listen-fd={listener}", f"--lifeline-fd={lifeline}"),
+                pass_fds=(read, listener, lifeline),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=self._environment(),
+            )
+        finally:
+            os.close(read)
+            os.write(write, msgspec.json.encode(config))
+            os.close(write)
+
+    def _config(self, cell: CellSpec, host: str) -> HostConfig:
+        resources = cell.runtime_class.resources
+        return HostConfig(
+            host=host,
+            cell=cell.cell,
+            framework=cell.runtime_class.framework,
+            platform_url=self._options.platform_url,
+            platform_token=self._options.mint(host, cell.cell),
+            host_key=secrets.token_urlsafe(32),
+            work_dir=str(self._options.home / "work" / cell.cell),
+            black_box=str(self._options.home / "run" / "hosts" / f"{host}.box"),
+            memory_bytes=resources.memory_bytes,
+            open_files=resources.open_files,
+            idle_unload=cell.idle_timeout,
+            grace=self._options.grace,
+        )
+
+    def _python(self, framework: FrameworkName) -> Path:
+        return self._runtimes.python(framework)
+
+    def _python_of(self, runtime: RuntimeClass) -> Path:
+        if runtime.requirements is None:
+            return self._python(runtime.framework)
+        kept = self._options.home / "requirements" / f"{runtime.requirements.removeprefix('sha256:')}.txt"
+        if not kept.exists():
+            raise RuntimeMissing(
+                f"the requirements {runtime.requirements[:19]} of this cell are not here",
+                next_step="apply the agent again; its requirements come with it",
+            )
+        return self._runtimes.install(runtime.framework, kept.read_bytes())
+
+    def _environment(self) -> Mapping[str, str]:
+        # A host gets nothing of this process's environment but what a program needs to run: no key, no tracing switch.
+        environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        return {
+            **environment,
+            "HOME": str(self._options.home / "work"),
+            "PYTHONPATH": str(self._runtimes.host_path()),
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+
+    def _log(self, name: str) -> Path:
+        folder = self._options.home / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{name}.jsonl"
+
+    def _forget_old_logs(self) -> None:
+        kept = sorted((self._options.home / "logs").glob("host_*.jsonl"))
+        for file in kept[:-KEPT_HOST_LOGS]:
+            if file.stem not in self._running:
+                file.unlink(missing_ok=True)
+
+    # -- watching ------------------------------------------------------------------------------------------------
+
+    async def _probe(self, host: str, path: str) -> bool:
+        running = self._running.get(host)
+        if running is None:
+            return False
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PROBE_TIMEOUT))
+        try:
+            async with self._session.get(running.endpoint.url + path) as answer:
+                return answer.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def _watch(self, host: str, process: asyncio.subprocess.Process) -> None:
+        code = await process.wait()
+        self._ended(host, -code if code < 0 else code << 8)
+
+    def _ended(self, host: str, status: int) -> None:
+        running = self._running.pop(host, None)
+        if running is None:
+            return
+        running.gone.set()
+        os.close(running.lifeline)
+        self._groups.remove(host)
+        self._callback(self._exit(host, running, status))
+        running.black_box.unlink(missing_ok=True)
+
+    def _exit(self, host: str, running: _Running, status: int) -> HostExit:
+        recording = read_black_box(running.black_box)
+        words = recording.last_words if recording else None
+        calls = recording.calls if recording else ()
+        if words is not None and words.calls:
+            calls = tuple(call for call in calls if call.call in words.calls) or calls
+        until = recording.heartbeat if recording else 0.0
+        return HostExit(
+            host=host,
+            cell=running.cell,
+            cause=words.reason if words else _cause(status),
+            expected=running.asked and words is None,
+            calls=tuple(
+                RunningCall(agent=f"{call.tenant}/{call.agent}", call=call.call, seconds=call.seconds(until))
+                for call in calls
+            ),
+        )
+
+    @staticmethod
+    def _signal(pid: int, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _cause(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
+        return f"killed by {name}" + (" (out of memory, or by hand)" if number == signal.SIGKILL else "")
+    return f"ended with exit code {os.WEXITSTATUS(status)}"

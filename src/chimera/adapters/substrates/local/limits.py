@@ -1,0 +1,67 @@
+"""Real limits for a host's process, where the system has them: memory and CPU by control groups.
+
+Version 2 and version 1 of control groups are both served; where neither can be written (no root, no delegation,
+another system) nothing is limited here, and the node agent's own look at resident memory is what is left. `describe`
+tells which of the two holds. CPU is a share, not a cap: an idle core is never withheld from anybody.
+"""
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from chimera.platform.model import ResourceClass
+
+ROOT = Path("/sys/fs/cgroup")
+GROUP = "chimera"
+DEFAULT_SHARES = 1024
+DEFAULT_WEIGHT = 100
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ControlGroups:
+    """Where groups can be made: one folder in version 2, one for each controller in version 1; empty for none."""
+
+    version: int
+    folders: tuple[Path, ...]
+
+    def place(self, name: str, pid: int, resources: ResourceClass) -> bool:
+        """Put the process `pid` under the limits of its resource class; False where that can't be done."""
+        try:
+            for folder in self.folders:
+                group = folder / name
+                group.mkdir(parents=True, exist_ok=True)
+                for file, value in self._values(group, resources):
+                    (group / file).write_text(value)
+                (group / "cgroup.procs").write_text(str(pid))
+        except OSError:
+            self.remove(name)
+            return False
+        return bool(self.folders)
+
+    def remove(self, name: str) -> None:
+        """Remove the group of a process that has ended."""
+        for folder in self.folders:
+            with contextlib.suppress(OSError):
+                (folder / name).rmdir()
+
+    def _values(self, group: Path, resources: ResourceClass) -> list[tuple[str, str]]:
+        if self.version == 2:
+            weight = max(1, min(10_000, DEFAULT_WEIGHT * resources.cpu_millicores // 1000))
+            return [("memory.max", str(resources.memory_bytes)), ("cpu.weight", str(weight))]
+        if (group / "memory.limit_in_bytes").exists():
+            return [("memory.limit_in_bytes", str(resources.memory_bytes))]
+        return [("cpu.shares", str(max(2, DEFAULT_SHARES * resources.cpu_millicores // 1000)))]
+
+
+def detect(root: Path = ROOT) -> ControlGroups:
+    """What this machine lets this user do."""
+    if (root / "cgroup.controllers").exists():
+        controllers = (root / "cgroup.controllers").read_text().split()
+        if {"memory", "cpu"} <= set(controllers) and os.access(root, os.W_OK):
+            return ControlGroups(version=2, folders=(root / GROUP,))
+        return ControlGroups(version=0, folders=())
+    folders = tuple(root / name for name in ("memory", "cpu") if os.access(root / name / "cgroup.procs", os.W_OK))
+    if len(folders) == 2:
+        return ControlGroups(version=1, folders=tuple(folder / GROUP for folder in folders))
+    return ControlGroups(version=0, folders=())
