@@ -6,8 +6,9 @@ A `RuntimeClass` is what agents must share to live in one cell; `CellSpec` is a 
 
 from typing import Literal
 
-from chimera_host.contract.agent import FrameworkName
 from msgspec import Struct
+
+from chimera_host.contract.agent import FrameworkName
 
 RuntimeKind = Literal["python", "node", "image"]
 

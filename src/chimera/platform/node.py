@@ -71,6 +71,7 @@ class NodeAgent:
         self._closing = False
         self.version = 1
         self.incidents: deque[blame.Incident] = deque(maxlen=1000)
+        self.incidents_total = 0
         launcher.on_exit(self._exited)
 
     # -- what the gateway and the control plane say ------------------------------------------------------------
@@ -260,6 +261,7 @@ class NodeAgent:
             ended = msgspec.structs.replace(ended, cause=f"{host.unhealthy}; {ended.cause}")
         incident = blame.judge(ended, self.incidents, at=now, longest_call=self._settings.longest_call)
         self.incidents.append(incident)
+        self.incidents_total += 1
         if host.phase is HostPhase.STARTING:
             cell.failures += 1
             cell.last_failure = now
