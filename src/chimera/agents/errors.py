@@ -75,3 +75,19 @@ class BadArchive(AgentsError):
     code = "bad-archive"
     status = 422
     title = "The archive can't be taken"
+
+
+class UnreadableFile(AgentsError):
+    """A file or folder that was named can't be opened."""
+
+    code = "unreadable-file"
+    status = 400
+    title = "A file can't be read"
+
+
+class NoDefinitions(AgentsError):
+    """Nothing that was named holds a definition."""
+
+    code = "no-definitions"
+    status = 404
+    title = "There is no definition"
