@@ -1,0 +1,144 @@
+"""The tables. The tenant is in every key. Content (revisions, bundles) is addressed by digest and never changes.
+
+An agent is one row that points to its live revision; everything the gateway needs to route a call stands in that row,
+so that a restart of the gateway reads one table. `sequence` grows with every change of an agent, over all tenants:
+whoever follows the catalogue asks for rows above the last number seen. A deleted agent keeps its row as a tombstone.
+Times are seconds since the epoch.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+counter = Table(
+    "counter",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+revision = Table(
+    "revision",
+    metadata,
+    Column("tenant", String(63), primary_key=True),
+    Column("digest", String(71), primary_key=True),
+    Column("agent", String(63), nullable=False),
+    Column("version", String(100), nullable=False),
+    Column("canonical", LargeBinary, nullable=False),
+    Column("created", Float, nullable=False),
+    Index("ix_revision_agent", "tenant", "agent", "created"),
+    Index("ix_revision_digest", "digest"),
+)
+
+agent = Table(
+    "agent",
+    metadata,
+    Column("tenant", String(63), primary_key=True),
+    Column("name", String(63), primary_key=True),
+    Column("revision", String(71), nullable=False),
+    Column("version", String(100), nullable=False),
+    Column("status", String(8), nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("framework", String(16), nullable=False),
+    Column("cell", String(120), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("tags", Text, nullable=False),
+    Column("protocols", Text, nullable=False),
+    Column("model", String(128), nullable=False),
+    Column("concurrency", Integer, nullable=False),
+    Column("min_instances", Integer, nullable=False),
+    Column("tokens_per_day", BigInteger),
+    Column("usd_per_day", Float),
+    Column("unservable", Text),
+    Column("source", String(64), nullable=False),
+    Column("file", Text),
+    Column("created", Float, nullable=False),
+    Column("updated", Float, nullable=False),
+    Index("ix_agent_sequence", "sequence"),
+    Index("ix_agent_cell", "cell", "min_instances"),
+    Index("ix_agent_source", "tenant", "source"),
+)
+
+cell = Table(
+    "cell",
+    metadata,
+    Column("id", String(120), primary_key=True),
+    Column("tenant", String(63), nullable=False),
+    Column("runtime_class", LargeBinary, nullable=False),
+    Column("target", Float, nullable=False),
+    Column("idle_timeout", Float, nullable=False),
+    Column("max_hosts", Integer, nullable=False),
+)
+
+bundle = Table(
+    "bundle",
+    metadata,
+    Column("tenant", String(63), primary_key=True),
+    Column("digest", String(71), primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+    Column("requirements", String(71)),
+    Column("created", Float, nullable=False),
+)
+
+batch = Table(
+    "batch",
+    metadata,
+    Column("tenant", String(63), primary_key=True),
+    Column("id", String(40), primary_key=True),
+    Column("created", Float, nullable=False),
+    Column("result", LargeBinary),
+)
+
+batch_item = Table(
+    "batch_item",
+    metadata,
+    Column("tenant", String(63), primary_key=True),
+    Column("batch", String(40), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("name", String(63)),
+    Column("revision", String(71)),
+    Column("source", String(64), nullable=False),
+    Column("file", Text),
+    Column("problem", LargeBinary),
+)
+
+session = Table(
+    "session",
+    metadata,
+    Column("tenant", String(63), primary_key=True),
+    Column("agent", String(63), primary_key=True),
+    Column("session", String(128), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("state", LargeBinary, nullable=False),
+    Column("updated", Float, nullable=False),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("tenant", String(63), primary_key=True),
+    Column("agent", String(63), primary_key=True),
+    Column("model", String(128), primary_key=True),
+    Column("day", String(10), primary_key=True),
+    Column("calls", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("usd", Float),
+)

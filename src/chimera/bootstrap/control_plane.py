@@ -1,0 +1,112 @@
+"""The control plane process: `python -m chimera.bootstrap.control_plane --config PATH [--lifeline-fd N]`.
+
+The configuration is `ControlPlaneConfig` as JSON. The process owns the catalogue: it migrates the database at its
+start, serves the catalogue on its socket, and tells the node agent which cells must keep hosts (at its start, after
+each change, and every half minute, so that a lost message costs that long and no more).
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import uvloop
+from aiohttp import web
+from msgspec import Struct
+
+from chimera.adapters.storage.catalogue import Catalogue
+from chimera.adapters.storage.database import migrate, open_engine
+from chimera.adapters.storage.writer import Writer
+from chimera.bootstrap.lifeline import end_with
+from chimera.entrypoints.control_plane.app import ControlPlaneApp
+from chimera_host.contract.problem import ProblemError
+from chimera_host.logs import configure
+
+log = logging.getLogger(__name__)
+
+TELL_INTERVAL = 30.0
+
+
+class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The control plane's start; paths are absolute. `max_hosts` bounds every shared cell."""
+
+    database: str
+    socket: str
+    node_socket: str
+    max_hosts: int = 1000
+
+
+async def serve(config: ControlPlaneConfig) -> None:
+    """Serve until SIGTERM."""
+    engine = open_engine(Path(config.database))
+    migrate(engine)
+    writer = Writer(engine)
+    catalogue = Catalogue(engine, writer, max_hosts=config.max_hosts)
+    changed = asyncio.Event()
+    changed.set()
+    told_to_stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
+    runner = web.AppRunner(ControlPlaneApp(catalogue, changed.set).make(), access_log=None, shutdown_timeout=10.0)
+    await runner.setup()
+    with contextlib.suppress(FileNotFoundError):
+        Path(config.socket).unlink()  # noqa: ASYNC240 - once, before anything is served
+    before = os.umask(0o177)
+    try:
+        await web.UnixSite(runner, config.socket, backlog=256).start()
+    finally:
+        os.umask(before)
+    log.info("control plane ready", extra={"database": config.database})
+    telling = asyncio.create_task(tell_node(catalogue, config.node_socket, changed), name="tell-node")
+    await told_to_stop.wait()
+    telling.cancel()
+    await asyncio.gather(telling, return_exceptions=True)
+    await runner.cleanup()
+    await asyncio.to_thread(writer.close)
+    engine.dispose()
+    log.info("control plane ended")
+
+
+async def tell_node(catalogue: Catalogue, socket: str, changed: asyncio.Event) -> None:
+    """Tell the node agent which cells must keep hosts: all of them, each time."""
+    connector = aiohttp.UnixConnector(socket)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=10)) as session:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TELL_INTERVAL):
+                    await changed.wait()
+            changed.clear()
+            try:
+                body = msgspec.json.encode(await catalogue.kept_cells())
+                async with session.put("http://node/v1/cells", data=body) as answer:
+                    answer.raise_for_status()
+            except (aiohttp.ClientError, TimeoutError) as error:
+                log.warning("the node agent was not told of kept cells", extra={"error": str(error)})
+
+
+def main() -> int:
+    """Run the process."""
+    parser = argparse.ArgumentParser(prog="python -m chimera.bootstrap.control_plane", description=main.__doc__)
+    parser.add_argument("--config", required=True, type=Path, help="a file with ControlPlaneConfig as JSON")
+    parser.add_argument("--lifeline-fd", type=int, help="end when this pipe closes")
+    options = parser.parse_args()
+    configure("control-plane")
+    if options.lifeline_fd is not None:
+        end_with(options.lifeline_fd)
+    try:
+        config = msgspec.json.decode(options.config.read_bytes(), type=ControlPlaneConfig)
+        uvloop.run(serve(config))
+    except ProblemError as error:
+        log.error("control plane failed", extra={"error": error.detail, "next_step": error.next_step})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

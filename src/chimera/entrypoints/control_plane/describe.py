@@ -1,0 +1,54 @@
+"""An agent in full for people: its definition, its cell, and which of its limits this home enforces."""
+
+from typing import Any
+
+from chimera.agents.compile import CanonicalDefinition, plain
+from chimera.platform.cells import unservable_here
+
+
+def describe(row: dict[str, Any], value: CanonicalDefinition) -> dict[str, Any]:
+    """The agent's row, its canonical definition, its limits and what to know about it."""
+    return {**row, "definition": plain(value), "limits": limits(value), "notes": notes(value)}
+
+
+def limits(value: CanonicalDefinition) -> list[dict[str, Any]]:
+    """Each limit of the definition, and who enforces it on one machine."""
+    resources = value.agent.resources
+    shared = value.isolation == "shared"
+    return [
+        {"limit": "concurrency", "value": value.agent.concurrency, "enforced_by": "gateway and host"},
+        {"limit": "tokens per day", "value": value.tokens_per_day, "enforced_by": "model gateway"},
+        {"limit": "US dollars per day", "value": value.usd_per_day, "enforced_by": "model gateway"},
+        {
+            "limit": "storage (bytes)",
+            "value": resources.storage_bytes,
+            "enforced_by": "host, for its own folder",
+        },
+        {
+            "limit": "memory (bytes)",
+            "value": resources.memory_bytes,
+            "enforced_by": "chooses the cell's resource class; the host as a whole is limited"
+            if shared
+            else "the cell's hosts",
+        },
+        {
+            "limit": "CPU (millicores)",
+            "value": resources.cpu_millicores,
+            "enforced_by": "chooses the cell's resource class; a share, not a cap" if shared else "the cell's share",
+        },
+    ]
+
+
+def notes(value: CanonicalDefinition) -> list[str]:
+    """What a person should know before relying on the agent."""
+    found = []
+    if value.agent.source is not None:
+        found.append(
+            "It brings code, which runs as the user who runs Chimera: one machine is no sandbox. "
+            "What its code connects to is not filtered."
+        )
+    if (why := unservable_here(value)) is not None:
+        found.append(why)
+    if value.retirement is not None:
+        found.append(f"It retires after {value.retirement.after}.")
+    return found

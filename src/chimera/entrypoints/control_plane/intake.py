@@ -1,0 +1,91 @@
+"""Definitions on their way in: check and compile a chunk, in a thread, with every problem of every item.
+
+An item is YAML text or data that a client has parsed already; both take the same checks here, so that nothing depends
+on who sent it. Cost grows with items: about 0.1 ms each for data, twice that for text.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from chimera.adapters.storage.catalogue import StagedItem
+from chimera.agents.compile import Bundle, compile_definition
+from chimera.agents.errors import Fault, InvalidDefinition, UnreadableText
+from chimera.agents.validate import check_data, check_text
+
+MAX_ITEMS = 2_000
+MAX_FAULTS_SHOWN = 1_000
+
+
+class Item(Struct, frozen=True, kw_only=True):
+    """One definition: `text` (YAML) or `definition` (data). `source` is the client's digest of what it read."""
+
+    source: str = ""
+    file: str | None = None
+    text: str | None = None
+    definition: dict[str, Any] | None = None
+    bundle: str | None = None
+
+
+class ItemResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of an item: its name and revision, or its faults; warnings in both cases."""
+
+    position: int
+    name: str | None = None
+    revision: str | None = None
+    faults: tuple[Fault, ...] = ()
+    warnings: tuple[Fault, ...] = ()
+
+
+def take_in(
+    items: list[Item], *, tenant: str, first: int, bundles: dict[str, Bundle]
+) -> tuple[list[StagedItem], list[ItemResult]]:
+    """Check and compile `items`; `bundles` are the source bundles that are here, by digest."""
+    staged: list[StagedItem] = []
+    results: list[ItemResult] = []
+    for position, item in enumerate(items, start=first):
+        one, result = _take_one(item, tenant, position, bundles)
+        staged.append(one)
+        results.append(result)
+    return staged, results
+
+
+def _take_one(item: Item, tenant: str, position: int, bundles: dict[str, Bundle]) -> tuple[StagedItem, ItemResult]:
+    try:
+        if item.text is not None:
+            checked = check_text(item.text, file=item.file)
+        else:
+            checked = check_data(item.definition, file=item.file)
+        bundle = _bundle(item, checked.definition.specification.source, bundles)
+        compiled = compile_definition(checked, tenant=tenant, bundle=bundle)
+    except InvalidDefinition as error:
+        return _refused(item, position, tuple(error.faults))
+    except UnreadableText as error:
+        return _refused(item, position, (error.fault,))
+    staged = StagedItem(position=position, source=item.source, file=item.file, compiled=compiled)
+    name = compiled.value.agent.name
+    return staged, ItemResult(position=position, name=name, revision=compiled.digest, warnings=compiled.warnings)
+
+
+def _bundle(item: Item, source: str | None, bundles: dict[str, Bundle]) -> Bundle | None:
+    if source is None:
+        return None
+    if item.bundle is None or item.bundle not in bundles:
+        raise InvalidDefinition(
+            [
+                Fault(
+                    path="specification.source",
+                    file=item.file,
+                    message="the source folder's bundle was not sent",
+                    allowed="`chimera apply` packs and sends it",
+                )
+            ]
+        )
+    return bundles[item.bundle]
+
+
+def _refused(item: Item, position: int, faults: tuple[Fault, ...]) -> tuple[StagedItem, ItemResult]:
+    problem = msgspec.json.encode(faults[:MAX_FAULTS_SHOWN])
+    staged = StagedItem(position=position, source=item.source, file=item.file, problem=problem)
+    return staged, ItemResult(position=position, faults=faults[:MAX_FAULTS_SHOWN])
