@@ -242,7 +242,7 @@ class Invoker:
 def _failed(call: InFlightCall, endpoint: Endpoint, what: str) -> HostFailed:
     return HostFailed(
         f"host {endpoint.host} {what}; agent {call.route.agent} may or may not have acted",
-        next_step="see `chimera top` for suspects and `chimera logs` for the host's last lines; call again if that is safe",
+        next_step="see `chimera top` for suspects, `chimera logs` for its last lines; call again if that is safe",
         agent=call.route.agent,
     )
 

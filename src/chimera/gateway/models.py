@@ -39,7 +39,7 @@ class Model:
     timeout: float
     max_concurrency: int
     attempts: int
-    state: breaker.BreakerState = breaker.BreakerState()
+    state: breaker.BreakerState = field(default_factory=breaker.BreakerState)
     waiting: int = 0
     slots: asyncio.Semaphore = field(init=False)
 

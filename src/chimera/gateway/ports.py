@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
-from chimera_host.contract.call import SessionState
 from msgspec import Struct
 
 from chimera.platform.model import CellSpec, Endpoint, Route
+from chimera_host.contract.call import SessionState
 
 
 class RouteSource(Protocol):

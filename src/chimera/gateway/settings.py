@@ -4,6 +4,7 @@ Whoever waits must wait longer than whom it waits for, or the caller sees a brok
 name was on its way: model < tool < host < gateway < Knative's request time-out < the grace of a terminating pod.
 """
 
+import itertools
 from dataclasses import dataclass
 
 from chimera.kernel.settings import SettingsError, setting
@@ -25,7 +26,7 @@ class DeadlineSettings:
         chain = ("model", "tool", "host", "gateway", "platform", "termination_grace")
         problems = [
             f"deadlines: {outer} ({getattr(self, outer):g} s) must be longer than {inner} ({getattr(self, inner):g} s)"
-            for inner, outer in zip(chain, chain[1:], strict=False)
+            for inner, outer in itertools.pairwise(chain)
             if getattr(self, outer) <= getattr(self, inner)
         ]
         if problems:

@@ -8,7 +8,6 @@ sent a request.
 import asyncio
 import logging
 import re
-import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -28,10 +27,10 @@ ENCODER = msgspec.json.Encoder()
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-Protocol = web.RequestHandler[web.BaseRequest]
+Protocol = web.RequestHandler
 
 
-class BoundedServer(web.Server[web.BaseRequest]):
+class BoundedServer(web.Server):
     """An aiohttp server with a limit on connections, and on the time a new one may stay silent."""
 
     def __init__(self, handle: Handle, *, settings: HttpSettings, body_bytes: int) -> None:
@@ -40,7 +39,7 @@ class BoundedServer(web.Server[web.BaseRequest]):
         self._settings = settings
         self._body_bytes = body_bytes
         self._open = 0
-        self._spoken: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._silent: dict[Protocol, asyncio.TimerHandle] = {}
         super().__init__(
             handle,
             request_factory=self._request,
@@ -58,23 +57,23 @@ class BoundedServer(web.Server[web.BaseRequest]):
         if self._open > self._settings.connections:
             transport.abort()
         else:
-            self._running.call_later(self._settings.header_timeout, self._expect, weakref.ref(handler))
+            self._silent[handler] = self._running.call_later(self._settings.header_timeout, transport.abort)
 
     def connection_lost(self, handler: Protocol, exc: BaseException | None = None) -> None:
         """Count it."""
         super().connection_lost(handler, exc)
         self._open -= 1
+        self._has_spoken(handler)
 
     def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
-        self._spoken.add(protocol)
+        self._has_spoken(protocol)
         return web.BaseRequest(
             message, payload, protocol, writer, task, self._running, client_max_size=self._body_bytes
         )
 
-    def _expect(self, handler: "weakref.ref[Protocol]") -> None:
-        found = handler()
-        if found is not None and found not in self._spoken and found.transport is not None:
-            found.transport.abort()
+    def _has_spoken(self, handler: Protocol) -> None:
+        if (timer := self._silent.pop(handler, None)) is not None:
+            timer.cancel()
 
 
 async def read_body(request: web.BaseRequest, settings: HttpSettings, most: int) -> bytes:

@@ -101,7 +101,7 @@ def _operation(operation: Operation, by_type: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _schema(kind: Any, by_type: dict[Any, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = by_type[kind] if kind in by_type else {"type": "object"}
+    found: dict[str, Any] = by_type.get(kind, {"type": "object"})
     return found
 
 

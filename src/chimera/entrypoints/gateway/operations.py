@@ -13,7 +13,7 @@ Owner = Literal["gateway", "control-plane", "node"]
 
 TENANT = "/v1/tenants/{tenant}"
 AGENT = TENANT + "/agents/{agent}"
-NODE_PREFIXES = ("/v1/cells", "/v1/hosts", "/v1/logs", "/v1/top")
+NODE_PREFIXES = ("/v1/cells", "/v1/hosts", "/v1/incidents", "/v1/logs", "/v1/top")
 OPEN_PATHS = ("/livez", "/readyz")
 
 

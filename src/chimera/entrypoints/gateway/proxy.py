@@ -4,7 +4,7 @@ The key is checked before and not passed on; who called is said in `Chimera-Prin
 the gateway catches up with it before the caller hears of it, so that the next call finds what was applied.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import aiohttp
 from aiohttp import web
@@ -42,8 +42,10 @@ _NOT_PASSED_BACK = frozenset({"connection", "keep-alive", "server", "date", "tra
 class Proxy:
     """Passes requests on to one process. Made inside the event loop; `aclose` when done."""
 
-    def __init__(self, socket: str, *, away: GatewayError, routes: RouteTable | None, most_bytes: int) -> None:
-        """Reach it at the Unix socket `socket`; raise `away` while it isn't there."""
+    def __init__(
+        self, socket: str, *, away: Callable[[], GatewayError], routes: RouteTable | None, most_bytes: int
+    ) -> None:
+        """Reach it at the Unix socket `socket`; raise what `away` makes while it isn't there."""
         self._away = away
         self._routes = routes
         self._most = most_bytes
@@ -79,7 +81,7 @@ class Proxy:
             async with sent as answer:
                 return await self._pass_back(request, request_id, answer)
         except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError, aiohttp.ConnectionTimeoutError) as error:
-            raise self._away from error
+            raise self._away() from error
 
     async def _pass_back(
         self, request: web.BaseRequest, request_id: str, answer: aiohttp.ClientResponse

@@ -1,0 +1,159 @@
+"""What the gateway process is told at its start: one JSON document from the supervisor.
+
+Paths are absolute. Secrets come as files of mode 0600 or, for models, as references: `env:NAME` or `file:PATH`.
+`settings` holds groups by name (`deadlines`, `admission`, `http`, `models`, `routes`), each a mapping of
+`chimera.gateway.settings`; what isn't given has its default.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from chimera.gateway.guard import LOOPBACK_NAMES, check_listen
+from chimera.gateway.settings import (
+    AdmissionSettings,
+    DeadlineSettings,
+    GatewaySettings,
+    HttpSettings,
+    ModelGatewaySettings,
+    RouteSettings,
+)
+from chimera.kernel.settings import SettingsError, load_group
+
+G = TypeVar("G")
+Port = Annotated[int, Meta(ge=0, le=65535)]
+
+
+class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One model that agents may name. `model` is its name at the provider; prices are US dollars a million tokens.
+
+    `script` is a scripted provider's file. `timeout` is for all attempts of a call together, at most the deadline
+    chain's `model`.
+    """
+
+    provider: Literal["openai", "local", "scripted"]
+    base_url: str | None = None
+    api_key: str | None = None
+    model: str | None = None
+    usd_per_million_prompt_tokens: Annotated[float, Meta(ge=0)] | None = None
+    usd_per_million_completion_tokens: Annotated[float, Meta(ge=0)] | None = None
+    timeout: Annotated[float, Meta(gt=0)] | None = None
+    max_concurrency: Annotated[int, Meta(ge=1)] = 64
+    attempts: Annotated[int, Meta(ge=1, le=10)] | None = None
+    script: str | None = None
+
+
+class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The gateway's start.
+
+    `key_file` holds the key that callers show, `token_secret_file` the secret that signs hosts' tokens
+    (`chimera.gateway.tokens.mint`). Hosts reach the internal API at `internal_socket` (a Unix socket's path) or,
+    without it, at `internal_port` of 127.0.0.1. `lifeline_fd` is a pipe whose end of file ends the process; on `ready_fd` one
+    line of JSON says where it listens (`{"public": url, "internal": url}`), once it does.
+    """
+
+    home: str
+    key_file: str
+    token_secret_file: str
+    database: str
+    control_plane_socket: str
+    node_socket: str
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    hosts: tuple[str, ...] = ()
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    behind_proxy: bool = False
+    internal_socket: str | None = None
+    internal_port: Port = 0
+    models: dict[str, ModelConfig] = {}
+    settings: dict[str, dict[str, Any]] = {}
+    drain: Annotated[float, Meta(ge=0)] = 20.0
+    lifeline_fd: int | None = None
+    ready_fd: int | None = None
+
+
+def read_config(source: str) -> GatewayConfig:
+    """The configuration from a file, from standard input (`-`) or from an open descriptor (a number)."""
+    if source == "-" or source.isdecimal():
+        with os.fdopen(0 if source == "-" else int(source), "rb") as file:
+            data = file.read()
+    else:
+        data = Path(source).read_bytes()
+    try:
+        return msgspec.json.decode(data, type=GatewayConfig)
+    except msgspec.MsgspecError as error:
+        raise SettingsError([f"the gateway's configuration is not valid: {error}"]) from error
+
+
+def load_settings(config: GatewayConfig) -> GatewaySettings:
+    """The settings, checked one by one and against each other."""
+    known = {
+        "deadlines": DeadlineSettings,
+        "admission": AdmissionSettings,
+        "http": HttpSettings,
+        "models": ModelGatewaySettings,
+        "routes": RouteSettings,
+    }
+    problems = [f"settings: unknown group {name!r}" for name in config.settings if name not in known]
+    if problems:
+        raise SettingsError([f"{problem}; known: {', '.join(known)}" for problem in problems])
+    given = config.settings
+    settings = GatewaySettings(
+        deadlines=_group(DeadlineSettings, given, "deadlines"),
+        admission=_group(AdmissionSettings, given, "admission"),
+        http=_group(HttpSettings, given, "http"),
+        models=_group(ModelGatewaySettings, given, "models"),
+        routes=_group(RouteSettings, given, "routes"),
+    )
+    settings.deadlines.check()
+    for name, model in config.models.items():
+        most = settings.deadlines.model
+        if model.timeout is not None and model.timeout > most:
+            raise SettingsError([f"models.{name}.timeout ({model.timeout:g} s) is above deadlines.model ({most:g} s)"])
+    if (config.tls_certificate is None) != (config.tls_key is None):
+        raise SettingsError(["tls_certificate and tls_key belong together"])
+    check_listen(config.host, tls=config.tls_certificate is not None, behind_proxy=config.behind_proxy)
+    return settings
+
+
+def allowed_hosts(config: GatewayConfig) -> frozenset[str]:
+    """Names that a Host header may say."""
+    listening = f"[{config.host}]" if ":" in config.host else config.host
+    return LOOPBACK_NAMES | {listening.lower()} | {name.lower() for name in config.hosts}
+
+
+def read_secret(path: str, what: str) -> bytes:
+    """A secret from a file that nobody else may read."""
+    file = Path(path)
+    try:
+        if file.stat().st_mode & 0o077:
+            raise SettingsError([f"{what}: others may read {path}; chmod 600 {path}"])
+        secret = file.read_bytes().strip()
+    except OSError as error:
+        raise SettingsError([f"{what}: {error}"]) from error
+    if len(secret) < 16:
+        raise SettingsError([f"{what}: {path} holds fewer than 16 bytes; make a longer one"])
+    return secret
+
+
+def resolve_key(reference: str | None, environ: Mapping[str, str], where: str) -> str | None:
+    """A model's key from its reference."""
+    if reference is None:
+        return None
+    kind, _, name = reference.partition(":")
+    if kind == "env" and name:
+        if name not in environ:
+            raise SettingsError([f"{where}: the environment has no {name}"])
+        return environ[name]
+    if kind == "file" and name:
+        return read_secret(name, where).decode()
+    raise SettingsError([f"{where}: a key is given as env:NAME or file:PATH, never as itself"])
+
+
+def _group(kind: type[G], given: Mapping[str, Mapping[str, Any]], name: str) -> G:
+    return load_group(kind, given.get(name, {}), where=f"settings.{name}")
