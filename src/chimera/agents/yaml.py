@@ -40,7 +40,7 @@ _FAST_BRACKETS = 1_000
 _DOUBTFUL = re.compile(
     r"[!&*<\\.0-9\ufeff](?:"
     r"(?<=\ufeff)"  # a byte-order mark
-    r"|(?<=[!&*])(?<![^\s,\[{:?-].)\S"  # a tag, an anchor or an alias
+    r"|(?<=[!&*])(?<![^\s,\[{:?-].)(?:(?<=!)|\S)"  # a tag, an anchor or an alias
     r"|(?<=<)<\s*:"  # a merge key
     r"|(?<=\\)(?:0|x00|u0000|U00000000)"  # an escaped NUL
     r"|(?<=0)(?<![\w.].)[box]"  # a number in another base
