@@ -52,8 +52,8 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     `key_file` holds the key that callers show, `token_secret_file` the secret that signs hosts' tokens
     (`chimera.gateway.tokens.mint`). Hosts reach the internal API at `internal_socket` (a Unix socket's path) or,
-    without it, at `internal_port` of 127.0.0.1. `lifeline_fd` is a pipe whose end of file ends the process; on `ready_fd` one
-    line of JSON says where it listens (`{"public": url, "internal": url}`), once it does.
+    without it, at `internal_port` of 127.0.0.1. `lifeline_fd` is a pipe whose end of file ends the process; on
+    `ready_fd` one line of JSON says where it listens (`{"public": url, "internal": url}`), once it does.
     """
 
     home: str

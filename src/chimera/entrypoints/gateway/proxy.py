@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 import aiohttp
 from aiohttp import web
+from yarl import URL
 
 from chimera.entrypoints.gateway.http import HEADER_REQUEST
 from chimera.gateway.errors import GatewayError, PayloadTooLarge
@@ -76,7 +77,11 @@ class Proxy:
                 headers["Content-Length"] = str(length)
         try:
             sent = self._session.request(
-                request.method, f"http://platform{request.raw_path}", data=data, headers=headers, allow_redirects=False
+                request.method,
+                URL(f"http://platform{request.raw_path}", encoded=True),
+                data=data,
+                headers=headers,
+                allow_redirects=False,
             )
             async with sent as answer:
                 return await self._pass_back(request, request_id, answer)

@@ -1,0 +1,294 @@
+"""The internal API: what a host may ask, for which call, and the model gateway behind it."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from chimera.bootstrap.gateway_config import ModelConfig
+from chimera.gateway.errors import ModelRejected, ModelUnavailable
+from chimera.gateway.metering import flush
+from chimera_host.contract.call import InvokeRequest
+from chimera_host.contract.tools import AgentTool, FunctionTool
+from chimera_host.testing import builders
+
+CHAT = "/internal/v1/chat/completions"
+BODY = {"messages": [{"role": "user", "content": "x"}]}
+
+
+async def during_a_call(world: Any, ask: Any, agent: str = "agent") -> Any:
+    """What `ask(call)` gives while a call of `agent` runs."""
+    found: list[Any] = []
+
+    async def answer(request: InvokeRequest) -> str:
+        if request.agent == agent:
+            found.append(await ask(request.call))
+        return "done"
+
+    host = world.pool.hosts.get("cell-1")
+    if not host:
+        await world.host(answer=answer)
+    status, body = await world.invoke(agent)
+    assert status == 200, body
+    return found[0]
+
+
+async def test_revisions_and_bundles_come_by_digest(world: Any) -> None:
+    route = await world.agent()
+    status, body = await world.internal(f"/internal/v1/revisions/{route.revision}")
+    assert (status, body["name"]) == (200, "agent")
+    digest = "sha256:" + "0" * 64
+    world.store.bundles[digest] = b"bytes"
+    assert await world.internal(f"/internal/v1/bundles/{digest}") == (200, b"bytes")
+    assert (await world.internal(f"/internal/v1/revisions/{digest}"))[0] == 404
+    assert (await world.internal("/internal/v1/revisions/../../etc"))[0] in (400, 404)
+
+
+async def test_tokens_and_origins_are_checked(world: Any) -> None:
+    route = await world.agent()
+    path = f"/internal/v1/revisions/{route.revision}"
+    assert (await world.internal(path, Authorization="Bearer no"))[0] == 401
+    assert (await world.internal(path, Authorization=f"Bearer {world.token(expires=1.0)}"))[0] == 401
+    assert (await world.internal(path, Origin="http://127.0.0.1"))[0] == 403
+    assert (await world.internal(path, Host="evil.example"))[0] == 403
+
+
+async def test_a_model_call_is_metered_for_the_agent_and_its_caller(world: Any) -> None:
+    await world.agent()
+    status, body = await during_a_call(
+        world, lambda call: world.internal(CHAT, {**BODY, "model": "other", "stream": False}, call=call)
+    )
+    assert (status, body["choices"][0]["message"]["content"]) == (200, "model: x")
+    request = world.model.requests[0]
+    assert (request.model, request.agent, request.tenant) == ("default", "agent", "default")
+    assert "model" not in request.body
+    assert 0 < request.deadline <= 120
+    assert world.gateway.meter.used("default", "agent")[0] == 12
+    await flush(world.gateway.meter, world.store)
+    (row,) = world.store.usage.values()
+    assert (row.calls, row.prompt_tokens, row.completion_tokens, row.usd) == (1, 7, 5, None)
+
+
+async def test_a_call_must_be_in_flight_on_the_asking_host(world: Any) -> None:
+    await world.agent()
+    assert (await world.internal(CHAT, BODY, call="call_nothing"))[0] == 403
+    assert (await world.internal(CHAT, BODY))[0] == 401
+    status, body = await during_a_call(world, lambda call: world.internal(CHAT, BODY, call=call, host="host-2"))
+    assert (status, body["code"]) == (403, "unknown-call")
+
+
+@pytest.mark.parametrize("body", [{}, {"messages": []}, {"messages": "x"}, []])
+async def test_malformed_model_calls(world: Any, body: Any) -> None:
+    await world.agent()
+    status, problem = await during_a_call(world, lambda call: world.internal(CHAT, body, call=call))
+    assert (status, problem["code"]) == (400, "invalid-request")
+
+
+async def test_a_streamed_model_call(world: Any) -> None:
+    await world.agent()
+
+    async def ask(call: str) -> list[Any]:
+        headers = {"Authorization": f"Bearer {world.token()}", "Chimera-Call": call}
+        url = world.gateway.internal_url + CHAT
+        async with world.http.post(url, json={**BODY, "stream": True}, headers=headers) as answer:
+            text = await answer.text()
+        lines = [line[6:] for line in text.split("\n") if line.startswith("data: ")]
+        assert lines[-1] == "[DONE]"
+        return [json.loads(line) for line in lines[:-1]]
+
+    chunks = await during_a_call(world, ask)
+    said = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks if chunk["choices"])
+    assert said == "model: x"
+    assert world.gateway.meter.used("default", "agent")[0] == 12
+
+
+async def test_what_may_pass_is_tried_again_and_what_may_not_is_not(world: Any) -> None:
+    await world.agent()
+    left = [ModelUnavailable("try later"), ModelUnavailable("try later")]
+
+    async def flaky(_: Any) -> str:
+        if left:
+            raise left.pop()
+        return "at last"
+
+    world.model.say = flaky
+    status, _ = await during_a_call(world, lambda call: world.internal(CHAT, BODY, call=call))
+    assert (status, len(world.model.requests)) == (200, 3)
+
+
+async def test_a_rejection_is_final(world: Any) -> None:
+    await world.agent()
+
+    async def rejects(_: Any) -> str:
+        raise ModelRejected("no such parameter")
+
+    world.model.say = rejects
+    status, body = await during_a_call(world, lambda call: world.internal(CHAT, BODY, call=call))
+    assert (status, body["code"], len(world.model.requests)) == (502, "model-rejected", 1)
+
+
+async def test_a_slow_model_ends_at_its_time_out(make_world: Any) -> None:
+    async with make_world(models={"default": ModelConfig(provider="scripted", timeout=0.1)}) as world:
+        await world.agent()
+
+        async def forever(_: Any) -> str:
+            await asyncio.Event().wait()
+            return ""
+
+        world.model.say = forever
+        status, body = await during_a_call(world, lambda call: world.internal(CHAT, BODY, call=call))
+        assert (status, body["code"]) == (503, "model-unavailable")
+        assert world.model.cancelled == 1
+
+
+async def test_a_failing_model_is_left_alone(make_world: Any) -> None:
+    async with make_world(settings={"models": {"breaker_failures": 2, "attempts": 1}}) as world:
+        await world.agent()
+
+        async def fails(_: Any) -> str:
+            raise ModelUnavailable("down")
+
+        world.model.say = fails
+
+        async def thrice(call: str) -> list[int]:
+            return [(await world.internal(CHAT, BODY, call=call))[0] for _ in range(5)]
+
+        assert await during_a_call(world, thrice) == [503] * 5
+        assert len(world.model.requests) == 2
+
+
+async def test_a_models_concurrency_holds(make_world: Any) -> None:
+    async with make_world(models={"default": ModelConfig(provider="scripted", max_concurrency=2)}) as world:
+        await world.agent()
+        running = most = 0
+
+        async def counts(_: Any) -> str:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0.01)
+            running -= 1
+            return "ok"
+
+        world.model.say = counts
+
+        async def many(call: str) -> list[int]:
+            answers = await asyncio.gather(*(world.internal(CHAT, BODY, call=call) for _ in range(10)))
+            return [status for status, _ in answers]
+
+        assert await during_a_call(world, many) == [200] * 10
+        assert most == 2
+
+
+async def test_a_used_up_budget_refuses_the_next_model_call(world: Any) -> None:
+    await world.agent(max_tokens_per_day=12)
+
+    async def twice(call: str) -> Any:
+        await world.internal(CHAT, BODY, call=call)
+        return await world.internal(CHAT, BODY, call=call)
+
+    status, body = await during_a_call(world, twice)
+    assert (status, body["code"]) == (429, "budget-exceeded")
+
+
+async def test_a_price_makes_a_budget_in_dollars(make_world: Any) -> None:
+    model = ModelConfig(
+        provider="scripted", usd_per_million_prompt_tokens=1_000_000.0, usd_per_million_completion_tokens=0.0
+    )
+    async with make_world(models={"default": model}) as world:
+        await world.agent(max_usd_per_day=7.0)
+        await during_a_call(world, lambda call: world.internal(CHAT, BODY, call=call))
+        assert world.gateway.meter.used("default", "agent")[1] == pytest.approx(7.0)
+
+
+async def test_a_model_nobody_named(world: Any) -> None:
+    await world.agent(model="gpt-x")
+    status, body = await during_a_call(world, lambda call: world.internal(CHAT, BODY, call=call))
+    assert (status, body["code"]) == (502, "model-rejected")
+
+
+async def test_an_agent_calls_another_that_it_lists(world: Any) -> None:
+    tools = (AgentTool(name="helper", agent="helper"),)
+    await world.agent(document=builders.document("agent", tools=tools))
+    await world.agent("helper")
+    await world.agent("stranger")
+
+    async def ask(call: str) -> Any:
+        good = await world.internal("/internal/v1/agents/helper/invoke", {"message": "hi"}, call=call)
+        bad = await world.internal("/internal/v1/agents/stranger/invoke", {"message": "hi"}, call=call)
+        return good, bad
+
+    good, bad = await during_a_call(world, ask)
+    assert good == (200, {"output": "done"})
+    assert (bad[0], bad[1]["code"]) == (403, "forbidden")
+
+
+async def test_agents_that_call_each_other_without_end_are_stopped(make_world: Any) -> None:
+    async with make_world(settings={"admission": {"depth": 3}}) as world:
+        tools = (AgentTool(name="me", agent="agent"),)
+        await world.agent(document=builders.document("agent", tools=tools))
+        codes: list[str] = []
+
+        async def again(request: InvokeRequest) -> str:
+            path = "/internal/v1/agents/agent/invoke"
+            status, body = await world.internal(path, {"message": "hi"}, call=request.call)
+            if status != 200:
+                codes.append(body["code"])
+            return "ok"
+
+        host = await world.host(answer=again)
+        assert (await world.invoke())[0] == 200
+        assert codes == ["call-loop"]
+        assert len(host.requests) == 4
+
+
+async def test_credentials_are_those_that_the_document_holds(world: Any) -> None:
+    tool = FunctionTool(
+        name="look",
+        function="tools:look",
+        credentials={"KEY": "secret:FROM_FILE", "OTHER": "secret:FROM_ENVIRONMENT", "OPEN": "secret:TOO_OPEN"},
+    )
+    await world.agent(document=builders.document("agent", tools=(tool,)))
+    folder = world.folder / "secrets"
+    folder.mkdir()
+    for name, mode in (("FROM_FILE", 0o600), ("TOO_OPEN", 0o644), ("NOT_HELD", 0o600)):
+        (folder / name).write_text("value\n")
+        (folder / name).chmod(mode)
+
+    async def ask(call: str) -> Any:
+        return [
+            await world.internal("/internal/v1/credentials", {"names": names}, call=call)
+            for names in (["secret:FROM_FILE", "secret:FROM_ENVIRONMENT"], ["secret:NOT_HELD"], ["secret:TOO_OPEN"])
+        ]
+
+    given, not_held, too_open = await during_a_call(world, ask)
+    assert given == (200, {"secret:FROM_FILE": "value", "secret:FROM_ENVIRONMENT": "e"})
+    assert (not_held[0], not_held[1]["code"]) == (403, "credential-refused")
+    assert (too_open[0], too_open[1]["code"]) == (403, "credential-refused")
+
+
+async def test_a_client_that_leaves_cancels_the_model(world: Any) -> None:
+    await world.agent()
+    asked = asyncio.Event()
+
+    async def forever(_: Any) -> str:
+        asked.set()
+        await asyncio.Event().wait()
+        return ""
+
+    world.model.say = forever
+
+    async def answer(request: InvokeRequest) -> str:
+        await world.internal(CHAT, BODY, call=request.call)
+        return "never"
+
+    await world.host(answer=answer)
+    task = asyncio.create_task(world.invoke())
+    await asked.wait()
+    task.cancel()
+    for _ in range(400):
+        if world.model.cancelled:
+            break
+        await asyncio.sleep(0.005)
+    assert world.model.cancelled == 1
