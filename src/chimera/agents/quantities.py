@@ -10,11 +10,11 @@ from dataclasses import dataclass
 _BYTES = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3, "Ki": 1024, "Mi": 1024**2, "Gi": 1024**3}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
-CPU_PATTERN = r"^(\d{1,5}m|\d{1,2}(\.\d{1,3})?)$"
-BYTES_PATTERN = r"^\d{1,15}(k|M|G|Ki|Mi|Gi)?$"
-DURATION_PATTERN = r"^\d{1,9}(\.\d{1,3})?(ms|s|m|h|d)$"
+CPU_PATTERN = r"^([0-9]{1,5}m|[0-9]{1,2}(\.[0-9]{1,3})?)$"
+BYTES_PATTERN = r"^[0-9]{1,15}(k|M|G|Ki|Mi|Gi)?$"
+DURATION_PATTERN = r"^[0-9]{1,9}(\.[0-9]{1,3})?(ms|s|m|h|d)$"
 VERSION_PATTERN = (
-    r"^(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})"
+    r"^(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})"
     r"(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$"
 )
 
@@ -31,7 +31,7 @@ def millicores(text: str) -> int:
 
 def size(text: str) -> int:
     """`512Mi` is 536870912."""
-    match = re.fullmatch(r"(\d{1,15})(k|M|G|Ki|Mi|Gi)?", text, re.ASCII)
+    match = re.fullmatch(r"([0-9]{1,15})(k|M|G|Ki|Mi|Gi)?", text, re.ASCII)
     if match is None:
         raise ValueError(f"{text!r} is not a size such as 512Mi or 2Gi")
     return int(match[1]) * _BYTES[match[2] or ""]
@@ -39,7 +39,7 @@ def size(text: str) -> int:
 
 def seconds(text: str) -> float:
     """`5m` is 300.0, `250ms` is 0.25."""
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h|d)", text, re.ASCII)
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d)", text, re.ASCII)
     if match is None:
         raise ValueError(f"{text!r} is not a duration such as 30s, 5m or 2h")
     return float(match[1]) * _SECONDS[match[2]]

@@ -34,13 +34,13 @@ Tag = Annotated[str, Meta(min_length=1, max_length=120)]
 Runtime = Annotated[
     str,
     Meta(
-        pattern=r"^[a-z0-9]([a-zA-Z0-9./_-]*[a-zA-Z0-9])?(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?$",
+        pattern=r"^[a-z0-9]([a-zA-Z0-9./_-]*[a-zA-Z0-9])?(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$",
         max_length=500,
         description="python:3.11-slim, node:18-alpine, or a custom image (needs Kubernetes).",
         examples=["python:3.11-slim", "node:18-alpine"],
     ),
 ]
-EntryPoint = Annotated[str, Meta(pattern=r"^[A-Za-z_][\w./-]*:[A-Za-z_]\w*$", max_length=200)]
+EntryPoint = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_./-]*:[A-Za-z_][A-Za-z0-9_]*$", max_length=200)]
 RelativePath = Annotated[str, Meta(min_length=1, max_length=500)]
 
 
@@ -131,7 +131,7 @@ class Owner(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
 class Retirement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """When the agent ends (ISO 8601 date), and which agent takes over."""
 
-    after: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$", examples=["2027-12-31"])]
+    after: Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$", examples=["2027-12-31"])]
     replaced_by: Name | None = None
 
 
