@@ -1,262 +1,111 @@
-"""The gateway process: settings to objects to listeners, and a clean end.
+"""The gateway process: `python -m chimera.bootstrap.gateway --config PATH [--lifeline-fd N]`.
 
-`python -m chimera.bootstrap.gateway --config PATH` (or `-` for standard input, or the number of an open descriptor);
-the configuration is `chimera.bootstrap.gateway_config.GatewayConfig` as JSON. SIGTERM drains: readiness says so, no new
-connection is accepted, calls may finish. When the parent's lifeline closes, the process ends at once.
+The configuration is `chimera.bootstrap.gateway_config.GatewayConfig` as JSON (PATH may be `-` for standard input, or
+the number of an open descriptor). SIGTERM drains: readiness says so, no new connection is accepted, calls may finish.
+When the parent's lifeline closes, the process ends at once. The gateway starts beside the control plane and waits for
+it to have made the database; afterwards neither needs the other.
 """
 
+import argparse
 import asyncio
 import logging
 import os
-import ssl
-from collections.abc import Callable, Coroutine, Mapping
+import signal
+import sys
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
-from aiohttp import web
+import msgspec
+import uvloop
 
-from chimera.bootstrap.gateway_config import GatewayConfig, allowed_hosts
-from chimera.entrypoints.gateway.calls import CallHandlers
-from chimera.entrypoints.gateway.internal import InternalApi
-from chimera.entrypoints.gateway.proxy import Proxy
-from chimera.entrypoints.gateway.public import Guards, PublicApi
-from chimera.gateway.admission import Admission
-from chimera.gateway.calls import CallTable
-from chimera.gateway.credentials import Credentials
-from chimera.gateway.documents import Documents
-from chimera.gateway.errors import ControlPlaneUnavailable, NodeUnavailable
-from chimera.gateway.hosts import HostClient
-from chimera.gateway.invoke import Invoker
-from chimera.gateway.metering import Meter, Price, day_of, flush
-from chimera.gateway.metrics import GatewayMetrics
-from chimera.gateway.models import Model, ModelGateway
-from chimera.gateway.placing import Placer
-from chimera.gateway.ports import HostPool, ModelProvider, RevisionSource, RouteSource, SessionStore, UsageStore
-from chimera.gateway.routes import RouteTable
-from chimera.gateway.sessions import Sessions
-from chimera.gateway.settings import GatewaySettings
-from chimera.kernel.clock import Clock, SystemClock
+from chimera.adapters.models.openai_compatible import OpenAICompatible
+from chimera.adapters.storage.database import is_current, open_engine
+from chimera.adapters.storage.gateway import GatewayStorage
+from chimera.adapters.storage.writer import Writer
+from chimera.adapters.substrates.node_client import NodeClient
+from chimera.bootstrap.gateway_config import (
+    GatewayConfig,
+    ModelConfig,
+    load_settings,
+    read_config,
+    read_secret,
+    resolve_key,
+)
+from chimera.bootstrap.gateway_parts import Gateway, Ports
+from chimera.bootstrap.lifeline import end_with
+from chimera.gateway.errors import GatewayError
+from chimera.gateway.ports import ModelProvider
+from chimera.kernel.clock import SystemClock
+from chimera.kernel.settings import SettingsError
+from chimera.testing.scripted_model import ScriptedModel
+from chimera_host.contract.problem import ProblemError
+from chimera_host.logs import configure
 
 log = logging.getLogger(__name__)
 
 SECRET_PREFIX = "CHIMERA_SECRET_"
+DATABASE_TIMEOUT = 60.0
+DATABASE_POLL = 0.05
+EXIT_SETTINGS = 78
 
 
-class FollowedPool(HostPool, Protocol):
-    """A pool of hosts that tells of changes and has a loop of its own."""
-
-    def on_change(self, callback: Callable[[str], None]) -> None:
-        """Call `callback` with each cell whose hosts changed."""
-
-    async def run(self) -> None:
-        """Follow the substrate until cancelled."""
-
-    async def aclose(self) -> None:
-        """Close connections."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ports:
-    """The adapters that a gateway stands on."""
-
-    routes: RouteSource
-    revisions: RevisionSource
-    sessions: SessionStore
-    usage: UsageStore
-    pool: FollowedPool
-    models: Mapping[str, ModelProvider]
+async def serve(config: GatewayConfig, environ: Mapping[str, str]) -> None:
+    """Serve until SIGTERM."""
+    settings = load_settings(config)
+    key = read_secret(config.key_file, "key_file")
+    token_secret = read_secret(config.token_secret_file, "token_secret_file")
+    told_to_stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
+    await _database(config)
+    ports, close = make_ports(config, environ, sample=settings.routes.sample)
+    gateway = Gateway(config, settings, ports, key=key, token_secret=token_secret, secrets=secrets_of(environ))
+    try:
+        await gateway.start()
+        _tell_ready(config.ready_fd, {"public": gateway.public_url, "internal": gateway.internal_url})
+        await told_to_stop.wait()
+    finally:
+        await gateway.stop()
+        await asyncio.to_thread(close)
+    log.info("gateway ended")
 
 
-class Gateway:
-    """All parts of one gateway, listening from `start` to `stop`. Made inside the event loop."""
+def make_ports(config: GatewayConfig, environ: Mapping[str, str], *, sample: float) -> tuple[Ports, Callable[[], None]]:
+    """The real adapters, and what closes the database. Made inside the event loop."""
+    models = {name: make_provider(name, model, environ) for name, model in config.models.items()}
+    engine = open_engine(Path(config.database))
+    writer = Writer(engine)
+    storage = GatewayStorage(engine, writer)
 
-    def __init__(
-        self,
-        config: GatewayConfig,
-        settings: GatewaySettings,
-        ports: Ports,
-        *,
-        key: bytes,
-        token_secret: bytes,
-        secrets: Mapping[str, str],
-        clock: Clock | None = None,
-    ) -> None:
-        """Put the parts together; nothing runs yet."""
-        self._config = config
-        self._settings = settings
-        self._ports = ports
-        self._tasks: list[asyncio.Task[None]] = []
-        self._runners: list[web.ServerRunner] = []
-        clock = clock or SystemClock()
-        self._clock = clock
-        admission = settings.admission
-        self.metrics = GatewayMetrics()
-        self.meter = Meter(clock)
-        self.routes = RouteTable(ports.routes, page=settings.routes.page)
-        self.calls = CallTable(depth=admission.depth, family=admission.family)
-        self.admission = Admission(total=admission.total, held=admission.held)
-        self._placer = Placer(
-            pool=ports.pool,
-            routes=self.routes,
-            calls=self.calls,
-            admission=self.admission,
-            host_concurrency=admission.host_concurrency,
-            hold=admission.hold,
-        )
-        ports.pool.on_change(self._placer.freed)
-        self._hosts = HostClient()
-        sessions = Sessions(ports.sessions, clock, most_bytes=settings.http.session_bytes)
-        documents = Documents(ports.revisions)
-        self.invoker = Invoker(
-            routes=self.routes,
-            admission=self.admission,
-            calls=self.calls,
-            placer=self._placer,
-            hosts=self._hosts,
-            pool=ports.pool,
-            sessions=sessions,
-            documents=documents,
-            metrics=self.metrics,
-            deadlines=settings.deadlines,
-        )
-        self.models = ModelGateway(
-            make_models(config, settings, ports.models),
-            meter=self.meter,
-            metrics=self.metrics,
-            settings=settings.models,
-            clock=clock,
-        )
-        most = settings.http.proxied_body_bytes
-        self._control_plane = Proxy(
-            config.control_plane_socket,
-            away=lambda: ControlPlaneUnavailable(
-                "the control plane does not answer",
-                next_step="calls go on, changes wait: see `chimera status`, then try again",
-                retry_after=2,
-            ),
-            routes=self.routes,
-            most_bytes=most,
-        )
-        self._node = Proxy(
-            config.node_socket,
-            away=lambda: NodeUnavailable(
-                "the node agent does not answer", next_step="see `chimera status`, then try again", retry_after=2
-            ),
-            routes=None,
-            most_bytes=most,
-        )
-        tls = config.tls_certificate is not None or config.behind_proxy
-        self.public = PublicApi(
-            guards=Guards(key=key, hosts=allowed_hosts(config), scheme="https" if tls else "http"),
-            calls=CallHandlers(self.invoker, sessions, settings.http, clock),
-            routes=self.routes,
-            admission=self.admission,
-            metrics=self.metrics,
-            control_plane=self._control_plane,
-            node=self._node,
-            settings=settings.http,
-        )
-        self.internal = InternalApi(
-            secret=token_secret,
-            revisions=ports.revisions,
-            documents=documents,
-            calls=self.calls,
-            invoker=self.invoker,
-            models=self.models,
-            credentials=Credentials(Path(config.home) / "secrets", secrets),
-            settings=settings,
-            clock=clock,
-        )
-        self.public_url = self.internal_url = ""
+    def close() -> None:
+        writer.close()
+        engine.dispose()
 
-    async def start(self) -> None:
-        """Read routes and today's use, begin the loops, listen: hosts first, callers last."""
-        settings = self._settings
-        self.meter.restore(await self._ports.usage.usage_of_day(day_of(self._clock.wall())))
-        await self.routes.refresh()
-        self._spawn(self.routes.follow(settings.routes.poll), "routes")
-        self._spawn(self._ports.pool.run(), "pool")
-        self._spawn(self._flush_for_ever(), "usage")
-        self.internal_url = await self._listen_internal()
-        self.public_url = await self._listen_public()
-        log.info("gateway listens", extra={"public": self.public_url, "internal": self.internal_url})
-
-    async def stop(self) -> None:
-        """Take no new connections, let calls finish for the drain's time, then close everything."""
-        self.public.draining = True
-        for runner in reversed(self._runners):
-            await runner.cleanup()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._placer.aclose()
-        for part in (self._hosts, self.models, self._control_plane, self._node, self._ports.pool):
-            await part.aclose()
-        await flush(self.meter, self._ports.usage)
-
-    async def _listen_public(self) -> str:
-        config = self._config
-        context = None
-        if config.tls_certificate is not None:
-            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            context.load_cert_chain(config.tls_certificate, config.tls_key)
-        runner = await self._runner(self.public.server())
-        await web.TCPSite(runner, config.host, config.port, ssl_context=context, backlog=1024).start()
-        return _address(runner, "https" if context is not None else "http")
-
-    async def _listen_internal(self) -> str:
-        runner = await self._runner(self.internal.server())
-        path = self._config.internal_socket
-        if path is None:
-            await web.TCPSite(runner, "127.0.0.1", self._config.internal_port, backlog=1024).start()
-            return _address(runner, "http")
-        _remove(path)
-        before = os.umask(0o177)
-        try:
-            await web.UnixSite(runner, path, backlog=1024).start()
-        finally:
-            os.umask(before)
-        return f"unix:{path}"
-
-    async def _runner(self, server: web.Server) -> web.ServerRunner:
-        runner = web.ServerRunner(server, shutdown_timeout=self._config.drain)
-        await runner.setup()
-        self._runners.append(runner)
-        return runner
-
-    async def _flush_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.models.flush)
-            try:
-                await flush(self.meter, self._ports.usage)
-            except asyncio.CancelledError:
-                raise
-            except Exception:
-                log.exception("metered use could not be written down; it is kept for the next time")
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(coroutine, name=f"gateway-{name}")
-        task.add_done_callback(_ended)
-        self._tasks.append(task)
+    ports = Ports(
+        routes=storage,
+        revisions=storage,
+        sessions=storage,
+        usage=storage,
+        pool=NodeClient(config.node_socket, SystemClock(), sample=sample),
+        models=models,
+    )
+    return ports, close
 
 
-def make_models(
-    config: GatewayConfig, settings: GatewaySettings, providers: Mapping[str, ModelProvider]
-) -> dict[str, Model]:
-    """The models of the settings with their providers."""
-    return {
-        name: Model(
-            name=name,
-            provider=providers[name],
-            price=Price(model.usd_per_million_prompt_tokens, model.usd_per_million_completion_tokens),
-            timeout=settings.deadlines.model if model.timeout is None else model.timeout,
-            max_concurrency=model.max_concurrency,
-            attempts=settings.models.attempts if model.attempts is None else model.attempts,
-        )
-        for name, model in config.models.items()
-    }
+def make_provider(name: str, model: ModelConfig, environ: Mapping[str, str]) -> ModelProvider:
+    """The provider of one model of the settings."""
+    if model.provider == "scripted":
+        return ScriptedModel.from_file(Path(model.script)) if model.script else ScriptedModel()
+    if model.base_url is None:
+        raise SettingsError([f"model.{name}: base_url is required for an OpenAI-compatible endpoint"])
+    return OpenAICompatible(
+        base_url=model.base_url,
+        model=model.model or name,
+        api_key=resolve_key(model.api_key, environ, f"model.{name}.api_key"),
+        connections=model.max_concurrency,
+        drop_tools=model.provider == "local",
+    )
 
 
 def secrets_of(environ: Mapping[str, str]) -> dict[str, str]:
@@ -266,17 +115,50 @@ def secrets_of(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _remove(path: str) -> None:
-    """Take away the socket of a gateway that did not end cleanly."""
-    with suppress(FileNotFoundError):
-        Path(path).unlink()
+async def _database(config: GatewayConfig) -> None:
+    """Wait for the control plane, which starts at the same time, to have made the database."""
+    engine = open_engine(Path(config.database))
+    loop = asyncio.get_running_loop()
+    until = loop.time() + DATABASE_TIMEOUT
+    try:
+        while not await asyncio.to_thread(is_current, engine):
+            if loop.time() > until:
+                raise GatewayError(
+                    f"the database {config.database} was not made in {DATABASE_TIMEOUT:.0f} s",
+                    next_step="see the control plane's log; all processes must be of one release",
+                )
+            await asyncio.sleep(DATABASE_POLL)
+    finally:
+        engine.dispose()
 
 
-def _ended(task: "asyncio.Task[None]") -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a loop of the gateway ended", exc_info=error, extra={"task": task.get_name()})
+def _tell_ready(descriptor: int | None, addresses: dict[str, str]) -> None:
+    if descriptor is not None:
+        with suppress(OSError):  # whoever waited for the first start isn't there at the second
+            os.write(descriptor, msgspec.json.encode(addresses) + b"\n")
 
 
-def _address(runner: web.ServerRunner, scheme: str) -> str:
-    host, port = runner.addresses[0][:2]
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+def main() -> int:
+    """Run the gateway."""
+    parser = argparse.ArgumentParser(prog="python -m chimera.bootstrap.gateway", description=main.__doc__)
+    parser.add_argument("--config", required=True, help="a file with GatewayConfig as JSON, `-`, or a descriptor")
+    parser.add_argument("--lifeline-fd", type=int, help="end when this pipe closes")
+    options = parser.parse_args()
+    configure("gateway")
+    try:
+        config = read_config(options.config)
+        lifeline = config.lifeline_fd if options.lifeline_fd is None else options.lifeline_fd
+        if lifeline is not None:
+            end_with(lifeline)
+        uvloop.run(serve(config, os.environ))
+    except SettingsError as error:
+        log.error("the gateway did not start", extra={"problems": error.problems})
+        return EXIT_SETTINGS
+    except ProblemError as error:
+        log.error("the gateway failed", extra={"problem": error.detail, "next_step": error.next_step})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -24,7 +24,7 @@ def check_key(authorization: str | None, key: bytes) -> None:
     if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), key):
         raise Unauthenticated(
             "the request shows no key" if not given else "the request shows a wrong key",
-            next_step="send `Authorization: Bearer` and the key that `chimera up` wrote to its file api.key",
+            next_step="send `Authorization: Bearer` and the key that `chimera up` wrote to its file chimera.key",
         )
 
 

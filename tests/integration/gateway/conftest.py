@@ -9,8 +9,8 @@ import aiohttp
 import msgspec
 import pytest
 
-from chimera.bootstrap.gateway import Gateway, Ports
 from chimera.bootstrap.gateway_config import GatewayConfig, ModelConfig, load_settings
+from chimera.bootstrap.gateway_parts import Gateway, Ports
 from chimera.gateway import tokens
 from chimera.gateway.ports import ModelRequest
 from chimera.platform.model import Route

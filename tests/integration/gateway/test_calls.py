@@ -220,7 +220,7 @@ async def test_a_cell_that_cannot_start_says_why(world: Any) -> None:
 
 
 async def test_a_full_queue_refuses(make_world: Any) -> None:
-    async with make_world(settings={"admission": {"held": 2}}) as world:
+    async with make_world(settings={"admission": {"held": 2, "hold": 0.5}}) as world:
         world.pool.on_wake = lambda _: asyncio.sleep(0.3)
         await world.agent()
         answers = await asyncio.gather(*(world.invoke() for _ in range(6)))

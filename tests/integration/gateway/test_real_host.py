@@ -1,0 +1,117 @@
+"""The gateway with a real host process of the function framework: the whole way of a call, there and back."""
+
+import asyncio
+import sys
+from typing import Any
+
+from chimera.platform.model import Endpoint
+from chimera_host.contract.tools import AgentTool
+from chimera_host.testing import builders
+from chimera_host.testing.process import HostProcess
+
+
+def host_process(world: Any, name: str = "host-1", **fields: Any) -> Any:
+    """A real host behind the world's gateway."""
+
+    class Platform:
+        url = world.gateway.internal_url
+
+    return HostProcess(
+        Platform(),  # type: ignore[arg-type]
+        "function",
+        python=sys.executable,
+        host=name,
+        cell="cell-1",
+        platform_token=world.token(name),
+        **fields,
+    )
+
+
+def add(world: Any, host: Any, name: str = "host-1") -> None:
+    world.pool.add(Endpoint(host=name, cell="cell-1", url=host.client.url, key="host-key"))
+
+
+async def test_a_call_goes_the_whole_way(world: Any) -> None:
+    await world.agent()
+    async with host_process(world) as host:
+        add(world, host)
+        status, body = await world.invoke(text="hello")
+        assert (status, body["output"], body["model_calls"]) == (200, "model: hello", 1)
+        assert body["usage"] == {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
+        assert body["timings"]["loaded"] is True
+        request = world.model.requests[0]
+        assert request.body["messages"][0]["role"] == "system"
+        assert 0 < request.deadline <= 120
+
+        await world.invoke(text="one", session="s")
+        status, body = await world.invoke(text="two", session="s")
+        assert status == 200
+        assert [m["content"] for m in world.model.requests[-1].body["messages"]][1:] == ["one", "model: one", "two"]
+
+
+async def test_a_model_that_streams_reaches_the_caller_in_pieces(world: Any) -> None:
+    await world.agent()
+    async with host_process(world) as host:
+        add(world, host)
+        url = f"{world.url}/v1/tenants/default/agents/agent/invoke"
+        async with world.http.post(url, json={"input": "a b c", "stream": True}) as answer:
+            text = await answer.text()
+        assert text.count("event: delta") >= 3
+        assert text.count("event: done") == 1
+
+
+async def test_agents_call_agents_on_real_hosts(world: Any) -> None:
+    tools = (AgentTool(name="helper", agent="helper"),)
+    await world.agent("helper")
+    await world.agent(document=builders.document("agent", tools=tools))
+    async with host_process(world) as host:
+        add(world, host)
+        for name in ("agent", "helper"):
+            assert (await world.invoke(name))[0] == 200
+
+
+async def test_a_killed_host_is_named_and_the_next_call_goes_elsewhere(world: Any) -> None:
+    await world.agent()
+    asked = asyncio.Event()
+    real = world.model.say
+
+    async def forever(_: Any) -> str:
+        asked.set()
+        await asyncio.Event().wait()
+        return ""
+
+    world.model.say = forever
+    async with host_process(world) as first, host_process(world, "host-2") as second:
+        add(world, first)
+        task = asyncio.create_task(world.invoke())
+        await asked.wait()
+        first.process.kill()
+        status, body = await task
+        assert (status, body["code"], body["agent"]) == (502, "host-failed", "agent")
+        assert ("host-1", "crashed", "agent") in world.pool.reports
+        world.model.say = real
+        add(world, second, "host-2")
+        for _ in range(4):
+            assert (await world.invoke())[0] == 200
+
+
+async def test_a_client_that_leaves_cancels_down_to_the_model(world: Any) -> None:
+    await world.agent()
+    asked = asyncio.Event()
+
+    async def forever(_: Any) -> str:
+        asked.set()
+        await asyncio.Event().wait()
+        return ""
+
+    world.model.say = forever
+    async with host_process(world) as host:
+        add(world, host)
+        task = asyncio.create_task(world.invoke())
+        await asked.wait()
+        task.cancel()
+        for _ in range(600):
+            if world.model.cancelled:
+                break
+            await asyncio.sleep(0.005)
+        assert world.model.cancelled == 1
