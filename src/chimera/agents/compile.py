@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from chimera.agents import quantities
 from chimera.agents.derive import behaviour_of
-from chimera.agents.errors import Fault
+from chimera.agents.errors import Fault, InvalidDefinition
 from chimera.agents.reach import resolve_point
 from chimera.agents.spec import AgentTest, Definition, Owner, Retirement
 from chimera.agents.validate import Checked
@@ -72,7 +72,11 @@ class CompiledAgent(Struct, frozen=True, kw_only=True):
 
 
 def compile_definition(checked: Checked, *, tenant: str, bundle: Bundle | None = None) -> CompiledAgent:
-    """Compile for `tenant`; `bundle` is the source folder's, for a definition that has one."""
+    """Compile for `tenant`; `bundle` is the source folder's, which a definition that names one must come with."""
+    if checked.definition.specification.source is not None and bundle is None:
+        message = "the source folder is missing: the definition came without its files"
+        allowed = "a definition with its folder, from a file or an archive"
+        raise InvalidDefinition([Fault(path="specification.source", message=message, allowed=allowed)])
     value = canonical(checked.definition, tenant=tenant, bundle=bundle)
     data = _ENCODER.encode(value)
     return CompiledAgent(
@@ -86,7 +90,7 @@ def canonical(definition: Definition, *, tenant: str, bundle: Bundle | None) -> 
     tools = tuple(tool.name for tool in definition.tools)
     points = [resolve_point(point, tools) for point in definition.capabilities.integration_points]
     source = None
-    if bundle is not None:
+    if bundle is not None and specification.source is not None:
         source = SourceCode(bundle=bundle.digest, entrypoint=specification.entrypoint, requirements=bundle.requirements)
     document = AgentDocument(
         tenant=tenant,

@@ -1,10 +1,21 @@
-"""Whether a declared LangGraph graph is sound: names exist, no cycle, all nodes reachable. Cost grows with edges."""
+"""Whether a declared LangGraph graph is sound: names exist, no cycle, all nodes reachable, texts name earlier nodes.
+
+A node with several predecessors runs once, after those of them that run (the host follows dead paths to their end), so
+every join is sane as long as no cycle exists; the one that isn't is a start node that something also leads to.
+"""
 
 import difflib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 
 from chimera.agents.errors import Fault
-from chimera_host.contract.behaviour import BranchNode, GraphNode, LangGraphBehaviour
+from chimera_host.contract.behaviour import BranchNode, GraphNode, LangGraphBehaviour, ToolNode
+
+RESERVED = frozenset({"input", "error", "outputs", "taken", "errors", "ended"})
+"""Names that texts use for something else, or that the graph's state has."""
+
+_PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_-]{0,62})\}")
+_TEXTS = ("prompt", "system_message", "value")
 
 
 def targets(node: GraphNode) -> tuple[tuple[str, str], ...]:
@@ -23,6 +34,8 @@ def check_graph(graph: LangGraphBehaviour, path: str) -> Iterator[Fault]:
     for index, name in enumerate(names):
         if name in names[:index]:
             yield Fault(path=f"{path}.nodes[{index}].name", message=f"the node {name!r} stands twice")
+        if name in RESERVED or name.startswith("__"):
+            yield Fault(path=f"{path}.nodes[{index}].name", message=f"the name {name!r} is taken", allowed="another")
     broken = False
     edges = [(f"start[{number}]", name) for number, name in enumerate(graph.start)]
     for index, node in enumerate(graph.nodes):
@@ -49,16 +62,51 @@ def _check_shape(graph: LangGraphBehaviour, path: str) -> Iterator[Fault]:
             message=f"the graph runs in a circle: {' → '.join(cycle)}",
             allowed="an acyclic graph; `entrypoint` for loops",
         )
+    else:
+        yield from _check_texts(graph, following, path)
+    reached = _reached(graph.start, following)
+    for index, node in enumerate(graph.nodes):
+        if node.name not in reached:
+            yield Fault(path=f"{path}.nodes[{index}]", message=f"nothing leads to the node {node.name!r}")
+    led_to = {name for names in following.values() for name in names}
+    for number, name in enumerate(graph.start):
+        if name in led_to:
+            yield Fault(
+                path=f"{path}.start[{number}]",
+                message=f"the node {name!r} starts the graph, and another leads to it",
+                allowed="start nodes that nothing leads to",
+            )
+        if name in graph.start[:number]:
+            yield Fault(path=f"{path}.start[{number}]", message=f"the node {name!r} stands twice")
+
+
+def _reached(start: tuple[str, ...] | list[str], following: Mapping[str, list[str]]) -> set[str]:
     reached: set[str] = set()
-    waiting = list(graph.start)
+    waiting = list(start)
     while waiting:
         name = waiting.pop()
         if name not in reached:
             reached.add(name)
             waiting.extend(following[name])
+    return reached
+
+
+def _check_texts(graph: LangGraphBehaviour, following: Mapping[str, list[str]], path: str) -> Iterator[Fault]:
+    """Places in texts that stand for a node which doesn't run before; other words in braces are left as they are."""
+    after = {node.name: _reached(following[node.name], following) for node in graph.nodes}
     for index, node in enumerate(graph.nodes):
-        if node.name not in reached:
-            yield Fault(path=f"{path}.nodes[{index}]", message=f"nothing leads to the node {node.name!r}")
+        texts = [(field, text) for field in _TEXTS if isinstance(text := getattr(node, field, None), str)]
+        if isinstance(node, ToolNode):
+            texts += [(f"arguments.{key}", text) for key, text in node.arguments.items() if isinstance(text, str)]
+        for field, text in texts:
+            for name in dict.fromkeys(_PLACE.findall(text)):
+                if name in after and node.name not in after[name]:
+                    earlier = [one for one in after if node.name in after[one]]
+                    yield Fault(
+                        path=f"{path}.nodes[{index}].{field}",
+                        message=f"{{{name}}} stands for the output of a node that doesn't run before {node.name!r}",
+                        allowed=", ".join(["{input}", *(f"{{{one}}}" for one in earlier)]),
+                    )
 
 
 def find_cycle(following: dict[str, list[str]]) -> list[str] | None:

@@ -5,6 +5,7 @@ An integration point is `jaegis:<component>`, `service:<name>`, `tool:<name>` (a
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 
 JAEGIS_COMPONENTS = (
@@ -23,6 +24,7 @@ SERVICES = ("agents", "models", "sessions", "metrics", "logs")
 EVENTS = ("agent.applied", "agent.deleted", "host.failed")
 PROTOCOLS = ("http", "sse", "openai", "events")
 LATER_PROTOCOLS = ("a2a", "mcp")
+_WORD = re.compile(r"[a-z0-9]+")
 KINDS = ("jaegis", "service", "tool", "event")
 
 
@@ -56,4 +58,5 @@ def suggest_point(text: str, tools: Iterable[str]) -> tuple[str, str | None]:
 
 
 def _plain(text: str) -> str:
-    return text.strip().lower().replace(" ", "-").replace("_", "-").replace(".", "").replace("--", "-")
+    """`E.JAEGIS. System` as `e-jaegis-system`: the words in small letters, joined by hyphens."""
+    return "-".join(_WORD.findall(text.lower()))

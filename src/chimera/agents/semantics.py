@@ -4,17 +4,22 @@ Rules see a definition whose template is already merged in, and say the path of 
 stands in a file is found by `validate`. Warnings are faults that don't stop anything.
 """
 
+import datetime
 import difflib
-import re
 from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+import jsonschema_rs
 
 from chimera.agents import quantities
 from chimera.agents.errors import Fault
 from chimera.agents.graph import check_graph
+from chimera.agents.patterns import pattern_fault
 from chimera.agents.reach import LATER_PROTOCOLS, PROTOCOLS, resolve_point, suggest_point
 from chimera.agents.spec import Definition
-from chimera_host.contract.behaviour import AgentNode, BranchNode, ToolNode
-from chimera_host.contract.tools import FunctionTool, McpTool
+from chimera_host.contract.behaviour import AgentNode, Behaviour, BranchNode, ToolNode
+from chimera_host.contract.tools import AgentTool, FunctionTool, McpTool
 
 PYTHON_RUNTIME = "python:3.11-slim"
 NODE_RUNTIME = "node:18-alpine"
@@ -29,14 +34,16 @@ def check(definition: Definition) -> list[Fault]:
 
 def _quantities(definition: Definition) -> Iterator[Fault]:
     resources = definition.specification.resources
+    idle, latency = definition.scaling.idle_timeout, definition.service_level_objective.latency_p95
     bounded: tuple[tuple[str, str, Callable[[str], float], float, float, str], ...] = (
-        ("cpu", resources.cpu, quantities.millicores, 100, 2000, "100m to 2000m"),
-        ("memory", resources.memory, quantities.size, 128 << 20, 4 << 30, "128Mi to 4Gi"),
-        ("storage", resources.storage, quantities.size, 1 << 30, 10 << 30, "1Gi to 10Gi"),
+        ("specification.resources.cpu", resources.cpu, quantities.millicores, 100, 2000, "100m to 2000m"),
+        ("specification.resources.memory", resources.memory, quantities.size, 128 << 20, 4 << 30, "128Mi to 4Gi"),
+        ("specification.resources.storage", resources.storage, quantities.size, 1 << 30, 10 << 30, "1Gi to 10Gi"),
+        ("scaling.idle_timeout", idle, quantities.seconds, 1, 86_400, "1s to 24h"),
+        ("service_level_objective.latency_p95", latency, quantities.seconds, 0.001, 3_600, "1ms to 1h"),
     )
-    for field, text, parse, least, most, allowed in bounded:
+    for path, text, parse, least, most, allowed in bounded:
         if not least <= parse(text) <= most:
-            path = f"specification.resources.{field}"
             yield Fault(path=path, message=f"{text} is out of bounds", allowed=allowed)
     if definition.scaling.min_instances > definition.scaling.max_instances:
         yield Fault(path="scaling.min_instances", message="more than max_instances")
@@ -55,6 +62,8 @@ def _section(definition: Definition) -> Iterator[Fault]:
 
 def _code(definition: Definition) -> Iterator[Fault]:
     specification = definition.specification
+    if specification.source is not None:
+        yield from _source(definition, specification.source)
     if specification.entrypoint and not specification.source:
         yield Fault(
             path="specification.entrypoint", message="an entry point needs a source folder", allowed="source: ./…"
@@ -72,20 +81,54 @@ def _code(definition: Definition) -> Iterator[Fault]:
             )
 
 
+def _source(definition: Definition, source: str) -> Iterator[Fault]:
+    parts = PurePosixPath(source).parts
+    if not parts or parts[0].startswith("/") or ".." in parts or "\\" in source or "\0" in source:
+        yield Fault(
+            path="specification.source",
+            message=f"{source!r} is not below the definition's own folder",
+            allowed="a relative path without ..",
+        )
+    if not definition.specification.entrypoint and not any(isinstance(one, FunctionTool) for one in definition.tools):
+        yield Fault(
+            path="specification.source",
+            severity="warning",
+            message="nothing uses the source folder",
+            allowed="an entrypoint, or tools of type function",
+        )
+
+
 def _tools(definition: Definition) -> Iterator[Fault]:
     names = [tool.name for tool in definition.tools]
+    own_name = definition.metadata.name
     for index, tool in enumerate(definition.tools):
         if tool.name in names[:index]:
             yield Fault(path=f"tools[{index}].name", message=f"the tool {tool.name!r} stands twice")
         if isinstance(tool, McpTool) and (tool.command is None) == (tool.url is None):
             yield Fault(path=f"tools[{index}]", message="an MCP server is reached one way", allowed="command or url")
-    for path, used in _used_tools(definition):
+        if isinstance(tool, AgentTool) and tool.agent == own_name:
+            yield Fault(path=f"tools[{index}].agent", message="an agent can't call itself", allowed="another agent")
+        if isinstance(tool, FunctionTool) and tool.parameters is not None:
+            yield from _json_schema(tool.parameters, f"tools[{index}].parameters")
+    used_tools = list(_used_tools(definition))
+    if definition.behaviour != Behaviour() and not definition.specification.entrypoint:
+        called = {used for _, used in used_tools} | _called_in_full(definition)
+        for index, tool in enumerate(definition.tools):
+            if tool.name not in called:
+                yield Fault(
+                    path=f"tools[{index}]",
+                    severity="warning",
+                    message=f"no part of the behaviour uses the tool {tool.name!r}",
+                    allowed="its name under `tools` of that part",
+                )
+    for path, used in used_tools:
         if used not in names:
-            near = difflib.get_close_matches(used, names, n=1)
+            known = [*names, *(_names_in_full(definition) if path.endswith(".tool") else ())]
+            near = difflib.get_close_matches(used, known, n=1)
             yield Fault(
                 path=path,
                 message=f"there is no tool {used!r}",
-                allowed=", ".join(names) or "a tool listed under `tools`",
+                allowed=", ".join(known) or "a tool listed under `tools`",
                 suggestion=near[0] if near else None,
             )
 
@@ -106,16 +149,39 @@ def _used_tools(definition: Definition) -> Iterator[tuple[str, str]]:
         ]
     if behaviour.function:
         lists.append(("behaviour.function.tools", behaviour.function.tools))
-    mcp = tuple(f"{tool.name}_" for tool in definition.tools if isinstance(tool, McpTool))
+    in_full = _names_in_full(definition)
     for number, node in enumerate(behaviour.langgraph.nodes if behaviour.langgraph else ()):
         if isinstance(node, AgentNode):
             lists.append((f"behaviour.langgraph.nodes[{number}].tools", node.tools))
         # A tool node calls one tool, so a server's is named in full: server_tool.
-        if isinstance(node, ToolNode) and not (mcp and node.tool.startswith(mcp)):
+        if isinstance(node, ToolNode) and node.tool not in in_full:
             yield f"behaviour.langgraph.nodes[{number}].tool", node.tool
     for path, used in lists:
         for number, name in enumerate(used):
             yield f"{path}[{number}]", name
+
+
+def _names_in_full(definition: Definition) -> dict[str, str]:
+    """The tools of MCP servers as a tool node names them, `server_tool`, each with its server."""
+    servers = [tool for tool in definition.tools if isinstance(tool, McpTool)]
+    return {f"{server.name}_{name}": server.name for server in servers for name in server.allow}
+
+
+def _called_in_full(definition: Definition) -> set[str]:
+    """MCP servers that a tool node calls a tool of."""
+    nodes = definition.behaviour.langgraph.nodes if definition.behaviour.langgraph else ()
+    in_full = _names_in_full(definition)
+    return {in_full[node.tool] for node in nodes if isinstance(node, ToolNode) and node.tool in in_full}
+
+
+def _json_schema(schema: dict[str, Any], path: str) -> Iterator[Fault]:
+    """JSON data that is no JSON Schema would fail every call that it is to check."""
+    try:
+        jsonschema_rs.meta.validate(schema)
+        jsonschema_rs.Draft202012Validator(schema)
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+        reason = str(getattr(error, "message", error)).partition("\n")[0][:200]
+        yield Fault(path=path, message=f"not a JSON Schema: {reason}", allowed="JSON Schema, draft 2020-12")
 
 
 def _autogen(definition: Definition) -> Iterator[Fault]:
@@ -127,6 +193,10 @@ def _autogen(definition: Definition) -> Iterator[Fault]:
             path="behaviour.autogen.participants",
             message="only coordination has participants",
             allowed="kind: coordination",
+        )
+    if autogen.kind == "coordination" and not autogen.participants:
+        yield Fault(
+            path="behaviour.autogen.kind", message="coordination needs participants", allowed="at least one participant"
         )
     yield from _unique([one.name for one in autogen.participants], "behaviour.autogen.participants", "participant")
 
@@ -172,11 +242,10 @@ def _langgraph(definition: Definition) -> Iterator[Fault]:
                 yield Fault(
                     path=path, message="a case has exactly one test", allowed="contains, equals, matches or longer_than"
                 )
-            if case.matches is not None:
-                try:
-                    re.compile(case.matches)
-                except re.error as error:
-                    yield Fault(path=f"{path}.matches", message=f"not a regular expression: {error}")
+            if case.matches is not None and (fault := pattern_fault(case.matches)):
+                yield Fault(
+                    path=f"{path}.matches", message=fault, allowed="a regular expression without nested repetition"
+                )
 
 
 def _reach(definition: Definition) -> Iterator[Fault]:
@@ -227,10 +296,26 @@ def _runtime(definition: Definition) -> Iterator[Fault]:
         )
 
 
+def _promises(definition: Definition) -> Iterator[Fault]:
+    yield from _unique([test.name for test in definition.tests], "tests", "test")
+    for index, test in enumerate(definition.tests):
+        if test.expect.json_schema is not None:
+            yield from _json_schema(test.expect.json_schema, f"tests[{index}].expect.json_schema")
+    retirement = definition.retirement
+    if retirement is None:
+        return
+    try:
+        datetime.date.fromisoformat(retirement.after)
+    except ValueError:
+        yield Fault(path="retirement.after", message=f"there is no day {retirement.after}", allowed="YYYY-MM-DD")
+    if retirement.replaced_by == definition.metadata.name:
+        yield Fault(path="retirement.replaced_by", message="an agent can't replace itself", allowed="another agent")
+
+
 def _unique(names: list[str], path: str, kind: str) -> Iterator[Fault]:
     for index, name in enumerate(names):
         if name in names[:index]:
             yield Fault(path=f"{path}[{index}].name", message=f"the {kind} {name!r} stands twice")
 
 
-RULES = (_quantities, _section, _code, _tools, _autogen, _crewai, _langgraph, _reach, _runtime)
+RULES = (_quantities, _section, _code, _tools, _autogen, _crewai, _langgraph, _reach, _runtime, _promises)

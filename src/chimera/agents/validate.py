@@ -14,8 +14,9 @@ import msgspec
 
 from chimera.agents import semantics, yaml
 from chimera.agents.errors import Fault, InvalidDefinition
+from chimera.agents.merge import merge
 from chimera.agents.schema import Place, allows, violations
-from chimera.agents.spec import Definition
+from chimera.agents.spec import SCHEMA_VERSION, Definition
 from chimera.agents.template_library import extend
 
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
@@ -74,18 +75,44 @@ def _errors(faults: list[Fault], file: str | None) -> list[Fault]:
 
 
 def _rules_on_the_rest(merged: dict[str, Any], places: list[Place], file: str | None) -> list[Fault]:
-    """Faults that the rules find once the values that break the schema are left out, where the rest still converts."""
+    """Faults that the rules find once what breaks the schema is left out, so that they needn't wait for its repair.
+
+    What is left out must not make other parts look wrong: without its tools a behaviour isn't judged either.
+    """
     rest = copy.deepcopy(merged)
-    for place in sorted(places, key=len, reverse=True):
+    bad = {place[0] for place in places if place}
+    sections = {name for name in bad if any(place[0] == name and _crosses_list(place) for place in places if place)}
+    sections |= {"behaviour"} if sections & {"tools", "behaviour"} or "tools" in bad else set()
+    for name in sections:
+        rest.pop(name, None)
+    for *before, last in sorted((place for place in places if place), key=len, reverse=True):
         parent: Any = rest
-        for part in place[:-1]:
+        for part in before:
             parent = parent.get(part) if isinstance(parent, dict) else None
-        if place and isinstance(parent, dict):
-            parent.pop(place[-1], None)
+        if isinstance(parent, dict):
+            parent.pop(last, None)
+    behaviour = rest.get("behaviour")
+    section = next(iter(behaviour), "") if isinstance(behaviour, dict) else ""
+    filled = merge({**_STAND_IN, "specification": {"framework": _FRAMEWORKS.get(section, "function")}}, rest)
     try:
-        return _errors(semantics.check(msgspec.convert(rest, Definition, strict=True)), file)
+        found = _errors(semantics.check(msgspec.convert(filled, Definition, strict=True)), file)
     except msgspec.ValidationError:
         return []
+    # A point may name a tool that was left out.
+    hidden = ("capabilities.integration_points",) if "tools" in bad else ()
+    return [fault for fault in found if not fault.path.startswith(hidden)] if hidden else found
+
+
+_STAND_IN: dict[str, Any] = {
+    "schema_version": SCHEMA_VERSION,
+    "metadata": {"name": "stand-in", "version": "0.0.0", "description": "?"},
+    "capabilities": {"primary_functions": ["?"]},
+}
+_FRAMEWORKS = {"autogen": "AutoGen", "crewai": "CrewAI", "langgraph": "LangGraph"}
+
+
+def _crosses_list(place: Place) -> bool:
+    return any(isinstance(part, int) for part in place)
 
 
 def path_text(place: Place) -> str:
