@@ -107,7 +107,7 @@ def _explain(data: Any, error: jsonschema_rs.ValidationError) -> Iterator[tuple[
             Fault(message=f"the field {missing!r} is missing", allowed=f"required: {', '.join(map(str, rule or []))}"),
         )
         return
-    yield path, _describe(keyword, rule, value, str(error.message))
+    yield path, _describe(keyword, rule, value, str(error.message), _at(_typed_schema(), schema_path[:-1]))
 
 
 def _chosen(rule: list[Any], value: Any) -> str | Fault:
@@ -122,23 +122,29 @@ def _chosen(rule: list[Any], value: Any) -> str | Fault:
     }
     if tags and isinstance(value, dict):
         kind = value.get("type")
-        if kind in tags:
+        if isinstance(kind, str) and kind in tags:
             return tags[kind]
         near = difflib.get_close_matches(str(kind), tags, n=1)
-        message = "the field 'type' is missing" if kind is None else f"the type {kind!r} is not known"
+        message = "the field 'type' is missing" if kind is None else f"the type {kind!r} is not known"[:200]
         return Fault(message=message, allowed=", ".join(tags), suggestion=near[0] if near else None)
+    if tags:
+        return Fault(message=f"{_shown(value)} has the wrong type", allowed=f"a mapping with type: {' | '.join(tags)}")
     plain = [option for option in rule if isinstance(option, dict) and option.get("type") not in (None, "null")]
-    shown = repr(value)[:80]
-    if len(plain) == 1:
-        for keyword in ("pattern", "minimum", "maximum", "exclusiveMinimum", "maxLength", "minLength", "type"):
-            if keyword in plain[0]:
-                return Fault(message=f"{shown} is not allowed", allowed=f"{keyword} {plain[0][keyword]}")
-    options = ", ".join([*names, *(str(option["type"]) for option in plain)])
-    return Fault(message=f"{shown} has the wrong type", allowed=options)
+    if len(plain) == 1 and not names:
+        error = next(jsonschema_rs.Draft202012Validator(plain[0]).iter_errors(value), None)
+        if error is not None and not error.instance_path:
+            keyword = str(error.schema_path[-1])
+            return _describe(keyword, plain[0].get(keyword), value, str(error.message), plain[0])
+    options = ", ".join([*("a mapping" for _ in names), *(str(option["type"]) for option in plain)])
+    return Fault(message=f"{_shown(value)} has the wrong type", allowed=options)
 
 
-def _describe(keyword: str, rule: Any, value: Any, message: str) -> Fault:
-    shown = msgspec.json.encode(value).decode()[:80] if not isinstance(value, float) or value == value else "NaN"
+def _shown(value: Any) -> str:
+    return msgspec.json.encode(value).decode()[:80]
+
+
+def _describe(keyword: str, rule: Any, value: Any, message: str, holder: Any) -> Fault:
+    shown = _shown(value)
     if keyword in ("enum", "const"):
         options = [str(option) for option in (rule if isinstance(rule, list) else [rule])]
         near = difflib.get_close_matches(str(value), options, n=1, cutoff=0.5)
@@ -148,7 +154,7 @@ def _describe(keyword: str, rule: Any, value: Any, message: str) -> Fault:
     if keyword == "type":
         return Fault(message=f"{shown} has the wrong type", allowed=str(rule))
     if keyword == "pattern":
-        return Fault(message=f"{shown} doesn't have the right form", allowed=f"the pattern {rule}")
+        return Fault(message=f"{shown} doesn't have the right form", allowed=_form(rule, holder))
     limits = {
         "minLength": "at least {} characters",
         "maxLength": "at most {} characters",
@@ -162,6 +168,12 @@ def _describe(keyword: str, rule: Any, value: Any, message: str) -> Fault:
     if keyword in limits:
         return Fault(message=f"{shown} is out of bounds", allowed=limits[keyword].format(rule))
     return Fault(message=message[:300])
+
+
+def _form(pattern: Any, holder: Any) -> str:
+    """The form of a text in words: examples say it better than a pattern."""
+    examples = holder.get("examples") if isinstance(holder, dict) else None
+    return f"such as {', '.join(map(str, examples))}" if examples else f"the pattern {pattern}"
 
 
 def _at(data: Any, path: Any) -> Any:

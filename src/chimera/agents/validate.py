@@ -80,16 +80,16 @@ def _rules_on_the_rest(merged: dict[str, Any], places: list[Place], file: str | 
     What is left out must not make other parts look wrong: without its tools a behaviour isn't judged either.
     """
     rest = copy.deepcopy(merged)
-    bad = {place[0] for place in places if place}
+    bad = {str(place[0]) for place in places if place}
     sections = {name for name in bad if any(place[0] == name and _crosses_list(place) for place in places if place)}
     sections |= {"behaviour"} if sections & {"tools", "behaviour"} or "tools" in bad else set()
     for name in sections:
         rest.pop(name, None)
-    for *before, last in sorted((place for place in places if place), key=len, reverse=True):
+    for *before, last in sorted(filter(None, places), key=len, reverse=True):
         parent: Any = rest
         for part in before:
             parent = parent.get(part) if isinstance(parent, dict) else None
-        if isinstance(parent, dict):
+        if isinstance(parent, dict) and isinstance(last, str):
             parent.pop(last, None)
     behaviour = rest.get("behaviour")
     section = next(iter(behaviour), "") if isinstance(behaviour, dict) else ""
