@@ -42,7 +42,7 @@ from chimera.testing.scripted_model import ScriptedModel
 from chimera_host.contract.problem import ProblemError
 from chimera_host.logs import configure
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("chimera.bootstrap.gateway")  # also when run as __main__
 
 SECRET_PREFIX = "CHIMERA_SECRET_"
 DATABASE_TIMEOUT = 60.0

@@ -23,7 +23,7 @@ from chimera.gateway.ports import ModelProvider, ModelRequest
 from chimera.gateway.settings import ModelGatewaySettings
 from chimera.kernel.clock import Clock
 from chimera_host.contract.problem import ProblemError
-from chimera_host.trace import span
+from chimera_host.trace import current_trace
 
 Answer = dict[str, Any]
 CHARACTERS_PER_TOKEN = 4
@@ -74,16 +74,15 @@ class ModelGateway:
         """A whole chat completion for `call`, within `left` seconds."""
         model, request, until = self._prepare(call, body, left)
         attempt = 0
-        with span("model.call", model=model.name, agent=call.route.agent):
-            while True:
-                attempt += 1
-                try:
-                    async with self._attempt(model, until):
-                        answer = await model.provider.complete(self._timed(request, until))
-                    self._metered(model, call, body, answer.get("usage"), _said(answer))
-                    return answer
-                except ModelUnavailable as error:
-                    await self._again(model, attempt, until, error)
+        while True:
+            attempt += 1
+            try:
+                async with self._attempt(model, until):
+                    answer = await model.provider.complete(self._timed(request, until))
+                self._metered(model, call, body, answer.get("usage"), answer)
+                return answer
+            except ModelUnavailable as error:
+                await self._again(model, attempt, until, error)
 
     async def stream(self, call: InFlightCall, body: dict[str, Any], left: float) -> AsyncGenerator[Answer, None]:
         """A chat completion as chunks. Closing it early cancels the call; what it used until then is metered."""
@@ -132,6 +131,7 @@ class ModelGateway:
                 agent=route.agent,
             )
         self._meter.check(route)
+        trace = current_trace.get() or call.trace  # the host's span of this model call, which logs it
         now = self._clock.monotonic()
         seconds = min(left, model.timeout)
         request = ModelRequest(
@@ -140,7 +140,7 @@ class ModelGateway:
             tenant=route.tenant,
             agent=route.agent,
             deadline=seconds,
-            traceparent=call.trace.header(),
+            traceparent=trace.header(),
         )
         return model, request, now + seconds
 
@@ -236,14 +236,15 @@ class ModelGateway:
 
     # -- after ----------------------------------------------------------------------------------------------------
 
-    def _metered(self, model: Model, call: InFlightCall, body: dict[str, Any], usage: Any, said: int) -> None:
+    def _metered(self, model: Model, call: InFlightCall, body: dict[str, Any], usage: Any, said: Answer | int) -> None:
         """Count what a call used; a provider that doesn't say is taken at four characters a token."""
         known = usage if isinstance(usage, dict) else {}
         prompt, completion = known.get("prompt_tokens"), known.get("completion_tokens")
         if not isinstance(prompt, int) or prompt < 0:
             prompt = len(str(body["messages"])) // CHARACTERS_PER_TOKEN + 1
         if not isinstance(completion, int) or completion < 0:
-            completion = said // CHARACTERS_PER_TOKEN + 1
+            characters = said if isinstance(said, int) else _said(said)
+            completion = characters // CHARACTERS_PER_TOKEN + 1
         route = call.route
         self._meter.add(route.tenant, route.agent, model.name, prompt, completion, model.price.of(prompt, completion))
         call.metered(prompt, completion)

@@ -5,8 +5,6 @@ import sys
 from typing import Any
 
 from chimera.platform.model import Endpoint
-from chimera_host.contract.tools import AgentTool
-from chimera_host.testing import builders
 from chimera_host.testing.process import HostProcess
 
 
@@ -58,16 +56,6 @@ async def test_a_model_that_streams_reaches_the_caller_in_pieces(world: Any) -> 
             text = await answer.text()
         assert text.count("event: delta") >= 3
         assert text.count("event: done") == 1
-
-
-async def test_agents_call_agents_on_real_hosts(world: Any) -> None:
-    tools = (AgentTool(name="helper", agent="helper"),)
-    await world.agent("helper")
-    await world.agent(document=builders.document("agent", tools=tools))
-    async with host_process(world) as host:
-        add(world, host)
-        for name in ("agent", "helper"):
-            assert (await world.invoke(name))[0] == 200
 
 
 async def test_a_killed_host_is_named_and_the_next_call_goes_elsewhere(world: Any) -> None:
