@@ -110,7 +110,7 @@ def _read_zip(data: bytes, counter: _Counter) -> None:
 
 def _gunzip(data: bytes, counter: _Counter) -> bytes:
     """The tar inside; there is room for a header and padding for each file beside what the files may hold."""
-    most = counter.most + counter.limits.files * 1024
+    most = counter.most + counter.limits.files * 1024 + tarfile.RECORDSIZE
     stream = zlib.decompressobj(_GZIP)
     plain = stream.decompress(data, most)
     if stream.unconsumed_tail:

@@ -48,9 +48,11 @@ def read_lock(text: str, *, file: str) -> Lock:
         if isinstance(read, Fault):
             faults.append(_fault(file, line, read.message, read.allowed))
             continue
-        key = read.partition(" --hash")[0]
+        key = re.sub(r"==\S+", "", read.partition(" --hash")[0])
         if key in found:
-            faults.append(_fault(file, line, f"{key} stands twice", "each requirement once"))
+            faults.append(
+                _fault(file, line, f"{key} stands twice", "each requirement once, or under different markers")
+            )
         found[key] = read
     if len(found) > MAX_REQUIREMENTS:
         faults.append(_fault(file, None, f"{len(found):,} requirements are too many", f"up to {MAX_REQUIREMENTS:,}"))
