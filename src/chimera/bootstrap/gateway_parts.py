@@ -114,6 +114,7 @@ class Gateway:
             pool=ports.pool,
             sessions=sessions,
             documents=documents,
+            meter=self.meter,
             metrics=self.metrics,
             deadlines=settings.deadlines,
         )

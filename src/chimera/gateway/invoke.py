@@ -17,6 +17,7 @@ from chimera.gateway.calls import CallTable, InFlightCall
 from chimera.gateway.documents import Documents
 from chimera.gateway.errors import CallTimeout, HostFailed, NotServable, ProtocolNotOffered
 from chimera.gateway.hosts import HostClient, HostDied, HostUnreachable, Sink
+from chimera.gateway.metering import Meter
 from chimera.gateway.metrics import GatewayMetrics
 from chimera.gateway.placing import Placer
 from chimera.gateway.ports import HostPool, StoredSession
@@ -76,6 +77,7 @@ class Invoker:
         pool: HostPool,
         sessions: Sessions,
         documents: Documents,
+        meter: Meter,
         metrics: GatewayMetrics,
         deadlines: DeadlineSettings,
     ) -> None:
@@ -88,6 +90,7 @@ class Invoker:
         self._pool = pool
         self._sessions = sessions
         self._documents = documents
+        self._meter = meter
         self._metrics = metrics
         self._deadlines = deadlines
         self._loop = asyncio.get_running_loop()
@@ -130,6 +133,7 @@ class Invoker:
             )
         if route.unservable is not None:
             raise NotServable(route.unservable, next_step="see `chimera describe`", agent=route.agent)
+        self._meter.check(route)
         parent = incoming.parent
         depth = self._calls.descend(parent) if parent is not None else 0
         within = self._deadlines.gateway if incoming.within is None else incoming.within

@@ -126,6 +126,7 @@ class Placer:
         task = self._waking.get(cell.cell)
         if task is None:
             task = asyncio.create_task(self._wake_for_all(cell), name=f"wake-{cell.cell}")
+            task.add_done_callback(_seen)
             self._waking[cell.cell] = task
         try:
             async with asyncio.timeout(left):
@@ -142,6 +143,12 @@ class Placer:
             await self._pool.wake(cell, self._hold)
         finally:
             del self._waking[cell.cell]
+
+
+def _seen(task: "asyncio.Task[None]") -> None:
+    """Whoever waited got the error; all of them may have left before."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _release(place: "asyncio.Future[None]") -> None:

@@ -190,6 +190,11 @@ async def test_a_used_up_budget_refuses_the_next_model_call(world: Any) -> None:
 
     status, body = await during_a_call(world, twice)
     assert (status, body["code"]) == (429, "budget-exceeded")
+    requests = len(world.model.requests)
+    status, body = await world.invoke()
+    assert (status, body["code"]) == (429, "budget-exceeded"), "nor does the next call begin"
+    assert body["retry_after"] > 0
+    assert len(world.model.requests) == requests
 
 
 async def test_a_price_makes_a_budget_in_dollars(make_world: Any) -> None:

@@ -190,6 +190,7 @@ PASSED_ON = (
     _catalogue("GET", "/v1/status", "status", "How the catalogue stands"),
     _node("/v1/cells", "list_cells", "Cells and how many hosts each has"),
     _node("/v1/hosts", "list_hosts", "Running hosts"),
+    _node("/v1/incidents", "incidents", "Hosts that died, and which agents are suspects"),
     _node("/v1/top", "top", "What hosts use"),
     _node("/v1/logs", "logs", "Log lines of this machine's processes"),
 )
