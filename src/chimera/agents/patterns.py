@@ -11,12 +11,15 @@ from collections.abc import Iterator
 
 _QUANTIFIER = re.compile(r"[*+]|\{(\d*)(,?)(\d*)\}")
 _GROUP_START = re.compile(r"\(\?(?:P<\w+>|[:=!]|<[=!]|[aiLmsux-]+:|[aiLmsux-]+\)|P=\w+\)|#[^)]*\))")
+_SET_IN_SET = re.compile(r"\^?(?:\[|.*(?:--|&&|~~|\|\|))", re.DOTALL)
 _MOST_REPEATED = 10
 """A group that is repeated at most so often counts as written out, not as repeated."""
 
 
 def pattern_fault(text: str) -> str | None:
     """What is wrong with a regular expression, or None."""
+    if any(_SET_IN_SET.match(inner) for inner in _classes(text)):
+        return "seems to hold a set within a set; write a backslash before [, -, &, ~ or |"
     try:
         re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
@@ -26,6 +29,20 @@ def pattern_fault(text: str) -> str | None:
     if re.search(r"\(\?[aiLmsu]*x", text):
         return "is written in verbose mode; write it without blanks and comments"
     return next(_nested(text), None)
+
+
+def _classes(text: str) -> Iterator[str]:
+    """The inside of every character class, of any text."""
+    position = 0
+    while position < len(text):
+        if text[position] == "\\":
+            position += 2
+        elif text[position] == "[":
+            end = _class_end(text, position)
+            yield text[position + 1 : end - 1]
+            position = end
+        else:
+            position += 1
 
 
 def _nested(text: str) -> Iterator[str]:
