@@ -6,6 +6,7 @@ taken as a definition whatever it holds. A `source` folder stands beside its def
 """
 
 import glob
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -78,7 +79,7 @@ class Collector:
 
         Raises `NoDefinitions` where nothing is found, `UnreadableFile` and `BadArchive` with the reason.
         """
-        seen: set[Path] = set()
+        seen: set[str] = set()
         any_found = False
         given = list(names)
         for name in given:
@@ -92,7 +93,7 @@ class Collector:
                 next_step="name a YAML file, a folder or an archive; `chimera init` writes a first definition",
             )
 
-    def _named(self, name: str, seen: set[Path]) -> Iterator[Found]:
+    def _named(self, name: str, seen: set[str]) -> Iterator[Found]:
         path = Path(name)
         if name == STDIN:
             yield self._standard_input()
@@ -124,26 +125,26 @@ class Collector:
 
         return Found(file=STDIN, data=data, pack=pack)
 
-    def _folder(self, folder: Path, seen: set[Path]) -> Iterator[Found]:
+    def _folder(self, folder: Path, seen: set[str]) -> Iterator[Found]:
         for here, folders, names in os.walk(folder, onerror=_raise):
             folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS)
             for name in sorted(names):
                 if not name.endswith(_YAML) or name.startswith("."):
                     continue
-                path = Path(here) / name
+                path = os.path.join(here, name)  # noqa: PTH118 - a Path costs more than reading the file
                 data = _read(path, MAX_FILE_BYTES)
                 if _MARK not in data:
-                    self.skipped.append(str(path))
+                    self.skipped.append(path)
                 elif _first(path, seen):
                     yield _on_disk(path, data)
 
-    def _file(self, path: Path, seen: set[Path]) -> Iterator[Found]:
-        if not _first(path, seen):
+    def _file(self, path: Path, seen: set[str]) -> Iterator[Found]:
+        if not _first(str(path), seen):
             return
         if not is_archive(path.name):
-            yield _on_disk(path, _read(path, MAX_FILE_BYTES))
+            yield _on_disk(str(path), _read(str(path), MAX_FILE_BYTES))
             return
-        files = read_archive(_read(path, MAX_ARCHIVE_BYTES), name=str(path))
+        files = read_archive(_read(str(path), MAX_ARCHIVE_BYTES), name=str(path))
         for inner, file in files.items():
             if not inner.endswith(_YAML) or is_ignored(inner):
                 continue
@@ -153,21 +154,20 @@ class Collector:
                 yield _in_archive(str(path), inner, file, files)
 
 
-def _on_disk(path: Path, data: bytes) -> Found:
-    folder = path.parent
-
+def _on_disk(path: str, data: bytes) -> Found:
     def pack(source: str) -> PackedSource:
-        inner = _inside(source, str(path))
+        folder = Path(path).parent
+        inner = _inside(source, path)
         target = (folder / inner).resolve()
         if not target.is_relative_to(folder.resolve()):
-            raise _outside(source, str(path))
+            raise _outside(source, path)
         if not target.is_dir():
             raise BadArchive(
                 f"{path}: there is no source folder {source!r}", next_step="make it, beside the definition"
             )
         return pack_folder(target)
 
-    return Found(file=str(path), data=data, pack=pack)
+    return Found(file=path, data=data, pack=pack)
 
 
 def _in_archive(archive: str, inner: str, file: ArchivedFile, files: Mapping[str, ArchivedFile]) -> Found:
@@ -195,23 +195,32 @@ def _outside(source: str, file: str) -> BadArchive:
     )
 
 
-def _first(path: Path, seen: set[Path]) -> bool:
-    absolute = path.absolute()
+def _first(path: str, seen: set[str]) -> bool:
+    absolute = os.path.abspath(path)  # noqa: PTH100 - links are not resolved, and `a/../b` is `b`
     if absolute in seen:
         return False
     seen.add(absolute)
     return True
 
 
-def _read(path: Path, limit: int) -> bytes:
+def _read(path: str, limit: int) -> bytes:
     try:
-        with path.open("rb") as file:
-            _check_size(os.fstat(file.fileno()).st_size, str(path), limit)
-            data = file.read(limit + 1)
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - as above
+            size = os.fstat(file.fileno()).st_size
+            _check_size(size, path, limit)
+            data = file.read(size + 1) if size else _drain(file, limit)
     except OSError as error:
         raise UnreadableFile(f"{path}: {error.strerror or error}", next_step="check the path and its rights") from error
-    _check_size(len(data), str(path), limit)
+    _check_size(len(data), path, limit)
     return data
+
+
+def _drain(file: io.FileIO, limit: int) -> bytes:
+    """What a file without a size holds, such as a pipe; at most one byte more than `limit`."""
+    data = bytearray()
+    while len(data) <= limit and (part := file.read(limit + 1 - len(data))):
+        data += part
+    return bytes(data)
 
 
 def _check_size(size: int, file: str, limit: int) -> None:

@@ -48,6 +48,7 @@ _DOUBTFUL = re.compile(
     r"|(?<=[0-9])[0-9]{18}|(?<=[0-9.])[eE][-+]?[0-9]{3}"  # a number that may be too large
     r")"
 )
+_CONTENT = re.compile(r"^[ \t]*[^\s#%]", re.MULTILINE)
 _SEPARATOR = re.compile(r"^---(?=\s|$)", re.MULTILINE)
 
 
@@ -90,14 +91,15 @@ def load_with_positions(text: str, *, file: str | None = None) -> tuple[Any, Pos
 
 def split_documents(text: str) -> Iterator[tuple[str, int]]:
     """The documents of a YAML stream, each with the number of lines before it; blank documents are left out."""
-    starts = [0, *(match.end() for match in _SEPARATOR.finditer(text))]
-    ends = [*(match.start() for match in _SEPARATOR.finditer(text)), len(text)]
+    marks = list(_SEPARATOR.finditer(text)) if "---" in text else []
+    starts = [0, *(mark.end() for mark in marks)]
+    ends = [*(mark.start() for mark in marks), len(text)]
     lines, counted = 0, 0
     for start, end in zip(starts, ends, strict=True):
         lines += text.count("\n", counted, start)
         counted = start
         part = text[start:end]
-        if any(line.strip() and not line.lstrip().startswith(("#", "%")) for line in part.splitlines()):
+        if _CONTENT.search(part):
             yield part, lines
 
 

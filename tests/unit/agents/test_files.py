@@ -1,6 +1,8 @@
 """Definitions are found in files, folders, globs, archives and on standard input; each once, in the same order."""
 
 import io
+import os
+import threading
 import zipfile
 from pathlib import Path
 
@@ -103,6 +105,16 @@ def test_standard_input() -> None:
         found.pack("code")
     with pytest.raises(UnreadableFile):
         list(Collector().collect(["-"]))
+
+
+def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+    path, text = tmp_path / "pipe", DEFINITION + "# " + "x" * 200_000
+    os.mkfifo(path)
+    writer = threading.Thread(target=lambda: path.write_text(text))
+    writer.start()
+    (found,) = Collector().collect([str(path)])
+    writer.join()
+    assert found.data == text.encode()
 
 
 def test_documents_of_one_file_keep_their_lines(tmp_path: Path) -> None:
