@@ -64,13 +64,22 @@ async def serve(config: ControlPlaneConfig) -> None:
         os.umask(before)
     log.info("control plane ready", extra={"database": config.database})
     telling = asyncio.create_task(tell_node(catalogue, config.node_socket, changed), name="tell-node")
-    await told_to_stop.wait()
-    telling.cancel()
-    await asyncio.gather(telling, return_exceptions=True)
-    await runner.cleanup()
-    await asyncio.to_thread(writer.close)
-    engine.dispose()
-    log.info("control plane ended")
+    stopping = asyncio.create_task(told_to_stop.wait(), name="stop")
+    try:
+        # Telling ends by a fault alone; then the process ends too, and its supervisor starts it again.
+        await asyncio.wait((telling, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if telling.done():
+            await telling
+    finally:
+        for task in (telling, stopping):
+            task.cancel()
+        await asyncio.gather(telling, stopping, return_exceptions=True)
+        await runner.cleanup()
+        await asyncio.to_thread(writer.close)
+        engine.dispose()
+        with contextlib.suppress(FileNotFoundError):
+            Path(config.socket).unlink()  # noqa: ASYNC240 - once, after everything is served
+        log.info("control plane ended")
 
 
 async def tell_node(catalogue: Catalogue, socket: str, changed: asyncio.Event) -> None:
@@ -86,7 +95,7 @@ async def tell_node(catalogue: Catalogue, socket: str, changed: asyncio.Event) -
                 body = msgspec.json.encode(await catalogue.kept_cells())
                 async with session.put("http://node/v1/cells", data=body) as answer:
                     answer.raise_for_status()
-            except (aiohttp.ClientError, TimeoutError) as error:
+            except (aiohttp.ClientError, TimeoutError, ProblemError) as error:
                 log.warning("the node agent was not told of kept cells", extra={"error": str(error)})
 
 

@@ -1,23 +1,37 @@
 """What the gateway reads and writes: routes, revisions, sessions, usage (the ports of `chimera.gateway.ports`).
 
-Reads are single look-ups by key in a memory-mapped file (tens of microseconds), so they run in the event loop; pages
-of routes run in a thread.
+Look-ups by key take 20 to 60 µs with what they decode, so they run in the event loop; pages of routes run in a thread.
 """
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Engine, delete, func, select, update
-from sqlalchemy.dialects.sqlite import insert
+from msgspec import Struct
+from sqlalchemy import Connection, Engine, bindparam, case, delete, func, select, update
+from sqlalchemy.dialects.sqlite import Insert, insert
 
+from chimera.adapters.storage.database import reading
+from chimera.adapters.storage.prepared import Prepared
 from chimera.adapters.storage.schema import agent, bundle, cell, revision, session, usage
 from chimera.adapters.storage.writer import Writer
-from chimera.agents.compile import document_bytes, read_canonical
 from chimera.gateway.errors import SessionConflict
 from chimera.gateway.ports import StoredSession, Usage
 from chimera.platform.model import CellSpec, Route, RuntimeClass
 from chimera_host.contract.call import SessionState
+
+_STATE = msgspec.json.Decoder(SessionState)
+_DESCRIPTION = 200
+
+
+class _Canonical(Struct, frozen=True):
+    """The part of a canonical form that hosts get; it is passed on as it is written there."""
+
+    agent: msgspec.Raw
+
+
+_CANONICAL = msgspec.json.Decoder(_Canonical)
 
 
 class GatewayStorage:
@@ -27,6 +41,25 @@ class GatewayStorage:
         """Read through `engine`, write through `writer`."""
         self._engine = engine
         self._writer = writer
+        the_session = (
+            (session.c.tenant == bindparam("the_tenant"))
+            & (session.c.agent == bindparam("the_agent"))
+            & (session.c.session == bindparam("the_session"))
+        )
+        self._document = Prepared(
+            engine, select(revision.c.canonical).where(revision.c.digest == bindparam("the_digest")).limit(1)
+        )
+        self._bundle = Prepared(
+            engine, select(bundle.c.data).where(bundle.c.digest == bindparam("the_digest")).limit(1)
+        )
+        self._load = Prepared(engine, select(session.c.version, session.c.state, session.c.updated).where(the_session))
+        columns = [column.name for column in session.c]
+        self._create = Prepared(engine, insert(session).on_conflict_do_nothing(), columns)
+        before = the_session & (session.c.version == bindparam("before"))
+        changed: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("version", "state", "updated")}
+        self._advance = Prepared(engine, update(session).where(before).values(changed))
+        self._erase = Prepared(engine, delete(session).where(the_session))
+        self._add = Prepared(engine, _adding(), [column.name for column in usage.c])
 
     async def changed_routes(self, after: int, limit: int) -> Sequence[Route]:
         """See `RouteSource`."""
@@ -34,59 +67,87 @@ class GatewayStorage:
 
     async def cell(self, cell_id: str) -> CellSpec | None:
         """See `RouteSource`."""
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             return read_cell(connection, cell_id)
 
     async def document(self, digest: str) -> bytes | None:
         """See `RevisionSource`."""
-        query = select(revision.c.canonical).where(revision.c.digest == digest).limit(1)
-        with self._engine.connect() as connection:
-            data = connection.execute(query).scalar()
-        return None if data is None else document_bytes(read_canonical(data))
+        row = self._document.one(self._engine, the_digest=digest)
+        return None if row is None else bytes(_CANONICAL.decode(row[0]).agent)
 
     async def bundle(self, digest: str) -> bytes | None:
         """See `RevisionSource`."""
-        query = select(bundle.c.data).where(bundle.c.digest == digest).limit(1)
-        with self._engine.connect() as connection:
-            data: bytes | None = connection.execute(query).scalar()
-        return data
+        row = await asyncio.to_thread(self._bundle.one, self._engine, the_digest=digest)
+        return None if row is None else row[0]
 
     async def load_session(self, tenant: str, agent: str, session: str) -> StoredSession | None:
         """See `SessionStore`."""
-        table = _session_table
-        query = select(table.c.version, table.c.state, table.c.updated).where(_is_session(tenant, agent, session))
-        with self._engine.connect() as connection:
-            row = connection.execute(query).one_or_none()
+        row = self._load.one(self._engine, the_tenant=tenant, the_agent=agent, the_session=session)
         if row is None:
             return None
-        state = msgspec.json.decode(row.state, type=SessionState)
+        version, state, updated = row
         return StoredSession(
-            tenant=tenant, agent=agent, session=session, version=row.version, state=state, updated=row.updated
+            tenant=tenant, agent=agent, session=session, version=version, state=_STATE.decode(state), updated=updated
         )
 
     async def save_session(self, session: StoredSession) -> None:
         """See `SessionStore`."""
-        await self._writer.submit(lambda connection: _save_session(connection, session))
+        await self._writer.submit(lambda connection: self._save_session(connection, session))
 
     async def delete_session(self, tenant: str, agent: str, session: str) -> bool:
         """See `SessionStore`."""
-        query = delete(_session_table).where(_is_session(tenant, agent, session))
-        return await self._writer.submit(lambda connection: connection.execute(query).rowcount > 0)
+        return await self._writer.submit(
+            lambda connection: self._erase.run(connection, the_tenant=tenant, the_agent=agent, the_session=session) > 0
+        )
 
     async def add_usage(self, rows: Sequence[Usage]) -> None:
         """See `UsageStore`."""
         if rows:
-            await self._writer.submit(lambda connection: _add_usage(connection, rows))
+            added = [msgspec.structs.asdict(row) for row in rows]
+            await self._writer.submit(lambda connection: self._add.run_many(connection, added))
 
     async def usage_of_day(self, day: str) -> Sequence[Usage]:
         """See `UsageStore`."""
-        with self._engine.connect() as connection:
+        return await asyncio.to_thread(self._usage_of_day, day)
+
+    def _usage_of_day(self, day: str) -> list[Usage]:
+        with reading(self._engine) as connection:
             found = connection.execute(select(usage).where(usage.c.day == day)).mappings().all()
         return [Usage(**row) for row in found]
 
+    def _save_session(self, connection: Connection, saved: StoredSession) -> None:
+        state = msgspec.json.encode(saved.state)
+        if saved.version == 1:
+            done = self._create.run(
+                connection,
+                tenant=saved.tenant,
+                agent=saved.agent,
+                session=saved.session,
+                version=1,
+                state=state,
+                updated=saved.updated,
+            )
+        else:
+            done = self._advance.run(
+                connection,
+                the_tenant=saved.tenant,
+                the_agent=saved.agent,
+                the_session=saved.session,
+                before=saved.version - 1,
+                new_version=saved.version,
+                new_state=state,
+                new_updated=saved.updated,
+            )
+        if done != 1:
+            raise SessionConflict(
+                f"session {saved.session!r} was saved by somebody else meanwhile",
+                next_step="read the session again and repeat the call",
+                agent=saved.agent,
+            )
+
     def _changed_routes(self, after: int, limit: int) -> list[Route]:
         query = select(agent).where(agent.c.sequence > after).order_by(agent.c.sequence).limit(limit)
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             rows = connection.execute(query).all()
         return [
             Route(
@@ -100,16 +161,13 @@ class GatewayStorage:
                 concurrency=row.concurrency,
                 protocols=tuple(row.protocols.split()),
                 model=row.model,
-                description=row.description[:200],
+                description=row.description[:_DESCRIPTION],
                 max_tokens_per_day=row.tokens_per_day,
                 max_usd_per_day=row.usd_per_day,
                 unservable=row.unservable,
             )
             for row in rows
         ]
-
-
-_session_table = session
 
 
 def read_cell(connection: Connection, cell_id: str) -> CellSpec | None:
@@ -129,35 +187,17 @@ def read_cell(connection: Connection, cell_id: str) -> CellSpec | None:
     )
 
 
-def _is_session(tenant: str, agent_name: str, name: str) -> ColumnElement[bool]:
-    return (session.c.tenant == tenant) & (session.c.agent == agent_name) & (session.c.session == name)
-
-
-def _save_session(connection: Connection, saved: StoredSession) -> None:
-    values = {"version": saved.version, "state": msgspec.json.encode(saved.state), "updated": saved.updated}
-    if saved.version == 1:
-        key = {"tenant": saved.tenant, "agent": saved.agent, "session": saved.session}
-        done = connection.execute(insert(session).values(**key, **values).on_conflict_do_nothing())
-    else:
-        before = _is_session(saved.tenant, saved.agent, saved.session) & (session.c.version == saved.version - 1)
-        done = connection.execute(update(session).where(before).values(**values))
-    if done.rowcount != 1:
-        raise SessionConflict(
-            f"session {saved.session!r} was saved by somebody else meanwhile",
-            next_step="read the session again and repeat the call",
-        )
-
-
-def _add_usage(connection: Connection, rows: Sequence[Usage]) -> None:
+def _adding() -> Insert:
     statement = insert(usage)
     added = statement.excluded
-    statement = statement.on_conflict_do_update(
+    either = usage.c.usd.is_not(None) | added.usd.is_not(None)
+    total = func.coalesce(usage.c.usd, 0.0) + func.coalesce(added.usd, 0.0)
+    return statement.on_conflict_do_update(
         index_elements=["tenant", "agent", "model", "day"],
         set_={
             "calls": usage.c.calls + added.calls,
             "prompt_tokens": usage.c.prompt_tokens + added.prompt_tokens,
             "completion_tokens": usage.c.completion_tokens + added.completion_tokens,
-            "usd": func.coalesce(usage.c.usd, 0.0) + func.coalesce(added.usd, 0.0),
+            "usd": case((either, total)),
         },
     )
-    connection.execute(statement, [msgspec.structs.asdict(row) for row in rows])

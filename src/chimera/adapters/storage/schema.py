@@ -1,15 +1,24 @@
-"""The tables. The tenant is in every key. Content (revisions, bundles) is addressed by digest and never changes.
+"""The tables. The tenant is in every key.
+
+Content (revisions, bundles) is addressed by digest and never changes; its key begins with the digest, since hosts ask
+by that alone.
 
 An agent is one row that points to its live revision; everything the gateway needs to route a call stands in that row,
 so that a restart of the gateway reads one table. `sequence` grows with every change of an agent, over all tenants:
-whoever follows the catalogue asks for rows above the last number seen. A deleted agent keeps its row as a tombstone.
-Times are seconds since the epoch.
+whoever follows the catalogue asks for rows above the last number seen. A deleted agent keeps its row as a tombstone,
+and `history` has a row for each change of the pointer. What stands in no history and no batch is a revision that was
+sent and never committed, and may go.
+
+A canonical form is stored as it is: deflating one of 1.8 KB saves 60% of 30 MB and costs 26 µs for each definition
+applied and 10 µs for each load (measured), and the file is on the same disk as the environments, which take gigabytes.
+Foreign keys keep an agent from pointing to a revision or cell that isn't there. Times are seconds since the epoch.
 """
 
 from sqlalchemy import (
     BigInteger,
     Column,
     Float,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -24,6 +33,7 @@ metadata = MetaData(
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
         "uq": "uq_%(table_name)s_%(column_0_N_name)s",
         "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
     }
 )
 
@@ -37,14 +47,12 @@ counter = Table(
 revision = Table(
     "revision",
     metadata,
-    Column("tenant", String(63), primary_key=True),
     Column("digest", String(71), primary_key=True),
+    Column("tenant", String(63), primary_key=True),
     Column("agent", String(63), nullable=False),
     Column("version", String(100), nullable=False),
     Column("canonical", LargeBinary, nullable=False),
     Column("created", Float, nullable=False),
-    Index("ix_revision_agent", "tenant", "agent", "created"),
-    Index("ix_revision_digest", "digest"),
 )
 
 agent = Table(
@@ -68,12 +76,26 @@ agent = Table(
     Column("usd_per_day", Float),
     Column("unservable", Text),
     Column("source", String(64), nullable=False),
+    Column("compiler", String(16), nullable=False),
     Column("file", Text),
     Column("created", Float, nullable=False),
     Column("updated", Float, nullable=False),
+    ForeignKeyConstraint(("revision", "tenant"), ("revision.digest", "revision.tenant")),
+    ForeignKeyConstraint(("cell",), ("cell.id",)),
     Index("ix_agent_sequence", "sequence"),
+    Index("ix_agent_revision", "revision", "tenant"),
     Index("ix_agent_cell", "cell", "min_instances"),
-    Index("ix_agent_source", "tenant", "source"),
+)
+
+history = Table(
+    "history",
+    metadata,
+    Column("tenant", String(63), primary_key=True),
+    Column("agent", String(63), primary_key=True),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("revision", String(71)),
+    Column("at", Float, nullable=False),
+    Column("by", String(128)),
 )
 
 cell = Table(
@@ -90,8 +112,8 @@ cell = Table(
 bundle = Table(
     "bundle",
     metadata,
-    Column("tenant", String(63), primary_key=True),
     Column("digest", String(71), primary_key=True),
+    Column("tenant", String(63), primary_key=True),
     Column("data", LargeBinary, nullable=False),
     Column("requirements", String(71)),
     Column("created", Float, nullable=False),
@@ -102,8 +124,10 @@ batch = Table(
     metadata,
     Column("tenant", String(63), primary_key=True),
     Column("id", String(40), primary_key=True),
-    Column("created", Float, nullable=False),
+    Column("key", String(128)),
+    Column("expires", Float, nullable=False),
     Column("result", LargeBinary),
+    Index("ix_batch_key", "tenant", "key", unique=True),
 )
 
 batch_item = Table(
@@ -116,7 +140,9 @@ batch_item = Table(
     Column("revision", String(71)),
     Column("source", String(64), nullable=False),
     Column("file", Text),
+    Column("facts", LargeBinary),
     Column("problem", LargeBinary),
+    ForeignKeyConstraint(("tenant", "batch"), ("batch.tenant", "batch.id"), ondelete="CASCADE"),
 )
 
 session = Table(

@@ -4,12 +4,12 @@ An item is YAML text or data that a client has parsed already; both take the sam
 on who sent it. Cost grows with items: about 0.1 ms each for data, twice that for text.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from chimera.adapters.storage.catalogue import StagedItem
+from chimera.agents.catalogue import StagedItem
 from chimera.agents.compile import Bundle, compile_definition
 from chimera.agents.errors import Fault, InvalidDefinition, UnreadableText
 from chimera.agents.validate import check_data, check_text
@@ -21,8 +21,8 @@ MAX_FAULTS_SHOWN = 1_000
 class Item(Struct, frozen=True, kw_only=True):
     """One definition: `text` (YAML) or `definition` (data). `source` is the client's digest of what it read."""
 
-    source: str = ""
-    file: str | None = None
+    source: Annotated[str, Meta(max_length=64)] = ""
+    file: Annotated[str, Meta(max_length=4096)] | None = None
     text: str | None = None
     definition: dict[str, Any] | None = None
     bundle: str | None = None
@@ -38,9 +38,14 @@ class ItemResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     warnings: tuple[Fault, ...] = ()
 
 
-def take_in(
-    items: list[Item], *, tenant: str, first: int, bundles: dict[str, Bundle]
-) -> tuple[list[StagedItem], list[ItemResult]]:
+class Taken(Struct, frozen=True, kw_only=True):
+    """A chunk after its checks: what is kept of each item, and what its sender is told."""
+
+    staged: list[StagedItem]
+    results: list[ItemResult]
+
+
+def take_in(items: list[Item], *, tenant: str, first: int, bundles: dict[str, Bundle]) -> Taken:
     """Check and compile `items`; `bundles` are the source bundles that are here, by digest."""
     staged: list[StagedItem] = []
     results: list[ItemResult] = []
@@ -48,7 +53,7 @@ def take_in(
         one, result = _take_one(item, tenant, position, bundles)
         staged.append(one)
         results.append(result)
-    return staged, results
+    return Taken(staged=staged, results=results)
 
 
 def _take_one(item: Item, tenant: str, position: int, bundles: dict[str, Bundle]) -> tuple[StagedItem, ItemResult]:
@@ -63,6 +68,9 @@ def _take_one(item: Item, tenant: str, position: int, bundles: dict[str, Bundle]
         return _refused(item, position, tuple(error.faults))
     except UnreadableText as error:
         return _refused(item, position, (error.fault,))
+    except RecursionError:
+        fault = Fault(file=item.file, message="the definition is nested too deeply", allowed="what the schema holds")
+        return _refused(item, position, (fault,))
     staged = StagedItem(position=position, source=item.source, file=item.file, compiled=compiled)
     name = compiled.value.agent.name
     return staged, ItemResult(position=position, name=name, revision=compiled.digest, warnings=compiled.warnings)

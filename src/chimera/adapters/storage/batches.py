@@ -1,0 +1,379 @@
+"""How a batch of definitions becomes live, as statements inside the writer's transactions.
+
+A batch is applied in two steps. First its definitions arrive in chunks and become revisions; a revision that nothing
+points to changes nothing, so these are plain inserts. Then one transaction points every agent of the batch to its
+revision. Whatever is killed in between, an agent points to a whole revision, and either all of a batch is live or none.
+The database's write lock puts batches in an order, whoever sends them.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Engine, bindparam, delete, exists, func, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from chimera.adapters.storage.facts import AgentFacts, agent_columns, cell_columns
+from chimera.adapters.storage.prepared import Prepared
+from chimera.adapters.storage.schema import agent, batch, batch_item, cell, counter, history, revision, session
+from chimera.agents.catalogue import (
+    Applied,
+    BatchHasFaults,
+    ChangedMeanwhile,
+    DuplicateNames,
+    StagedItem,
+    UnknownBatch,
+    compiler_id,
+)
+from chimera.kernel.ids import new_id
+
+BATCH_LIFE = 3600.0
+"""Seconds after its last chunk in which a batch must be committed."""
+
+_PAGE = 500
+_MOST_NAMED = 20
+_TOUCHED = ("source", "compiler", "file", "updated")
+
+Staged = tuple[StagedItem, AgentFacts | None]
+
+
+class _Item(msgspec.Struct, frozen=True, array_like=True):
+    """A valid definition of a batch, and what the catalogue holds of its agent (None where it has no row)."""
+
+    position: int
+    name: str
+    revision: str
+    source: str
+    file: str | None
+    facts: bytes
+    live_status: str | None
+    live_revision: str | None
+    live_version: str | None
+    live_source: str | None
+    live_compiler: str | None
+    live_file: str | None
+    live_cell: str | None
+    live_unservable: str | None
+    live_created: float | None
+
+    @property
+    def is_live(self) -> bool:
+        return self.live_status == "live"
+
+
+class BatchStatements:
+    """The statements of applying, compiled once for a database."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Compile them."""
+        item, live = batch_item.c, agent.c
+        self._put_revision = _prepared_insert(engine, insert(revision).on_conflict_do_nothing(), revision)
+        self._put_item = _prepared_insert(engine, _upsert(batch_item, ("tenant", "batch", "position")), batch_item)
+        self._put_history = _prepared_insert(engine, insert(history), history)
+        self._put_agent = _prepared_insert(engine, _upsert(agent, ("tenant", "name")), agent)
+        self._put_cell = _prepared_insert(engine, _upsert(cell, ("id",)), cell)
+        self._touch_agent = Prepared(
+            engine,
+            update(agent)
+            .where((live.tenant == bindparam("the_tenant")) & (live.name == bindparam("the_name")))
+            .values({name: bindparam(f"new_{name}") for name in _TOUCHED}),
+        )
+        self._page = Prepared(
+            engine,
+            select(
+                *(item.position, item.name, item.revision, item.source, item.file, item.facts),
+                *(live.status, live.revision, live.version, live.source, live.compiler),
+                *(live.file, live.cell, live.unservable, live.created),
+            )
+            .select_from(batch_item.outerjoin(agent, (live.tenant == item.tenant) & (live.name == item.name)))
+            .where(
+                (item.tenant == bindparam("the_tenant"))
+                & (item.batch == bindparam("the_batch"))
+                & (item.position > bindparam("after"))
+                & item.problem.is_(None)
+            )
+            .order_by(item.position)
+            .limit(_PAGE),
+        )
+
+    def open(self, connection: Connection, tenant: str, key: str | None) -> str:
+        """A batch's id: an open one's of the same idempotency key, or a fresh one's. Abandoned ones go on the way."""
+        _drop_expired(connection)
+        if key is not None:
+            found = connection.execute(
+                select(batch.c.id).where((batch.c.tenant == tenant) & (batch.c.key == key))
+            ).scalar()
+            if found is not None:
+                return str(found)
+        name = new_id("batch")
+        values = {"tenant": tenant, "id": name, "key": key, "expires": time.time() + BATCH_LIFE}
+        connection.execute(insert(batch).values(values))
+        return name
+
+    def stage(self, connection: Connection, tenant: str, batch_id: str, items: Sequence[Staged]) -> None:
+        """Keep revisions, and remember the batch's items. A chunk that is sent again replaces itself."""
+        now = time.time()
+        is_open = (batch.c.tenant == tenant) & (batch.c.id == batch_id) & batch.c.result.is_(None)
+        touched = connection.execute(update(batch).where(is_open).values(expires=now + BATCH_LIFE))
+        if touched.rowcount != 1:
+            raise _unknown(batch_id)
+        self._put_revision.run_many(
+            connection,
+            (
+                {
+                    "tenant": tenant,
+                    "digest": item.compiled.digest,
+                    "agent": item.compiled.value.agent.name,
+                    "version": item.compiled.value.agent.version,
+                    "canonical": item.compiled.canonical,
+                    "created": now,
+                }
+                for item, _ in items
+                if item.compiled is not None
+            ),
+        )
+        self._put_item.run_many(
+            connection,
+            (
+                {
+                    "tenant": tenant,
+                    "batch": batch_id,
+                    "position": item.position,
+                    "name": item.compiled.value.agent.name if item.compiled else None,
+                    "revision": item.compiled.digest if item.compiled else None,
+                    "source": item.source,
+                    "file": item.file,
+                    "facts": msgspec.json.encode(facts) if facts else None,
+                    "problem": item.problem,
+                }
+                for item, facts in items
+            ),
+        )
+
+    def commit(
+        self,
+        connection: Connection,
+        tenant: str,
+        batch_id: str,
+        *,
+        keep_going: bool = False,
+        expect: int | None = None,
+        by: str | None = None,
+    ) -> Applied:
+        """Point the batch's agents to their revisions; a second commit answers what the first one did."""
+        its = (batch.c.tenant == tenant) & (batch.c.id == batch_id)
+        found = connection.execute(select(batch.c.result).where(its)).one_or_none()
+        if found is None:
+            raise _unknown(batch_id)
+        if found.result is not None:
+            return msgspec.json.decode(found.result, type=Applied)
+        refused = _count_refused(connection, tenant, batch_id, keep_going)
+        twice = _names_twice(connection, tenant, batch_id, keep_going)
+        if expect is not None:
+            _check_unchanged(connection, tenant, batch_id, expect)
+        result = self._flip(connection, tenant, batch_id, refused, twice, by)
+        connection.execute(update(batch).where(its).values(result=msgspec.json.encode(result)))
+        mine = (batch_item.c.tenant == tenant) & (batch_item.c.batch == batch_id)
+        connection.execute(delete(batch_item).where(mine))
+        return result
+
+    def _flip(
+        self, connection: Connection, tenant: str, batch_id: str, refused: int, twice: frozenset[str], by: str | None
+    ) -> Applied:
+        now, compiler = time.time(), compiler_id()
+        sequence = read_sequence(connection)
+        created = updated = unchanged = same_version = 0
+        for page in self._pages(connection, tenant, batch_id):
+            rows: list[dict[str, Any]] = []
+            changes: list[dict[str, Any]] = []
+            cells: dict[str, dict[str, Any]] = {}
+            for item in page:
+                if item.name in twice:
+                    refused += 1
+                    continue
+                facts = msgspec.json.decode(item.facts, type=AgentFacts)
+                row_sequence = None
+                if _same_agent(item, facts):
+                    unchanged += 1
+                    if (item.live_source, item.live_compiler, item.live_file) == (item.source, compiler, item.file):
+                        continue
+                else:
+                    sequence += 1
+                    row_sequence = sequence
+                    created += not item.is_live
+                    updated += item.is_live
+                    same_version += item.is_live and item.live_version == facts.version
+                    changes.append(_change(tenant, item.name, sequence, item.revision, now, by))
+                    if facts.cell.cell not in cells:
+                        cells[facts.cell.cell] = cell_columns(tenant, facts.cell)
+                rows.append(_agent_row(tenant, item, facts, row_sequence, now, compiler))
+            self._put_cell.run_many(connection, cells.values())
+            self._write_agents(connection, rows)
+            self._put_history.run_many(connection, changes)
+        _write_sequence(connection, sequence)
+        return Applied(
+            created=created,
+            updated=updated,
+            unchanged=unchanged,
+            refused=refused,
+            same_version=same_version,
+            sequence=sequence,
+            duplicates=tuple(sorted(twice)),
+        )
+
+    def _write_agents(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
+        # An agent that runs as before keeps its sequence, so that nobody is told of a reformatted file.
+        self._put_agent.run_many(connection, (row for row in rows if row["sequence"] is not None))
+        self._touch_agent.run_many(
+            connection,
+            (
+                {
+                    "the_tenant": row["tenant"],
+                    "the_name": row["name"],
+                    **{f"new_{name}": row[name] for name in _TOUCHED},
+                }
+                for row in rows
+                if row["sequence"] is None
+            ),
+        )
+
+    def _pages(self, connection: Connection, tenant: str, batch_id: str) -> Iterator[list[_Item]]:
+        after = -1
+        while rows := self._page.read(connection, the_tenant=tenant, the_batch=batch_id, after=after):
+            yield [_Item(*row) for row in rows]
+            after = rows[-1][0]
+
+    def delete_agents(
+        self, connection: Connection, tenant: str, names: Sequence[str], by: str | None
+    ) -> tuple[int, int]:
+        """Delete live agents and their sessions; how many there were, and the sequence."""
+        sequence, now = read_sequence(connection), time.time()
+        deleted = 0
+        for name in names:
+            done = connection.execute(
+                update(agent)
+                .where((agent.c.tenant == tenant) & (agent.c.name == name) & (agent.c.status == "live"))
+                .values(status="deleted", sequence=sequence + 1, updated=now, source="")
+            )
+            if done.rowcount:
+                sequence += 1
+                deleted += 1
+                connection.execute(delete(session).where((session.c.tenant == tenant) & (session.c.agent == name)))
+                self._put_history.run(connection, **_change(tenant, name, sequence, None, now, by))
+        _write_sequence(connection, sequence)
+        return deleted, sequence
+
+
+def read_sequence(connection: Connection) -> int:
+    """The number of the newest change."""
+    return int(connection.execute(select(counter.c.value).where(counter.c.name == "sequence")).scalar() or 0)
+
+
+def _write_sequence(connection: Connection, sequence: int) -> None:
+    connection.execute(update(counter).where(counter.c.name == "sequence").values(value=sequence))
+
+
+def _drop_expired(connection: Connection) -> None:
+    """Drop batches past their time, with their items, and the revisions that only they knew."""
+    now = time.time()
+    dropped = connection.execute(delete(batch).where(batch.c.expires < now).returning(batch.c.result)).scalars().all()
+    if all(result is not None for result in dropped):
+        return
+    was_live = exists().where(
+        (history.c.tenant == revision.c.tenant)
+        & (history.c.agent == revision.c.agent)
+        & (history.c.revision == revision.c.digest)
+    )
+    awaited = select(batch_item.c.revision).where(batch_item.c.revision.is_not(None))
+    connection.execute(delete(revision).where(~was_live & revision.c.digest.not_in(awaited)))
+
+
+def _count_refused(connection: Connection, tenant: str, batch_id: str, keep_going: bool) -> int:
+    mine = (batch_item.c.tenant == tenant) & (batch_item.c.batch == batch_id) & batch_item.c.problem.is_not(None)
+    refused = int(connection.execute(select(func.count()).select_from(batch_item).where(mine)).scalar() or 0)
+    if refused and not keep_going:
+        raise BatchHasFaults(
+            f"{refused} definitions are not valid; nothing was applied",
+            next_step="correct them, or apply the others with --keep-going",
+        )
+    return refused
+
+
+def _names_twice(connection: Connection, tenant: str, batch_id: str, keep_going: bool) -> frozenset[str]:
+    mine = (batch_item.c.tenant == tenant) & (batch_item.c.batch == batch_id) & batch_item.c.problem.is_(None)
+    files = func.aggregate_strings(func.coalesce(batch_item.c.file, "?"), ", ")
+    found = connection.execute(
+        select(batch_item.c.name, files).where(mine).group_by(batch_item.c.name).having(func.count() > 1)
+    ).all()
+    if found and not keep_going:
+        raise DuplicateNames(
+            f"the name {found[0][0]!r} stands twice: {found[0][1]}",
+            next_step="give each agent a name of its own",
+            errors=[{"message": f"the name {name!r} stands in: {where}"} for name, where in found[:_MOST_NAMED]],
+        )
+    return frozenset(name for name, _ in found)
+
+
+def _check_unchanged(connection: Connection, tenant: str, batch_id: str, expect: int) -> None:
+    changed = (
+        connection.execute(
+            select(agent.c.name)
+            .join(batch_item, (batch_item.c.tenant == agent.c.tenant) & (batch_item.c.name == agent.c.name))
+            .where((agent.c.tenant == tenant) & (batch_item.c.batch == batch_id) & (agent.c.sequence > expect))
+            .limit(_MOST_NAMED)
+        )
+        .scalars()
+        .all()
+    )
+    if changed:
+        raise ChangedMeanwhile(
+            f"changed since {expect}: {', '.join(changed)}",
+            next_step="see what changed with `chimera diff`, then apply again",
+        )
+
+
+def _same_agent(item: _Item, facts: AgentFacts) -> bool:
+    """Whether the agent runs as before: its revision, and where this release places it."""
+    return (
+        item.is_live
+        and item.live_revision == item.revision
+        and item.live_cell == facts.cell.cell
+        and item.live_unservable == facts.unservable
+    )
+
+
+def _agent_row(
+    tenant: str, item: _Item, facts: AgentFacts, sequence: int | None, now: float, compiler: str
+) -> dict[str, Any]:
+    return {
+        **agent_columns(facts),
+        "tenant": tenant,
+        "name": item.name,
+        "revision": item.revision,
+        "status": "live",
+        "sequence": sequence,
+        "source": item.source,
+        "compiler": compiler,
+        "file": item.file,
+        "created": item.live_created if item.is_live else now,
+        "updated": now,
+    }
+
+
+def _change(tenant: str, name: str, sequence: int, digest: str | None, now: float, by: str | None) -> dict[str, Any]:
+    return {"tenant": tenant, "agent": name, "sequence": sequence, "revision": digest, "at": now, "by": by}
+
+
+def _unknown(batch_id: str) -> UnknownBatch:
+    return UnknownBatch(f"no batch {batch_id!r} is open", next_step="apply the definitions again")
+
+
+def _prepared_insert(engine: Engine, statement: Any, table: Any) -> Prepared:
+    return Prepared(engine, statement, [column.name for column in table.c])
+
+
+def _upsert(table: Any, key: tuple[str, ...]) -> Any:
+    statement = insert(table)
+    changed = {column.name: statement.excluded[column.name] for column in table.c if column.name not in key}
+    return statement.on_conflict_do_update(index_elements=list(key), set_=changed)

@@ -1,0 +1,105 @@
+"""The catalogue's own words: definitions on their way in, what an apply changed, and how it is refused.
+
+A revision is its content: applying the same content again changes nothing, whatever its version says. A changed
+content under an unchanged version is taken (the digest tells the two apart) and counted, so that whoever applies is
+told of it; `chimera diff` says which version fits. Applies are serialised: of two that change the same agent the later
+one wins, unless it says with `expect` which state it was made from, and then it is refused.
+"""
+
+import hashlib
+from functools import cache
+
+import msgspec
+from msgspec import Struct
+
+from chimera.agents.compile import COMPILER, CompiledAgent
+from chimera.agents.template_library import template, template_names
+from chimera_host.contract.problem import ProblemError
+
+
+class UnknownBatch(ProblemError):
+    """No open batch has this id."""
+
+    code = "unknown-batch"
+    status = 404
+    title = "There is no such batch"
+
+
+class DuplicateNames(ProblemError):
+    """Two definitions of one batch have the same name."""
+
+    code = "duplicate-name"
+    status = 409
+    title = "A name stands twice in one batch"
+
+
+class BatchHasFaults(ProblemError):
+    """Some definitions of a batch are not valid, and it was to be all or nothing."""
+
+    code = "batch-has-faults"
+    status = 422
+    title = "Some definitions are not valid"
+
+
+class ChangedMeanwhile(ProblemError):
+    """An agent of the batch was changed after the state that the batch was made from."""
+
+    code = "changed-meanwhile"
+    status = 409
+    title = "Agents were changed meanwhile"
+
+
+class StagedItem(Struct, frozen=True, kw_only=True):
+    """One definition of a batch: compiled, or the problem that it has. `source` is the digest of its source text."""
+
+    position: int
+    source: str
+    file: str | None = None
+    compiled: CompiledAgent | None = None
+    problem: bytes | None = None
+
+
+class Applied(Struct, frozen=True, kw_only=True):
+    """What a commit changed, in numbers of agents.
+
+    `refused` were left out because of their faults, `duplicates` are names left out because they stood twice (both
+    only with `keep_going`), `same_version` are updated without another version number. `sequence` is the number of the
+    catalogue's newest change.
+    """
+
+    created: int
+    updated: int
+    unchanged: int
+    refused: int
+    same_version: int
+    sequence: int
+    duplicates: tuple[str, ...] = ()
+
+
+class HistoryEntry(Struct, frozen=True, kw_only=True):
+    """One change of an agent's live revision; `revision` and `version` are None where it was deleted."""
+
+    sequence: int
+    revision: str | None
+    version: str | None
+    at: float
+    by: str | None
+
+
+@cache
+def compiler_id() -> str:
+    """Names everything in this release that decides what a source text compiles to: the compiler and the templates.
+
+    An agent applied by another compiler counts as changed even where its source is the same.
+    """
+    parts = [COMPILER, {name: template(name) for name in template_names()}]
+    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:16]
+
+
+def source_digest(text: bytes, bundle: str | None = None, document: int = 0) -> str:
+    """What a client remembers a definition by: its file's bytes, its source folder, its place in the file.
+
+    `bundle` is the digest of the packed source folder, `document` the number of the document in its file, from 0.
+    """
+    tail = f"\0{bundle or ''}\0{document}".encode()
+    return hashlib.sha256(text + tail).hexdigest()

@@ -1,0 +1,162 @@
+"""What every handler of the control plane shares: bodies, answers, problem documents, metrics.
+
+The gateway has authenticated the caller and says in `Chimera-Principal` who that is; the socket is open to this user
+alone. Every answer to a change carries `Chimera-Sequence`, the number of the last change in it, so that the gateway
+can catch up before it passes the answer on.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+from chimera.kernel.ids import is_name
+from chimera_host.contract.problem import PROBLEM_MEDIA_TYPE, ProblemError
+
+log = logging.getLogger(__name__)
+
+HEADER_SEQUENCE = "Chimera-Sequence"
+HEADER_PRINCIPAL = "Chimera-Principal"
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+MAX_BODY = 256 * 1024 * 1024
+_INLINE_BODY = 64 * 1024
+_MOST_PRINCIPAL = 128
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+T = TypeVar("T")
+
+
+class BadRequest(ProblemError):
+    """The request's body or parameters are wrong."""
+
+    code = "invalid-request"
+    status = 400
+    title = "The request is not valid"
+
+
+class UnknownPath(ProblemError):
+    """Nothing is served at this path, or not by this method."""
+
+    code = "not-found"
+    status = 404
+    title = "There is nothing here"
+
+
+class Metrics:
+    """Requests by path pattern and status, and the catalogue's size."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self.registry = CollectorRegistry(auto_describe=True)
+        self.requests = Counter(
+            "chimera_control_plane_requests",
+            "Requests by method, path pattern and status.",
+            ("method", "path", "status"),
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "chimera_control_plane_request_seconds", "Time of a request.", ("path",), registry=self.registry
+        )
+        self.agents = Gauge(
+            "chimera_control_plane_agents", "Live agents by framework.", ("framework",), registry=self.registry
+        )
+        self.sequence = Gauge(
+            "chimera_control_plane_sequence", "Number of the catalogue's newest change.", registry=self.registry
+        )
+        self.database_bytes = Gauge(
+            "chimera_control_plane_database_bytes", "Size of the database.", registry=self.registry
+        )
+
+    def exposition(self, status: dict[str, Any]) -> bytes:
+        """The page for Prometheus; `status` is the catalogue's."""
+        self.agents.clear()
+        for framework, count in status["agents_by_framework"].items():
+            self.agents.labels(framework).set(count)
+        self.sequence.set(status["sequence"])
+        self.database_bytes.set(status["database_bytes"])
+        return generate_latest(self.registry)
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answer every error with a problem document, and count."""
+        began = time.monotonic()
+        try:
+            response = await handler(request)
+        except ProblemError as error:
+            response = problem(request, error)
+        except web.HTTPException as error:
+            response = problem(request, _of_http(request, error))
+        except Exception:
+            log.exception("request failed", extra={"path": request.path, "method": request.method})
+            response = problem(
+                request, ProblemError("the control plane failed", next_step="see the control plane's log")
+            )
+        resource = request.match_info.route.resource
+        path = resource.canonical if resource is not None else "other"
+        self.requests.labels(request.method, path, str(response.status)).inc()
+        self.seconds.labels(path).observe(time.monotonic() - began)
+        return response
+
+
+def problem(request: web.Request, error: ProblemError) -> web.Response:
+    """The problem document of `error`."""
+    headers = {"Retry-After": str(max(1, round(error.retry_after)))} if error.retry_after else {}
+    body = msgspec.json.encode(error.problem(instance=request.path))
+    return web.Response(status=error.status, body=body, content_type=PROBLEM_MEDIA_TYPE, headers=headers)
+
+
+def answer(value: Any, *, status: int = 200, sequence: int | None = None) -> web.Response:
+    """`value` as JSON."""
+    headers = {HEADER_SEQUENCE: str(sequence)} if sequence is not None else None
+    return web.Response(
+        body=msgspec.json.encode(value), status=status, content_type="application/json", headers=headers
+    )
+
+
+async def body_of(request: web.Request, kind: type[T], *, default: T | None = None) -> T:
+    """The body as `kind`; an empty one is `default` where there is one. Large ones are read in a thread."""
+    data = await request.read()
+    if not data and default is not None:
+        return default
+    if len(data) <= _INLINE_BODY:
+        return _decode(data, kind)
+    return await asyncio.to_thread(_decode, data, kind)
+
+
+def tenant_of(request: web.Request) -> str:
+    """The tenant in the path."""
+    tenant = request.match_info["tenant"]
+    if not is_name(tenant):
+        raise BadRequest(f"{tenant!r} is not a tenant's name", next_step="use lower-case letters, digits and hyphens")
+    return tenant
+
+
+def principal_of(request: web.Request) -> str | None:
+    """Who calls, as the gateway says."""
+    name = request.headers.get(HEADER_PRINCIPAL)
+    return name[:_MOST_PRINCIPAL] if name else None
+
+
+def _decode(data: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(
+            f"the body is not what was expected: {error}", next_step="see the API's description at /openapi.json"
+        ) from None
+
+
+def _of_http(request: web.Request, error: web.HTTPException) -> ProblemError:
+    if error.status == HTTPStatus.NOT_FOUND:
+        return UnknownPath(f"nothing is served at {request.path}", next_step="see /openapi.json")
+    found = ProblemError(f"{error.reason}: {request.method} {request.path}", next_step="see /openapi.json")
+    found.status, found.title = error.status, error.reason
+    found.code = "payload-too-large" if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else "invalid-request"
+    return found
