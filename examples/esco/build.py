@@ -9,9 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from source import DataMissing, data_folder, read  # noqa: E402  (found beside this file)
-
-from roster.build import arguments, run  # noqa: E402  (found through the path set above)
+from roster.build import arguments, run
+from source import DataMissing, data_folder, read
 
 
 def main() -> None:
@@ -29,7 +28,9 @@ def main() -> None:
         ("skills", source.skills, source.failed_skills),
         ("occupations", source.occupations, source.failed_occupations),
     ):
-        print(f"{len(entries):,} {kind}; no border between names and definition in {failed} ({failed / len(entries):.2%})")
+        print(
+            f"{len(entries):,} {kind}; no border between names and definition in {failed} ({failed / len(entries):.2%})"
+        )
     entries = [*source.skills, *(source.occupations if options.all else ())]
     run(entries, options, source.nearest.rarity, began)
 

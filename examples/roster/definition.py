@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from roster.behaviours import behaviour
+from roster.behaviours import behaviour, first_sentence
 from roster.entry import Entry
 from roster.frameworks import FRAMEWORK, Judgement, judge
 from roster.words import content_words, plain, slug, stem
@@ -12,7 +13,6 @@ from roster.words import content_words, plain, slug, stem
 CHARACTERS_OF_KEY = 8
 CAPABILITY_WORDS = 2
 LONGEST_FUNCTION = 300
-_SENTENCE = re.compile(r"(?<=[a-z)]{2}\.)\s+(?=[A-Z])")
 
 _WORKS_WITH = {
     "people": "patient client customer user student child children staff family person people individual",
@@ -63,16 +63,16 @@ def tags(entry: Entry, rarity: Callable[[str], float]) -> list[str]:
     """Capability tags from the words that say most, domain tags, and what the agent works with."""
     label = content_words(entry.label) or content_words(entry.definition)
     rarest = sorted(label[1:], key=lambda word: (-rarity(word), word))[:CAPABILITY_WORDS]
-    capabilities = [f"capability:{word}" for word in dict.fromkeys([*label[:1], *rarest])]
+    named = (slug(capability, longest=60) for capability in entry.capabilities)
+    capabilities = [f"capability:{word}" for word in dict.fromkeys([*label[:1], *rarest, *named])]
     domains = [f"domain:{slug(domain, longest=60)}" for domain in dict.fromkeys(entry.domains)]
     used = {_INTEGRATION_OF[one] for one in map(stem, entry.words()) if one in _INTEGRATION_OF}
     return [*sorted(capabilities), *sorted(domains), *(f"integration:{name}" for name in sorted(used))]
 
 
 def functions(entry: Entry) -> list[str]:
-    """The label, and what the definition's first sentences say that the agent does."""
-    sentences = [one.strip()[:LONGEST_FUNCTION] for one in _SENTENCE.split(entry.definition)[:2]]
-    return list(dict.fromkeys(one for one in (entry.label[:LONGEST_FUNCTION], *sentences) if one))
+    """The label, and what the definition's first sentence says that the agent does."""
+    return list(dict.fromkeys((entry.label[:LONGEST_FUNCTION], first_sentence(entry.definition)[:LONGEST_FUNCTION])))
 
 
 def points(judgement: Judgement) -> list[str]:
@@ -94,6 +94,4 @@ def _without_places(entry: Entry) -> Entry:
     if not any("{" in text or "}" in text for text in texts):
         return entry
     label, meaning, other = (text.replace("{", "(").replace("}", ")") for text in texts)
-    return Entry(
-        key=entry.key, kind=entry.kind, label=label, definition=meaning, other_names=other, domains=entry.domains
-    )
+    return replace(entry, label=label, definition=meaning, other_names=other)

@@ -11,7 +11,8 @@ class Entry:
 
     `key` is the source's id, of which eight characters tell agents of one name apart. `label` is a short name in plain
     words, `other_names` what else it is called (may be empty), `definition` one or more sentences. `domains` are
-    broader areas, widest first. `kind` says what the entry is to its source: `skill`, `occupation` or `task`.
+    broader areas, widest first; `capabilities` are what the source itself says that the work needs. `kind` says what
+    the entry is to its source: `skill`, `occupation` or `task`.
     """
 
     key: str
@@ -20,6 +21,7 @@ class Entry:
     definition: str
     other_names: str = ""
     domains: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
 
     def words(self) -> list[str]:
         """The content words of names and definition, each once, in order."""

@@ -1,9 +1,9 @@
 """Which framework suits a piece of work, by what the work is.
 
-Three kinds of work, each with the words that speak for it: conversing (advising, teaching, explaining, knowing
-about), working with others (managing, coordinating, cooperating, leading) and following steps (operating, measuring,
-making, checking). A conversable AutoGen agent converses, a CrewAI crew works with others, a LangGraph graph follows
-steps. The verb that the work begins with counts most, the names next, the definition least. What no word speaks for
+Three kinds of work, each with the words that speak for it: conversing (advising, teaching, explaining, judging,
+knowing about), working with others (managing, coordinating, assisting, leading) and following steps (operating,
+measuring, making, checking). A conversable AutoGen agent converses, a CrewAI crew works with others, a LangGraph
+graph follows steps. The verb that the work begins with counts most, the names next, the definition least. What no word speaks for
 is knowledge if its definition says what something is (`The methods of …`), and steps if it says what is done.
 """
 
@@ -11,30 +11,37 @@ from dataclasses import dataclass
 from typing import Literal
 
 from roster.entry import Entry
-from roster.words import stem, words
+from roster.words import stem, word_set, words
 
 Work = Literal["conversing", "cooperating", "stepwise"]
 FRAMEWORK: dict[Work, str] = {"conversing": "AutoGen", "cooperating": "CrewAI", "stepwise": "LangGraph"}
 
 _SIGNALS: dict[Work, str] = {
-    "conversing": """advise advice answer argue ask assess attend brief care clarify coach comfort communicate communication
-        comprehend consult consultation conversation convey converse convince correspond counsel debate demonstrate
-        describe diagnose dialogue discuss educate empathise encourage explain express feedback guidance guide handle
-        identify inform instruct interact interpret interview introduce knowledge language lecture listen mediate mentor
-        moderate motivate negotiate persuade present promote question read recommend reflect relate report respond
-        sell show speak speech study suggest support talk teach tell theory train translate tutor understand write""",
-    "cooperating": """administer allocate arrange assign board chair collaborate colleague committee community consensus
-        convene cooperate cooperation coordinate coordination crew delegate direct director employee facilitate
-        governance head human-resources joint lead leadership leader liaise liaison manage management manager meeting
-        mobilise network organise organize oversee participate partner partnership personnel plan project recruit
-        roster schedule shift staff stakeholder steer strategy strategic subordinate supervise supervision supervisor
-        supervisory team teamwork together volunteer workforce""",
-    "stepwise": """adjust align analyse apply assemble attach bake bend calculate calibrate check clean code collect
-        compile configure construct control convert cook cut design detect develop dig disassemble draft drain draw
-        drill drive enter execute extract fabricate feed fill filter fit fix follow grind handle harvest heat implement
-        inspect install load lubricate maintain manufacture mark measure melt mix monitor mount move operate pack paint
-        perform polish pour prepare press print procedure process produce program record remove repair replace sand saw
-        set sew sort stack step store tend test transfer transport treat trim update verify wash weigh weld wrap""",
+    "conversing": """
+        advice advise answer argue ask assess attend brief care clarify coach comfort communicate
+        communication compose comprehend conceive consult consultation conversation converse convey convince
+        correspond counsel create debate decide demonstrate describe determine diagnose dialogue discuss
+        educate empathise encourage evaluate examine explain express feedback guidance guide handle identify
+        inform instruct interact interpret interview introduce knowledge language lecture listen mediate
+        mentor moderate motivate negotiate observe offer persuade present promote question read recommend
+        reflect relate report research respond sell serve show speak speech study suggest support talk teach
+        tell theory train translate tutor understand write""",
+    "cooperating": """
+        administer allocate arrange assign assist board chair collaborate colleague committee community
+        consensus convene cooperate cooperation coordinate coordination crew delegate direct director employee
+        ensure establish facilitate governance head help joint lead leader leadership liaise liaison manage
+        management manager meeting mobilise network organise organize oversee participate partner partnership
+        personnel plan project recruit roster schedule shift staff stakeholder steer strategic strategy
+        subordinate supervise supervision supervisor supervisory support team teamwork together volunteer
+        workforce""",
+    "stepwise": """
+        adjust align analyse apply assemble attach bake bend calculate calibrate check clean code collect
+        compile configure construct control convert cook cut design detect develop dig disassemble draft drain
+        draw drill drive enter execute extract fabricate feed fill filter fit fix follow grind handle harvest
+        heat implement inspect install load lubricate maintain manufacture mark measure melt mix monitor mount
+        move operate pack paint perform polish pour prepare press print procedure process produce program
+        record remove repair replace sand saw sew sort stack step store tend test transfer transport treat
+        trim update verify wash weigh weld wrap""",
 }
 _WORK_OF: dict[str, tuple[Work, ...]] = {}
 for _work, _text in _SIGNALS.items():
@@ -43,11 +50,14 @@ for _work, _text in _SIGNALS.items():
         _WORK_OF[_stem] = (*(one for one in _WORK_OF.get(_stem, ()) if one != _work), _work)
 
 FIRST_VERB, IN_NAME, IN_DEFINITION = 4.0, 1.0, 0.6
-KNOWLEDGE = 3.0
+KNOWLEDGE = 5.0
 FIRST_WORDS = 24
 """Words of a definition that count; later ones tell about circumstances."""
 
-_NAMING = frozenset("the a an this these study field type kind set branch science method theory".split())
+_NAMING = word_set(
+    """a an branch characteristics different elements features field kind kinds method methods principles properties
+    range science sort sorts subset techniques the theory these this type types various"""
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,15 @@ Only a text's rarest words are looked up: common ones cost most of the time and 
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from heapq import nlargest
 from math import log, sqrt
+from operator import itemgetter
 
 from roster.words import stem
 
-WORDS_LOOKED_UP = 12
+WORDS_LOOKED_UP = 8
+COMMON = 0.04
+"""A word that more than this share of the texts holds isn't looked up, unless a text has no rarer one."""
 
 
 class Nearest:
@@ -21,6 +25,8 @@ class Nearest:
         stems = [set(map(stem, text)) for text in texts]
         count = Counter(one for text in stems for one in text)
         self._weight = {one: log(len(texts) / number) for one, number in count.items()}
+        self._rarest = max(self._weight.values(), default=0.0)
+        self._common = -log(COMMON)
         norms = [sqrt(sum(self._weight[one] ** 2 for one in text)) or 1.0 for text in stems]
         self._index: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)
         for position, text in enumerate(stems):
@@ -29,14 +35,15 @@ class Nearest:
 
     def find(self, text: Iterable[str], *, count: int = 1) -> list[tuple[int, float]]:
         """The nearest texts as (position, nearness), nearest first; fewer where fewer share a word."""
-        known = sorted({one for one in map(stem, text) if one in self._weight}, key=lambda one: (-self._weight[one], one))
+        weight = self._weight
+        known = sorted((-weight[one], one) for one in {*map(stem, text)} if one in weight)[:WORDS_LOOKED_UP]
+        rare = [item for item in known if -item[0] >= self._common] or known[:1]
         found: dict[int, float] = {}
-        for one in known[:WORDS_LOOKED_UP]:
-            weight = self._weight[one]
+        for negative, one in rare:
             for position, share in self._index[one]:
-                found[position] = found.get(position, 0.0) + weight * share
-        return sorted(found.items(), key=lambda item: (-item[1], item[0]))[:count]
+                found[position] = found.get(position, 0.0) - negative * share
+        return nlargest(count, found.items(), key=itemgetter(1))
 
     def rarity(self, word: str) -> float:
         """How rare a word is among the texts; a word that none holds is rarest."""
-        return self._weight.get(stem(word), max(self._weight.values(), default=0.0))
+        return self._weight.get(stem(word), self._rarest)

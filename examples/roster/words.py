@@ -4,16 +4,23 @@ import re
 import unicodedata
 from functools import lru_cache
 
-FUNCTION_WORDS = frozenset(
+_WORD = re.compile(r"[a-z][a-z0-9+#]*")
+
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a list that is written as running text."""
+    return frozenset(text.split())
+
+
+FUNCTION_WORDS = word_set(
     """a about above according across after all also among an and any are as at away be been being between both but by
     can case cases could different do does during each either etc for from further get given has have having help how
     however if in including into is it its itself may more most much must new not of off on one only onto or order
     other others our out over own per provide provided related same several should so some specific such take than
     that the their them then there these they this those through throughout to together too under until up upon use
     used uses using various very via was we well were what when where whether which while who whom whose why will
-    with within without work works would you your""".split()
+    with within without work works would you your"""
 )
-_WORD = re.compile(r"[a-z][a-z0-9+#]*")
 _ENDINGS = ("ations", "ation", "ments", "ment", "ingly", "ings", "ing", "ions", "ion", "ies", "ed", "es", "s", "y", "e")
 _SHORTEST_STEM = 4
 LONGEST_SLUG = 40
