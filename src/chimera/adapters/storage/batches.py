@@ -6,7 +6,6 @@ revision. Whatever is killed in between, an agent points to a whole revision, an
 The database's write lock puts batches in an order, whoever sends them.
 """
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from chimera.agents.catalogue import (
     UnknownBatch,
     compiler_id,
 )
+from chimera.kernel.clock import Clock
 from chimera.kernel.ids import new_id
 
 BATCH_LIFE = 3600.0
@@ -65,8 +65,9 @@ class _Item(msgspec.Struct, frozen=True, array_like=True):
 class BatchStatements:
     """The statements of applying, compiled once for a database."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, clock: Clock) -> None:
         """Compile them."""
+        self._clock = clock
         item, live = batch_item.c, agent.c
         self._put_revision = _prepared_insert(engine, insert(revision).on_conflict_do_nothing(), revision)
         self._put_item = _prepared_insert(engine, _upsert(batch_item, ("tenant", "batch", "position")), batch_item)
@@ -99,7 +100,7 @@ class BatchStatements:
 
     def open(self, connection: Connection, tenant: str, key: str | None) -> str:
         """A batch's id: an open one's of the same idempotency key, or a fresh one's. Abandoned ones go on the way."""
-        _drop_expired(connection)
+        _drop_expired(connection, self._clock.wall())
         if key is not None:
             found = connection.execute(
                 select(batch.c.id).where((batch.c.tenant == tenant) & (batch.c.key == key))
@@ -107,13 +108,13 @@ class BatchStatements:
             if found is not None:
                 return str(found)
         name = new_id("batch")
-        values = {"tenant": tenant, "id": name, "key": key, "expires": time.time() + BATCH_LIFE}
+        values = {"tenant": tenant, "id": name, "key": key, "expires": self._clock.wall() + BATCH_LIFE}
         connection.execute(insert(batch).values(values))
         return name
 
     def stage(self, connection: Connection, tenant: str, batch_id: str, items: Sequence[Staged]) -> None:
         """Keep revisions, and remember the batch's items. A chunk that is sent again replaces itself."""
-        now = time.time()
+        now = self._clock.wall()
         is_open = (batch.c.tenant == tenant) & (batch.c.id == batch_id) & batch.c.result.is_(None)
         touched = connection.execute(update(batch).where(is_open).values(expires=now + BATCH_LIFE))
         if touched.rowcount != 1:
@@ -181,7 +182,7 @@ class BatchStatements:
     def _flip(
         self, connection: Connection, tenant: str, batch_id: str, refused: int, twice: frozenset[str], by: str | None
     ) -> Applied:
-        now, compiler = time.time(), compiler_id()
+        now, compiler = self._clock.wall(), compiler_id()
         sequence = read_sequence(connection)
         created = updated = unchanged = same_version = 0
         for page in self._pages(connection, tenant, batch_id):
@@ -248,7 +249,7 @@ class BatchStatements:
         self, connection: Connection, tenant: str, names: Sequence[str], by: str | None
     ) -> tuple[int, int]:
         """Delete live agents and their sessions; how many there were, and the sequence."""
-        sequence, now = read_sequence(connection), time.time()
+        sequence, now = read_sequence(connection), self._clock.wall()
         deleted = 0
         for name in names:
             done = connection.execute(
@@ -274,9 +275,8 @@ def _write_sequence(connection: Connection, sequence: int) -> None:
     connection.execute(update(counter).where(counter.c.name == "sequence").values(value=sequence))
 
 
-def _drop_expired(connection: Connection) -> None:
+def _drop_expired(connection: Connection, now: float) -> None:
     """Drop batches past their time, with their items, and the revisions that only they knew."""
-    now = time.time()
     dropped = connection.execute(delete(batch).where(batch.c.expires < now).returning(batch.c.result)).scalars().all()
     if all(result is not None for result in dropped):
         return

@@ -5,7 +5,6 @@ many rows runs in a thread. How a batch becomes live stands in `chimera.adapters
 """
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from chimera.adapters.storage.schema import agent, batch, bundle, history, revis
 from chimera.adapters.storage.writer import Writer
 from chimera.agents.catalogue import Applied, HistoryEntry, StagedItem, compiler_id
 from chimera.agents.compile import CanonicalDefinition, read_canonical
+from chimera.kernel.clock import Clock, SystemClock
 from chimera.platform.model import CellSpec
 
 _MOST_HISTORY = 500
@@ -29,12 +29,13 @@ _LISTED = tuple(column for column in agent.c if column.name not in ("source", "c
 class Catalogue:
     """The catalogue on one database."""
 
-    def __init__(self, engine: Engine, writer: Writer, *, max_hosts: int) -> None:
+    def __init__(self, engine: Engine, writer: Writer, *, max_hosts: int, clock: Clock | None = None) -> None:
         """Read through `engine`, write through `writer`; `max_hosts` is the platform's bound of a shared cell."""
+        self._clock = clock or SystemClock()
         self._engine = engine
         self._writer = writer
         self._max_hosts = max_hosts
-        self._batches = BatchStatements(engine)
+        self._batches = BatchStatements(engine, self._clock)
 
     # -- applying --------------------------------------------------------------------------------------------------
 
@@ -83,7 +84,13 @@ class Catalogue:
 
     async def put_bundle(self, tenant: str, digest: str, data: bytes, requirements: str | None) -> None:
         """Keep a source bundle; the same one twice is kept once."""
-        row = {"tenant": tenant, "digest": digest, "data": data, "requirements": requirements, "created": time.time()}
+        row = {
+            "tenant": tenant,
+            "digest": digest,
+            "data": data,
+            "requirements": requirements,
+            "created": self._clock.wall(),
+        }
         await self._writer.submit(
             lambda connection: connection.execute(insert(bundle).values(row).on_conflict_do_nothing())
         )

@@ -1,0 +1,68 @@
+"""The gateway's storage, once on a database and once in memory, with one way of filling both."""
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from chimera.adapters.storage.catalogue import Catalogue
+from chimera.adapters.storage.database import migrate, open_engine
+from chimera.adapters.storage.gateway import GatewayStorage
+from chimera.adapters.storage.writer import Writer
+from chimera.agents.compile import CompiledAgent
+from chimera.platform.cells import cell_spec
+from chimera.testing.definitions import staged
+from chimera.testing.storage import MemoryStorage
+
+MAX_HOSTS = 7
+
+
+class Filled(Protocol):
+    """A store, and what changes the catalogue behind it."""
+
+    store: Any
+
+    async def apply(self, agents: Sequence[CompiledAgent]) -> None: ...
+
+    async def delete(self, tenant: str, name: str) -> None: ...
+
+
+class InMemory:
+    def __init__(self) -> None:
+        self.store = MemoryStorage()
+
+    async def apply(self, agents: Sequence[CompiledAgent]) -> None:
+        for one in agents:
+            spec = cell_spec(one.value, max_hosts=MAX_HOSTS)
+            self.store.put_cell(spec)
+            self.store.put_agent(one.value.agent, spec.cell, protocols=one.value.protocols)
+
+    async def delete(self, tenant: str, name: str) -> None:
+        self.store.remove_agent(tenant, name)
+
+
+class InDatabase:
+    def __init__(self, catalogue: Catalogue, store: GatewayStorage) -> None:
+        self.catalogue = catalogue
+        self.store = store
+
+    async def apply(self, agents: Sequence[CompiledAgent]) -> None:
+        tenant = agents[0].value.agent.tenant
+        await self.catalogue.apply(tenant, staged(*agents), keep_going=False, expect=None, by=None)
+
+    async def delete(self, tenant: str, name: str) -> None:
+        await self.catalogue.delete_agents(tenant, [name])
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def filled(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Filled]:
+    if request.param == "memory":
+        yield InMemory()
+        return
+    engine = open_engine(tmp_path / "chimera.db")
+    migrate(engine)
+    writer = Writer(engine)
+    yield InDatabase(Catalogue(engine, writer, max_hosts=MAX_HOSTS), GatewayStorage(engine, writer))
+    writer.close()
+    engine.dispose()
