@@ -3,7 +3,8 @@
 Agents share a cell when they share everything that a process can't separate: tenant, framework, runtime, requirements,
 isolation domain and resource class. Pure declarations of a tenant share one domain; code shares only with the same
 owner's (without an owner: with nobody's); a dedicated agent shares with none. So 12,000 declarative agents of three
-frameworks make a handful of cells, and the number of cells grows with owners of code, not with agents.
+frameworks make a handful of cells (`MOST_DECLARATIVE_CELLS` at most for a tenant, whatever its agents say), and the
+number of cells grows with owners of code, not with agents.
 
 A host's memory is not the sum of its agents': it is what the framework takes and room for the agents in use (measured;
 the least recently used are unloaded above it). Two classes are enough: agents that ask for more than 1 GiB or one core
@@ -11,17 +12,21 @@ go to large hosts. A dedicated agent's own figures are taken literally, on top o
 """
 
 import hashlib
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
 from chimera.agents.compile import CanonicalDefinition
 from chimera.agents.semantics import NODE_RUNTIME, PYTHON_RUNTIME
 from chimera.platform.model import CellSpec, ResourceClass, RuntimeClass
+from chimera_host.contract.agent import FrameworkName
 
 MIB = 1024**2
 STANDARD = ResourceClass(name="standard", cpu_millicores=1000, memory_bytes=2048 * MIB)
 LARGE = ResourceClass(name="large", cpu_millicores=2000, memory_bytes=6144 * MIB)
+MOST_DECLARATIVE_CELLS = len(get_args(FrameworkName)) * len((STANDARD, LARGE))
+"""Of one tenant, on the platform's own runtime: agents on Node bring code, and one machine runs no custom images."""
+
 FRAMEWORK_BYTES = {"autogen": 192 * MIB, "crewai": 512 * MIB, "langgraph": 192 * MIB, "function": 96 * MIB}
 
 
@@ -41,8 +46,11 @@ def runtime_class(value: CanonicalDefinition) -> RuntimeClass:
 
 
 def cell_id(runtime: RuntimeClass) -> str:
-    """A name to read and a digest to be sure: `default-autogen-standard-1f2e3d4c5b`."""
-    digest = hashlib.sha256(msgspec.json.encode(runtime, order="sorted")).hexdigest()[:10]
+    """A name to read and a digest to be sure: `default-autogen-standard-1f2e3d4c5b6a7980`.
+
+    The digest is long enough that nobody finds an owner's name that falls into another's cell.
+    """
+    digest = hashlib.sha256(msgspec.json.encode(runtime, order="sorted")).hexdigest()[:16]
     return f"{runtime.tenant}-{runtime.framework}-{runtime.resources.name}-{digest}"
 
 
