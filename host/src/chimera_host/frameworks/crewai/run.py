@@ -1,0 +1,75 @@
+"""Running a call on a crew, in a thread: CrewAI blocks.
+
+A crew whose tool failed because the call was cancelled tells that to the model as text; the model call then raises,
+so the crew ends there.
+"""
+
+from typing import Any
+
+from crewai import Crew
+from crewai.flow.flow import Flow
+
+from chimera_host.errors import AgentLoadError
+from chimera_host.frameworks.crewai.build import CrewPlan
+from chimera_host.ports import CallContext, RunResult
+
+
+class CrewAgent:
+    """A declared crew."""
+
+    __slots__ = ("_plan",)
+
+    def __init__(self, plan: CrewPlan) -> None:
+        """Answer with crews made from `plan`."""
+        self._plan = plan
+
+    async def run(self, call: CallContext) -> RunResult:
+        """Answer one call."""
+        return await call.in_thread(self._kickoff, call)
+
+    def _kickoff(self, call: CallContext) -> RunResult:
+        history = (*call.session.messages, *call.request.messages[:-1])
+        crew = self._plan.crew(call.prompt, history, lambda task, text: call.emit(text, task))
+        return RunResult(output=str(crew.kickoff().raw))
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class CodeAgent:
+    """A crew, or a class of flows, that the agent's own code made. It is given the request as the input `input`."""
+
+    __slots__ = ("_made", "_name")
+
+    def __init__(self, made: Crew | type[Flow[Any]], name: str) -> None:
+        """Answer with copies of the crew `made`, or with flows of that class."""
+        self._made = made
+        self._name = name
+
+    async def run(self, call: CallContext) -> RunResult:
+        """Answer one call."""
+        return await call.in_thread(self._kickoff, call)
+
+    def _kickoff(self, call: CallContext) -> RunResult:
+        inputs: dict[str, Any] = {"input": call.prompt}
+        if isinstance(self._made, Crew):
+            said: Any = self._made.copy().kickoff(inputs=inputs)
+        else:
+            said = self._made().kickoff(inputs=inputs)
+        text = str(getattr(said, "raw", said))
+        call.emit(text, self._name)
+        return RunResult(output=text)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def runnable(made: object, name: str) -> Crew | type[Flow[Any]]:
+    """What a factory returned, where it is something that can run many calls."""
+    if isinstance(made, Crew) or (isinstance(made, type) and issubclass(made, Flow)):
+        return made
+    raise AgentLoadError(
+        f"the entrypoint returned {type(made).__name__}, which is not a crew",
+        next_step="return a crewai Crew, or a subclass of Flow (the class: each call makes its own flow)",
+        agent=name,
+    )
