@@ -8,8 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-EXAMPLES = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(EXAMPLES))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from roster.build import arguments, run
 from roster.nearest import Nearest
@@ -20,7 +19,7 @@ def default_folder() -> Path:
     """`$CHIMERA_DATA/onet`, else `shared/data/onet` beside the project's folder."""
     if folder := os.environ.get("CHIMERA_DATA"):
         return Path(folder) / "onet"
-    return EXAMPLES.parents[1] / "shared" / "data" / "onet"
+    return Path(__file__).resolve().parents[3] / "shared" / "data" / "onet"
 
 
 def main() -> None:

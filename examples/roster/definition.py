@@ -32,11 +32,11 @@ def name_of(entry: Entry) -> str:
     return f"{slug(entry.label)}-{re.sub('[^a-z0-9]', '', plain(entry.key))[:CHARACTERS_OF_KEY]}"
 
 
-def definition(entry: Entry, rarity: Callable[[str], float]) -> tuple[dict[str, Any], Judgement]:
+def definition(entry: Entry, rarity: Callable[[str], float]) -> dict[str, Any]:
     """The definition of `entry`'s agent; `rarity` tells how much a word says among the roster's words."""
     entry = _without_places(entry)
     judgement = judge(entry)
-    data = {
+    return {
         "schema_version": "ADaC v2.0",
         "metadata": {
             "name": name_of(entry),
@@ -56,7 +56,6 @@ def definition(entry: Entry, rarity: Callable[[str], float]) -> tuple[dict[str, 
         },
         "behaviour": behaviour(entry, judgement.work),
     }
-    return data, judgement
 
 
 def tags(entry: Entry, rarity: Callable[[str], float]) -> list[str]:

@@ -3,8 +3,8 @@
 Three kinds of work, each with the words that speak for it: conversing (advising, teaching, explaining, judging,
 knowing about), working with others (managing, coordinating, assisting, leading) and following steps (operating,
 measuring, making, checking). A conversable AutoGen agent converses, a CrewAI crew works with others, a LangGraph
-graph follows steps. The verb that the work begins with counts most, the names next, the definition least. What no word speaks for
-is knowledge if its definition says what something is (`The methods of …`), and steps if it says what is done.
+graph follows steps. The verb that the work begins with counts most, the names next, the definition least. A definition
+that says what something is (`The methods of …`) tells of knowledge, so of conversing. What no word speaks for is steps.
 """
 
 from dataclasses import dataclass

@@ -37,7 +37,7 @@ class Nearest:
         """The nearest texts as (position, nearness), nearest first; fewer where fewer share a word."""
         weight = self._weight
         known = sorted((-weight[one], one) for one in {*map(stem, text)} if one in weight)[:WORDS_LOOKED_UP]
-        rare = [item for item in known if -item[0] >= self._common] or known[:1]
+        rare = [item for item in known if -item[0] >= self._common] or known
         found: dict[int, float] = {}
         for negative, one in rare:
             for position, share in self._index[one]:
