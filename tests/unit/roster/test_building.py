@@ -108,7 +108,7 @@ def test_esco_rows_become_entries_with_domains_of_the_nearest_occupations(
     (tmp_path / "skills.csv").write_text(
         "id,description\n"
         'http://x/skill/aaaaaaaa-1,"brew tea make tea Brew tea for guests of a tea room."\n'
-        'http://x/skill/bbbbbbbb-2,"conduct choirs Lead the singers of a choir."\n'
+        'http://x/skill/bbbbbbbb-2,"conduct choirs lead choirs Lead the singers of a choir."\n'
     )
     (tmp_path / "occupations.csv").write_text(
         "id,description\n"
