@@ -27,7 +27,7 @@ from chimera_host.agent_context import AgentContext  # noqa: E402 - after the ca
 from chimera_host.frameworks.crewai import quiet  # noqa: E402 - as above
 from chimera_host.frameworks.crewai.build import CrewPlan  # noqa: E402 - as above
 from chimera_host.frameworks.crewai.model import shared_model  # noqa: E402 - as above
-from chimera_host.frameworks.crewai.run import CodeAgent, CrewAgent, runnable  # noqa: E402 - as above
+from chimera_host.frameworks.crewai.run import CodeAgent, CrewAgent, rehearse, runnable  # noqa: E402 - as above
 from chimera_host.frameworks.crewai.tools import PlatformTool  # noqa: E402 - as above
 
 
@@ -37,9 +37,12 @@ class Adapter:
     name: FrameworkName = "crewai"
 
     def preload(self) -> None:
-        """Import CrewAI, quieten it, and make what all agents share. Runs no crew: that would start threads."""
+        """Quieten CrewAI, then run one crew on a model that answers in place: a fork shares what that imports.
+
+        With its event bus at work, CrewAI would leave threads behind, and a process forked then hangs at its first crew.
+        """
         quiet.prepare()
-        shared_model()
+        rehearse()
 
     def load(self, build: AgentBuild) -> LoadedAgent:
         """The declared crew, or whatever the agent's factory returns."""

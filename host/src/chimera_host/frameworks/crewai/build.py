@@ -4,10 +4,11 @@ The plan holds what crews of an agent share: its tools and its definition. Makin
 millisecond a member, a fortieth of what running it takes, and leaves nothing of another call behind.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crewai import Agent, Crew, Process, Task
+from crewai.tasks.task_output import TaskOutput
 from msgspec import Struct
 
 from chimera_host.contract.behaviour import CrewAIBehaviour, CrewMember
@@ -16,11 +17,8 @@ from chimera_host.errors import AgentLoadError
 from chimera_host.frameworks.crewai.executor import LeanExecutor
 from chimera_host.frameworks.crewai.model import shared_model
 from chimera_host.frameworks.crewai.tools import PlatformTool
-from chimera_host.ports import AgentBuild
+from chimera_host.ports import AgentBuild, current_call
 from chimera_host.substitute import fill
-
-WhenDone = Callable[[str, str], None]
-"""Told a task's name and its output."""
 
 
 class CrewPlan(Struct, frozen=True, kw_only=True):
@@ -47,7 +45,7 @@ class CrewPlan(Struct, frozen=True, kw_only=True):
             tools[member.name] = [made.setdefault(spec.name, PlatformTool.of(spec)) for spec in specs]
         return cls(behaviour=behaviour, tools=tools)
 
-    def crew(self, prompt: str, history: Sequence[Message], done: WhenDone) -> Crew:
+    def crew(self, prompt: str, history: Sequence[Message]) -> Crew:
         """A crew for one call: `prompt` stands for `{input}`, the first task sees the conversation before it."""
         values = {"input": prompt}
         members = {member.name: self._member(member, values) for member in self.behaviour.members}
@@ -62,7 +60,7 @@ class CrewPlan(Struct, frozen=True, kw_only=True):
                 expected_output=fill(task.expected_output, values),
                 agent=members[task.member],
                 context=[tasks[name] for name in task.context],
-                callback=_teller(task.name, done),
+                callback=emit_output,
             )
         hierarchical = self.behaviour.process == "hierarchical"
         return Crew(
@@ -98,6 +96,11 @@ def opening(description: str, history: Sequence[Message], prompt: str) -> str:
     return "\n\n".join(parts)
 
 
+def emit_output(output: TaskOutput) -> None:
+    """A task's callback: stream what it gave, under its name."""
+    current_call.get().emit(output.raw, output.name)
+
+
 def _agent(**fields: Any) -> Agent:
     return Agent(
         llm=shared_model(),
@@ -110,16 +113,13 @@ def _agent(**fields: Any) -> Agent:
 
 
 def _manager() -> Agent:
+    """Who leads a hierarchical crew. CrewAI lets it delegate a task to that task's own member."""
     return _agent(
         role="Crew Manager",
         goal="Have the crew complete the task in the best possible way",
         backstory="You lead the crew: you give its members work and questions, check what they return, and answer.",
         allow_delegation=True,
     )
-
-
-def _teller(name: str, done: WhenDone) -> Callable[[Any], None]:
-    return lambda output: done(name, str(output.raw))
 
 
 def _known(names: Sequence[str], known: set[str], what: str, agent: str) -> None:

@@ -7,12 +7,14 @@ later work as ever.
 """
 
 import logging
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar, cast
 
 from crewai import Crew
 from crewai.events.event_bus import crewai_event_bus
 from crewai.utilities import file_store
 
+T = TypeVar("T")
 _done: list[bool] = []
 
 
@@ -33,6 +35,19 @@ class NoOutputs:
         return []
 
 
+def _run_at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that waits for nothing, as those of the file store do when there is none.
+
+    CrewAI would make an event loop for each, which is a tenth of a task.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return cast(T, done.value)
+    coroutine.close()
+    raise RuntimeError("CrewAI's file store is switched off, yet something waits for it")
+
+
 def prepare() -> None:
     """Make CrewAI quiet; the second time does nothing."""
     if _done:
@@ -43,4 +58,5 @@ def prepare() -> None:
             crewai_event_bus.off(event, handler)
     Crew.__private_attributes__["_task_output_handler"].default_factory = NoOutputs
     file_store._file_store = None
+    file_store._run_sync = _run_at_once
     _done.append(True)

@@ -4,14 +4,16 @@ A crew whose tool failed because the call was cancelled tells that to the model 
 so the crew ends there.
 """
 
+from contextvars import copy_context
 from typing import Any
 
 from crewai import Crew
 from crewai.flow.flow import Flow
 
+from chimera_host.contract.behaviour import CrewAIBehaviour, CrewMember, CrewTask
 from chimera_host.errors import AgentLoadError
 from chimera_host.frameworks.crewai.build import CrewPlan
-from chimera_host.ports import CallContext, RunResult
+from chimera_host.ports import CallContext, ChatAnswer, ChatBody, RunResult, current_call
 
 
 class CrewAgent:
@@ -29,7 +31,7 @@ class CrewAgent:
 
     def _kickoff(self, call: CallContext) -> RunResult:
         history = (*call.session.messages, *call.request.messages[:-1])
-        crew = self._plan.crew(call.prompt, history, lambda task, text: call.emit(text, task))
+        crew = self._plan.crew(call.prompt, history)
         return RunResult(output=str(crew.kickoff().raw))
 
     def close(self) -> None:
@@ -73,3 +75,26 @@ def runnable(made: object, name: str) -> Crew | type[Flow[Any]]:
         next_step="return a crewai Crew, or a subclass of Flow (the class: each call makes its own flow)",
         agent=name,
     )
+
+
+class _Rehearsal:
+    """A call without a caller, whose model answers in place."""
+
+    def chat_blocking(self, _: ChatBody) -> ChatAnswer:
+        return {"choices": [{"message": {"role": "assistant", "content": "ready"}}]}
+
+    def emit(self, text: str, source: str | None = None) -> None:
+        """Nobody listens."""
+
+
+def rehearse() -> None:
+    """Run one crew of one member once, without a connection; its threads have ended when it returns."""
+    member = CrewMember(name="one", role="member", goal="Answer", backstory="You answer.")
+    task = CrewTask(name="answer", description="{input}", expected_output="An answer", member="one")
+    plan = CrewPlan(behaviour=CrewAIBehaviour(members=(member,), tasks=(task,)), tools={"one": ()})
+
+    def once() -> None:
+        current_call.set(_Rehearsal())  # type: ignore[arg-type] - the two methods that a crew without tools needs
+        plan.crew("Are you ready?", ()).kickoff()
+
+    copy_context().run(once)
