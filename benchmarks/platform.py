@@ -44,7 +44,7 @@ class Platform:
             environment["CHIMERA_NODE__MAX_HOSTS"] = str(max_hosts)
         read, write = os.pipe()
         command = [sys.executable, "-m", "chimera.bootstrap.supervisor", "--home", str(home)]
-        options = ["--port", str(_free_port()), "--model", "scripted", "--script", str(home / "script.yaml")]
+        options = ["--port", str(free_port()), "--model", "scripted", "--script", str(home / "script.yaml")]
         began = time.perf_counter()
         self._errors = (home / "stderr.txt").open("wb")
         self._process = subprocess.Popen(
@@ -79,7 +79,9 @@ class Platform:
     def memory(self, prefix: str = "") -> int:
         """Proportional set size of the processes whose name begins with `prefix`; the local model never counts."""
         chosen = self.processes().items()
-        return sum(machine.proportional(pid) for name, pid in chosen if name.startswith(prefix) and name != "local-model")
+        return sum(
+            machine.proportional(pid) for name, pid in chosen if name.startswith(prefix) and name != "local-model"
+        )
 
     def hosts(self) -> list[dict[str, Any]]:
         """Running hosts with what they have loaded."""
@@ -115,7 +117,8 @@ class Platform:
         if not line:
             self._process.wait(READY_TIMEOUT)
             told = (self.home / "stderr.txt").read_text(errors="replace").strip()
-            raise Broken(f"the platform did not start: {told or f'see {self.home / "logs"}'}")
+            logs = self.home / "logs"
+            raise Broken(f"the platform did not start: {told or f'see {logs}'}")
         where: dict[str, Any] = msgspec.json.decode(line)
         return where
 
@@ -140,7 +143,8 @@ def running(home: Path, *, max_hosts: int | None = None) -> Iterator[Platform]:
         platform.stop()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

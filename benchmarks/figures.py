@@ -1,0 +1,116 @@
+"""The rows of the table: what is measured, in which unit, what must be reached and what is aimed at."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+Better = Literal["less", "more"]
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    """One row."""
+
+    id: str
+    what: str
+    unit: str
+    must: float
+    aim: float
+    better: Better = "less"
+
+
+ROWS = (
+    Row(id="apply", what="validate and apply {all} definitions from YAML files", unit="s", must=20, aim=6),
+    Row(id="reapply", what="apply the same again, nothing changed", unit="s", must=5, aim=2),
+    Row(id="control_plane", what="control plane memory with {all} applied", unit="MB", must=400, aim=200),
+    Row(
+        id="first_call",
+        what="first call of an agent never loaded, warm host, instant model, p95, one client",
+        unit="ms",
+        must=60,
+        aim=15,
+    ),
+    Row(id="wake_autogen", what="wake a sleeping AutoGen cell to the first answer, p95", unit="s", must=2, aim=0.3),
+    Row(id="wake_langgraph", what="wake a sleeping LangGraph cell to the first answer, p95", unit="s", must=2, aim=0.3),
+    Row(id="wake_crewai", what="wake a sleeping CrewAI cell to the first answer, p95", unit="s", must=8, aim=1.5),
+    Row(
+        id="calls_two",
+        what="{two} distinct AutoGen and LangGraph agents called once each, 64 clients",
+        unit="calls/s",
+        must=150,
+        aim=220,
+        better="more",
+    ),
+    Row(
+        id="calls_three",
+        what="all {skills} agents of three frameworks called once each, 64 clients",
+        unit="calls/s",
+        must=80,
+        aim=150,
+        better="more",
+    ),
+    Row(id="agent_autogen", what="memory per loaded AutoGen agent above its host", unit="KB", must=40, aim=20),
+    Row(id="agent_langgraph", what="memory per loaded LangGraph agent above its host", unit="KB", must=40, aim=20),
+    Row(
+        id="share_autogen",
+        what="Chimera's share of an AutoGen call above the bare framework in one process, median",
+        unit="ms",
+        must=6,
+        aim=2,
+    ),
+    Row(
+        id="share_langgraph",
+        what="Chimera's share of a LangGraph call above the bare framework in one process, median",
+        unit="ms",
+        must=6,
+        aim=2,
+    ),
+)
+
+
+class Measured(Struct, frozen=True, kw_only=True):
+    """One row in one run.
+
+    `cpu` is the CPU seconds of all of the platform's processes meanwhile, `generator` the load generator's or
+    client's, `errors` the calls that failed.
+    """
+
+    value: float
+    cpu: float | None = None
+    generator: float | None = None
+    wall: float | None = None
+    errors: int = 0
+    note: str = ""
+
+
+class Sizes(Struct, frozen=True, kw_only=True):
+    """How many of what a run takes."""
+
+    all: int = 17_597
+    skills: int = 13_939
+    two: int = 12_000
+    first_calls: int = 300
+    warm_calls: int = 300
+    wakes: int = 20
+    plain: int = 2_000
+    alone: int = 50
+
+    def scaled(self, by: int) -> "Sizes":
+        """A part of everything, enough to see that it works."""
+        return Sizes(
+            all=max(60, self.all // by),
+            skills=max(50, self.skills // by),
+            two=max(40, self.two // by),
+            first_calls=max(10, self.first_calls // by),
+            warm_calls=max(10, self.warm_calls // by),
+            wakes=max(2, self.wakes // by),
+            plain=max(10, self.plain // by),
+            alone=max(2, self.alone // by),
+        )
+
+
+def verdict(row: Row, value: float) -> str:
+    """`aim`, `must` or `missed`."""
+    sign = 1 if row.better == "less" else -1
+    if value * sign <= row.aim * sign:
+        return "aim"
+    return "must" if value * sign <= row.must * sign else "missed"
