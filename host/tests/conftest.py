@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from chimera_host.agents import make_broker
 from chimera_host.frameworks import adapter as find_adapter
 from chimera_host.host import Host
 from chimera_host.server import Server
@@ -37,18 +38,20 @@ async def local_host(platform: FakePlatform, tmp_path: Path) -> AsyncIterator[Ca
     """Start a host in this process: `await local_host(adapter=…, **fields of HostConfig)`."""
     async with AsyncExitStack() as stack:
 
-        async def start(adapter: Any = None, *, framework: Any = "function", **fields: Any) -> LocalHost:
+        async def start(
+            adapter: Any = None, *, framework: Any = "function", make_broker: Any = make_broker, **fields: Any
+        ) -> LocalHost:
             fields.setdefault("black_box", None)
             url = fields.pop("platform_url", platform.url)
             config = host_config(url, framework, tmp_path, **fields)
-            return await stack.enter_async_context(_running(config, adapter or find_adapter(framework)))
+            return await stack.enter_async_context(_running(config, adapter or find_adapter(framework), make_broker))
 
         yield start
 
 
 @asynccontextmanager
-async def _running(config: Any, adapter: Any) -> AsyncIterator[LocalHost]:
-    host = Host(config, adapter)
+async def _running(config: Any, adapter: Any, broker: Any) -> AsyncIterator[LocalHost]:
+    host = Host(config, adapter, make_broker=broker)
     runner = web.ServerRunner(Server(host).make(), shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

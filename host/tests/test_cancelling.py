@@ -3,6 +3,7 @@
 import asyncio
 import threading
 
+from chimera_host.errors import CallCancelled
 from chimera_host.ports import RunResult
 from chimera_host.testing.builders import document, invoke_request
 from chimera_host.testing.doubles import ScriptedAdapter, refused, until
@@ -126,3 +127,31 @@ async def test_blocking_on_the_loop_is_refused_in_clear_words(platform, local_ho
     agent = document()
     failed = await refused(host.invoke(invoke_request(agent, platform.add(agent))))
     assert "on the event loop" in failed.detail
+
+
+async def test_a_call_cancelled_before_its_task_began_leaves_nothing_behind(platform, local_host):
+    host = await local_host()
+    agent = document()
+    call = host.host.begin(invoke_request(agent, platform.add(agent)), None, None)
+    call.cancel(CallCancelled("at once"))
+    await until(lambda: host.host.in_flight == 0)
+    assert isinstance(call.answer.exception(), CallCancelled) and host.host.metrics.outcomes == {"call-cancelled": 1}
+    assert host.host._by_task == {}
+
+
+async def test_a_deadline_that_has_passed_already(platform, local_host):
+    host = await local_host()
+    agent = document()
+    assert (await refused(host.invoke(invoke_request(agent, platform.add(agent), deadline=-1.0)))).status == 504
+    await until(lambda: host.host.in_flight == 0)
+
+
+async def test_a_quiet_stream_says_that_it_lives_and_ends_when_idle_for_too_long(platform, local_host, monkeypatch):
+    monkeypatch.setattr("chimera_host.server.COMMENT_EVERY", 0.05)
+    host = await local_host(stream_idle=0.3)
+    agent = document()
+    platform.model_delay = 30.0
+    events = [event async for event in host.stream(invoke_request(agent, platform.add(agent)))]
+    assert [name for name, _ in events[:3]] == ["comment"] * 3
+    assert events[-1][0] == "error" and "said nothing" in events[-1][1]["detail"]
+    await until(lambda: host.host.in_flight == 0)

@@ -146,7 +146,7 @@ async def test_an_agent_that_used_more_than_its_share_waits_while_others_run(loc
     for _ in range(2):
         await host.invoke(invoke_request(*hungry))
     other = asyncio.ensure_future(host.invoke(invoke_request(*slow)))
-    await until(lambda: host.host.agents._others_run(hungry[1]))
+    await until(lambda: not host.host.agents._runs_alone(hungry[1]))
     problem = await refused(host.invoke(invoke_request(*hungry)))
     assert (problem.code, problem.status) == ("agent-over-share", 429) and problem.retry_after
     other.cancel()

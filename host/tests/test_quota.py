@@ -15,7 +15,7 @@ def test_who_stays_within_the_share_is_never_refused(share, waits):
     for waited, _ in waits:
         now += waited
         cpu.spend(waited * share * 0.999, now)
-        cpu.check("a", now, alone=False)
+        cpu.check("a", now, alone=lambda: False)
 
 
 @given(st.floats(0.1, 2), steps)
@@ -24,7 +24,7 @@ def test_over_a_long_time_nobody_gets_more_than_share_and_burst(share, spent):
     for waited, seconds in spent:
         now += waited
         try:
-            cpu.check("a", now, alone=False)
+            cpu.check("a", now, alone=lambda: False)
         except AgentOverShare as refusal:
             assert refusal.retry_after > 0
             continue
@@ -38,9 +38,9 @@ def test_over_a_long_time_nobody_gets_more_than_share_and_burst(share, spent):
 def test_alone_it_may_use_everything():
     cpu = CpuShare(share=0.1)
     cpu.spend(1000.0, 1.0)
-    cpu.check("a", 1.0, alone=True)
+    cpu.check("a", 1.0, alone=lambda: True)
     with pytest.raises(AgentOverShare):
-        cpu.check("a", 1.0, alone=False)
+        cpu.check("a", 1.0, alone=lambda: False)
 
 
 def test_a_folder_is_measured_without_following_links(tmp_path):

@@ -8,9 +8,11 @@ over all, or when the memory is needed for others; never while a call runs.
 """
 
 import asyncio
+import gc
+import importlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,6 +38,8 @@ log = logging.getLogger(__name__)
 
 LOAD_TIMEOUT = 60.0
 ESTIMATE_EVERY = 50
+LOOK_AT = 64
+"""How many of the most recently used agents are asked whether they run; one that runs is among them."""
 
 
 class AgentTools(ToolCaller, Protocol):
@@ -46,6 +50,9 @@ class AgentTools(ToolCaller, Protocol):
 
     async def aclose(self) -> None:
         """Let go of servers and connections."""
+
+
+MakeBroker = Callable[[AgentDocument, PlatformClient, str, BundleCode | None], AgentTools]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,6 +88,7 @@ class Agents:
     threads: WatchedThreads
     work_dir: Path
     memory_bytes: int
+    make_broker: MakeBroker
     counts: Counts = field(default_factory=Counts)
     costs: memory.Costs = field(default_factory=lambda: memory.Costs(base=memory.resident_bytes()))
     _kept: Lru[Loaded] = field(default_factory=Lru)
@@ -128,7 +136,7 @@ class Agents:
             )
         if loaded.storage is not None:
             loaded.storage.check(document.name)
-        loaded.cpu.check(document.name, now, alone=not self._others_run(request.revision))
+        loaded.cpu.check(document.name, now, alone=partial(self._runs_alone, request.revision))
         self._kept.take(request.revision, now)
         call.bind(document, loaded.defaults, loaded.broker)
         return loaded
@@ -141,8 +149,8 @@ class Agents:
         if loaded.storage is not None:
             loaded.storage.look_again(now)
 
-    def _others_run(self, revision: str) -> bool:
-        return any(entry.users and key != revision for key, entry in self._kept.newest(64))
+    def _runs_alone(self, revision: str) -> bool:
+        return not any(entry.users and key != revision for key, entry in self._kept.newest(LOOK_AT))
 
     # -- loading --------------------------------------------------------------------------------------------------
 
@@ -206,9 +214,10 @@ class Agents:
         broker = None
         tools: Mapping[str, list[ToolSpec]] = {}
         if document.tools:
-            broker = _broker(document, self.platform, str(storage.folder) if storage else "", code)
-            tools = await broker.specs()
+            broker = self.make_broker(document, self.platform, str(storage.folder) if storage else "", code)
         try:
+            if broker is not None:
+                tools = await broker.specs()
             agent = await self._adapt(document, tools, code, str(storage.folder) if storage else None)
         except BaseException:
             if broker is not None:
@@ -284,6 +293,16 @@ class Agents:
             self._close(old)
         return len(dropped)
 
+    def relieve(self) -> int:
+        """Memory is short: give up the older half of what isn't in use, and hand freed memory back; how many."""
+        dropped = self._kept.drop_beyond(len(self._kept) // 2)
+        self.counts.evictions += len(dropped)
+        for _, old in dropped:
+            self._close(old)
+        gc.collect()
+        memory.trim()
+        return len(dropped)
+
     def _close(self, loaded: Loaded) -> None:
         with suppress(Exception):
             loaded.agent.close()
@@ -339,10 +358,12 @@ def model_defaults(model: ModelChoice) -> dict[str, Any]:
     return defaults
 
 
-def _broker(document: AgentDocument, platform: PlatformClient, work_dir: str, code: BundleCode | None) -> AgentTools:
-    from chimera_host.broker import Broker
+def make_broker(
+    document: AgentDocument, platform: PlatformClient, work_dir: str, code: BundleCode | None
+) -> AgentTools:
+    """The tool broker of an agent; its package is only imported where an agent has tools."""
 
-    def functions(path: str) -> Any:
+    def functions(path: str) -> Callable[..., Any]:
         if code is None:
             raise AgentLoadError(
                 f"the function tool {path!r} needs a source folder, and agent {document.name} has none",
@@ -351,4 +372,5 @@ def _broker(document: AgentDocument, platform: PlatformClient, work_dir: str, co
             )
         return code.resolve(path)
 
-    return Broker(document, platform, work_dir, functions)
+    broker: AgentTools = importlib.import_module("chimera_host.broker").Broker(document, platform, work_dir, functions)
+    return broker

@@ -63,6 +63,7 @@ class Call:
         "loaded",
         "model_calls",
         "model_seconds",
+        "outcome",
         "request",
         "run_seconds",
         "slot",
@@ -91,6 +92,7 @@ class Call:
         self.task: asyncio.Task[None] | None = None
         self.slot: int | None = None
         self.cancelled_at: float | None = None
+        self.outcome = "ok"
         self.loaded = False
         self.load_seconds = self.run_seconds = self.model_seconds = self.tool_seconds = self.cpu_seconds = 0.0
         self.model_calls = self.tool_calls = 0
@@ -122,6 +124,7 @@ class Call:
             return
         self._reason = reason
         self.cancelled_at = time.monotonic()
+        self.outcome = reason.code
         if not self.answer.done():
             self.answer.set_exception(reason)
         if self._on_cancel is not None:

@@ -10,11 +10,12 @@ import logging
 import time
 from collections.abc import Sequence
 from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from chimera_host import memory
-from chimera_host.agents import Agents
+from chimera_host.agents import Agents, MakeBroker, make_broker
 from chimera_host.blackbox import BlackBox, RecordedCall
 from chimera_host.calls import Call
 from chimera_host.config import HostConfig
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 SPARE_SLOTS = 16
 CLEAN_EVERY = 30.0
+RELIEVE_EVERY = 10.0
 
 
 class Host:
@@ -47,6 +49,7 @@ class Host:
         *,
         black_box: BlackBox | None = None,
         captured: Sequence[CapturedStream] = (),
+        make_broker: MakeBroker = make_broker,
     ) -> None:
         """A host by `config` that runs agents of `adapter`'s framework."""
         self.config = config
@@ -59,6 +62,7 @@ class Host:
             threads=self.threads,
             work_dir=Path(config.work_dir),
             memory_bytes=config.memory_bytes,
+            make_broker=make_broker,
         )
         self.metrics = CallMetrics()
         self.draining = False
@@ -74,6 +78,7 @@ class Host:
         self._beats = 0
         self._ticks = self.loop.call_later(TICK / 2, self._tick)
         self._cleaned_at = self.loop.time()
+        self._relieved_at = -RELIEVE_EVERY
 
     @property
     def in_flight(self) -> int:
@@ -122,6 +127,7 @@ class Host:
         task = self.loop.create_task(self._run(call, trace), name=request.call, context=context)
         call.task = task
         self._by_task[task] = call
+        task.add_done_callback(partial(self._ended, call))
         return call
 
     def find(self, call_id: str) -> Call | None:
@@ -164,7 +170,6 @@ class Host:
             self._black_box.mark_cancelled(call.slot)
 
     async def _run(self, call: Call, trace: TraceContext | None) -> None:
-        outcome = "ok"
         try:
             with span("host.invoke", remote=trace) as opened:
                 response = await self._answer(call)
@@ -173,7 +178,7 @@ class Host:
                 call.answer.set_result(response)
         except BaseException as error:
             problem = as_problem(error, agent=call.request.agent, reason=call.reason)
-            outcome = problem.code
+            call.outcome = problem.code
             if not call.answer.done():
                 call.answer.set_exception(problem)
             level = logging.INFO if isinstance(problem, CallCancelled) or problem.status < 500 else logging.WARNING
@@ -181,10 +186,8 @@ class Host:
                 level,
                 "call failed",
                 extra={"code": problem.code, "problem": problem.detail},
-                exc_info=error if outcome in ("agent-failed", "agent-load-failed", "internal") else None,
+                exc_info=error if problem.code in ("agent-failed", "agent-load-failed", "internal") else None,
             )
-        finally:
-            self._ended(call, outcome)
 
     async def _answer(self, call: Call) -> InvokeResponse:
         loaded = await self.agents.take(call)
@@ -198,17 +201,16 @@ class Host:
             raise call.reason
         return _response(self.config.host, call, result)
 
-    def _ended(self, call: Call, outcome: str) -> None:
+    def _ended(self, call: Call, task: "asyncio.Task[None]") -> None:
         call.close()
         del self._calls[call.request.call]
-        if call.task is not None:
-            self._by_task.pop(call.task, None)
+        del self._by_task[task]
         if self._black_box is not None:
             self._black_box.end(call.slot)
         for stream in self._captured:
             stream.finish(call.request.call)
         self.metrics.ended(
-            outcome,
+            call.outcome,
             time.monotonic() - call.began,
             model_calls=call.model_calls,
             tool_calls=call.tool_calls,
@@ -262,6 +264,10 @@ class Host:
             self._growth.charge(resident - self._resident, {call.request.agent for call in self._calls.values()})
         self._resident = resident
         now = self.loop.time()
+        if resident > memory.SHORT * self.config.memory_bytes and now - self._relieved_at >= RELIEVE_EVERY:
+            self._relieved_at = now
+            given_up = self.agents.relieve()
+            log.warning("memory is short", extra={"resident_bytes": resident, "agents_given_up": given_up})
         if now - self._cleaned_at >= min(CLEAN_EVERY, self.config.idle_unload / 2):
             self._cleaned_at = now
             self.agents.measure(resident)

@@ -6,6 +6,8 @@ while calls run is charged to the agents that ran them; when the bound is passed
 named.
 """
 
+import contextlib
+import ctypes
 import os
 import resource
 import sys
@@ -21,6 +23,8 @@ MIN_SAMPLE = 20
 FLOOR, CEILING = 4 * 1024, 256 * 1024**2
 SHARE_FOR_AGENTS = 0.85
 """Part of the room above the base that loaded agents may fill; the rest is for running calls."""
+SHORT = 0.9
+"""Part of the bound from which on memory is short and unused agents are given up."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -57,6 +61,13 @@ def estimate(costs: Costs, *, resident: int, loaded: int) -> Costs:
 def capacity(costs: Costs, limit: int) -> int:
     """How many agents fit into a process that may use `limit` bytes; at least one."""
     return max(1, int((limit - costs.base) * SHARE_FOR_AGENTS / costs.each))
+
+
+def trim() -> None:
+    """Have the C library give freed memory back to the system, where it can."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 class Growth:

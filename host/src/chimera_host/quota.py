@@ -3,12 +3,14 @@
 In a shared host the system can't hold one agent back, so its use is accounted. CPU: a bucket that fills at the agent's
 share and that the CPU time of its threads empties; an agent that has emptied it is refused while others run, and left
 alone when nobody else wants the processor. Storage: the folder is measured after calls, and an agent over its quota is
-refused until it has removed something. Both are checked between calls; one single call can overdraw either.
+refused until it has removed something. Both are checked between calls; one single call can overdraw either. Time that
+an asynchronous framework spends on the event loop is not told apart by agent and so not counted.
 """
 
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,11 +37,12 @@ class CpuShare:
         self._level += seconds
         self.total += seconds
 
-    def check(self, agent: str, now: float, *, alone: bool) -> None:
-        """Refuse the agent when it used more than its share and others run."""
-        if alone or self.overdrawn(now) <= 0:
+    def check(self, agent: str, now: float, *, alone: Callable[[], bool]) -> None:
+        """Refuse the agent when it used more than its share and isn't `alone`."""
+        overdrawn = self.overdrawn(now)
+        if overdrawn <= 0 or alone():
             return
-        wait = self.overdrawn(now) / self.share
+        wait = overdrawn / self.share
         raise AgentOverShare(
             f"agent {agent} used more than its {self.share * 1000:.0f}m of CPU while others run",
             next_step="raise `resources.cpu` of its definition, or give it `isolation: dedicated`",

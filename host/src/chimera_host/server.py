@@ -122,30 +122,31 @@ class Server:
             await self._pump(response, call, events)
             await self._write(response, _last_event(call))
             await response.write_eof()
-        except (asyncio.CancelledError, ConnectionError, TimeoutError):
+        except asyncio.CancelledError:
             self._caller_left(call)
             raise
+        except (ConnectionError, TimeoutError):  # gone, or takes nothing any more: nobody to answer
+            self._caller_left(call)
+            if request.transport is not None:
+                request.transport.abort()
         return response
 
     async def _pump(self, response: web.StreamResponse, call: Call, events: EventQueue) -> None:
         """Pass on what comes until the call has its answer; the queue is closed then and holds no last event."""
         loop = asyncio.get_running_loop()
+        idle = self._host.config.stream_idle
         spoke = loop.time()
         while True:
-            something = await events.wait(COMMENT_EVERY)
+            something = await events.wait(max(0.001, min(COMMENT_EVERY, spoke + idle - loop.time())))
             if data := events.take():
                 spoke = loop.time()
                 await self._write(response, data)
             elif events.closed:
                 return
+            elif not something and loop.time() - spoke >= idle:
+                agent = call.request.agent
+                call.cancel(DeadlineExceeded(f"agent {agent} said nothing for {idle:.0f} s", agent=agent))
             elif not something:
-                if loop.time() - spoke >= self._host.config.stream_idle:
-                    call.cancel(
-                        DeadlineExceeded(
-                            f"agent {call.request.agent} said nothing for {self._host.config.stream_idle:.0f} s",
-                            agent=call.request.agent,
-                        )
-                    )
                 await self._write(response, COMMENT)
 
     async def _write(self, response: web.StreamResponse, data: bytes) -> None:

@@ -25,6 +25,7 @@ from chimera_host.blackbox import BlackBox, LastWords
 log = logging.getLogger(__name__)
 
 TICK = 1.0
+LOG_PATIENCE = 2.0
 LATE_TICKS = 3.0
 """A watcher this many ticks late was itself stopped (a suspended machine); what it sees then proves nothing."""
 
@@ -242,7 +243,12 @@ class Watchdog:
                 at=time.time(),
             )
         )
+        # If the log's reader is stuck, so is whoever logs; the end must not depend on it.
+        last_resort = threading.Timer(LOG_PATIENCE, self._leave, (verdict.exit,))
+        last_resort.daemon = True
+        last_resort.start()
         log.critical("host ends itself", extra={**_as_extra(verdict), **extra})
+        last_resort.cancel()
         self._leave(verdict.exit)
 
     def _say(self, words: LastWords) -> None:
