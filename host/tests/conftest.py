@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+
 from chimera_host.agents import make_broker
 from chimera_host.frameworks import adapter as find_adapter
 from chimera_host.host import Host

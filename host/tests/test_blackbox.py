@@ -1,8 +1,9 @@
 import os
 
-from chimera_host.blackbox import BlackBox, LastWords, RecordedCall, read_black_box
 from hypothesis import given
 from hypothesis import strategies as st
+
+from chimera_host.blackbox import BlackBox, LastWords, RecordedCall, read_black_box
 
 names = st.text(st.characters(codec="ascii", min_codepoint=33, max_codepoint=126), min_size=1, max_size=63)
 calls = st.builds(

@@ -4,11 +4,12 @@ import io
 import tarfile
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from chimera_host.bundles import BundleLimits, check_entry, unpack
 from chimera_host.errors import BundleRefused
 from chimera_host.testing.builders import bundle, digest
-from hypothesis import given
-from hypothesis import strategies as st
 
 parts = st.text(st.sampled_from("ab.-_é /\\\0"), min_size=1, max_size=8)
 paths = st.one_of(st.text(max_size=40), st.lists(parts, min_size=1, max_size=6).map("/".join))

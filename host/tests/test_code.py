@@ -4,6 +4,7 @@ import asyncio
 import time
 
 import pytest
+
 from chimera_host.contract.agent import AgentResources, SourceCode
 from chimera_host.contract.problem import RemoteProblem
 from chimera_host.testing.builders import RESOURCES, document, invoke_request

@@ -1,5 +1,6 @@
 import msgspec
 import pytest
+
 from chimera_host.config import HostConfig, from_environment
 from chimera_host.contract.problem import ProblemError
 

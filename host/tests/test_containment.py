@@ -9,6 +9,7 @@ import time
 
 import aiohttp
 import pytest
+
 from chimera_host.blackbox import read_black_box
 from chimera_host.contract.agent import SourceCode
 from chimera_host.testing.builders import document, invoke_request

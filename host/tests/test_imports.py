@@ -1,6 +1,7 @@
 import sys
 
 import pytest
+
 from chimera_host.errors import AgentLoadError
 from chimera_host.imports import BundleCode
 

@@ -5,10 +5,11 @@ import sys
 import warnings
 
 import pytest
-from chimera_host import logs
-from chimera_host.trace import span
 from hypothesis import given
 from hypothesis import strategies as st
+
+from chimera_host import logs
+from chimera_host.trace import span
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
 """The cache against the plainest model of it: a list of keys in order of use."""
 
 import pytest
-from chimera_host.lru import Lru
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from chimera_host.lru import Lru
 
 keys = st.sampled_from("abcdefgh")
 

@@ -1,6 +1,7 @@
-from chimera_host import memory
 from hypothesis import given
 from hypothesis import strategies as st
+
+from chimera_host import memory
 
 BASE = 80 * 1024**2
 costs = st.builds(

@@ -1,10 +1,11 @@
 import os
 
 import pytest
-from chimera_host.errors import AgentOverShare
-from chimera_host.quota import BURST_SECONDS, CpuShare, folder_bytes
 from hypothesis import given
 from hypothesis import strategies as st
+
+from chimera_host.errors import AgentOverShare
+from chimera_host.quota import BURST_SECONDS, CpuShare, folder_bytes
 
 steps = st.lists(st.tuples(st.floats(0, 50), st.floats(0, 30)), max_size=40)
 

@@ -4,14 +4,15 @@ import asyncio
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from chimera_host.contract.behaviour import Behaviour, FunctionBehaviour
 from chimera_host.ports import RunResult
 from chimera_host.testing.builders import document, invoke_request, session
 from chimera_host.testing.doubles import Gate, ScriptedAdapter, refused, saying, until
 from chimera_host.testing.platform import problem
 from chimera_host.trace import new_trace
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 
 async def test_a_declared_agent_asks_the_model(platform, local_host):

@@ -1,9 +1,10 @@
 import asyncio
 
-from chimera_host.contract.call import Delta
-from chimera_host.streaming import MAX_WAITING, ChunkAssembler, EventQueue
 from hypothesis import given
 from hypothesis import strategies as st
+
+from chimera_host.contract.call import Delta
+from chimera_host.streaming import MAX_WAITING, ChunkAssembler, EventQueue
 
 texts = st.lists(st.text(max_size=10), max_size=10)
 tools = st.lists(st.tuples(st.text("abc", min_size=1), st.lists(st.text(max_size=5), max_size=4)), max_size=3)

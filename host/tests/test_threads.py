@@ -3,6 +3,7 @@ import threading
 from contextvars import ContextVar
 
 import pytest
+
 from chimera_host.threads import WatchedThreads
 
 who = ContextVar("who", default="nobody")

@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+
 from chimera_host.contract.behaviour import Behaviour, FunctionBehaviour
 from chimera_host.contract.tools import AgentTool
 from chimera_host.errors import AgentLoadError, ToolFailed

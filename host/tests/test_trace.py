@@ -1,9 +1,10 @@
 import logging
 
 import pytest
-from chimera_host import trace
 from hypothesis import given
 from hypothesis import strategies as st
+
+from chimera_host import trace
 
 hex_digits = st.sampled_from("0123456789abcdef")
 ids = {size: st.text(hex_digits, min_size=size, max_size=size).filter(lambda t: t.strip("0")) for size in (16, 32)}

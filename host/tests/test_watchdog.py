@@ -1,8 +1,9 @@
 """The rule, first safety (never ends a healthy host), then liveness (ends every sick one, in time)."""
 
-from chimera_host.watchdog import ExitCode, Limits, Observation, OverdueCall, WatchState, decide
 from hypothesis import given
 from hypothesis import strategies as st
+
+from chimera_host.watchdog import ExitCode, Limits, Observation, OverdueCall, WatchState, decide
 
 LIMITS = Limits(grace=10.0, memory_bytes=1000, tick=1.0)
 overdue = OverdueCall(agent="looper", call="c", seconds=10.0)

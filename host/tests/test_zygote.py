@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
 from chimera_host.blackbox import read_black_box
 from chimera_host.testing.builders import document, invoke_request
 from chimera_host.testing.doubles import until
