@@ -4,6 +4,7 @@ An item is YAML text or data that a client has parsed already; both take the sam
 on who sent it. Cost grows with items: about 0.1 ms each for data, twice that for text.
 """
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import msgspec
@@ -13,9 +14,11 @@ from chimera.agents.catalogue import StagedItem
 from chimera.agents.compile import Bundle, compile_definition
 from chimera.agents.errors import Fault, InvalidDefinition, UnreadableText
 from chimera.agents.validate import check_data, check_text
+from chimera.agents.yaml import MAX_DEPTH
 
 MAX_ITEMS = 2_000
 MAX_FAULTS_SHOWN = 1_000
+_LEVELS = f"{MAX_DEPTH} levels"
 
 
 class Item(Struct, frozen=True, kw_only=True):
@@ -61,6 +64,8 @@ def _take_one(item: Item, tenant: str, position: int, bundles: dict[str, Bundle]
         if item.text is not None:
             checked = check_text(item.text, file=item.file)
         else:
+            if nested_deeper(item.definition, MAX_DEPTH):
+                raise InvalidDefinition([Fault(file=item.file, message="it is nested too deeply", allowed=_LEVELS)])
             checked = check_data(item.definition, file=item.file)
         bundle = _bundle(item, checked.definition.specification.source, bundles)
         compiled = compile_definition(checked, tenant=tenant, bundle=bundle)
@@ -68,12 +73,23 @@ def _take_one(item: Item, tenant: str, position: int, bundles: dict[str, Bundle]
         return _refused(item, position, tuple(error.faults))
     except UnreadableText as error:
         return _refused(item, position, (error.fault,))
-    except RecursionError:
-        fault = Fault(file=item.file, message="the definition is nested too deeply", allowed="what the schema holds")
-        return _refused(item, position, (fault,))
     staged = StagedItem(position=position, source=item.source, file=item.file, compiled=compiled)
     name = compiled.value.agent.name
     return staged, ItemResult(position=position, name=name, revision=compiled.digest, warnings=compiled.warnings)
+
+
+def nested_deeper(data: Any, depth: int) -> bool:
+    """Whether more than `depth` lists and mappings stand within each other in `data`."""
+    level: list[Any] = [data]
+    for _ in range(depth + 1):
+        level = [inner for value in level if type(value) in (dict, list) for inner in _children(value)]
+        if not level:
+            return False
+    return True
+
+
+def _children(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _bundle(item: Item, source: str | None, bundles: dict[str, Bundle]) -> Bundle | None:

@@ -1,0 +1,72 @@
+"""The control plane's application on a Unix socket, in the test's own event loop."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+from aiohttp import web
+
+from chimera.adapters.storage.catalogue import Catalogue
+from chimera.adapters.storage.database import migrate, open_engine
+from chimera.adapters.storage.writer import Writer
+from chimera.entrypoints.control_plane.app import ControlPlaneApp
+from chimera.testing.clock import ManualClock
+
+TENANT = "/v1/tenants/default"
+
+
+class Answer:
+    """An answer, read."""
+
+    def __init__(self, status: int, headers: Any, body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    @property
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
+
+
+class Client:
+    """Asks the control plane; `changes` counts how often it said that something changed."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+        self.changes = 0
+
+    async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        data = body if isinstance(body, bytes) or body is None else msgspec.json.encode(body)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        url = f"http://control-plane{path if path.startswith('/') else f'{TENANT}/{path}'}"
+        async with self._session.request(method, url, data=data, headers=named) as answer:
+            return Answer(answer.status, answer.headers, await answer.read())
+
+    def changed(self) -> None:
+        self.changes += 1
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def client(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Client]:
+    engine = open_engine(tmp_path / "chimera.db")
+    migrate(engine)
+    writer = Writer(engine)
+    socket = str(tmp_path / "s")
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(socket)) as session:
+        made = Client(session)
+        catalogue = Catalogue(engine, writer, max_hosts=4, clock=clock)
+        runner = web.AppRunner(ControlPlaneApp(catalogue, made.changed).make(), access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        await web.UnixSite(runner, socket).start()
+        yield made
+        await runner.cleanup()
+    writer.close()
+    engine.dispose()
