@@ -163,11 +163,12 @@ async def test_kill_9_leaves_a_black_box_too(platform, host_process, neighbour):
 async def test_a_leak_costs_the_host_and_is_named(host_process, agent, neighbour):
     host = await host_process(memory_bytes=400 * 1024**2, grace=1.0)
     await host.invoke(invoke_request(*neighbour))
-    leak = asyncio.ensure_future(host.invoke(invoke_request(*agent("leaky"), "leak")))
+    request = invoke_request(*agent("leaky"), "leak")
+    leak = asyncio.ensure_future(host.invoke(request))
     assert await host.ended() == ExitCode.OUT_OF_MEMORY
     await broken(leak)
     words = read_black_box(host.black_box).last_words
-    assert words.exit == "OUT_OF_MEMORY" and words.agents == ("leaky",)
+    assert words.exit == "OUT_OF_MEMORY" and words.agents == ("leaky",) and words.calls == (request.call,)
 
 
 async def test_leaving_python_ends_the_call_alone(host_process, agent, neighbour):

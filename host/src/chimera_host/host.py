@@ -250,6 +250,10 @@ class Host:
         calls = [call] if call is not None else list(self._calls.values())
         return [(call.request.agent, call.request.call) for call in calls]
 
+    def calls_of(self, agents: Sequence[str]) -> Sequence[str]:
+        """The running calls of these agents."""
+        return [call.request.call for call in list(self._calls.values()) if call.request.agent in agents]
+
     def give_up(self, verdict: Verdict) -> None:
         """Take no more calls; the watchdog ends the process when the others are done."""
         self.verdict = verdict

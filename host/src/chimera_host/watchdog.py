@@ -155,6 +155,9 @@ class Watched(Protocol):
     def blame(self) -> Sequence[tuple[str, str]]:
         """Agent and call that the event loop is busy with; all running ones where that can't be told."""
 
+    def calls_of(self, agents: Sequence[str]) -> Sequence[str]:
+        """The running calls of these agents."""
+
     def give_up(self, verdict: Verdict) -> None:
         """Take no more calls."""
 
@@ -239,7 +242,7 @@ class Watchdog:
                 exit=verdict.exit.name,
                 reason=verdict.reason,
                 agents=verdict.agents,
-                calls=verdict.calls,
+                calls=verdict.calls or tuple(self._watched.calls_of(verdict.agents)),
                 at=time.time(),
             )
         )
