@@ -28,7 +28,7 @@ from chimera.entrypoints.control_plane.app import ControlPlaneApp
 from chimera_host.contract.problem import ProblemError
 from chimera_host.logs import configure
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("chimera.bootstrap.control_plane")  # as a program this module is called __main__
 
 TELL_INTERVAL = 30.0
 
