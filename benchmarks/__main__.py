@@ -18,6 +18,7 @@ from benchmarks.http import Refused
 from benchmarks.platform import Broken
 from benchmarks.report import keep, report, show
 
+WIDTH = 200
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -34,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Measure everything."""
     options = parser().parse_args()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     sizes = Sizes() if options.scale == 1 else Sizes().scaled(options.scale)
     with tempfile.TemporaryDirectory(prefix="chimera-bench-") as scratch:
         try:

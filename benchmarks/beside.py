@@ -31,6 +31,7 @@ from chimera.platform.errors import RuntimeMissing
 
 BARE = Path(__file__).parent / "bare"
 READY_TIMEOUT = 60.0
+LOG_SHOWN = 500
 
 
 class Without:
@@ -58,7 +59,7 @@ class Without:
             command = [str(python), str(BARE / "time_call.py"), str(agents), str(self._sizes.warm_calls)]
             done = subprocess.run(command, capture_output=True, text=True, env=_environment(), check=False)
             if done.returncode != 0:
-                self.skipped[f"share_{framework.lower()}"] = done.stderr.strip()[-500:]
+                self.skipped[f"share_{framework.lower()}"] = done.stderr.strip()[-LOG_SHOWN:]
                 continue
             found[framework] = float(json.loads(done.stdout.splitlines()[-1]))
         return found
@@ -117,10 +118,8 @@ class Without:
         what = f"a process for each of {total:,} {framework} agents"
         sample, more = str(len(agents)), total / len(agents)
         return [
-            Beside(
-                what=f"{what}, memory", value=memory / len(agents) * total / machine.MIB, unit="MB", extrapolated=sample
-            ),
-            Beside(what=f"{what}, CPU to start all", value=cpu / len(agents) * total, unit="s", extrapolated=sample),
+            Beside(what=f"{what}, memory", value=memory * more / machine.MIB, unit="MB", extrapolated=sample),
+            Beside(what=f"{what}, CPU to start all", value=cpu * more, unit="s", extrapolated=sample),
             Beside(
                 what=f"a process for one {framework} agent, start to first answer",
                 value=sorted(seconds)[len(seconds) // 2],
@@ -147,7 +146,7 @@ class Without:
         command = [uv.find_uv_bin(), "pip", "install", "--quiet", "--python", str(python), "--target", str(target)]
         done = subprocess.run([*command, "fastapi", "uvicorn"], capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise Broken(f"FastAPI could not be installed: {done.stderr.strip()[-500:]}")
+            raise Broken(f"FastAPI could not be installed: {done.stderr.strip()[-LOG_SHOWN:]}")
         return target
 
     def _write(self, name: str, agents: Sequence[Agent]) -> Path:
@@ -166,7 +165,7 @@ def _process(command: list[str], ready: str, log: Path) -> Iterator[int]:
         until = time.monotonic() + READY_TIMEOUT
         while not _answers(ready):
             if process.poll() is not None or time.monotonic() > until:
-                raise Broken(f"{Path(command[1]).name} did not start: {log.read_text(errors='replace')[-500:]}")
+                raise Broken(f"{Path(command[1]).name} did not start: {log.read_text(errors='replace')[-LOG_SHOWN:]}")
             time.sleep(0.02)
         yield process.pid
     finally:

@@ -24,8 +24,9 @@ def make(agent: dict[str, Any], model: str | None) -> Answer:
 def _autogen(name: str, behaviour: dict[str, Any], model: str | None) -> Answer:
     from autogen import ConversableAgent, GroupChat, GroupChatManager
 
-    config: dict[str, Any] = {"model": "instant", "price": [0, 0]}
-    config |= {"base_url": model, "api_key": "none"} if model else {"model_client_cls": "Instant"}
+    config: dict[str, Any] = {"model": "instant", "model_client_cls": "Instant"}
+    if model is not None:
+        config = {"model": "instant", "base_url": model, "api_key": "none", "price": [0, 0]}
     llm = {"config_list": [config], "cache_seed": None}
 
     def agent(name: str, message: str) -> Any:
