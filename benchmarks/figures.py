@@ -91,6 +91,7 @@ class Sizes(Struct, frozen=True, kw_only=True):
     first_calls: int = 300
     warm_calls: int = 300
     wakes: int = 20
+    loaded: int = 2_000
     plain: int = 2_000
     alone: int = 50
 
@@ -103,6 +104,7 @@ class Sizes(Struct, frozen=True, kw_only=True):
             first_calls=max(10, self.first_calls // by),
             warm_calls=max(10, self.warm_calls // by),
             wakes=max(2, self.wakes // by),
+            loaded=max(20, self.loaded // by),
             plain=max(10, self.plain // by),
             alone=max(2, self.alone // by),
         )

@@ -19,6 +19,8 @@ from benchmarks.stats import median, percentile
 Values = dict[str, Measured]
 Say = Callable[[str], None]
 WARM_CALLS = 3
+SETTLING = 20
+"""Agents that a host has loaded before memory is counted."""
 SHARED = {"AutoGen": "conversational", "LangGraph": "sequential"}
 
 
@@ -34,11 +36,16 @@ def one_run(home: Path, roster: Roster, sizes: Sizes, bare: dict[str, float], sa
             values[f"share_{framework.lower()}"] = share(platform, roster, framework, sizes, bare[framework])
     with running(home / "roster") as platform:
         say("calls of two frameworks")
-        values |= calls_of_two(platform, roster, sizes)
+        values["calls_two"] = calls_of_two(platform, roster, sizes)
     with running(home / "roster") as platform:
         say("calls of three frameworks")
         called = evenly(roster.agents, sizes.skills)
         values["calls_three"] = rate(platform, called)
+    with running(home / "roster", max_hosts=1) as platform:
+        for framework in ("AutoGen", "LangGraph"):
+            say(f"memory of {framework} agents")
+            memory = agent_memory(platform, roster, framework, sizes.loaded)
+            values[f"agent_{framework.lower()}"] = memory
     with running(home / "sleepers") as platform:
         for framework in ("AutoGen", "LangGraph", "CrewAI"):
             say(f"wake-ups of {framework}")
@@ -85,25 +92,28 @@ def share(platform: Platform, roster: Roster, framework: str, sizes: Sizes, bare
     )
 
 
-def calls_of_two(platform: Platform, roster: Roster, sizes: Sizes) -> Values:
-    """Distinct agents of two frameworks; and what each of them costs its host in memory."""
-    agents = evenly(roster.of("AutoGen", "LangGraph"), sizes.two)
-    for framework in ("AutoGen", "LangGraph"):
-        _warm(platform, [agent for agent in agents if agent.framework == framework][:1])
-    before = _host_memory(platform)
-    values: Values = {"calls_two": rate(platform, agents)}
-    after = _host_memory(platform)
-    for framework in ("autogen", "langgraph"):
-        loaded = after[framework][1] - before[framework][1]
-        # A host that came up meanwhile is a host, not an agent: its own share is taken from the first one's.
-        more = after[framework][2] - before[framework][2]
-        own = before[framework][0] / max(1, before[framework][2])
-        grown = after[framework][0] - before[framework][0] - more * own
-        if loaded > 0:
-            values[f"agent_{framework}"] = Measured(
-                value=grown / loaded / 1024, note=f"{loaded} loaded in {after[framework][2]} hosts"
-            )
-    return values
+def calls_of_two(platform: Platform, roster: Roster, sizes: Sizes) -> Measured:
+    """Distinct agents of two frameworks."""
+    return rate(platform, evenly(roster.of("AutoGen", "LangGraph"), sizes.two))
+
+
+def agent_memory(platform: Platform, roster: Roster, framework: str, count: int) -> Measured:
+    """What each loaded agent adds to its host, once the host has run enough calls to have what agents share."""
+    agents = evenly(roster.of(framework), count + SETTLING)
+    settled = agents[:SETTLING]
+    _warm(platform, settled)
+    platform.load([agent.name for agent in settled], clients=SETTLING)
+    before, loaded_before = _host_memory(platform, framework)
+    result = platform.load([agent.name for agent in agents[SETTLING:]], clients=8)
+    after, loaded_after = _host_memory(platform, framework)
+    loaded = loaded_after - loaded_before
+    return Measured(
+        value=(after - before) / max(1, loaded) / 1024,
+        generator=result.cpu,
+        wall=result.seconds,
+        errors=sum(result.errors.values()),
+        note=f"{loaded_after:,} loaded, the host {after / MIB:.0f} MB",
+    )
 
 
 def rate(platform: Platform, agents: Sequence[Agent]) -> Measured:
@@ -146,14 +156,12 @@ def _warm(platform: Platform, agents: Sequence[Agent]) -> None:
         time.sleep(0.01)
 
 
-def _host_memory(platform: Platform) -> dict[str, tuple[int, int, int]]:
-    """By framework: bytes of its hosts, agents that they have loaded, and how many hosts there are."""
+def _host_memory(platform: Platform, framework: str) -> tuple[int, int]:
+    """Bytes of a framework's hosts, and how many agents they have loaded."""
     pids = platform.processes()
-    found = {"autogen": (0, 0, 0), "langgraph": (0, 0, 0), "crewai": (0, 0, 0)}
+    memory = loaded = 0
     for row in platform.hosts():
-        framework = next((name for name in found if f"-{name}-" in row["cell"]), None)
-        pid = next((pid for name, pid in pids.items() if row["host"] in name), None)
-        if framework is not None and pid is not None:
-            memory, loaded, hosts = found[framework]
-            found[framework] = (memory + proportional(pid), loaded + row.get("loaded_agents", 0), hosts + 1)
-    return found
+        if f"-{framework.lower()}-" in row["cell"]:
+            memory += sum(proportional(pid) for name, pid in pids.items() if row["host"] in name)
+            loaded += row.get("loaded_agents", 0)
+    return memory, loaded
