@@ -2,7 +2,8 @@
 
 The package has the framework's name, but imports are absolute: `import crewai` in here is the framework. `model` joins
 CrewAI to the platform's model, `tools` its tools to the broker, `executor` takes waste out of a task's run, `build`
-makes a crew from a definition, `run` answers calls with it, `quiet` switches off what calls home, prints or keeps books.
+makes a crew from a definition, `run` answers calls with it, `quiet` switches off what calls
+home, prints or keeps books.
 """
 
 import os
@@ -23,12 +24,12 @@ os.environ.update(
 )
 os.environ.setdefault("CREWAI_STORAGE_DIR", str(Path(tempfile.gettempdir(), f"chimera-crewai-{os.getuid()}")))
 
-from chimera_host.agent_context import AgentContext  # noqa: E402 - after the calls home are off
-from chimera_host.frameworks.crewai import quiet  # noqa: E402 - as above
-from chimera_host.frameworks.crewai.build import CrewPlan  # noqa: E402 - as above
-from chimera_host.frameworks.crewai.model import shared_model  # noqa: E402 - as above
-from chimera_host.frameworks.crewai.run import CodeAgent, CrewAgent, rehearse, runnable  # noqa: E402 - as above
-from chimera_host.frameworks.crewai.tools import PlatformTool  # noqa: E402 - as above
+from chimera_host.agent_context import AgentContext
+from chimera_host.frameworks.crewai import quiet
+from chimera_host.frameworks.crewai.build import CrewPlan
+from chimera_host.frameworks.crewai.model import shared_model
+from chimera_host.frameworks.crewai.run import CodeAgent, CrewAgent, rehearse, runnable
+from chimera_host.frameworks.crewai.tools import PlatformTool
 
 
 class Adapter:
@@ -39,7 +40,8 @@ class Adapter:
     def preload(self) -> None:
         """Quieten CrewAI, then run one crew on a model that answers in place: a fork shares what that imports.
 
-        With its event bus at work, CrewAI would leave threads behind, and a process forked then hangs at its first crew.
+        With its event bus at work, CrewAI would leave threads behind, and a process forked then hangs at its first
+        crew.
         """
         quiet.prepare()
         rehearse()

@@ -2,8 +2,8 @@
 
 The executor is a CrewAI flow of 32 steps, and each of these subtractions leaves its steps themselves as they are:
 
-- Its state is a model without an `id`, so each executor builds a pydantic class that has one. `initial_state` names such
-  a class, made once.
+- Its state is a model without an `id`, so each executor builds a pydantic class that has one. `initial_state`
+  names such a class, made once.
 - Eighteen steps serve planning and its list of todos. Without planning nothing leads to them, yet each event is held
   against all. The definition used here has the steps of an agent that doesn't plan.
 - Each step runs in a thread. Those that only decide where to go next run in place; those that call a model or a tool
@@ -52,11 +52,11 @@ def _without_plan() -> FlowDefinition:
     return whole.model_copy(update={"methods": {name: whole.methods[name] for name in (*DECIDING, *WORKING)}})
 
 
-class ExecutorState(FlowState, AgentExecutorState):
+class ExecutorState(FlowState, AgentExecutorState):  # type: ignore[misc]
     """An executor's state, with the flow's `id`."""
 
 
-class LeanExecutor(AgentExecutor):
+class LeanExecutor(AgentExecutor):  # type: ignore[misc]
     """CrewAI's executor for an agent that doesn't plan."""
 
     initial_state: Any = Field(default=ExecutorState, exclude=True)

@@ -4,7 +4,7 @@ It holds nothing of a call: the running call's context reaches the model, meters
 an agent 1.4 MB, this one nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -23,11 +23,11 @@ _SETTINGS = ("temperature", "top_p", "max_tokens", "seed", "frequency_penalty", 
 
 def _once(method: Callable[..., Any]) -> Callable[..., Any]:
     """Mark a call method so that CrewAI doesn't wrap it in retries that sleep: the model gateway tries again."""
-    method._crewai_rate_limit_wrapped = True  # type: ignore[attr-defined] - CrewAI's own mark
+    vars(method)["_crewai_rate_limit_wrapped"] = True
     return method
 
 
-class PlatformLLM(BaseLLM):
+class PlatformLLM(BaseLLM):  # type: ignore[misc]
     """The platform's model as CrewAI sees it."""
 
     @_once
@@ -104,7 +104,7 @@ def shared_model() -> PlatformLLM:
     return PlatformLLM(model="platform/default")
 
 
-def _plain(messages: str | Sequence[Any]) -> list[dict[str, Any]]:
+def _plain(messages: str | Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """CrewAI's messages without what it adds for itself (marks for caches, raw parts)."""
     if isinstance(messages, str):
         return [{"role": "user", "content": messages}]

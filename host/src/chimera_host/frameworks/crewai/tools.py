@@ -14,7 +14,7 @@ class Arguments(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-class PlatformTool(BaseTool):
+class PlatformTool(BaseTool):  # type: ignore[misc]
     """One tool of the agent; holds nothing of a call."""
 
     @classmethod
