@@ -121,6 +121,7 @@ def _prepare(connection: sqlite3.Connection, _: Any) -> None:
         "foreign_keys=ON",
         f"busy_timeout={BUSY_TIMEOUT_MS}",
         "cache_size=-16000",
+        "journal_size_limit=67108864",
     ):
         connection.execute(f"PRAGMA {pragma}")
 
