@@ -121,6 +121,10 @@ class Runtimes:
                         raise
         return target
 
+    def local_model_script(self) -> Path:
+        """The program that serves the bundled model; it runs in the runtime `local-model` and imports nothing of ours."""
+        return Path(str(importlib.resources.files("chimera.adapters.models") / "local_server.py"))
+
     def _path(self, name: str, requirements: bytes | None) -> Path:
         digest = hashlib.sha256(_lock(name) + platform.python_version().encode() + (requirements or b""))
         return self._root / f"{name}-{digest.hexdigest()[:12]}"

@@ -1,0 +1,63 @@
+"""Agents as tools: another agent of the tenant, called through the platform with one text.
+
+The platform decides whether this agent may call that one, meters the call and breaks circles; here it is a tool like
+any other, with its deadline and its bound on the answer.
+"""
+
+from typing import Any, Protocol
+
+from chimera_host.broker.arguments import ArgumentCheck
+from chimera_host.contract.problem import ProblemError
+from chimera_host.contract.tools import AgentTool
+from chimera_host.errors import CallCancelled, ToolFailed, ToolRefused
+from chimera_host.ports import CallContext, ToolSpec
+
+_REFUSALS = frozenset({401, 403, 404})
+
+
+class AgentCaller(Protocol):
+    """The part of the platform's client that is needed here."""
+
+    async def agent_invoke(self, call_id: str, agent: str, message: str, deadline: float) -> str:
+        """Another agent's answer."""
+
+
+class BoundAgent:
+    """An agent tool of a loaded agent."""
+
+    kind = "agent"
+
+    def __init__(self, tool: AgentTool, platform: AgentCaller) -> None:
+        """Call `tool`'s agent through `platform`."""
+        parameters = {
+            "type": "object",
+            "properties": {"message": {"type": "string", "minLength": 1, "description": "What to say to the agent."}},
+            "required": ["message"],
+            "additionalProperties": False,
+        }
+        self.limits = tool.limits
+        self.arguments = ArgumentCheck(tool.name, parameters)
+        self.spec = ToolSpec(
+            name=tool.name,
+            description=tool.description or f"Ask the agent {tool.agent} and get its answer.",
+            parameters=parameters,
+        )
+        self._agent = tool.agent
+        self._platform = platform
+
+    async def run(self, arguments: dict[str, Any], call: CallContext, seconds: float) -> str:
+        """The other agent's answer."""
+        try:
+            return await self._platform.agent_invoke(call.request.call, self._agent, arguments["message"], seconds)
+        except (CallCancelled, ToolFailed, ToolRefused):
+            raise
+        except ProblemError as error:
+            kind = ToolRefused if error.status in _REFUSALS else ToolFailed
+            raise kind(
+                f"agent {self._agent} did not answer: {error.detail}",
+                next_step=error.next_step,
+                retry_after=error.retry_after,
+            ) from None
+
+    async def aclose(self) -> None:
+        """Nothing to let go of."""

@@ -1,0 +1,96 @@
+"""One machine's settings: a TOML file in the home folder, overridden by `CHIMERA_*` variables and the command line.
+
+    [node]                    groups of dataclass settings: node, deadlines, admission, http, models, routes
+    max_hosts = 2
+    [model.default]           models that agents may name (see `ModelConfig`)
+    provider = "openai"
+    base_url = "https://models.example/v1"
+    api_key = "env:MODEL_KEY"
+
+A variable `CHIMERA_NODE__MAX_HOSTS=4` sets `max_hosts` of the group `node`. This module is the only one that reads the
+environment.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from chimera.bootstrap.gateway_config import ModelConfig
+from chimera.kernel.settings import SettingsError, load_group
+from chimera.platform.settings import NodeSettings
+
+GATEWAY_GROUPS = ("deadlines", "admission", "http", "models", "routes")
+FILE_NAME = "settings.toml"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MachineSettings:
+    """Everything that is set on one machine. `gateway` holds the gateway's groups as they were written."""
+
+    node: NodeSettings
+    gateway: dict[str, dict[str, Any]]
+    models: dict[str, ModelConfig]
+
+
+def default_home(environ: Mapping[str, str]) -> Path:
+    """`$CHIMERA_HOME`, else `.chimera` in the current folder if it is there, else the user's data folder."""
+    if home := environ.get("CHIMERA_HOME"):
+        return Path(home).absolute()
+    here = Path(".chimera").absolute()
+    return here if here.is_dir() else data_folder(environ)
+
+
+def data_folder(environ: Mapping[str, str]) -> Path:
+    """The user's data folder for Chimera (XDG base directory specification)."""
+    base = environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "chimera"
+
+
+def runtimes_folder(environ: Mapping[str, str]) -> Path:
+    """Where runtime environments are: `$CHIMERA_RUNTIMES`, else in the user's data folder (all homes share them)."""
+    if folder := environ.get("CHIMERA_RUNTIMES"):
+        return Path(folder).absolute()
+    return data_folder(environ) / "runtimes"
+
+
+def runtime_overrides(environ: Mapping[str, str]) -> dict[str, Path]:
+    """Interpreters given by `CHIMERA_RUNTIME_<NAME>_PYTHON`, by runtime."""
+    prefix, suffix = "CHIMERA_RUNTIME_", "_PYTHON"
+    return {
+        name[len(prefix) : -len(suffix)].lower().replace("_", "-"): Path(value)
+        for name, value in environ.items()
+        if name.startswith(prefix) and name.endswith(suffix)
+    }
+
+
+def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSettings:
+    """Read the settings of a home; raises `SettingsError` with every problem."""
+    environ = os.environ if environ is None else environ
+    file = home / FILE_NAME
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError([f"{file}: {error}"]) from None
+    for name, value in environ.items():
+        group, separator, field = name.removeprefix("CHIMERA_").lower().partition("__")
+        if name.startswith("CHIMERA_") and separator:
+            data.setdefault(group, {})[field] = value
+    known = {"node", "model", *GATEWAY_GROUPS}
+    if unknown := sorted(set(data) - known):
+        raise SettingsError([f"{file}: unknown group {name!r}; known: {', '.join(sorted(known))}" for name in unknown])
+    try:
+        models = msgspec.convert(data.get("model", {}), dict[str, ModelConfig])
+    except msgspec.ValidationError as error:
+        raise SettingsError([f"{file}: model: {error}"]) from None
+    return MachineSettings(
+        node=load_group(
+            NodeSettings, {"max_hosts": os.cpu_count() or 2, **data.get("node", {})}, where=f"{file}: node"
+        ),
+        gateway={name: data[name] for name in GATEWAY_GROUPS if name in data},
+        models=models,
+    )

@@ -1,0 +1,362 @@
+"""One machine: `python -m chimera.bootstrap.supervisor --home DIR` starts everything and watches over it.
+
+The supervisor is the node agent: it runs the substrate of local processes and its autoscaler, starts the control
+plane, the gateway and the local model, and starts them again when they end. It holds no agent and no call, so that
+each of the others can be killed at any moment. When it ends, however it ends, all others end with it: each holds the
+read end of a pipe whose write end is here.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+from aiohttp import web
+
+from chimera.adapters.runtimes import Runtimes
+from chimera.adapters.substrates.local import limits, procfs
+from chimera.adapters.substrates.local.children import Child, ChildSpec
+from chimera.adapters.substrates.local.launcher import LauncherOptions, LocalLauncher
+from chimera.bootstrap import settings as machine
+from chimera.bootstrap.control_plane import ControlPlaneConfig
+from chimera.bootstrap.gateway_config import GatewayConfig, ModelConfig
+from chimera.bootstrap.lifeline import end_with
+from chimera.entrypoints.node.app import NodeApp
+from chimera.entrypoints.node.report import NodeReport
+from chimera.gateway.tokens import mint
+from chimera.kernel.clock import SystemClock
+from chimera.kernel.settings import SettingsError
+from chimera.platform.errors import RuntimeMissing
+from chimera.platform.node import NodeAgent
+from chimera_host.contract.problem import ProblemError
+from chimera_host.logs import configure
+
+log = logging.getLogger(__name__)
+
+TOKEN_LIFE = 10 * 365 * 86_400.0
+READY_TIMEOUT = 60.0
+STOP_GRACE = 25.0
+SOCKET_PATH_LIMIT = 90
+LOCAL_MODEL = "smollm2-135m-instruct"
+
+
+class AlreadyRunning(ProblemError):
+    """Another supervisor runs in this home."""
+
+    code = "already-running"
+    status = 409
+    title = "Chimera runs here already"
+
+
+class Supervisor:
+    """All processes of one home."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        """Prepare folders, keys and settings; raises `SettingsError` or `AlreadyRunning`."""
+        self.home: Path = options.home.absolute()
+        self._options = options
+        for folder in ("logs", "work", "secrets", "run/hosts"):
+            (self.home / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = self._only_one()
+        self.settings = machine.load(self.home)
+        self.runtimes = Runtimes(machine.runtimes_folder(os.environ), machine.runtime_overrides(os.environ))
+        self._run = self._run_folder()
+        self._children: list[Child] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._internal_port = _free_port()
+        self._model_port = _free_port()
+        secret = _secret(self.home / "token.secret")
+        self.launcher = LocalLauncher(
+            LauncherOptions(
+                home=self.home,
+                platform_url=f"http://127.0.0.1:{self._internal_port}",
+                mint=lambda host, cell: mint(secret, host=host, cell=cell, expires=time.time() + TOKEN_LIFE),
+                fork=not options.no_fork and sys.platform.startswith("linux"),
+                node=Path(found) if (found := shutil.which("node")) else None,
+            ),
+            self.runtimes,
+            limits.ControlGroups(version=0, folders=()) if options.no_limits else limits.detect(),
+        )
+        self.agent = NodeAgent(self.launcher, SystemClock(), self.settings.node)
+
+    async def start(self) -> dict[str, Any]:
+        """Start everything; where it listens."""
+        _secret(self.home / "chimera.key")
+        report = NodeReport(self.agent, SystemClock(), self.home / "logs", self.processes, procfs.proportional_bytes)
+        runner = web.AppRunner(NodeApp(self.agent, report).make(), access_log=None, shutdown_timeout=2.0)
+        await runner.setup()
+        await _listen(runner, self._run / "node.sock")
+        self._task(self.agent.run(), "node-agent")
+        self._start_child("control-plane", self._control_plane_config())
+        models = self._models()
+        ready_read, ready_write = os.pipe()
+        self._start_child("gateway", self._gateway_config(models, ready_write), (ready_write,))
+        if self.settings.node.warm_parents:
+            for framework in ("autogen", "langgraph", "crewai"):
+                await self.launcher.warm(framework)  # type: ignore[arg-type]
+        try:
+            listening = await asyncio.wait_for(_first_line(ready_read), READY_TIMEOUT)
+        except TimeoutError:
+            raise ProblemError(
+                f"the gateway was not ready after {READY_TIMEOUT:.0f} s",
+                next_step=f"see {self.home / 'logs' / 'gateway.jsonl'}",
+            ) from None
+        finally:
+            os.close(ready_read)
+        where = {
+            **msgspec.json.decode(listening),
+            "pid": os.getpid(),
+            "home": str(self.home),
+            "models": models_shown(models),
+        }
+        (self.home / "run" / "endpoint.json").write_bytes(msgspec.json.encode(where))
+        return where
+
+    async def stop(self) -> None:
+        """End everything: callers first, hosts next, the rest last."""
+        (self.home / "run" / "endpoint.json").unlink(missing_ok=True)
+        await asyncio.gather(*(child.stop(STOP_GRACE) for child in self._children if child.spec.name == "gateway"))
+        await self.agent.close()
+        await asyncio.gather(*(child.stop(STOP_GRACE) for child in self._children))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def processes(self) -> dict[str, int]:
+        """Process ids by name: the platform's own, zygotes and hosts."""
+        found = {"supervisor": os.getpid(), **self.launcher.processes()}
+        for child in self._children:
+            if child.process is not None and child.process.returncode is None:
+                found[child.spec.name] = child.process.pid
+        return found
+
+    # -- configurations --------------------------------------------------------------------------------------------
+
+    def _control_plane_config(self) -> ControlPlaneConfig:
+        return ControlPlaneConfig(
+            database=str(self.home / "chimera.db"),
+            socket=str(self._run / "control-plane.sock"),
+            node_socket=str(self._run / "node.sock"),
+        )
+
+    def _gateway_config(self, models: dict[str, ModelConfig], ready: int) -> GatewayConfig:
+        options = self._options
+        return GatewayConfig(
+            home=str(self.home),
+            key_file=str(self.home / "chimera.key"),
+            token_secret_file=str(self.home / "token.secret"),
+            database=str(self.home / "chimera.db"),
+            control_plane_socket=str(self._run / "control-plane.sock"),
+            node_socket=str(self._run / "node.sock"),
+            host=options.host,
+            port=options.port,
+            hosts=tuple(options.allow_host),
+            tls_certificate=options.tls_certificate,
+            tls_key=options.tls_key,
+            behind_proxy=options.behind_proxy,
+            internal_port=self._internal_port,
+            models=models,
+            settings=self.settings.gateway,
+            ready_fd=ready,
+        )
+
+    def _models(self) -> dict[str, ModelConfig]:
+        models = dict(self.settings.models)
+        choice = self._options.model
+        if choice == "scripted":
+            models["default"] = ModelConfig(provider="scripted", script=self._options.script, max_concurrency=1000)
+        elif choice == "local" or "default" not in models:
+            models["default"] = self._local_model()
+        return models
+
+    def _local_model(self) -> ModelConfig:
+        python = self.runtimes.python("local-model")
+        key = _secret(self.home / "model.key").decode()
+        script = self.runtimes.local_model_script()
+        log_file = self.home / "logs" / "local-model.jsonl"
+        spec = ChildSpec(
+            name="local-model",
+            arguments=lambda lifeline: (
+                str(python),
+                *(str(script), "--port", str(self._model_port), "--key-file", str(self.home / "model.key")),
+                f"--lifeline-fd={lifeline}",
+            ),
+            log=log_file,
+        )
+        self._keep(Child(spec))
+        os.environ["CHIMERA_LOCAL_MODEL_KEY"] = key
+        return ModelConfig(
+            provider="local",
+            base_url=f"http://127.0.0.1:{self._model_port}/v1",
+            api_key="env:CHIMERA_LOCAL_MODEL_KEY",
+            model=LOCAL_MODEL,
+            max_concurrency=4,
+        )
+
+    # -- processes -------------------------------------------------------------------------------------------------
+
+    def _start_child(self, name: str, config: Any, descriptors: tuple[int, ...] = ()) -> None:
+        file = self.home / "run" / f"{name}.json"
+        with open(file, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as target:
+            target.write(msgspec.json.encode(config))
+        module = f"chimera.bootstrap.{name.replace('-', '_')}"
+        spec = ChildSpec(
+            name=name,
+            arguments=lambda lifeline: (
+                *(sys.executable, "-m", module, "--config", str(file)),
+                f"--lifeline-fd={lifeline}",
+            ),
+            log=self.home / "logs" / f"{name}.jsonl",
+            descriptors=descriptors,
+        )
+        self._keep(Child(spec))
+
+    def _keep(self, child: Child) -> None:
+        self._children.append(child)
+        self._task(child.run(), f"child-{child.spec.name}")
+
+    def _task(self, coroutine: Any, name: str) -> None:
+        self._tasks.append(asyncio.create_task(coroutine, name=name))
+
+    def _only_one(self) -> int:
+        descriptor = os.open(self.home / "run" / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunning(
+                f"Chimera runs already in {self.home}",
+                next_step="use it (`chimera status`), stop it, or give another --home",
+            ) from None
+        return descriptor
+
+    def _run_folder(self) -> Path:
+        # A Unix socket's path holds about 100 bytes; a deep home gets a short folder elsewhere, open to this user only.
+        run = self.home / "run"
+        if len(str(run)) <= SOCKET_PATH_LIMIT:
+            return run
+        return Path(tempfile.mkdtemp(prefix="chimera-"))
+
+
+def models_shown(models: dict[str, ModelConfig]) -> dict[str, str]:
+    """Models by name with what answers them."""
+    return {name: f"{model.provider} {model.model or ''}".strip() for name, model in models.items()}
+
+
+async def serve(options: argparse.Namespace) -> None:
+    """Run until SIGTERM or SIGINT."""
+    supervisor = Supervisor(options)
+    told_to_stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
+    try:
+        starting = asyncio.create_task(supervisor.start(), name="start")
+        stopping = asyncio.create_task(told_to_stop.wait(), name="stop")
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            where = await starting
+            log.info("chimera is up", extra={"public": where["public"]})
+            if options.ready_fd is not None:
+                os.write(options.ready_fd, msgspec.json.encode(where) + b"\n")
+                os.close(options.ready_fd)
+            await told_to_stop.wait()
+    finally:
+        await supervisor.stop()
+
+
+async def _listen(runner: web.AppRunner, path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    before = os.umask(0o177)
+    try:
+        await web.UnixSite(runner, str(path), backlog=256).start()
+    finally:
+        os.umask(before)
+
+
+async def _first_line(descriptor: int) -> bytes:
+    loop = asyncio.get_running_loop()
+    data = b""
+    while b"\n" not in data:
+        readable = asyncio.Event()
+        loop.add_reader(descriptor, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(descriptor)
+        data += os.read(descriptor, 4096)
+    return data
+
+
+def _secret(file: Path) -> bytes:
+    """The secret in `file`, made (256 random bits, mode 0600) where it isn't there."""
+    try:
+        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileExistsError:
+        return file.read_bytes().strip()
+    try:
+        os.write(descriptor, secrets.token_urlsafe(32).encode() + b"\n")
+    finally:
+        os.close(descriptor)
+    return file.read_bytes().strip()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of the supervisor; `chimera up` builds it."""
+    made = argparse.ArgumentParser(prog="python -m chimera.bootstrap.supervisor", description=main.__doc__)
+    made.add_argument("--home", type=Path, required=True)
+    made.add_argument("--host", default="127.0.0.1")
+    made.add_argument("--port", type=int, default=8080)
+    made.add_argument("--allow-host", action="append", default=[])
+    made.add_argument("--tls-certificate")
+    made.add_argument("--tls-key")
+    made.add_argument("--behind-proxy", action="store_true")
+    made.add_argument("--model", choices=("settings", "local", "scripted"), default="settings")
+    made.add_argument("--script")
+    made.add_argument("--no-fork", action="store_true")
+    made.add_argument("--no-limits", action="store_true")
+    made.add_argument("--ready-fd", type=int)
+    made.add_argument("--lifeline-fd", type=int)
+    return made
+
+
+def main() -> int:
+    """Start everything of one home and keep it running."""
+    options = parser().parse_args()
+    options.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (options.home / "logs").mkdir(exist_ok=True, mode=0o700)
+    log_file = os.open(options.home / "logs" / "supervisor.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    configure("supervisor", descriptor=log_file)
+    if options.lifeline_fd is not None:
+        end_with(options.lifeline_fd)
+    try:
+        uvloop.run(serve(options))
+    except (ProblemError, SettingsError) as error:
+        detail = error.detail if isinstance(error, ProblemError) else str(error)
+        step = error.next_step if isinstance(error, ProblemError) else "correct the settings"
+        log.error("chimera did not start", extra={"error": detail})
+        sys.stderr.write(f"{detail}\n{f'Next: {step}' if step else ''}\n")
+        return 69 if isinstance(error, RuntimeMissing) else 78
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
