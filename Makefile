@@ -1,0 +1,57 @@
+# Everything that a person or CI runs. Needs python3 (3.11 or newer), make and git; the rest is installed into this folder
+# and into the user's data folder.
+
+UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+RUN := $(UV) run --frozen --extra test --group dev
+RUNTIMES := autogen langgraph crewai local-model
+BENCH_ARGS ?=
+
+.PHONY: help demo test check bench bench-small soak docs format runtimes sync
+
+help:
+	@echo "make demo    everything on this machine: build the roster, start, apply 13,939 agents, call three of them"
+	@echo "make test    the tests, with real frameworks"
+	@echo "make check   style, types, layers, generated files, lock file"
+	@echo "make bench   the figures, side by side with a plain server (about an hour); make bench-small for a fiftieth"
+	@echo "make soak    the long fault tests; CHIMERA_TEST_SEED sets the seed"
+	@echo "make docs    write the generated reference pages"
+
+.tools/bin/uv:
+	python3 -m venv .tools
+	.tools/bin/pip install --quiet --disable-pip-version-check 'uv>=0.13,<1'
+
+sync: $(filter .tools/bin/uv,$(UV))
+	@$(UV) sync --frozen --quiet --extra test --group dev
+
+runtimes: sync
+	@$(RUN) chimera runtime install $(RUNTIMES)
+
+demo: sync
+	@$(RUN) python -m examples.demo
+
+test: runtimes
+	$(RUN) pytest
+
+check: sync
+	$(UV) lock --check
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(RUN) lint-imports
+	$(RUN) python -m docs.generate --check
+
+bench: runtimes
+	$(RUN) python -m benchmarks $(BENCH_ARGS)
+
+bench-small: runtimes
+	$(RUN) python -m benchmarks --scale 50 --runs 1 --no-beside
+
+soak: runtimes
+	CHIMERA_TEST_KILLS=200 $(RUN) pytest tests/integration/storage -k kill
+
+docs: sync
+	$(RUN) python -m docs.generate
+
+format: sync
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
