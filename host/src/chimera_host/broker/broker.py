@@ -66,7 +66,7 @@ class Closable(Protocol):
 
 
 class Broker:
-    """The tools of one loaded agent. `specs` first, then any number of `call`s, several at once; `aclose` at the end."""
+    """The tools of one loaded agent: first `specs`, then any number of `call`s at once, `aclose` at the end."""
 
     def __init__(
         self,

@@ -184,13 +184,13 @@ class CheckedHttp:
         headers: Mapping[str, str] | None = None,
         body: bytes | str | None = None,
         json: Any = None,
-        timeout: float = 30.0,
+        seconds: float = 30.0,
         max_bytes: int = MAX_BODY,
     ) -> HttpAnswer:
         """Send a request, follow redirects, read the answer.
 
-        Raises `ToolRefused` where the tool may not connect, `ToolFailed` where there is no answer within `timeout`
-        seconds or it is larger than `max_bytes`. An answer of any status is an answer.
+        Raises `ToolRefused` where the tool may not connect, `ToolFailed` where there is no answer within
+        `seconds` or it is larger than `max_bytes`. An answer of any status is an answer.
         """
         sent = dict(headers or {})
         data = body.encode() if isinstance(body, str) else body
@@ -199,7 +199,7 @@ class CheckedHttp:
             sent.setdefault("Content-Type", "application/json")
         try:
             async with (
-                asyncio.timeout(timeout),
+                asyncio.timeout(seconds),
                 self._session.open(method.upper(), url, headers=sent, data=data) as response,
             ):
                 return HttpAnswer(
@@ -209,7 +209,7 @@ class CheckedHttp:
                     body=await read_bounded(response, max_bytes),
                 )
         except TimeoutError:
-            raise ToolFailed(f"{parse_url(url).host} did not answer within {timeout:g} s") from None
+            raise ToolFailed(f"{parse_url(url).host} did not answer within {seconds:g} s") from None
 
     def request_blocking(self, method: str, url: str, **options: Any) -> HttpAnswer:
         """`request`, from a function that is not a coroutine."""

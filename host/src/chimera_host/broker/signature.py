@@ -1,16 +1,12 @@
 """What a model must know of a Python function, read from the function: its parameters' JSON Schema and its description.
 
     def convert(amount: float, currency: Literal["EUR", "USD"] = "EUR") -> str:
-        '''Convert an amount to Swiss francs.
+        '''Convert an amount to Swiss francs. …'''
 
-        Args:
-            amount: How much.
-            currency: What it is in.
-        '''
-
-becomes the description "Convert an amount to Swiss francs." and a schema of two parameters with their texts. Types are
-msgspec's: everything JSON has, plus dates, enumerations, dataclasses, `TypedDict`, `Literal`, `Annotated` with
-`msgspec.Meta`. The call then gets real values of these types, not bare JSON. A parameter without a type takes anything.
+becomes the description "Convert an amount to Swiss francs." and a schema of two parameters, each with its text from the
+docstring's Google-style section of arguments. Types are msgspec's: everything JSON has, plus dates, enumerations,
+dataclasses, `TypedDict`, `Literal`, `Annotated` with `msgspec.Meta`. The call then gets real values of these types, not
+bare JSON. A parameter without a type takes anything.
 """
 
 import inspect
@@ -54,7 +50,9 @@ def read(
     if parameters is not None:
         return Signature(description=told, parameters=dict(parameters), convert=_as_given, context=context)
     fields = [
-        (name, _described(hint, texts.get(name)), *_default(default)) for name, hint, default in taken if name != context
+        (name, _described(hint, texts.get(name)), *_default(default))
+        for name, hint, default in taken
+        if name != context
     ]
     struct = _struct(tool, fields)
     return Signature(
@@ -126,7 +124,10 @@ def _described(hint: Any, text: str | None) -> Any:
 
 
 def _default(value: Any) -> tuple[Any, ...]:
-    """A parameter's default as msgspec takes it. The function applies its own; this one is shown, or just makes it optional."""
+    """A parameter's default as msgspec takes it: it is shown, or only makes the parameter optional.
+
+    The call leaves out what wasn't given, so that the function applies its own default.
+    """
     if value is inspect.Parameter.empty:
         return ()
     if value is None or isinstance(value, (str, int, float, bool)):
