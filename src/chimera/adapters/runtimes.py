@@ -122,7 +122,7 @@ class Runtimes:
         return target
 
     def local_model_script(self) -> Path:
-        """The program that serves the bundled model; it runs in the runtime `local-model` and imports nothing of ours."""
+        """The program that serves the bundled model; it runs in the runtime `local-model`."""
         return Path(str(importlib.resources.files("chimera.adapters.models") / "local_server.py"))
 
     def _path(self, name: str, requirements: bytes | None) -> Path:

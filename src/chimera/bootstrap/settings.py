@@ -7,8 +7,8 @@
     base_url = "https://models.example/v1"
     api_key = "env:MODEL_KEY"
 
-A variable `CHIMERA_NODE__MAX_HOSTS=4` sets `max_hosts` of the group `node`. This module is the only one that reads the
-environment.
+A variable `CHIMERA_NODE__MAX_HOSTS=4` sets `max_hosts` of the group `node`. The environment is
+read here and nowhere below.
 """
 
 import os
@@ -37,37 +37,6 @@ class MachineSettings:
     models: dict[str, ModelConfig]
 
 
-def default_home(environ: Mapping[str, str]) -> Path:
-    """`$CHIMERA_HOME`, else `.chimera` in the current folder if it is there, else the user's data folder."""
-    if home := environ.get("CHIMERA_HOME"):
-        return Path(home).absolute()
-    here = Path(".chimera").absolute()
-    return here if here.is_dir() else data_folder(environ)
-
-
-def data_folder(environ: Mapping[str, str]) -> Path:
-    """The user's data folder for Chimera (XDG base directory specification)."""
-    base = environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    return Path(base) / "chimera"
-
-
-def runtimes_folder(environ: Mapping[str, str]) -> Path:
-    """Where runtime environments are: `$CHIMERA_RUNTIMES`, else in the user's data folder (all homes share them)."""
-    if folder := environ.get("CHIMERA_RUNTIMES"):
-        return Path(folder).absolute()
-    return data_folder(environ) / "runtimes"
-
-
-def runtime_overrides(environ: Mapping[str, str]) -> dict[str, Path]:
-    """Interpreters given by `CHIMERA_RUNTIME_<NAME>_PYTHON`, by runtime."""
-    prefix, suffix = "CHIMERA_RUNTIME_", "_PYTHON"
-    return {
-        name[len(prefix) : -len(suffix)].lower().replace("_", "-"): Path(value)
-        for name, value in environ.items()
-        if name.startswith(prefix) and name.endswith(suffix)
-    }
-
-
 def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSettings:
     """Read the settings of a home; raises `SettingsError` with every problem."""
     environ = os.environ if environ is None else environ
@@ -87,10 +56,9 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
         models = msgspec.convert(data.get("model", {}), dict[str, ModelConfig])
     except msgspec.ValidationError as error:
         raise SettingsError([f"{file}: model: {error}"]) from None
+    here = {"max_hosts": os.cpu_count() or 2}
     return MachineSettings(
-        node=load_group(
-            NodeSettings, {"max_hosts": os.cpu_count() or 2, **data.get("node", {})}, where=f"{file}: node"
-        ),
+        node=load_group(NodeSettings, {**here, **data.get("node", {})}, where=f"{file}: node"),
         gateway={name: data[name] for name in GATEWAY_GROUPS if name in data},
         models=models,
     )

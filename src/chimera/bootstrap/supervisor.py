@@ -38,13 +38,15 @@ from chimera.entrypoints.node.app import NodeApp
 from chimera.entrypoints.node.report import NodeReport
 from chimera.gateway.tokens import mint
 from chimera.kernel.clock import SystemClock
+from chimera.kernel.places import runtime_overrides, runtimes_folder
 from chimera.kernel.settings import SettingsError
 from chimera.platform.errors import RuntimeMissing
 from chimera.platform.node import NodeAgent
 from chimera_host.contract.problem import ProblemError
 from chimera_host.logs import configure
 
-log = logging.getLogger(__name__)
+# Run as a program, `__name__` would be `__main__`, whose lines the log configuration passes over.
+log = logging.getLogger("chimera.bootstrap.supervisor")
 
 TOKEN_LIFE = 10 * 365 * 86_400.0
 READY_TIMEOUT = 60.0
@@ -72,7 +74,7 @@ class Supervisor:
             (self.home / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = self._only_one()
         self.settings = machine.load(self.home)
-        self.runtimes = Runtimes(machine.runtimes_folder(os.environ), machine.runtime_overrides(os.environ))
+        self.runtimes = Runtimes(runtimes_folder(os.environ), runtime_overrides(os.environ))
         self._run = self._run_folder()
         self._children: list[Child] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -106,7 +108,7 @@ class Supervisor:
         self._start_child("gateway", self._gateway_config(models, ready_write), (ready_write,))
         if self.settings.node.warm_parents:
             for framework in ("autogen", "langgraph", "crewai"):
-                await self.launcher.warm(framework)  # type: ignore[arg-type]
+                await self.launcher.warm(framework)
         try:
             listening = await asyncio.wait_for(_first_line(ready_read), READY_TIMEOUT)
         except TimeoutError:
@@ -278,7 +280,7 @@ async def serve(options: argparse.Namespace) -> None:
 
 async def _listen(runner: web.AppRunner, path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
-        path.unlink()
+        path.unlink()  # noqa: ASYNC240 - once, before anything is served
     before = os.umask(0o177)
     try:
         await web.UnixSite(runner, str(path), backlog=256).start()

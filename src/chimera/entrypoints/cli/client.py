@@ -1,0 +1,145 @@
+"""The API's client: where it is, one request, one stream of events. Asynchronous, with one bridge for commands."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import aiohttp
+import click
+import msgspec
+
+from chimera.entrypoints.cli.failing import NotRunning
+from chimera.kernel.places import default_home
+from chimera_host.contract.problem import Problem, ProblemError, RemoteProblem
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT = 10.0
+RETRIES = 3
+
+
+class Api:
+    """One API with a key and a tenant; use `connect`."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, tenant: str) -> None:
+        """Use an open session."""
+        self._session = session
+        self.url = url
+        self._tenant = tenant
+
+    def path(self, *parts: str) -> str:
+        """A path below the tenant."""
+        return "/".join(["/v1/tenants", quote(self._tenant, safe=""), *(quote(part, safe="") for part in parts)])
+
+    async def call(self, method: str, path: str, body: Any = None, *, query: Mapping[str, Any] | None = None) -> Any:
+        """One request; the answer as data. A connection that fails is tried again where that changes nothing."""
+        data = msgspec.json.encode(body) if body is not None else None
+        return await self.send(method, path, data, query=query)
+
+    async def send(self, method: str, path: str, data: bytes | None, *, query: Mapping[str, Any] | None = None) -> Any:
+        """The same with a body as bytes."""
+        for attempt in range(RETRIES):
+            try:
+                async with self._session.request(method, self.url + path, data=data, params=query) as answer:
+                    content = await answer.read()
+                    if answer.status >= 400:
+                        raise problem_of(answer.status, content)
+                    return msgspec.json.decode(content) if content else None
+            except aiohttp.ServerDisconnectedError as error:
+                if method == "POST" or attempt == RETRIES - 1:
+                    raise _gone(self.url, error) from error
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise _gone(self.url, error) from error
+        return None
+
+    async def events(self, path: str, body: Any) -> AsyncIterator[tuple[str, Any]]:
+        """Server-sent events as (name, data)."""
+        headers = {"Accept": "text/event-stream"}
+        async with self._opened("POST", path, data=msgspec.json.encode(body), headers=headers) as answer:
+            name = "message"
+            async for line in answer.content:
+                text = line.rstrip(b"\r\n")
+                if text.startswith(b"event:"):
+                    name = text[6:].strip().decode()
+                elif text.startswith(b"data:"):
+                    yield name, msgspec.json.decode(text[5:])
+                elif not text:
+                    name = "message"
+
+    async def lines(self, path: str, query: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """JSON lines."""
+        async with self._opened("GET", path, params=query) as answer:
+            async for line in answer.content:
+                if line.strip():
+                    yield msgspec.json.decode(line)
+
+    @asynccontextmanager
+    async def _opened(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        try:
+            async with self._session.request(method, self.url + path, **options) as answer:
+                if answer.status >= 400:
+                    raise problem_of(answer.status, await answer.read())
+                yield answer
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _gone(self.url, error) from error
+
+
+@asynccontextmanager
+async def connect(options: Mapping[str, Any]) -> AsyncIterator[Api]:
+    """The API that the command line's options, the environment or the home name."""
+    url, key = address(options)
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    async with aiohttp.ClientSession(headers=headers, timeout=timeout, read_bufsize=2**20) as session:
+        yield Api(session, url, options["tenant"])
+
+
+def address(options: Mapping[str, Any]) -> tuple[str, str]:
+    """URL and key; raises `NotRunning` where there is none."""
+    home = Path(options["home"]) if options.get("home") else default_home(os.environ)
+    url, key = options.get("url"), options.get("key")
+    endpoint = home / "run" / "endpoint.json"
+    if url is None:
+        if not endpoint.exists():
+            raise NotRunning(f"nothing runs in {home}", next_step="start it with `chimera up`, or give --url and --key")
+        url = msgspec.json.decode(endpoint.read_bytes())["public"]
+    if key is None:
+        file = home / "chimera.key"
+        if not file.exists():
+            raise NotRunning(f"there is no key in {home}", next_step="give --key, or set CHIMERA_KEY")
+        key = file.read_text().strip()
+    return str(url).rstrip("/"), key
+
+
+def run(options: Mapping[str, Any], work: Callable[[Api], Awaitable[T]]) -> T:
+    """The one bridge from a command to asynchronous code."""
+
+    async def connected() -> T:
+        async with connect(options) as api:
+            return await work(api)
+
+    return asyncio.run(connected())
+
+
+def problem_of(status: int, content: bytes) -> ProblemError:
+    """The problem that an answer tells, or one made from its status."""
+    try:
+        return RemoteProblem(msgspec.json.decode(content, type=Problem))
+    except msgspec.MsgspecError:
+        error = ProblemError(f"the API answered {status}: {content[:200].decode('utf-8', 'replace')}")
+        error.status = status
+        return error
+
+
+def _gone(url: str, error: BaseException) -> NotRunning:
+    return NotRunning(f"{url} does not answer: {error}", next_step="see `chimera status`; start it with `chimera up`")
+
+
+def options_of(context: click.Context) -> Mapping[str, Any]:
+    """The options of the command line that every command shares."""
+    found: Mapping[str, Any] = context.find_root().obj
+    return found

@@ -1,0 +1,95 @@
+"""`chimera doctor`: what this machine has and lacks, each with what to do."""
+
+import os
+import platform
+import shutil
+import sqlite3
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from chimera.entrypoints.cli import output as out
+from chimera.entrypoints.cli.client import connect, options_of
+from chimera.kernel.places import default_home, runtime_overrides, runtimes_folder
+from chimera_host.contract.problem import ProblemError
+
+FREE_BYTES = 2 * 1024**3
+COLUMNS = (("check", "CHECK"), ("state", "STATE"), ("detail", "DETAIL"), ("next", "NEXT"))
+
+Row = dict[str, Any]
+
+
+@click.command(epilog="Example: chimera doctor --output json")
+@out.output_option
+@click.pass_context
+def doctor(context: click.Context, output: str) -> int:
+    """Check this machine: system, Python, disk, runtimes, keys, what runs. Ends with 1 where something is broken."""
+    rows = [*_machine(), *_runtimes(), *_home(), _running(context)]
+    out.show(rows, output, columns=COLUMNS, rows=rows)
+    return int(any(row["state"] == "broken" for row in rows))
+
+
+def _row(check: str, state: str, detail: str, following: str = "") -> Row:
+    return {"check": check, "state": state, "detail": detail, "next": following}
+
+
+def _machine() -> Iterator[Row]:
+    system = platform.system()
+    if system == "Linux":
+        yield _row("system", "ok", f"{system} {platform.release()}")
+    else:
+        step = "on Windows, run it in WSL2" if system == "Windows" else "works without fork and control groups"
+        yield _row("system", "limited", system, step)
+    yield _row("python", "ok" if sys.version_info >= (3, 11) else "broken", platform.python_version())
+    yield _row("sqlite", "ok", sqlite3.sqlite_version)
+    free = shutil.disk_usage(Path.home()).free
+    state = "ok" if free > FREE_BYTES else "limited"
+    yield _row("disk", state, f"{free >> 30} GiB free", "" if state == "ok" else "make room: 2 GiB are needed")
+    node = shutil.which("node")
+    yield _row(
+        "node", "ok" if node else "limited", node or "not found", "" if node else "needed for agents on node:18-alpine"
+    )
+    from chimera.adapters.substrates.local.limits import detect
+
+    groups = detect()
+    detail = f"control groups version {groups.version}" if groups.folders else "control groups can't be written"
+    step = "" if groups.folders else "hosts are limited by watching their memory instead"
+    yield _row("limits", "ok" if groups.folders else "limited", detail, step)
+
+
+def _runtimes() -> Iterator[Row]:
+    from chimera.adapters.runtimes import Runtimes
+
+    for one in Runtimes(runtimes_folder(os.environ), runtime_overrides(os.environ)).status():
+        if one.installed:
+            yield _row(f"runtime {one.name}", "ok", str(one.path))
+        else:
+            yield _row(f"runtime {one.name}", "missing", "not installed", f"chimera runtime install {one.name}")
+
+
+def _home() -> Iterator[Row]:
+    home = default_home(os.environ)
+    key = home / "chimera.key"
+    if not key.exists():
+        yield _row("home", "ok", f"{home} (not used yet)")
+    elif key.stat().st_mode & 0o077:
+        yield _row("key", "broken", f"others may read {key}", f"chmod 600 {key}")
+    else:
+        yield _row("key", "ok", str(key))
+
+
+def _running(context: click.Context) -> Row:
+    import asyncio
+
+    async def look() -> str:
+        async with connect(options_of(context)) as api:
+            await api.call("GET", "/v1/status")
+            return api.url
+
+    try:
+        return _row("platform", "ok", asyncio.run(look()))
+    except ProblemError as error:
+        return _row("platform", "not running", error.detail, error.next_step or "")

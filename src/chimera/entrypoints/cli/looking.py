@@ -1,0 +1,129 @@
+"""`chimera get`, `describe` and `delete`."""
+
+from typing import Any
+
+import click
+
+from chimera.entrypoints.cli import output as out
+from chimera.entrypoints.cli.client import Api, options_of, run
+
+PAGE = 1_000
+AGENT_COLUMNS = (
+    ("name", "NAME"),
+    ("version", "VERSION"),
+    ("framework", "FRAMEWORK"),
+    ("cell", "CELL"),
+    ("description", "DESCRIPTION"),
+)
+CELL_COLUMNS = (
+    ("cell", "CELL"),
+    ("framework", "FRAMEWORK"),
+    ("ready", "READY"),
+    ("wanted", "WANTED"),
+    ("in_flight", "IN FLIGHT"),
+    ("reason", "REASON"),
+    ("error", "ERROR"),
+)
+HOST_COLUMNS = (
+    ("host", "HOST"),
+    ("cell", "CELL"),
+    ("phase", "PHASE"),
+    ("seconds", "AGE (S)"),
+    ("memory", "MEMORY"),
+    ("unhealthy", "UNHEALTHY"),
+)
+INCIDENT_COLUMNS = (
+    ("seconds_ago", "AGO (S)"),
+    ("agent", "AGENT"),
+    ("cause", "CAUSE"),
+    ("suspects", "SUSPECTS"),
+    ("host", "HOST"),
+)
+REVISION_COLUMNS = (("version", "VERSION"), ("digest", "DIGEST"), ("created", "CREATED"))
+KINDS = ("agents", "cells", "hosts", "incidents", "models", "revisions")
+
+
+@click.command(epilog="Example: chimera get agents --framework crewai -q invoice --limit 20")
+@click.argument("kind", type=click.Choice(KINDS), default="agents")
+@click.argument("name", required=False)
+@click.option("--framework", help="Only agents of this framework.")
+@click.option("--domain", help="Only agents with this domain tag.")
+@click.option("--tag", help="Only agents with this tag.")
+@click.option("-q", "--query", help="Only agents whose name, description or tags hold this text.")
+@click.option("--cell", help="Only agents of this cell.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Most agents to list.")
+@out.output_option
+@click.pass_context
+def get(context: click.Context, kind: str, name: str | None, limit: int, output: str, **filters: str | None) -> None:
+    """List agents, cells, hosts, incidents, models, or the revisions of the agent NAME."""
+    if kind == "revisions" and name is None:
+        raise click.UsageError("Name the agent: chimera get revisions NAME.")
+    if kind == "agents":
+        query = {key if key != "query" else "q": value for key, value in filters.items() if value}
+        rows = run(options_of(context), lambda api: _agents(api, query, limit))
+        out.show(rows, output, columns=AGENT_COLUMNS, rows=rows)
+        if output == "table" and len(rows) == limit:
+            click.echo(f"The first {limit} are shown; --limit shows more, -q finds some.", err=True)
+        return
+    rows = run(options_of(context), lambda api: _rows(api, kind, name))
+    columns = {
+        "cells": CELL_COLUMNS,
+        "hosts": HOST_COLUMNS,
+        "incidents": INCIDENT_COLUMNS,
+        "revisions": REVISION_COLUMNS,
+        "models": (("id", "MODEL"),),
+    }[kind]
+    shown = [{**row, "memory": out.size(row.get("resident_bytes"))} for row in rows]
+    out.show(rows, output, columns=columns, rows=shown)
+
+
+@click.command(epilog="Example: chimera describe hello --output yaml")
+@click.argument("name")
+@out.output_option
+@click.pass_context
+def describe(context: click.Context, name: str, output: str) -> None:
+    """Show an agent in full: definition, revision, cell, limits and who enforces them, notes."""
+    found = run(options_of(context), lambda api: api.call("GET", api.path("agents", name)))
+    if output == "json":
+        out.show(found, output)
+        return
+    for note in found.get("notes", ()):
+        click.echo(f"# Note: {note}")
+    click.echo(out.to_yaml(found), nl=False)
+
+
+@click.command(epilog="Example: chimera delete hello")
+@click.argument("names", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.pass_context
+def delete(context: click.Context, names: tuple[str, ...], yes: bool) -> None:
+    """Delete agents by NAME; their revisions stay."""
+    if not yes and len(names) > 1:
+        click.confirm(f"Delete {len(names)} agents?", abort=True)
+    body = {"names": list(names)}
+    done = run(options_of(context), lambda api: api.call("POST", api.path("agents", "delete"), body))
+    click.echo(f"{done['deleted']:,} deleted, {len(names) - done['deleted']:,} were not there")
+
+
+async def _agents(api: Api, query: dict[str, str], limit: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    after = ""
+    while len(rows) < limit:
+        page = {**query, "after": after, "limit": min(PAGE, limit - len(rows))}
+        answer = await api.call("GET", api.path("agents"), query=page)
+        rows.extend(answer["agents"])
+        if answer["next"] is None:
+            break
+        after = answer["next"]
+    return rows
+
+
+async def _rows(api: Api, kind: str, name: str | None) -> list[dict[str, Any]]:
+    if kind == "revisions":
+        found: list[dict[str, Any]] = (await api.call("GET", api.path("agents", name or "", "revisions")))["revisions"]
+        return found
+    if kind == "models":
+        listed: list[dict[str, Any]] = (await api.call("GET", "/v1/models"))["data"]
+        return listed
+    rows: list[dict[str, Any]] = await api.call("GET", f"/v1/{kind}")
+    return rows

@@ -1,0 +1,96 @@
+"""`chimera`: the commands and what they share.
+
+Commands live in modules of their own and are imported when they run, so that help and completion answer at once. Every
+error is one sentence, a next step, and an exit code from sysexits.h: 64 usage, 65 invalid data, 69 not available, 70
+internal, 75 try again, 77 not allowed, 78 settings.
+"""
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+COMMANDS = {
+    "init": ("definitions", "init", "Write a first definition."),
+    "validate": ("definitions", "validate", "Check definitions, with every fault and its place."),
+    "up": ("up", "up", "Start Chimera on this machine."),
+    "apply": ("applying", "apply", "Make definitions live, all or nothing."),
+    "diff": ("definitions", "diff", "Compare definitions with what is live."),
+    "get": ("looking", "get", "List agents, cells, hosts, incidents, models or revisions."),
+    "describe": ("looking", "describe", "Show an agent in full."),
+    "delete": ("looking", "delete", "Delete agents."),
+    "invoke": ("calling", "invoke", "Call an agent and stream its answer."),
+    "chat": ("calling", "chat", "Talk with an agent."),
+    "logs": ("watching", "logs", "Show what the processes and agents log."),
+    "top": ("watching", "top", "Show processes, cells and hosts, live."),
+    "status": ("watching", "status", "Show whether all is well."),
+    "doctor": ("doctor", "doctor", "Check this machine and say what to mend."),
+    "runtime": ("runtime", "runtime", "Install frameworks' environments."),
+    "completion": ("completion", "completion", "Print the shell's completion script."),
+}
+
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        """All commands, in the order of a first use."""
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """One command, imported."""
+        if name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[name]
+        found = getattr(importlib.import_module(f"chimera.entrypoints.cli.{module}"), attribute)
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        """Names and one line each, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest name for a misspelt one."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"There is no command {args[0]!r}.{hint}", context)
+        return super().resolve_command(context, args)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CHIMERA"},
+    epilog="Example: chimera apply agents/ && chimera invoke hello 'What can you do?'",
+)
+@click.option("--home", type=click.Path(file_okay=False), help="Folder of keys, data and logs.")
+@click.option("--url", help="Address of the API; default: the one that runs in the home.")
+@click.option("--key", help="Key of the API; default: from the home's key file.")
+@click.option("--tenant", default="default", show_default=True, help="Tenant to work in.")
+@click.version_option(package_name="chimera-ecosystem")
+@click.pass_context
+def cli(context: click.Context, **options: Any) -> None:
+    """Run an ecosystem of thousands of agents as one system."""
+    context.obj = options
+
+
+def main() -> None:
+    """Run the command line; errors become one sentence, a next step and an exit code."""
+    from chimera.entrypoints.cli.failing import report
+
+    try:
+        code = cli.main(standalone_mode=False)
+    except BaseException as error:
+        sys.exit(report(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Answers as tables for people, as JSON or YAML for programs. `rich` is imported only for a table."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import click
+import msgspec
+
+Column = tuple[str, str]
+
+
+def output_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--output table|json|yaml`."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["table", "json", "yaml"]),
+        default="table",
+        show_default=True,
+        help="How to print.",
+    )(function)
+
+
+def show(data: Any, output: str, *, columns: Sequence[Column] = (), rows: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Print `data`, or its `rows` as a table of `columns` (field, heading)."""
+    if output == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(data), indent=2).decode())
+    elif output == "yaml":
+        click.echo(to_yaml(data), nl=False)
+    else:
+        table(columns, rows)
+
+
+def to_yaml(data: Any) -> str:
+    """Data as YAML, in its own order."""
+    import yaml
+
+    text: str = yaml.safe_dump(msgspec.to_builtins(data), sort_keys=False, allow_unicode=True, width=110)
+    return text
+
+
+def table(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table; plain tab-separated lines where nobody looks at a terminal."""
+    if not sys.stdout.isatty():
+        click.echo("\t".join(heading for _, heading in columns))
+        for row in rows:
+            click.echo("\t".join(cell(row.get(field)).replace("\t", " ").replace("\n", " ") for field, _ in columns))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    made = Table(box=None, header_style="bold", pad_edge=False)
+    for _, heading in columns:
+        made.add_column(heading, overflow="ellipsis", no_wrap=True)
+    for row in rows:
+        made.add_row(*(cell(row.get(field)) for field, _ in columns))
+    Console().print(made)
+
+
+def cell(value: Any) -> str:
+    """A value in a table."""
+    if value is None:
+        return "-"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def size(value: Any) -> str:
+    """Bytes for people."""
+    return "-" if value is None else f"{int(value) / 1048576:,.0f} MiB"

@@ -1,0 +1,119 @@
+"""`chimera up`: start everything on this machine, in the foreground, until Ctrl-C."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from chimera.entrypoints.cli import output as out
+from chimera.entrypoints.cli.client import options_of
+from chimera.entrypoints.cli.failing import UNAVAILABLE
+from chimera.kernel.places import default_home
+
+
+@click.command(epilog="Example: chimera up --port 9000 --model local")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address; other than loopback wants TLS or --behind-proxy."
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port; 0 takes a free one."
+)
+@click.option("--allow-host", multiple=True, help="A further name that callers may use for this machine.")
+@click.option("--tls-certificate", type=click.Path(exists=True, dir_okay=False))
+@click.option("--tls-key", type=click.Path(exists=True, dir_okay=False))
+@click.option("--behind-proxy", is_flag=True, help="A proxy in front of it ends TLS.")
+@click.option(
+    "--model",
+    type=click.Choice(["settings", "local", "scripted"]),
+    default="settings",
+    show_default=True,
+    help="What answers the model `default`: the settings (else the bundled model), the bundled one, or a script.",
+)
+@click.option("--script", type=click.Path(exists=True, dir_okay=False), help="The scripted model's rules.")
+@click.option("--no-fork", is_flag=True, help="Start hosts whole instead of forking them.")
+@click.option("--no-limits", is_flag=True, help="Use no control groups.")
+@out.output_option
+@click.pass_context
+def up(context: click.Context, output: str, **options: Any) -> int:
+    """Start Chimera on this machine and keep it running until Ctrl-C."""
+    shared = options_of(context)
+    home = Path(shared["home"]) if shared.get("home") else default_home(os.environ)
+    process, where = start(home, options)
+    if where is None:
+        return process.wait() or UNAVAILABLE
+    if output == "table":
+        announce(where)
+    else:
+        out.show(where, output)
+        sys.stdout.flush()
+    return wait(process)
+
+
+def start(home: Path, options: dict[str, Any]) -> tuple["subprocess.Popen[bytes]", dict[str, Any] | None]:
+    """Start the supervisor and wait until all is up; where it listens, or None if it ended instead."""
+    read, write = os.pipe()
+    command = [sys.executable, "-m", "chimera.bootstrap.supervisor", "--home", str(home), "--ready-fd", str(write)]
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        if value is True:
+            command.append(flag)
+        elif isinstance(value, tuple):
+            for one in value:
+                command += [flag, str(one)]
+        elif value not in (None, False):
+            command += [flag, str(value)]
+    # A group of its own: Ctrl-C reaches this process alone, which then ends the others in order.
+    process = subprocess.Popen(command, pass_fds=(write,), stdin=subprocess.DEVNULL, start_new_session=True)
+    os.close(write)
+    with os.fdopen(read, "rb") as ready:
+        try:
+            line = ready.readline()
+        except KeyboardInterrupt:
+            stop(process)
+            raise
+    return process, msgspec.json.decode(line) if line else None
+
+
+def announce(where: dict[str, Any]) -> None:
+    """Say where it is and how to use it."""
+    url, key = where["public"], Path(where["home"]) / "chimera.key"
+    click.echo(f"Chimera is up at {url} (home {where['home']}). Ctrl-C stops it.")
+    for name, shown in where["models"].items():
+        click.echo(f"  model {name}: {shown}")
+    click.echo("\nUse it from another terminal:")
+    click.echo("  chimera init hello && chimera apply hello.yaml && chimera invoke hello 'What can you do?'")
+    click.echo("\nPoint an OpenAI client at it (model: agent/<name>):")
+    click.echo(f"  export OPENAI_BASE_URL={url}/v1")
+    click.echo(f'  export OPENAI_API_KEY="$(cat {key})"')
+
+
+def wait(process: "subprocess.Popen[bytes]") -> int:
+    """Wait for the end; Ctrl-C and SIGTERM end it in order."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        click.echo("\nStopping …", err=True)
+        stop(process)
+        return 0
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """End the supervisor, and with it everything else."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(60)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        process.kill()
+        process.wait()
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,117 @@
+"""`chimera logs`, `top` and `status`."""
+
+import asyncio
+import time
+from typing import Any
+
+import click
+
+from chimera.entrypoints.cli import output as out
+from chimera.entrypoints.cli.client import Api, options_of, run
+
+REFRESH = 2.0
+PROCESS_COLUMNS = (("process", "PROCESS"), ("pid", "PID"), ("cpu_seconds", "CPU (S)"), ("memory", "MEMORY (PSS)"))
+HOST_COLUMNS = (
+    ("host", "HOST"),
+    ("cell", "CELL"),
+    ("phase", "PHASE"),
+    ("loaded_agents", "AGENTS"),
+    ("in_flight", "CALLS"),
+    ("memory", "MEMORY (RSS)"),
+)
+
+
+@click.command(epilog="Example: chimera logs --agent hello --follow")
+@click.option("--agent", help="Only lines of this agent.")
+@click.option("--request", help="Only lines of this request.")
+@click.option("--process", help="gateway, control-plane, hosts, supervisor, or a host's id.")
+@click.option("--level", type=click.Choice(["debug", "info", "warning", "error"]), help="Only lines of this level.")
+@click.option("-n", "--lines", type=click.IntRange(1, 10_000), default=100, show_default=True)
+@click.option("-f", "--follow", is_flag=True, help="Go on with lines as they come.")
+@out.output_option
+@click.pass_context
+def logs(context: click.Context, lines: int, follow: bool, output: str, **filters: str | None) -> None:
+    """Show the newest log lines of all processes, or those of one agent, request or process."""
+    query: dict[str, Any] = {key: value for key, value in filters.items() if value} | {"lines": lines}
+    if follow:
+        query["follow"] = "true"
+
+    async def show(api: Api) -> None:
+        async for record in api.lines("/v1/logs", query):
+            if output == "table":
+                click.echo(_line(record))
+            else:
+                import msgspec
+
+                click.echo(msgspec.json.encode(record))
+
+    run(options_of(context), show)
+
+
+@click.command(epilog="Example: chimera top --once --output json")
+@click.option("--once", is_flag=True, help="Show it once and end.")
+@out.output_option
+@click.pass_context
+def top(context: click.Context, once: bool, output: str) -> None:
+    """Show processes, cells and hosts with their memory and calls, again every two seconds."""
+
+    async def show(api: Api) -> None:
+        while True:
+            found = await api.call("GET", "/v1/top")
+            if output != "table":
+                out.show(found, output)
+            else:
+                if not once:
+                    click.clear()
+                _tables(found)
+            if once or output != "table":
+                return
+            await asyncio.sleep(REFRESH)
+
+    run(options_of(context), show)
+
+
+@click.command(epilog="Example: chimera status")
+@out.output_option
+@click.pass_context
+def status(context: click.Context, output: str) -> None:
+    """Show whether all is well: what runs, how many agents are live, which cells have trouble."""
+
+    async def look(api: Api) -> dict[str, Any]:
+        began = time.perf_counter()
+        catalogue = await api.call("GET", "/v1/status")
+        cells = await api.call("GET", "/v1/cells")
+        incidents = await api.call("GET", "/v1/incidents")
+        trouble = [cell for cell in cells if cell["error"]]
+        return {
+            "url": api.url,
+            "healthy": not trouble,
+            "seconds": round(time.perf_counter() - began, 3),
+            **catalogue,
+            "hosts": sum(cell["hosts"] for cell in cells),
+            "cells_with_trouble": [{"cell": cell["cell"], "error": cell["error"]} for cell in trouble],
+            "incidents": len(incidents),
+        }
+
+    found = run(options_of(context), look)
+    if output != "table":
+        out.show(found, output)
+        return
+    click.echo(out.to_yaml(found), nl=False)
+
+
+def _tables(found: dict[str, Any]) -> None:
+    processes = [{**row, "memory": out.size(row["proportional_bytes"])} for row in found["processes"]]
+    hosts = [{**row, "memory": out.size(row["resident_bytes"])} for row in found["hosts"]]
+    out.table(PROCESS_COLUMNS, processes)
+    click.echo()
+    out.table(HOST_COLUMNS, hosts)
+    for one in found["incidents"]:
+        click.echo(f"{one['seconds_ago']:.0f} s ago: {one['cause']} (agent: {one['agent'] or 'not certain'})")
+
+
+def _line(record: dict[str, Any]) -> str:
+    shown = {"time", "level", "process", "message", "logger"}
+    rest = " ".join(f"{key}={value}" for key, value in record.items() if key not in shown)
+    head = f"{record.get('time', '-')} {str(record.get('level', '-')).upper():<7} {record.get('process', '-')}"
+    return f"{head}: {record.get('message', '')} {rest}".rstrip()
