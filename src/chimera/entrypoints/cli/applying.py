@@ -80,7 +80,7 @@ async def apply_paths(api: Api, paths: Iterable[str], *, keep_going: bool) -> di
             chunk = waiting[first : first + CHUNK]
             for source in chunk:
                 await source.send_bundle(api)
-            items = await asyncio.to_thread(lambda chunk=chunk: [source.item() for source in chunk])
+            items = await asyncio.to_thread(_items, chunk)
             body = {"first": first, "items": items}
             told = await api.call("POST", api.path("batches", batch, "definitions"), body)
             for one in told["results"]:
@@ -96,6 +96,10 @@ async def apply_paths(api: Api, paths: Iterable[str], *, keep_going: bool) -> di
     result["unchanged"] += done["unchanged"]
     result["sequence"] = done["sequence"]
     return result
+
+
+def _items(sources: list[Source]) -> list[dict[str, Any]]:
+    return [source.item() for source in sources]
 
 
 def _faults(source: Source, told: dict[str, Any]) -> list[dict[str, Any]]:

@@ -48,14 +48,7 @@ def report(error: BaseException) -> int:
             error.show()
             return error.exit_code
         case ProblemError():
-            _say(f"Error: {error.detail}")
-            for one in error.errors[:SHOWN_ERRORS]:
-                _say("  " + place(one))
-            if len(error.errors) > SHOWN_ERRORS:
-                _say(f"  … and {len(error.errors) - SHOWN_ERRORS} more")
-            if error.next_step:
-                _say(f"Next: {error.next_step}")
-            return exit_code(error.status)
+            return _problem(error)
         case SettingsError():
             for problem in error.problems:
                 _say(f"Error: {problem}")
@@ -67,6 +60,17 @@ def report(error: BaseException) -> int:
             return error.code if isinstance(error.code, int) else INTERNAL
         case _:
             raise error
+
+
+def _problem(error: ProblemError) -> int:
+    _say(f"Error: {error.detail}")
+    for one in error.errors[:SHOWN_ERRORS]:
+        _say("  " + place(one))
+    if len(error.errors) > SHOWN_ERRORS:
+        _say(f"  … and {len(error.errors) - SHOWN_ERRORS} more")
+    if error.next_step:
+        _say(f"Next: {error.next_step}")
+    return exit_code(error.status)
 
 
 def place(one: dict[str, object]) -> str:

@@ -54,7 +54,7 @@ KINDS = ("agents", "cells", "hosts", "incidents", "models", "revisions")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Most agents to list.")
 @out.output_option
 @click.pass_context
-def get(context: click.Context, kind: str, name: str | None, limit: int, output: str, **filters: str | None) -> None:
+def get(context: click.Context, /, kind: str, name: str | None, limit: int, output: str, **filters: str | None) -> None:
     """List agents, cells, hosts, incidents, models, or the revisions of the agent NAME."""
     if kind == "revisions" and name is None:
         raise click.UsageError("Name the agent: chimera get revisions NAME.")

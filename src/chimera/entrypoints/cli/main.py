@@ -76,7 +76,7 @@ class Commands(click.Group):
 @click.option("--tenant", default="default", show_default=True, help="Tenant to work in.")
 @click.version_option(package_name="chimera-ecosystem")
 @click.pass_context
-def cli(context: click.Context, **options: Any) -> None:
+def cli(context: click.Context, /, **options: Any) -> None:
     """Run an ecosystem of thousands of agents as one system."""
     context.obj = options
 

@@ -40,7 +40,7 @@ from chimera.kernel.places import default_home
 @click.option("--no-limits", is_flag=True, help="Use no control groups.")
 @out.output_option
 @click.pass_context
-def up(context: click.Context, output: str, **options: Any) -> int:
+def up(context: click.Context, /, output: str, **options: Any) -> int:
     """Start Chimera on this machine and keep it running until Ctrl-C."""
     shared = options_of(context)
     home = Path(shared["home"]) if shared.get("home") else default_home(os.environ)

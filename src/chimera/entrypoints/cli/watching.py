@@ -30,7 +30,7 @@ HOST_COLUMNS = (
 @click.option("-f", "--follow", is_flag=True, help="Go on with lines as they come.")
 @out.output_option
 @click.pass_context
-def logs(context: click.Context, lines: int, follow: bool, output: str, **filters: str | None) -> None:
+def logs(context: click.Context, /, lines: int, follow: bool, output: str, **filters: str | None) -> None:
     """Show the newest log lines of all processes, or those of one agent, request or process."""
     query: dict[str, Any] = {key: value for key, value in filters.items() if value} | {"lines": lines}
     if follow:
