@@ -1,10 +1,10 @@
 """An MCP server as a child process: messages are lines on its standard input and output.
 
 The process gets an environment of its own, made from a short list and the tool's credentials, so that nothing of the
-host's is in it. Its standard error is logged under the agent. It lives no longer than the host: beside it, in its own
-process group, waits a shell for the end of a pipe whose other end only the host holds. However the host ends, the pipe
-ends with it, and the shell kills the group, with whatever the server has started. A line is bounded, so that a server
-can't fill the host's memory.
+host's is in it. Its standard error is logged under the agent. It lives no longer than the host: a shell, the guard,
+waits for the end of a pipe whose other end only the host holds. However the host ends, the pipe ends with it, and the
+guard kills the server's process group, with whatever the server has started. A line is bounded, so that a server can't
+fill the host's memory.
 """
 
 import asyncio
@@ -35,8 +35,7 @@ MAX_SAID = 256 * 1024
 GRACE = 1.5
 """Seconds that a server has to end after its input was closed, and again after SIGTERM."""
 
-_GUARD = '(read -r _ <"/dev/fd/$1"; kill -9 0) >/dev/null 2>&1 & shift; exec "$@"'
-_NOT_STARTED = {126: "it is not executable", 127: "there is no such command"}
+_GUARD = 'read -r _; kill -9 -- "-$1"'
 
 
 def environment(environ: Mapping[str, str], credentials: Mapping[str, str]) -> dict[str, str]:
@@ -55,14 +54,14 @@ class StdioTransport:
         self,
         server: str,
         process: asyncio.subprocess.Process,
-        lifeline: int,
+        guard: asyncio.subprocess.Process,
         scrub: Callable[[str], str],
         fields: Mapping[str, str],
     ) -> None:
-        """Take over a process that has just been started."""
+        """Take over processes that have just been started."""
         self._server = server
         self._process = process
-        self._lifeline = lifeline
+        self._guard = guard
         self._scrub = scrub
         self._waiting: dict[Any, asyncio.Future[Message]] = {}
         self._gone: ServerGone | None = None
@@ -88,40 +87,43 @@ class StdioTransport:
         fields: Mapping[str, str],
     ) -> "StdioTransport":
         """Start `command` in `work_dir`."""
-        if "/" not in command[0] and shutil.which(command[0], path=environ["PATH"]) is None:
-            raise ToolFailed(
-                f"MCP server {server!r} can't be started: there is no command {command[0]!r}",
-                next_step="install it on the machine of the host, or in the agent's requirements",
-            )
-        theirs, ours = os.pipe()
+        pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
         try:
             process = await asyncio.create_subprocess_exec(
-                *("/bin/sh", "-c", _GUARD, "sh", str(theirs)),
                 *command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=pipe,
                 limit=max_message,
                 cwd=work_dir,
                 env=dict(environ),
-                pass_fds=(theirs,),
+                executable=_find(command[0], environ["PATH"], work_dir),
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
-            os.close(ours)
             reason = error.strerror if isinstance(error, OSError) else "its command or environment holds a NUL"
-            raise ToolFailed(f"MCP server {server!r} can't be started: {reason}") from None
+            raise ToolFailed(
+                f"MCP server {server!r} can't be started: {command[0]!r}: {reason}",
+                next_step="install it on the machine of the host, or in the agent's requirements",
+            ) from None
+        try:
+            guard = await asyncio.create_subprocess_exec(
+                *("/bin/sh", "-c", _GUARD, "sh", str(process.pid)),
+                stdin=pipe,
+                stdout=nothing,
+                stderr=nothing,
+                env={},
+                start_new_session=True,
+            )
         except BaseException:
-            os.close(ours)
+            os.killpg(process.pid, signal.SIGKILL)
             raise
-        finally:
-            os.close(theirs)
-        return cls(server, process, ours, scrub, fields)
+        return cls(server, process, guard, scrub, fields)
 
     @property
     def alive(self) -> bool:
         """Whether the process takes requests."""
-        return self._gone is None and not self._closing
+        return self._gone is None and not self._closing and self._process.returncode is None
 
     @property
     def pid(self) -> int:
@@ -165,7 +167,10 @@ class StdioTransport:
         if not await self._ended_within(GRACE):
             self._tell_group(signal.SIGTERM)
             await self._ended_within(GRACE)
-        os.close(self._lifeline)
+        # The guard goes first: when the group is gone, its number may come to mean another.
+        with suppress(ProcessLookupError):
+            self._guard.kill()
+        await self._guard.wait()
         self._tell_group(signal.SIGKILL)
         await self._ended_within(GRACE)
         for task in self._tasks:
@@ -245,7 +250,7 @@ class StdioTransport:
         told = f" (it said: {' / '.join(self._last_said)})" if self._last_said else ""
         if code < 0:
             return f"was ended by signal {-code}{told}"
-        return f"ended with exit code {code}{': ' + _NOT_STARTED[code] if code in _NOT_STARTED else ''}{told}"
+        return f"ended with exit code {code}{told}"
 
     def _fail(self, gone: ServerGone) -> None:
         if self._gone is None:
@@ -268,6 +273,13 @@ class StdioTransport:
     def _tell_group(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
+
+
+def _find(command: str, path: str, work_dir: str) -> str:
+    """The file of a command: as a shell finds it with the server's search path, in the server's folder."""
+    if "/" in command:
+        return str(Path(work_dir, command))
+    return shutil.which(command, path=path) or command
 
 
 def _id(message: Message) -> Any:
