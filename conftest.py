@@ -11,6 +11,7 @@ from chimera.platform.errors import RuntimeMissing
 
 
 def pytest_configure() -> None:
+    """Name the installed environments before any test is collected."""
     runtimes = Runtimes(runtimes_folder(os.environ), runtime_overrides(os.environ))
     for name in NAMES:
         try:

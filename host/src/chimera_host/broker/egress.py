@@ -128,6 +128,8 @@ def parse_target(url: URL) -> Target:
 
 def parse_pattern(text: str) -> Pattern:
     """A `HostPattern` of a definition."""
+    if (address := as_address(text)) is not None:
+        return Pattern(str(address))
     host, colon, port = text.rpartition(":")
     if not colon:
         host, port = text, ""

@@ -9,13 +9,13 @@ import logging
 from collections.abc import Mapping
 from contextvars import copy_context
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from autogen import ConversableAgent, OpenAIWrapper
 from autogen.io import IOStream
 
 from chimera_host.errors import ModelFailed
-from chimera_host.ports import current_call
+from chimera_host.ports import CallContext, current_call
 
 CLIENT_NAME = "PlatformModelClient"
 _PASSED = frozenset(
@@ -96,8 +96,10 @@ class SilentStream:
 
 
 def prepare() -> None:
-    """Make AutoGen quiet, and have it look up its constants once: `openai_kwargs` inspects two signatures each time
-    it is read, ten times for each agent, which is four fifths of an agent's construction.
+    """Make AutoGen quiet, and have it look up its constants once.
+
+    `openai_kwargs` inspects two signatures each time it is read, ten times for each agent: four fifths of an agent's
+    construction.
     """
     logging.getLogger("autogen.oai.client").setLevel(logging.WARNING)
     IOStream.set_global_default(SilentStream())
@@ -124,7 +126,8 @@ def rehearse() -> None:
     """Run one agent once, without a thread and without a connection."""
 
     def once() -> None:
-        current_call.set(_Rehearsal())  # type: ignore[arg-type] - the one method that a model call needs
+        # It has the one method of a call that a model call needs.
+        current_call.set(cast(CallContext, _Rehearsal()))
         agent = ConversableAgent("rehearsal", llm_config=llm_config("default"), human_input_mode="NEVER")
         agent.register_model_client(PlatformModelClient)
         agent.generate_reply(messages=[{"role": "user", "content": "?"}])

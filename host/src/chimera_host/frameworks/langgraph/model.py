@@ -18,7 +18,7 @@ from chimera_host.ports import ToolSpec, current_call
 _PASSED = ("temperature", "top_p", "max_tokens", "seed", "tools", "tool_choice", "response_format")
 
 
-class ChimeraChatModel(BaseChatModel):
+class ChimeraChatModel(BaseChatModel):  # type: ignore[misc]  # the environment of types has no langchain
     """The platform's model. It has no state: the running call decides whose budget and deadline count."""
 
     source: str | None = None
