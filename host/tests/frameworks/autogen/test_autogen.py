@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+
 from chimera_host.contract.behaviour import AutoGenBehaviour, AutoGenParticipant, Behaviour
 from chimera_host.testing.builders import document, invoke_request, session
 from chimera_host.testing.process import HostProcess

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+
 from chimera_host.contract.behaviour import AgentNode, Behaviour, BranchNode, Condition, LangGraphBehaviour, PromptNode
 from chimera_host.testing.builders import document, invoke_request
 from chimera_host.testing.doubles import refused
