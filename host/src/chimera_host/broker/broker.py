@@ -195,7 +195,9 @@ class Broker:
         if isinstance(error, ProblemError):
             if not isinstance(error, (ToolFailed, ToolRefused)):
                 error = ToolFailed(error.detail, next_step=error.next_step, retry_after=error.retry_after)
-            clean = type(error)(
+            # Subclasses say more than a framework needs, and take other arguments.
+            kind = ToolRefused if isinstance(error, ToolRefused) else ToolFailed
+            clean = kind(
                 self._credentials.scrub(error.detail),
                 next_step=error.next_step,
                 retry_after=error.retry_after,
