@@ -26,7 +26,7 @@ from benchmarks.report import Beside
 from benchmarks.rows import SHARED, evenly
 from chimera.adapters.runtimes import Runtimes
 from chimera.agents import yaml
-from chimera.bootstrap.settings import runtime_overrides, runtimes_folder
+from chimera.kernel.places import runtime_overrides, runtimes_folder
 from chimera.platform.errors import RuntimeMissing
 
 BARE = Path(__file__).parent / "bare"
