@@ -1,0 +1,105 @@
+"""The API page, from the published OpenAPI document."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from docs.generator.tables import code, head, table
+
+SCHEMA = Path(__file__).parents[2] / "schemas" / "openapi.json"
+
+SECTIONS = {
+    "calls": "Calling agents",
+    "openai": "OpenAI-compatible",
+    "sessions": "Sessions",
+    "catalogue": "The catalogue",
+    "platform": "The platform",
+}
+
+
+def page(document: dict[str, Any] | None = None) -> str:
+    """The whole page."""
+    document = document or json.loads(SCHEMA.read_text(encoding="utf-8"))
+    parts = [head("The API"), _INTRODUCTION]
+    for tag, title in SECTIONS.items():
+        parts.append(f"## {title}\n")
+        for method, path, operation in _operations(document):
+            if operation["tags"] == [tag]:
+                parts.append(_operation(method, path, operation))
+    parts.append("## Types\n")
+    for name, schema in document["components"]["schemas"].items():
+        parts.append(_type(name, schema))
+    return "\n".join(parts)
+
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield method.upper(), path, operation
+
+
+def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
+    lines = [f"### `{method} {path}`\n", f"{operation['summary']}. {operation.get('description', '')}".strip() + "\n"]
+    queries = [one for one in operation.get("parameters", ()) if one["in"] == "query"]
+    if queries:
+        rows = ((code(one["name"]), _kind(one["schema"]), one.get("description", "")) for one in queries)
+        lines.append(table(("query", "type", "meaning"), rows))
+    said = []
+    if body := operation.get("requestBody"):
+        said.append(f"Body: {_content(body['content'])}.")
+    for status, answer in operation["responses"].items():
+        if status != "default":
+            said.append(f"Answer: {status}{', ' + _content(answer['content']) if 'content' in answer else ''}.")
+    if operation.get("security") == []:
+        said.append("Needs no key.")
+    lines.append(" ".join(said) + "\n")
+    return "\n".join(lines)
+
+
+def _content(content: dict[str, Any]) -> str:
+    return " or ".join(
+        _kind(value["schema"]) if media == "application/json" else code(media) for media, value in content.items()
+    )
+
+
+def _type(name: str, schema: dict[str, Any]) -> str:
+    required = schema.get("required", ())
+    rows = []
+    for field, what in schema.get("properties", {}).items():
+        default = (
+            "**required**" if field in required else code(json.dumps(what["default"])) if "default" in what else ""
+        )
+        rows.append((code(field), _kind(what), "" if default in ("`null`", "`[]`", "`{}`", '`""`') else default))
+    text = f"### {name}\n\n{schema.get('description', '')}\n\n"
+    return text + table(("field", "type", "default"), rows)
+
+
+def _kind(what: dict[str, Any]) -> str:
+    if "$ref" in what:
+        name = what["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in what:
+        return " or ".join(_kind(option) for option in what["anyOf"] if option != {"type": "null"})
+    if "enum" in what:
+        return " or ".join(code(option) for option in what["enum"])
+    if "const" in what:
+        return code(what["const"])
+    if what.get("type") == "array":
+        return f"list of {_kind(what.get('items', {}))}"
+    words = {"string": "text", "integer": "whole number", "boolean": "true or false", "object": "object"}
+    return words.get(str(what.get("type")), str(what.get("type", "anything")))
+
+
+_INTRODUCTION = """\
+One HTTP API on one address, by default `http://127.0.0.1:8080`. The same is in `schemas/openapi.json` as OpenAPI 3.1,
+and a running gateway serves it at `/openapi.json`. [Calling agents](../guides/call.md) shows it in use.
+
+- Every request but the two probes carries `Authorization: Bearer <key>`. The `Host` header must be one of the gateway's
+  names, an `Origin` header the gateway's own; there is no CORS.
+- Bodies are JSON, uncompressed. An unknown field of a call's body is refused; OpenAI's are taken.
+- `traceparent` (W3C Trace Context) is followed from here to the model. `X-Request-Id` is taken over where it is given,
+  made where not, and answered. An answer to a call names the call in `Chimera-Call`.
+- Errors are problem documents: [their codes](errors.md).
+- Closing the connection cancels the call.
+"""
