@@ -67,10 +67,9 @@ def _type(name: str, schema: dict[str, Any]) -> str:
     required = schema.get("required", ())
     rows = []
     for field, what in schema.get("properties", {}).items():
-        default = (
-            "**required**" if field in required else code(json.dumps(what["default"])) if "default" in what else ""
-        )
-        rows.append((code(field), _kind(what), "" if default in ("`null`", "`[]`", "`{}`", '`""`') else default))
+        default = what.get("default")
+        shown = "" if default in (None, [], {}, "") else code(json.dumps(default))
+        rows.append((code(field), _kind(what), "**required**" if field in required else shown))
     text = f"### {name}\n\n{schema.get('description', '')}\n\n"
     return text + table(("field", "type", "default"), rows)
 

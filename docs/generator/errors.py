@@ -1,7 +1,7 @@
 """The errors page: every code that the API, the hosts and the command line can say, found by looking at the code.
 
-An error is a subclass of `ProblemError`; its code is stable, and one code has one HTTP status wherever it is raised. All
-modules of both packages are imported to find them, but for the adapters of frameworks that this environment lacks.
+An error is a subclass of `ProblemError`; its code is stable, and one code has one HTTP status wherever it is raised.
+All modules of both packages are imported to find them, but for the adapters of frameworks that this environment lacks.
 """
 
 import importlib
@@ -102,7 +102,7 @@ def _part(module: str) -> str:
         return "all" if rest.startswith("contract") else "host"
     context, _, inner = rest.partition(".")
     parts = {
-        "agents": "control plane",
+        "agents": "control plane or command line",
         "platform": "node agent",
         "gateway": "gateway",
         "adapters": "storage" if inner.startswith("storage") else "node agent",
@@ -117,9 +117,9 @@ def _part(module: str) -> str:
 _INTRODUCTION = f"""\
 Every error is a problem document (RFC 9457, `application/problem+json`): `code` is stable and made for programs,
 `detail` says what is wrong here, `next_step` what to do about it, `agent` and `request` whom it concerns, and `errors`
-lists single faults with their places. `type` is `{PROBLEM_TYPE_PREFIX}` and the code. An error that passes by itself has
-`retry_after` in seconds, and the answer a `Retry-After` header. Answers to OpenAI clients also hold the `error` object
-that those look for, with the same code.
+lists single faults with their places. `type` is `{PROBLEM_TYPE_PREFIX}` and the code. An error that passes by itself
+has `retry_after` in seconds, and the answer a `Retry-After` header. Answers to OpenAI clients also hold the `error`
+object that those look for, with the same code.
 
 The command line prints `detail` and `next_step` on standard error and ends with an exit code.
 """

@@ -56,19 +56,21 @@ HOST_TEXTS = {
     "contract": "The version of the wire contract.",
 }
 
-ENVIRONMENT = (
-    ("CHIMERA_HOME", "The home folder: keys, data, logs, settings. By default `.chimera` in the current folder if it is "
-     "there, else `chimera` in the user's data folder (`$XDG_DATA_HOME`, or `~/.local/share`)."),
-    ("CHIMERA_RUNTIMES", "Where frameworks' environments are; by default `runtimes` in the user's data folder, shared by "
-     "all homes."),
-    ("CHIMERA_RUNTIME_<NAME>_PYTHON", "An interpreter to use as the runtime NAME (`AUTOGEN`, `CREWAI`, `LANGGRAPH`, "
-     "`FUNCTION`, `LOCAL_MODEL`), as it is."),
-    ("CHIMERA_URL", "The command line's `--url`: the API's address."),
-    ("CHIMERA_KEY", "The command line's `--key`: the API's key."),
-    ("CHIMERA_TENANT", "The command line's `--tenant`."),
-    ("CHIMERA_<GROUP>__<SETTING>", "A setting, above the file's. `CHIMERA_NODE__MAX_HOSTS=4` sets `max_hosts` of `node`."),
-    ("CHIMERA_SECRET_<NAME>", "The value of `secret:NAME`, where the home's folder `secrets` has no file NAME."),
-)  # fmt: skip
+ENVIRONMENT = {
+    "CHIMERA_HOME": "The home folder: keys, data, logs, settings. By default `.chimera` in the current folder if it is "
+    "there, else `chimera` in the user's data folder (`$XDG_DATA_HOME`, or `~/.local/share`).",
+    "CHIMERA_RUNTIMES": "Where frameworks' environments are; by default `runtimes` in the user's data folder, shared "
+    "by all homes.",
+    "CHIMERA_RUNTIME_<NAME>_PYTHON": "An interpreter to use as the runtime NAME (`AUTOGEN`, `CREWAI`, `LANGGRAPH`, "
+    "`FUNCTION`, `LOCAL_MODEL`), as it is.",
+    "CHIMERA_URL": "The command line's `--url`: the API's address.",
+    "CHIMERA_KEY": "The command line's `--key`: the API's key.",
+    "CHIMERA_TENANT": "The command line's `--tenant`.",
+    "CHIMERA_<COMMAND>_<OPTION>": "An option of a command, below the command line: `CHIMERA_UP_PORT=9000`.",
+    "CHIMERA_<GROUP>__<SETTING>": "A setting, above the file's: `CHIMERA_NODE__MAX_HOSTS=4` sets `max_hosts` of "
+    "`node`.",
+    "CHIMERA_SECRET_<NAME>": "The value of `secret:NAME`, where the home's folder `secrets` has no file NAME.",
+}
 
 
 def groups() -> dict[str, type]:
@@ -85,7 +87,7 @@ def page() -> str:
     parts.append(f"## model\n\n{_MODELS}")
     parts.append(table(("setting", "type", "default", "meaning"), _fields(ModelConfig, MODEL_TEXTS)))
     parts.append("## Environment variables\n")
-    parts.append(table(("variable", "meaning"), ((code(name), text) for name, text in ENVIRONMENT)))
+    parts.append(table(("variable", "meaning"), ((code(name), text) for name, text in ENVIRONMENT.items())))
     parts.append(f"## A host's configuration\n\n{_HOSTS}")
     parts.append(table(("field", "type", "default", "meaning"), _fields(HostConfig, HOST_TEXTS)))
     return "\n".join(parts)
