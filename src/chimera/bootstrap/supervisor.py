@@ -63,6 +63,14 @@ class AlreadyRunning(ProblemError):
     title = "Chimera runs here already"
 
 
+class PortTaken(ProblemError):
+    """Somebody else listens at the address."""
+
+    code = "port-taken"
+    status = 409
+    title = "The port is taken"
+
+
 class Supervisor:
     """All processes of one home."""
 
@@ -73,6 +81,7 @@ class Supervisor:
         for folder in ("logs", "work", "secrets", "run/hosts"):
             (self.home / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = self._only_one()
+        _check_free(options.host, options.port)
         self.settings = machine.load(self.home)
         self.runtimes = Runtimes(runtimes_folder(os.environ), runtime_overrides(os.environ))
         self._run = self._run_folder()
@@ -313,6 +322,16 @@ def _secret(file: Path) -> bytes:
     finally:
         os.close(descriptor)
     return file.read_bytes().strip()
+
+
+def _check_free(host: str, port: int) -> None:
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        raise PortTaken(
+            f"{host} port {port} can't be listened on: {error.strerror or error}",
+            next_step="stop what listens there, or give another --port (0 takes a free one)",
+        ) from None
 
 
 def _free_port() -> int:
