@@ -26,8 +26,10 @@ sync: $(filter .tools/bin/uv,$(UV))
 runtimes: sync
 	@$(RUN) chimera runtime install $(RUNTIMES)
 
-demo: sync
-	@$(RUN) python -m examples.demo
+demo: $(filter .tools/bin/uv,$(UV))
+	@test -d .venv || echo "The first run downloads about 550 MB in all: Chimera's own packages (40 MB), frameworks and the bundled model."
+	@$(UV) sync --frozen --quiet --inexact --no-default-groups
+	@$(UV) run --frozen --no-sync python -m examples.demo
 
 test: runtimes
 	$(RUN) pytest

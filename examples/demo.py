@@ -23,7 +23,7 @@ from chimera.kernel.places import runtime_overrides, runtimes_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNTIMES = ("autogen", "langgraph", "crewai", "local-model")
-DOWNLOAD_MB = {"autogen": 35, "langgraph": 40, "crewai": 255, "local-model": 185}
+DOWNLOAD_MB = {"autogen": 35, "langgraph": 37, "crewai": 298, "local-model": 127}
 QUESTIONS = {
     "autogen": "What do you do, in one sentence?",
     "langgraph": "How do I begin? Answer in one sentence.",
