@@ -40,8 +40,9 @@ from chimera.gateway.tokens import mint
 from chimera.kernel.clock import SystemClock
 from chimera.kernel.places import runtime_overrides, runtimes_folder
 from chimera.kernel.settings import SettingsError
-from chimera.platform.errors import RuntimeMissing
+from chimera.platform.errors import HostStartFailed, RuntimeMissing
 from chimera.platform.node import NodeAgent
+from chimera_host.contract.agent import FrameworkName
 from chimera_host.contract.problem import ProblemError
 from chimera_host.logs import configure
 
@@ -51,6 +52,7 @@ log = logging.getLogger("chimera.bootstrap.supervisor")
 TOKEN_LIFE = 10 * 365 * 86_400.0
 READY_TIMEOUT = 60.0
 STOP_GRACE = 25.0
+WARMED: tuple[FrameworkName, ...] = ("autogen", "langgraph", "crewai")
 SOCKET_PATH_LIMIT = 90
 LOCAL_MODEL = "smollm2-135m-instruct"
 
@@ -115,9 +117,6 @@ class Supervisor:
         models = self._models()
         ready_read, ready_write = os.pipe()
         self._start_child("gateway", self._gateway_config(models, ready_write), (ready_write,))
-        if self.settings.node.warm_parents:
-            for framework in ("autogen", "langgraph", "crewai"):
-                await self.launcher.warm(framework)
         try:
             listening = await asyncio.wait_for(_first_line(ready_read), READY_TIMEOUT)
         except TimeoutError:
@@ -134,7 +133,17 @@ class Supervisor:
             "models": models_shown(models),
         }
         (self.home / "run" / "endpoint.json").write_bytes(msgspec.json.encode(where))
+        if self.settings.node.warm_parents:
+            self._task(self._warm_parents(), "warm-parents")
         return where
+
+    async def _warm_parents(self) -> None:
+        """Start the zygotes one after another, behind everything that somebody waits for; imports take seconds."""
+        for framework in WARMED:
+            try:
+                await self.launcher.warm(framework)
+            except HostStartFailed as error:
+                log.warning("a warm parent did not start", extra={"framework": framework, "error": error.detail})
 
     async def stop(self) -> None:
         """End everything: callers first, hosts next, the rest last."""

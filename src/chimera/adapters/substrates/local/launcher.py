@@ -70,6 +70,7 @@ class LocalLauncher:
         self._runtimes = runtimes
         self._groups = groups
         self._zygotes: dict[tuple[str, Path], Zygote] = {}
+        self._starting: dict[tuple[str, Path], asyncio.Lock] = {}
         self._running: dict[str, _Running] = {}
         self._watchers: set[asyncio.Task[None]] = set()
         self._callback: Callable[[HostExit], None] = lambda _: None
@@ -85,13 +86,13 @@ class LocalLauncher:
         self._callback = callback
 
     async def warm(self, framework: FrameworkName) -> bool:
-        """Start the zygote of an installed runtime; False where the runtime isn't installed."""
+        """Have the zygote of an installed runtime warm; False where the runtime isn't installed."""
         try:
             python = self._python(framework)
         except RuntimeMissing:
             return False
         if self._options.fork:
-            await self._zygote(framework, python)
+            await (await self._zygote(framework, python)).warm()
         return True
 
     async def start(self, cell: CellSpec, host: str) -> Endpoint:
@@ -189,10 +190,11 @@ class LocalLauncher:
 
     async def _zygote(self, framework: FrameworkName, python: Path) -> Zygote:
         key = (framework, python)
-        zygote = self._zygotes.get(key)
-        if zygote is None or not zygote.alive:
-            zygote = self._zygotes[key] = Zygote(framework, self._ended)
-            await zygote.start(python, self._environment(), self._log(f"zygote-{framework}"))
+        async with self._starting.setdefault(key, asyncio.Lock()):
+            zygote = self._zygotes.get(key)
+            if zygote is None or not zygote.alive:
+                zygote = self._zygotes[key] = Zygote(framework, self._ended)
+                await zygote.start(python, self._environment(), self._log(f"zygote-{framework}"))
         return zygote
 
     async def _spawn(
