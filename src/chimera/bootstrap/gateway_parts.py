@@ -6,6 +6,7 @@
 import asyncio
 import logging
 import os
+import socket
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -200,12 +201,18 @@ class Gateway:
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             context.load_cert_chain(config.tls_certificate, config.tls_key)
         runner = await self._runner(self.public.server())
-        await web.TCPSite(runner, config.host, config.port, ssl_context=context, backlog=1024).start()
+        if config.public_fd is not None:
+            await web.SockSite(runner, _inherited(config.public_fd), ssl_context=context, backlog=1024).start()
+        else:
+            await web.TCPSite(runner, config.host, config.port, ssl_context=context, backlog=1024).start()
         return _address(runner, "https" if context is not None else "http")
 
     async def _listen_internal(self) -> str:
         runner = await self._runner(self.internal.server())
         path = self._config.internal_socket
+        if self._config.internal_fd is not None:
+            await web.SockSite(runner, _inherited(self._config.internal_fd), backlog=1024).start()
+            return _address(runner, "http")
         if path is None:
             await web.TCPSite(runner, "127.0.0.1", self._config.internal_port, backlog=1024).start()
             return _address(runner, "http")
@@ -254,6 +261,13 @@ def make_models(
         )
         for name, model in config.models.items()
     }
+
+
+def _inherited(descriptor: int) -> socket.socket:
+    """A listening socket of the parent's, as this process's own: closing it here leaves the parent's open."""
+    made = socket.socket(fileno=os.dup(descriptor))
+    made.setblocking(False)
+    return made
 
 
 def _remove(path: str) -> None:

@@ -83,19 +83,19 @@ class Supervisor:
         for folder in ("logs", "work", "secrets", "run/hosts"):
             (self.home / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = self._only_one()
-        _check_free(options.host, options.port)
+        self._public = _listener(options.host, options.port)
         self.settings = machine.load(self.home)
         self.runtimes = Runtimes(runtimes_folder(os.environ), runtime_overrides(os.environ))
         self._run = self._run_folder()
         self._children: list[Child] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._internal_port = _free_port()
+        self._internal = _listener("127.0.0.1", 0)
         self._model_port = _free_port()
         secret = _secret(self.home / "token.secret")
         self.launcher = LocalLauncher(
             LauncherOptions(
                 home=self.home,
-                platform_url=f"http://127.0.0.1:{self._internal_port}",
+                platform_url=f"http://127.0.0.1:{self._internal.getsockname()[1]}",
                 mint=lambda host, cell: mint(secret, host=host, cell=cell, expires=time.time() + TOKEN_LIFE),
                 fork=not options.no_fork and sys.platform.startswith("linux"),
                 node=Path(found) if (found := shutil.which("node")) else None,
@@ -116,7 +116,8 @@ class Supervisor:
         self._start_child("control-plane", self._control_plane_config())
         models = self._models()
         ready_read, ready_write = os.pipe()
-        self._start_child("gateway", self._gateway_config(models, ready_write), (ready_write,))
+        descriptors = (ready_write, self._public.fileno(), self._internal.fileno())
+        self._start_child("gateway", self._gateway_config(models, ready_write), descriptors)
         try:
             listening = await asyncio.wait_for(_first_line(ready_read), READY_TIMEOUT)
         except TimeoutError:
@@ -187,7 +188,8 @@ class Supervisor:
             tls_certificate=options.tls_certificate,
             tls_key=options.tls_key,
             behind_proxy=options.behind_proxy,
-            internal_port=self._internal_port,
+            public_fd=self._public.fileno(),
+            internal_fd=self._internal.fileno(),
             models=models,
             settings=self.settings.gateway,
             ready_fd=ready,
@@ -333,9 +335,11 @@ def _secret(file: Path) -> bytes:
     return file.read_bytes().strip()
 
 
-def _check_free(host: str, port: int) -> None:
+def _listener(host: str, port: int) -> socket.socket:
+    """A listening socket that the gateway inherits: while it is started again, connections wait here."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+        return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
         raise PortTaken(
             f"{host} port {port} can't be listened on: {error.strerror or error}",
