@@ -74,7 +74,7 @@ def _text(text: str | None) -> str:
 
 
 _INTRODUCTION = """\
-`chimera COMMAND --help` shows the same. `--output json` or `yaml` prints data for programs; without a terminal, tables
+`--help` after a command shows the same. `--output json` or `yaml` prints data for programs; without a terminal, tables
 are lines with tabs between their fields. An error is one sentence and a next step on standard error, and an
 [exit code](errors.md#exit-codes-of-the-command-line).
 """

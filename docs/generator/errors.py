@@ -51,7 +51,7 @@ def codes() -> list[Code]:
         entry = found.setdefault(error.code, Code(error.code))
         entry.statuses.add(error.status)
         entry.raised_by.add(_part(error.__module__))
-        if "title" in vars(error) and error.title not in entry.titles:
+        if error.title != ProblemError.title and error.title not in entry.titles:
             entry.titles.append(error.title)
         if "code" in vars(error):
             meaning = inspect.getdoc(error) or ""
