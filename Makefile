@@ -39,6 +39,8 @@ check: sync
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+	$(RUN) lint-imports
+	$(RUN) python -m docs.generate --check
 
 bench: runtimes
 	$(RUN) python -m benchmarks $(BENCH_ARGS)

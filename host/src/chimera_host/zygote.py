@@ -23,7 +23,7 @@ import socket
 import sys
 import time
 from collections import deque
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 import msgspec
 from msgspec import Struct
@@ -31,6 +31,7 @@ from msgspec import Struct
 from chimera_host import process
 from chimera_host.config import HostConfig
 from chimera_host.contract.agent import FrameworkName
+from chimera_host.contract.zygote import ForkRequest, Reply
 from chimera_host.frameworks import adapter as find_adapter
 from chimera_host.logs import configure
 from chimera_host.ports import FrameworkAdapter
@@ -40,26 +41,6 @@ log = logging.getLogger(__name__)
 MAX_LINE = 64 * 1024
 DESCRIPTORS = 3
 KILL_AFTER = 2.0
-
-
-class ForkRequest(Struct, frozen=True, kw_only=True):
-    """Fork a host."""
-
-    op: Literal["fork"]
-    id: str
-    config: HostConfig
-
-
-class Reply(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the zygote says."""
-
-    op: Literal["ready", "forked", "exited", "failed"]
-    id: str | None = None
-    pid: int | None = None
-    status: int | None = None
-    error: str | None = None
-    framework: FrameworkName | None = None
-    seconds: float | None = None
 
 
 class _Named(Struct, frozen=True):

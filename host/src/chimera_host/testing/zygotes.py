@@ -21,8 +21,8 @@ import msgspec
 
 from chimera_host.config import HostConfig
 from chimera_host.contract.agent import FrameworkName
+from chimera_host.contract.zygote import Reply
 from chimera_host.testing.process import START_TIMEOUT, HostClient, environment, listen
-from chimera_host.zygote import Reply
 
 
 @dataclass(slots=True, kw_only=True)

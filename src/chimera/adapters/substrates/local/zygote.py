@@ -15,7 +15,7 @@ import msgspec
 
 from chimera.platform.errors import HostStartFailed
 from chimera_host.config import HostConfig
-from chimera_host.zygote import Reply
+from chimera_host.contract.zygote import Reply
 
 PRELOAD_TIMEOUT = 120.0
 FORK_TIMEOUT = 20.0
