@@ -35,7 +35,7 @@ MAX_SAID = 256 * 1024
 GRACE = 1.5
 """Seconds that a server has to end after its input was closed, and again after SIGTERM."""
 
-_GUARD = 'read -r _; kill -9 -- "-$1"'
+_GUARD = 'read -r _; kill -9 "-$1"'
 
 
 def environment(environ: Mapping[str, str], credentials: Mapping[str, str]) -> dict[str, str]:
