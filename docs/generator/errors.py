@@ -71,8 +71,9 @@ def page() -> str:
         if one.code != ProblemError.code:
             meaning = " Or: ".join(one.meanings)
         said_by = ", ".join(sorted(one.raised_by))
-        rows.append((code(one.code), str(status), str(exit_code(status)), meaning, said_by))
-    parts.append(table(("code", "status", "exit code", "meaning", "said by"), rows))
+        title = " / ".join(one.titles) or ProblemError.title
+        rows.append((code(one.code), str(status), str(exit_code(status)), title, meaning, said_by))
+    parts.append(table(("code", "status", "exit code", "title", "meaning", "said by"), rows))
     parts.append("## Exit codes of the command line\n")
     parts.append(table(("exit code", "meaning"), ((str(number), text) for number, text in EXIT_CODES)))
     return "\n".join(parts)
