@@ -67,11 +67,11 @@ def page() -> str:
     rows = []
     for one in codes():
         status = min(one.statuses)
-        meaning = "Something went wrong that nobody foresaw; the log of the process has it whole."
-        if one.code != ProblemError.code:
-            meaning = " Or: ".join(one.meanings)
+        title, meaning = " / ".join(one.titles), " Or: ".join(one.meanings)
+        if one.code == ProblemError.code:
+            title = ProblemError.title
+            meaning = "Something went wrong that nobody foresaw; the log of the process has it whole."
         said_by = ", ".join(sorted(one.raised_by))
-        title = " / ".join(one.titles) or ProblemError.title
         rows.append((code(one.code), str(status), str(exit_code(status)), title, meaning, said_by))
     parts.append(table(("code", "status", "exit code", "title", "meaning", "said by"), rows))
     parts.append("## Exit codes of the command line\n")
