@@ -14,6 +14,9 @@ from chimera_host.substitute import fill
 
 Work = Callable[[Mapping[str, str]], Awaitable[str]]
 
+MAX_STEPS = 50
+"""Steps of an agent node's loop: a model call and a tool call are two."""
+
 
 def worker(node: GraphNode, build: AgentBuild) -> Work:
     """The function of `node`, made once."""
@@ -87,7 +90,8 @@ def _agent(node: AgentNode, build: AgentBuild) -> Work:
             *_history(current_call.get()),
             {"role": "user", "content": fill(node.prompt, values)},
         ]
-        state = await react.ainvoke({"messages": messages})
+        # A bound of its own: without it the limit of the graph around it would count for the loop inside too.
+        state = await react.ainvoke({"messages": messages}, {"recursion_limit": MAX_STEPS})
         return last_text(state["messages"])
 
     return work
