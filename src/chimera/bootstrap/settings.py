@@ -26,6 +26,7 @@ from chimera.platform.settings import NodeSettings
 
 GATEWAY_GROUPS = ("deadlines", "admission", "http", "models", "routes")
 FILE_NAME = "settings.toml"
+NOT_SETTINGS = ("CHIMERA_SECRET_", "CHIMERA_RUNTIME_")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +48,8 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
         raise SettingsError([f"{file}: {error}"]) from None
     for name, value in environ.items():
         group, separator, field = name.removeprefix("CHIMERA_").lower().partition("__")
-        if name.startswith("CHIMERA_") and separator:
+        # Credentials and interpreters are named by variables too, with names of their owners' choosing.
+        if name.startswith("CHIMERA_") and separator and not name.startswith(NOT_SETTINGS):
             data.setdefault(group, {})[field] = value
     known = {"node", "model", *GATEWAY_GROUPS}
     if unknown := sorted(set(data) - known):

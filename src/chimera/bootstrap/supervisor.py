@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 import uvloop
 from aiohttp import web
@@ -32,7 +33,7 @@ from chimera.adapters.substrates.local.children import Child, ChildSpec
 from chimera.adapters.substrates.local.launcher import LauncherOptions, LocalLauncher
 from chimera.bootstrap import settings as machine
 from chimera.bootstrap.control_plane import ControlPlaneConfig
-from chimera.bootstrap.gateway_config import GatewayConfig, ModelConfig
+from chimera.bootstrap.gateway_config import GatewayConfig, ModelConfig, load_settings
 from chimera.bootstrap.lifeline import end_with
 from chimera.entrypoints.node.app import NodeApp
 from chimera.entrypoints.node.report import NodeReport
@@ -92,11 +93,17 @@ class Supervisor:
         self._internal = _listener("127.0.0.1", 0)
         self._model_port = _free_port()
         secret = _secret(self.home / "token.secret")
+        # Checked here, where a person sees it at once, and not only in the process that uses them.
+        bounds = load_settings(self._gateway_config({}, -1))
         self.launcher = LocalLauncher(
             LauncherOptions(
                 home=self.home,
                 platform_url=f"http://127.0.0.1:{self._internal.getsockname()[1]}",
                 mint=lambda host, cell: mint(secret, host=host, cell=cell, expires=time.time() + TOKEN_LIFE),
+                requirements=self._requirements,
+                request_timeout=bounds.deadlines.host,
+                stream_idle=bounds.http.stream_idle,
+                concurrency=bounds.admission.host_concurrency,
                 fork=not options.no_fork and sys.platform.startswith("linux"),
                 node=Path(found) if (found := shutil.which("node")) else None,
             ),
@@ -137,6 +144,20 @@ class Supervisor:
         if self.settings.node.warm_parents:
             self._task(self._warm_parents(), "warm-parents")
         return where
+
+    async def _requirements(self, digest: str) -> bytes:
+        connector = aiohttp.UnixConnector(str(self._run / "control-plane.sock"))
+        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session:
+            try:
+                async with session.get(f"http://control-plane/v1/requirements/{digest}") as answer:
+                    answer.raise_for_status()
+                    return await answer.read()
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise HostStartFailed(
+                    f"the requirements {digest[:19]} of the cell can't be had: {error}",
+                    next_step="try again when the control plane is there (`chimera status`)",
+                    retry_after=5,
+                ) from error
 
     async def _warm_parents(self) -> None:
         """Start the zygotes one after another, behind everything that somebody waits for; imports take seconds."""

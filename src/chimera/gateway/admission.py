@@ -28,7 +28,7 @@ class Admission:
         if running >= limit:
             raise AgentBusy(
                 f"agent {agent[1]} has {running} calls at once, as many as it takes",
-                next_step="try again later, or raise `scaling.concurrency` or `scaling.max` of its definition",
+                next_step="try again later, or raise `scaling.concurrency_target` or `scaling.max_instances`",
                 retry_after=1,
                 agent=agent[1],
             )

@@ -102,6 +102,13 @@ class Catalogue:
             row = connection.execute(query).one_or_none()
         return row is not None, row.requirements if row is not None else None
 
+    async def bundle_with_requirements(self, requirements: str) -> bytes | None:
+        """A bundle that holds the requirements file with this digest; which one doesn't matter."""
+        query = select(bundle.c.data).where(bundle.c.requirements == requirements).limit(1)
+        with reading(self._engine) as connection:
+            data: bytes | None = connection.execute(query).scalar()
+        return data
+
     async def delete_agents(self, tenant: str, names: Sequence[str], *, by: str | None = None) -> tuple[int, int]:
         """Delete live agents and their sessions in one transaction; how many there were, and the sequence.
 

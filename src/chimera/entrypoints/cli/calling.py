@@ -67,21 +67,23 @@ def _line() -> str:
 
 
 async def _stream(api: Api, name: str, body: dict[str, Any]) -> None:
-    shown = False
+    said: list[str] = []
     source = None
     async for event, data in api.events(api.path("agents", name, "invoke"), body):
         match event:
             case "delta":
                 if data.get("source") and data["source"] != source:
                     source = data["source"]
-                    click.echo(("\n" if shown else "") + click.style(f"[{source}] ", dim=True), nl=False)
+                    click.echo(("\n" if said else "") + click.style(f"[{source}] ", dim=True), nl=False)
                 click.echo(data["text"], nl=False)
-                shown = True
+                said.append(data["text"])
             case "error":
                 click.echo()
                 raise RemoteProblem(_problem(data))
             case "done":
-                click.echo("" if shown else data["output"])
+                # A graph's or crew's answer may be made from the pieces, or be none of them.
+                whole = str(data["output"]).strip()
+                click.echo("" if "".join(said).strip().endswith(whole) else f"\n{whole}" if said else whole)
 
 
 def _problem(data: dict[str, Any]) -> Problem:

@@ -34,7 +34,13 @@ capabilities:
 
 @click.command(epilog="Example: chimera init hello && chimera apply hello.yaml")
 @click.argument("name", default="hello")
-@click.option("--template", type=click.Choice(template_names()), default="autogen-conversational", show_default=True)
+@click.option(
+    "--template",
+    type=click.Choice(template_names()),
+    default="autogen-conversational",
+    show_default=True,
+    help="What it does.",
+)
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Where to write it.")
 def init(name: str, template: str, folder: Path) -> None:
     """Write a first definition, NAME.yaml, and the schema that editors check it by."""

@@ -39,7 +39,7 @@ INCIDENT_COLUMNS = (
     ("suspects", "SUSPECTS"),
     ("host", "HOST"),
 )
-REVISION_COLUMNS = (("version", "VERSION"), ("digest", "DIGEST"), ("created", "CREATED"))
+REVISION_COLUMNS = (("version", "VERSION"), ("revision", "REVISION"), ("when", "SINCE"), ("by", "BY"))
 KINDS = ("agents", "cells", "hosts", "incidents", "models", "revisions")
 
 
@@ -73,7 +73,7 @@ def get(context: click.Context, /, kind: str, name: str | None, limit: int, outp
         "revisions": REVISION_COLUMNS,
         "models": (("id", "MODEL"),),
     }[kind]
-    shown = [{**row, "memory": out.size(row.get("resident_bytes"))} for row in rows]
+    shown = [{**row, "memory": out.size(row.get("resident_bytes")), "when": out.moment(row.get("at"))} for row in rows]
     out.show(rows, output, columns=columns, rows=shown)
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -65,6 +66,13 @@ def cell(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value))
     return str(value)
+
+
+def moment(value: Any) -> str:
+    """Seconds since the epoch as a date and time, UTC."""
+    if not isinstance(value, (int, float)):
+        return "-"
+    return datetime.fromtimestamp(value, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def size(value: Any) -> str:

@@ -25,8 +25,8 @@ from chimera.kernel.places import default_home
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port; 0 takes a free one."
 )
 @click.option("--allow-host", multiple=True, help="A further name that callers may use for this machine.")
-@click.option("--tls-certificate", type=click.Path(exists=True, dir_okay=False))
-@click.option("--tls-key", type=click.Path(exists=True, dir_okay=False))
+@click.option("--tls-certificate", type=click.Path(exists=True, dir_okay=False), help="Certificate chain (PEM).")
+@click.option("--tls-key", type=click.Path(exists=True, dir_okay=False), help="Its private key (PEM).")
 @click.option("--behind-proxy", is_flag=True, help="A proxy in front of it ends TLS.")
 @click.option(
     "--model",

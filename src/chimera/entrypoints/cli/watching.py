@@ -26,7 +26,7 @@ HOST_COLUMNS = (
 @click.option("--request", help="Only lines of this request.")
 @click.option("--process", help="gateway, control-plane, hosts, supervisor, or a host's id.")
 @click.option("--level", type=click.Choice(["debug", "info", "warning", "error"]), help="Only lines of this level.")
-@click.option("-n", "--lines", type=click.IntRange(1, 10_000), default=100, show_default=True)
+@click.option("-n", "--lines", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Most lines.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with lines as they come.")
 @out.output_option
 @click.pass_context

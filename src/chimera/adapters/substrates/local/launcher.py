@@ -12,7 +12,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,16 +34,25 @@ log = logging.getLogger(__name__)
 
 KEPT_HOST_LOGS = 50
 PROBE_TIMEOUT = 5.0
+DRAIN_MARGIN = 5.0
 INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LauncherOptions:
-    """Where hosts live. `mint` makes the token that a host shows the gateway, from (host, cell)."""
+    """Where hosts live.
+
+    `mint` makes the token that a host shows the gateway, from (host, cell); `requirements` fetches an agent's
+    hash-locked requirements file by digest. The bounds of calls are the gateway's, one step further in.
+    """
 
     home: Path
     platform_url: str
     mint: Callable[[str, str], str]
+    requirements: Callable[[str], Awaitable[bytes]]
+    request_timeout: float = 590.0
+    stream_idle: float = 120.0
+    concurrency: int = 100
     fork: bool = True
     grace: float = 10.0
     node: Path | None = None
@@ -113,10 +122,10 @@ class LocalLauncher:
                 process = await self._spawn_node(config, descriptors)
                 pid = process.pid
             elif self._options.fork:
-                zygote = await self._zygote(runtime.framework, self._python_of(runtime))
+                zygote = await self._zygote(runtime.framework, await self._python_of(runtime))
                 pid = await zygote.fork(config, descriptors)
             else:
-                process = await self._spawn(self._python_of(runtime), config, descriptors)
+                process = await self._spawn(await self._python_of(runtime), config, descriptors)
                 pid = process.pid
         except (OSError, HostStartFailed) as error:
             os.close(lifeline_write)
@@ -254,21 +263,27 @@ class LocalLauncher:
             open_files=resources.open_files,
             idle_unload=cell.idle_timeout,
             grace=self._options.grace,
+            request_timeout=self._options.request_timeout,
+            drain=self._options.request_timeout + DRAIN_MARGIN,
+            stream_idle=self._options.stream_idle,
+            concurrency=self._options.concurrency,
         )
 
     def _python(self, framework: FrameworkName) -> Path:
         return self._runtimes.python(framework)
 
-    def _python_of(self, runtime: RuntimeClass) -> Path:
+    async def _python_of(self, runtime: RuntimeClass) -> Path:
         if runtime.requirements is None:
             return self._python(runtime.framework)
+        # Kept in a file, so that a cell wakes while the control plane is away.
         kept = self._options.home / "requirements" / f"{runtime.requirements.removeprefix('sha256:')}.txt"
         if not kept.exists():
-            raise RuntimeMissing(
-                f"the requirements {runtime.requirements[:19]} of this cell are not here",
-                next_step="apply the agent again; its requirements come with it",
-            )
-        return self._runtimes.install(runtime.framework, kept.read_bytes())
+            data = await self._options.requirements(runtime.requirements)
+            kept.parent.mkdir(mode=0o700, exist_ok=True)
+            partial = kept.with_suffix(".partial")
+            partial.write_bytes(data)
+            partial.rename(kept)
+        return await asyncio.to_thread(self._runtimes.install, runtime.framework, kept.read_bytes())
 
     def _environment(self) -> Mapping[str, str]:
         # A host gets nothing of this process's environment but what a program needs to run: no key, no tracing switch.
