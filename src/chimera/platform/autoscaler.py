@@ -80,12 +80,10 @@ def decide(bounds: Bounds, observation: Observation, state: ScalerState, now: fl
         hosts, reason = panic_hosts, "panic"
     else:
         hosts, reason = stable, "stable"
-    if active and hosts == 0:
-        hosts, reason = 1, "first call"
     if not active and hosts <= 1:
         idle_for = math.inf if last_active is None else now - last_active
         if idle_for >= bounds.idle_timeout:
-            hosts, reason = 0, "idle"
+            hosts, reason = lowest, "idle"
         elif observation.ready > 0:
             hosts, reason = 1, "retained"
     clamped = min(max(hosts, bounds.minimum), bounds.maximum)
@@ -97,7 +95,9 @@ def decide(bounds: Bounds, observation: Observation, state: ScalerState, now: fl
 
 def _record(samples: tuple[tuple[int, float], ...], seen: Observation, now: float) -> tuple[tuple[int, float], ...]:
     second = math.floor(now)
-    value = max(seen.in_flight, float(seen.waiting))
+    # A second that is looked at twice keeps the higher value: a call that waited, got its host and isn't yet in any
+    # report must not be forgotten because another cell's wake-up came in the same second.
+    value = max(seen.in_flight, float(seen.waiting), *(value for at, value in samples if at == second))
     kept = [sample for sample in samples if second - STABLE_WINDOW < sample[0] < second]
     return (*kept, (second, value))
 

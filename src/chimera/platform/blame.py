@@ -1,8 +1,8 @@
 """Which agent brought a host down: a pure rule over what was running when hosts died.
 
 One running call names its agent at once. With several, a call that had outlived its deadline is named; otherwise the
-agents that were there each time hosts of the cell died lately. What can't be decided stays a list of suspects, and
-the next death narrows it: an innocent neighbour is rarely there twice.
+agent that was there more often than any other when hosts of the cell died lately. What can't be decided stays a list of
+suspects, and the next death narrows it: an innocent neighbour is rarely there twice.
 """
 
 from collections.abc import Sequence
@@ -46,9 +46,10 @@ def _culprit(
     overdue = {call.agent for call in ended.calls if call.seconds > longest_call}
     if len(overdue) == 1:
         return overdue.pop()
-    always = set(suspects)
-    recent = [one for one in earlier if one.cell == ended.cell and at - one.at <= MEMORY_OF_INCIDENTS and one.suspects]
-    for one in recent:
-        if always & set(one.suspects):
-            always &= set(one.suspects)
-    return always.pop() if recent and len(always) == 1 else None
+    recent = [one for one in earlier if one.cell == ended.cell and at - one.at <= MEMORY_OF_INCIDENTS]
+    # Where the culprit is known the others are cleared.
+    accused = [(one.culprit,) if one.culprit else one.suspects for one in recent]
+    before = {agent: sum(agent in agents for agents in accused) for agent in suspects}
+    most = max(before.values(), default=0)
+    often = [agent for agent, times in before.items() if times == most]
+    return often[0] if most > 0 and len(often) == 1 else None

@@ -28,7 +28,6 @@ class HostView:
     host: str
     phase: HostPhase
     started: float
-    in_flight: int = 0
     unhealthy: str | None = None
 
 
@@ -65,8 +64,8 @@ def plan(hosts: list[HostView], wanted: int, *, failures: int, last_failure: flo
     if missing > 0 and now >= last_failure + retry_delay(failures):
         actions.append(StartHosts(count=missing))
     if missing < 0:
-        # The youngest and least busy go first: the old ones have the agents loaded.
-        order = sorted(healthy, key=lambda view: (view.phase is HostPhase.READY, view.in_flight, -view.started))
+        # Those that aren't ready go first, then the youngest: the old ones have the agents loaded.
+        order = sorted(healthy, key=lambda view: (view.phase is HostPhase.READY, -view.started))
         actions.extend(DrainHost(host=view.host, reason="scaled down") for view in order[:-missing])
     return actions
 
