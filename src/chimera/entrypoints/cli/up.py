@@ -66,7 +66,7 @@ def start(home: Path, options: dict[str, Any]) -> tuple["subprocess.Popen[bytes]
         elif isinstance(value, tuple):
             for one in value:
                 command += [flag, str(one)]
-        elif value not in (None, False):
+        elif value is not None and value is not False:
             command += [flag, str(value)]
     # A group of its own: Ctrl-C reaches this process alone, which then ends the others in order.
     process = subprocess.Popen(command, pass_fds=(write,), stdin=subprocess.DEVNULL, start_new_session=True)

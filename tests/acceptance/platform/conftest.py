@@ -1,0 +1,94 @@
+"""A real platform as `chimera up` starts it, with the scripted model; one for all tests of this folder."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHIMERA = str(Path(sys.executable).with_name("chimera"))
+SCRIPT = """
+- {when: {last: slow}, reply: late, delay: 1.5}
+- {when: {last: remember}, reply: noted}
+"""
+
+
+class Platform:
+    """One home and what runs in it."""
+
+    def __init__(self, home: Path, *options: str) -> None:
+        self.home = home
+        self.environ = {**os.environ, "CHIMERA_HOME": str(home)}
+        home.mkdir()
+        (home / "script.yaml").write_text(SCRIPT)
+        command = [CHIMERA, "up", "--port", "0", "--model", "scripted", "--script", str(home / "script.yaml")]
+        self.process = subprocess.Popen(
+            [*command, "--output", "json", *options], env=self.environ, stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        said = ""
+        for line in self.process.stdout:
+            said += line
+            if line.rstrip() == "}":
+                break
+        self.where: dict[str, Any] = json.loads(said)
+        self.url: str = self.where["public"]
+        self.key = (home / "chimera.key").read_text().strip()
+
+    def run(self, *arguments: str, text: str | None = None) -> "subprocess.CompletedProcess[str]":
+        """One command of the command line."""
+        return subprocess.run(
+            [CHIMERA, *arguments], env=self.environ, input=text, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def ok(self, *arguments: str, text: str | None = None) -> str:
+        """The same, which must succeed; what it printed."""
+        done = self.run(*arguments, text=text)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
+    def data(self, *arguments: str) -> Any:
+        """What a command prints as JSON."""
+        return json.loads(self.ok(*arguments, "--output", "json"))
+
+    def pids(self) -> dict[str, int]:
+        """Process ids by name."""
+        return {row["process"]: row["pid"] for row in self.data("top", "--once")["processes"]}
+
+    def kill(self, name: str) -> int:
+        """Kill -9 the first process whose name begins with `name`."""
+        pid = next(pid for process, pid in self.pids().items() if process.startswith(name))
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def stop(self) -> int:
+        """End it as Ctrl-C does; the exit code."""
+        with self.process:
+            self.process.send_signal(signal.SIGTERM)
+            return self.process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    running = Platform(tmp_path_factory.mktemp("platform") / "home")
+    yield running
+    assert running.stop() == 0
+
+
+@pytest.fixture
+def another(tmp_path: Path) -> Iterator[Any]:
+    """`another(*options)`: a platform of the test's own."""
+    made: list[Platform] = []
+
+    def start(*options: str) -> Platform:
+        made.append(Platform(tmp_path / f"home{len(made)}", *options))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.stop()
