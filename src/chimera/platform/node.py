@@ -79,13 +79,14 @@ class NodeAgent:
     async def wake(self, spec: CellSpec, within: float) -> list[Endpoint]:
         """Have a host of the cell running within `within` seconds; raises the reason why there is none."""
         cell = self._cell(spec)
+        began = self._clock.monotonic()
         cell.waiting += 1
         self._poked.set()
         try:
             async with asyncio.timeout(within), self._changed:
                 while not (found := self._takes_calls(cell)):
-                    if cell.last_error is not None and cell.failures > 0 and cell.starting == 0:
-                        raise cell.last_error
+                    if (error := self._why_none(cell, began)) is not None:
+                        raise error
                     await self._changed.wait()
                 return found
         except TimeoutError:
@@ -116,12 +117,11 @@ class NodeAgent:
                 cell.observed_at = now
 
     def report(self, host: str, *, kind: str, agent: str, call: str) -> None:
-        """A gateway saw `host` fail: it is replaced unless it proves healthy at the next probe."""
-        found = self._host(host)
+        """A gateway saw `host` fail; one that it couldn't reach is probed at once, and replaced if it is silent."""
+        cell = self._cell_of(host)
         log.warning("host reported", extra={"host": host, "kind": kind, "agent": agent, "call": call})
-        if kind == "unreachable" and found.phase is HostPhase.READY:
-            found.unhealthy = "unreachable for the gateway"
-            self._poked.set()
+        if kind == "unreachable":
+            self._spawn(self._probe(cell, host, failures=1), f"probe-{host}")
 
     async def endpoints(self, after: int, wait: float) -> tuple[int, dict[str, list[Endpoint]]]:
         """Hosts that take calls, by cell; waits up to `wait` seconds for a version above `after`."""
@@ -159,36 +159,48 @@ class NodeAgent:
 
     def tick(self) -> None:
         """One pass over all cells: observe, decide, act."""
+        if self._closing:
+            return
         now = self._clock.monotonic()
         usage = self._launcher.memory()
         for cell in self._cells.values():
-            self._judge_memory(cell, usage)
-            fresh = now - cell.observed_at <= self._settings.stats_expire
-            decision = autoscaler.decide(
-                autoscaler.Bounds(
-                    minimum=cell.spec.min_hosts,
-                    maximum=max(1, min(cell.spec.max_hosts, self._settings.max_hosts)),
-                    target=cell.spec.target,
-                    idle_timeout=cell.spec.idle_timeout,
-                ),
-                autoscaler.Observation(
-                    in_flight=cell.in_flight if fresh else 0.0,
-                    waiting=cell.waiting,
-                    ready=sum(host.phase is HostPhase.READY for host in cell.hosts.values()),
-                ),
-                cell.state,
-                now,
-            )
-            cell.state, cell.wanted, cell.reason = decision.state, decision.hosts, decision.reason
-            self._act(cell, now)
+            try:
+                self._judge_memory(cell, usage)
+                self._decide(cell, now)
+                self._act(cell, now)
+            except Exception:
+                # The other cells go on, and so does this one at the next pass.
+                log.exception("a pass over a cell failed", extra={"cell": cell.spec.cell})
 
     async def close(self) -> None:
-        """Drain and stop every host."""
+        """Drain and stop every host; nothing is started any more."""
         self._closing = True
+        await self._announce()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._launcher.close()
+
+    def _decide(self, cell: Cell, now: float) -> None:
+        if now - cell.observed_at > self._settings.stats_expire:
+            cell.in_flight = 0.0
+        decision = autoscaler.decide(
+            autoscaler.Bounds(
+                minimum=cell.spec.min_hosts,
+                maximum=max(1, min(cell.spec.max_hosts, self._settings.max_hosts)),
+                target=cell.spec.target,
+                # A report may be this old: before that nobody knows that a cell is idle.
+                idle_timeout=max(cell.spec.idle_timeout, self._settings.stats_expire),
+            ),
+            autoscaler.Observation(
+                in_flight=cell.in_flight,
+                waiting=cell.waiting,
+                ready=sum(host.phase is HostPhase.READY for host in cell.hosts.values()),
+            ),
+            cell.state,
+            now,
+        )
+        cell.state, cell.wanted, cell.reason = decision.state, decision.hosts, decision.reason
 
     def _act(self, cell: Cell, now: float) -> None:
         views = [
@@ -209,7 +221,8 @@ class NodeAgent:
                     host = cell.hosts[name]
                     host.phase = HostPhase.DRAINING
                     log.info("host draining", extra={"host": name, "cell": cell.spec.cell, "reason": reason})
-                    self._spawn(self._stop(cell, name), f"stop-{name}")
+                    grace = self._settings.drain_grace if host.unhealthy is None else self._settings.kill_grace
+                    self._spawn(self._stop(cell, name, grace), f"stop-{name}")
                     self._spawn(self._announce(), "announce")
 
     async def _start(self, cell: Cell) -> None:
@@ -218,10 +231,10 @@ class NodeAgent:
         try:
             endpoint = await self._launcher.start(cell.spec, name)
         except HostStartFailed as error:
-            cell.failures += 1
-            cell.last_failure = self._clock.monotonic()
-            cell.last_error = error
-            log.error("host did not start", extra={"cell": cell.spec.cell, "error": error.detail})
+            self._start_failed(cell, error)
+        except Exception as error:
+            log.exception("host did not start", extra={"cell": cell.spec.cell})
+            self._start_failed(cell, HostStartFailed(f"a host could not be started: {error!r}", retry_after=5))
         else:
             cell.hosts[name] = Host(endpoint=endpoint, started=began)
             log.info("host started", extra={"host": name, "cell": cell.spec.cell, "wanted": cell.reason})
@@ -241,13 +254,14 @@ class NodeAgent:
                 return
             if self._clock.monotonic() > deadline:
                 host.unhealthy = f"not ready after {self._settings.start_timeout:.0f} s"
+                self._start_failed(cell, self._ended_early(cell, name, host.unhealthy))
+                await self._announce()
                 self._poked.set()
                 return
             await asyncio.sleep(self._settings.start_poll)
 
-    async def _stop(self, cell: Cell, name: str) -> None:
-        unhealthy = cell.hosts[name].unhealthy
-        await self._launcher.stop(name, self._settings.drain_grace if unhealthy is None else self._settings.kill_grace)
+    async def _stop(self, cell: Cell, name: str, grace: float) -> None:
+        await self._launcher.stop(name, grace)
         cell.hosts.pop(name, None)
         await self._announce()
 
@@ -263,13 +277,7 @@ class NodeAgent:
         self.incidents.append(incident)
         self.incidents_total += 1
         if host.phase is HostPhase.STARTING:
-            cell.failures += 1
-            cell.last_failure = now
-            cell.last_error = HostStartFailed(
-                f"a host of cell {ended.cell} ended while it started: {ended.cause}",
-                next_step=f"see `chimera logs --process {ended.host}`",
-                retry_after=5,
-            )
+            self._start_failed(cell, self._ended_early(cell, ended.host, ended.cause))
         log.error(
             "host died",
             extra={
@@ -283,6 +291,30 @@ class NodeAgent:
         self._spawn(self._announce(), "announce")
         self._poked.set()
 
+    def _start_failed(self, cell: Cell, error: HostStartFailed) -> None:
+        cell.failures += 1
+        cell.last_failure = self._clock.monotonic()
+        cell.last_error = error
+        log.error("host did not start", extra={"cell": cell.spec.cell, "error": error.detail})
+
+    @staticmethod
+    def _ended_early(cell: Cell, host: str, why: str) -> HostStartFailed:
+        return HostStartFailed(
+            f"a host of cell {cell.spec.cell} did not come to work: {why}",
+            next_step=f"see `chimera logs --process {host}`",
+            retry_after=5,
+        )
+
+    def _why_none(self, cell: Cell, since: float) -> HostStartFailed | None:
+        """Why a caller who waits `since` then gets no host: nothing starts, and nothing will for a while."""
+        if self._closing:
+            return HostStartFailed("this machine's hosts are being stopped", retry_after=5)
+        if cell.starting or cell.last_error is None or cell.failures == 0:
+            return None
+        tried = cell.last_failure >= since
+        again_at = cell.last_failure + fleet.retry_delay(cell.failures)
+        return cell.last_error if tried or self._clock.monotonic() < again_at else None
+
     def _judge_memory(self, cell: Cell, usage: dict[str, int]) -> None:
         limit = cell.spec.runtime_class.resources.memory_bytes
         for name, host in cell.hosts.items():
@@ -293,10 +325,13 @@ class NodeAgent:
     async def _probe_forever(self) -> None:
         while True:
             await asyncio.sleep(self._settings.probe_interval)
-            pairs = [(cell, name) for cell in self._cells.values() for name in cell.hosts]
-            await asyncio.gather(*(self._probe(cell, name) for cell, name in pairs))
+            allowed = self._settings.probe_failures
+            probes = [self._probe(cell, name, allowed) for cell in self._cells.values() for name in cell.hosts]
+            for outcome in await asyncio.gather(*probes, return_exceptions=True):
+                if isinstance(outcome, Exception):
+                    log.error("a probe failed", exc_info=outcome)
 
-    async def _probe(self, cell: Cell, name: str) -> None:
+    async def _probe(self, cell: Cell, name: str, failures: int) -> None:
         host = cell.hosts.get(name)
         if host is None or host.phase is not HostPhase.READY:
             return
@@ -304,7 +339,7 @@ class NodeAgent:
             host.failed_probes = 0
             return
         host.failed_probes += 1
-        if host.failed_probes >= self._settings.probe_failures and host.unhealthy is None:
+        if host.failed_probes >= failures and host.unhealthy is None:
             host.unhealthy = "does not answer its liveness probe"
             self._poked.set()
 
@@ -330,11 +365,11 @@ class NodeAgent:
         cell.spec = spec
         return cell
 
-    def _host(self, name: str) -> Host:
+    def _cell_of(self, host: str) -> Cell:
         for cell in self._cells.values():
-            if (host := cell.hosts.get(name)) is not None:
-                return host
-        raise UnknownHost(f"no host {name!r} runs here", next_step="list them with `chimera top`")
+            if host in cell.hosts:
+                return cell
+        raise UnknownHost(f"no host {host!r} runs here", next_step="list them with `chimera top`")
 
     @staticmethod
     def _takes_calls(cell: Cell) -> list[Endpoint]:
