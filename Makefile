@@ -3,7 +3,7 @@
 
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := $(UV) run --frozen --extra test --group dev
-RUNTIMES := autogen langgraph crewai local-model
+RUNTIMES := autogen langgraph crewai function local-model
 BENCH_ARGS ?=
 
 .PHONY: help demo test check bench bench-small soak docs format runtimes sync

@@ -22,8 +22,8 @@ from chimera.entrypoints.cli.client import Api, connect
 from chimera.kernel.places import runtime_overrides, runtimes_folder
 
 ROOT = Path(__file__).resolve().parent.parent
-RUNTIMES = ("autogen", "langgraph", "crewai", "local-model")
-DOWNLOAD_MB = {"autogen": 35, "langgraph": 37, "crewai": 298, "local-model": 127}
+RUNTIMES = ("autogen", "langgraph", "crewai", "function", "local-model")
+DOWNLOAD_MB = {"autogen": 35, "langgraph": 37, "crewai": 298, "function": 12, "local-model": 127}
 QUESTIONS = {
     "autogen": "What do you do, in one sentence?",
     "langgraph": "How do I begin? Answer in one sentence.",

@@ -173,5 +173,5 @@ def _words(data: bytes, offset: int) -> LastWords | None:
         return None
     try:
         return msgspec.json.decode(data[offset + _LENGTH.size :][:length], type=LastWords)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None

@@ -161,14 +161,14 @@ def _headers(call_id: str, deadline: float) -> dict[str, str]:
 def _refusal(status: int, body: bytes, otherwise: Callable[[str], HostError]) -> HostError | RemoteProblem:
     try:
         return RemoteProblem(_problems.decode(body))
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return otherwise(f"the platform answered {status}: {body[:200].decode(errors='replace')}")
 
 
 def _decoded(decoder: "msgspec.json.Decoder[T]", data: bytes, what: str) -> T:
     try:
         return decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise PlatformUnavailable(
             f"the platform answered what is not {what}: {error}",
             next_step="run the same release of the host and of the platform",

@@ -146,7 +146,7 @@ class Zygote:
         descriptors = self._control.descriptors()
         try:
             request = _requests.decode(line)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             _close(descriptors)
             self._control.send(Reply(op="failed", id=_id_of(line), error=f"not a request: {error}"))
             return
@@ -220,7 +220,7 @@ def _id_of(line: bytes) -> str | None:
     """The id of a request that is otherwise not understood."""
     try:
         return msgspec.json.decode(line, type=_Named).id
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
 

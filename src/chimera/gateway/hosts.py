@@ -139,7 +139,7 @@ def split_event(block: bytes) -> tuple[bytes, bytes]:
 def _decode_answer(host: Endpoint, data: bytes) -> InvokeResponse:
     try:
         return RESPONSE_DECODER.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise _not_understood(host, error) from error
 
 
@@ -160,7 +160,7 @@ def _gone(error: Exception, *, spoke: bool) -> HostGone:
 def _refusal(status: int, body: bytes, host: Endpoint) -> Exception:
     try:
         return RemoteProblem(_problems.decode(body))
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return _not_understood(host, ValueError(f"status {status}"))
 
 

@@ -164,7 +164,7 @@ class HttpAnswer(Struct, frozen=True, kw_only=True):
         """The body as JSON."""
         try:
             return msgspec.json.decode(self.body)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ToolFailed(f"{URL(self.url).host} answered {self.status} with what is no JSON: {error}") from error
 
 

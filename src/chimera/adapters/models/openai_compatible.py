@@ -50,7 +50,7 @@ class OpenAICompatible:
             raise _away(error) from error
         try:
             completion: dict[str, Any] = msgspec.json.decode(data, type=dict[str, Any])
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise ModelUnavailable("the model's endpoint answered something that is not JSON") from error
         return completion
 
@@ -99,7 +99,7 @@ async def _events(content: aiohttp.StreamReader) -> AsyncIterator[dict[str, Any]
 def _chunk(data: bytes) -> dict[str, Any]:
     try:
         chunk: dict[str, Any] = msgspec.json.decode(data, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ModelUnavailable("the model's endpoint sent a chunk that is not JSON") from error
     if "error" in chunk:  # too late for a status: this is how endpoints say that an answer broke off
         raise ModelUnavailable(f"the model's endpoint broke off: {str(chunk['error'])[:SHOWN]}")

@@ -194,6 +194,6 @@ class NodeClient:
         if answer.status >= 400:
             try:
                 raise RemoteProblem(_problems.decode(data))
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, UnicodeDecodeError):
                 raise NodeUnavailable(f"the node agent answered {answer.status}", retry_after=2) from None
         return data

@@ -129,7 +129,7 @@ def problem_of(status: int, content: bytes) -> ProblemError:
     """The problem that an answer tells, or one made from its status."""
     try:
         return RemoteProblem(msgspec.json.decode(content, type=Problem))
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         error = ProblemError(f"the API answered {status}: {content[:200].decode('utf-8', 'replace')}")
         error.status = status
         return error

@@ -155,7 +155,7 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
 def _decode(data: bytes, kind: Any) -> Any:
     try:
         return msgspec.json.decode(data, type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadNodeRequest(f"the body is not what was expected: {error}") from None
 
 

@@ -119,7 +119,7 @@ def _read_from(file: Path, start: int, query: LogQuery) -> tuple[int, list[tuple
 def _record(line: bytes, process: str) -> dict[str, Any] | None:
     try:
         record = msgspec.json.decode(line)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         # What a process printed before its log was set up, or a traceback of the interpreter itself.
         text = line.decode("utf-8", "replace")
         return {"message": text, "level": "info", "process": process} if text.strip() else None

@@ -159,7 +159,7 @@ class HttpTransport:
         """The response to request `number` among the messages in `data`; requests of the server are answered."""
         try:
             messages = decode(data)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ToolFailed(f"MCP server {self._server!r} answered what is no message: {error}") from None
         found = None
         for message in messages:
