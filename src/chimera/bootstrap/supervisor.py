@@ -13,7 +13,6 @@ import fcntl
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
 import sys
@@ -90,6 +89,7 @@ class Supervisor:
         self._run = self._run_folder()
         self._children: list[Child] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._runner: web.AppRunner | None = None
         self._internal = _listener("127.0.0.1", 0)
         self._model_port = _free_port()
         secret = _secret(self.home / "token.secret")
@@ -105,7 +105,7 @@ class Supervisor:
                 stream_idle=bounds.http.stream_idle,
                 concurrency=bounds.admission.host_concurrency,
                 fork=not options.no_fork and sys.platform.startswith("linux"),
-                node=Path(found) if (found := shutil.which("node")) else None,
+                node_program=self.settings.node.node_program,
             ),
             self.runtimes,
             limits.ControlGroups(version=0, folders=()) if options.no_limits else limits.detect(),
@@ -116,9 +116,10 @@ class Supervisor:
         """Start everything; where it listens."""
         _secret(self.home / "chimera.key")
         report = NodeReport(self.agent, SystemClock(), self.home / "logs", self.processes, procfs.proportional_bytes)
-        runner = web.AppRunner(NodeApp(self.agent, report).make(), access_log=None, shutdown_timeout=2.0)
-        await runner.setup()
-        await _listen(runner, self._run / "node.sock")
+        # Kept: the loop holds no reference to a server, and a collected one closes its socket.
+        self._runner = web.AppRunner(NodeApp(self.agent, report).make(), access_log=None, shutdown_timeout=2.0)
+        await self._runner.setup()
+        await _listen(self._runner, self.socket)
         self._task(self.agent.run(), "node-agent")
         self._start_child("control-plane", self._control_plane_config())
         models = self._models()
@@ -173,9 +174,16 @@ class Supervisor:
         await asyncio.gather(*(child.stop(STOP_GRACE) for child in self._children if child.spec.name == "gateway"))
         await self.agent.close()
         await asyncio.gather(*(child.stop(STOP_GRACE) for child in self._children))
+        if self._runner is not None:
+            await self._runner.cleanup()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def socket(self) -> Path:
+        """Where the node agent listens."""
+        return self._run / "node.sock"
 
     def processes(self) -> dict[str, int]:
         """Process ids by name: the platform's own, zygotes and hosts."""
@@ -191,7 +199,7 @@ class Supervisor:
         return ControlPlaneConfig(
             database=str(self.home / "chimera.db"),
             socket=str(self._run / "control-plane.sock"),
-            node_socket=str(self._run / "node.sock"),
+            node_socket=str(self.socket),
         )
 
     def _gateway_config(self, models: dict[str, ModelConfig], ready: int) -> GatewayConfig:
@@ -202,7 +210,7 @@ class Supervisor:
             token_secret_file=str(self.home / "token.secret"),
             database=str(self.home / "chimera.db"),
             control_plane_socket=str(self._run / "control-plane.sock"),
-            node_socket=str(self._run / "node.sock"),
+            node_socket=str(self.socket),
             host=options.host,
             port=options.port,
             hosts=tuple(options.allow_host),

@@ -24,3 +24,8 @@ class NodeSettings:
     warm_parents: bool = setting(
         True, "Keep a warm parent of each installed runtime to fork from; off saves memory, costs seconds at a wake-up."
     )
+    node_program: str = setting(
+        "node",
+        "The Node.js program, 20 or newer, that runs agents of `node:18-alpine`: a name on the path, or a file. "
+        "Node 18 is past its end of life, so that runtime's name means a supported release.",
+    )

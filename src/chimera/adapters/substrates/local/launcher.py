@@ -21,7 +21,8 @@ import msgspec
 
 from chimera.adapters.runtimes import Runtimes
 from chimera.adapters.substrates.local import procfs
-from chimera.adapters.substrates.local.limits import ControlGroups
+from chimera.adapters.substrates.local.limits import ControlGroups, bound_files
+from chimera.adapters.substrates.local.nodejs import NodeProgram
 from chimera.adapters.substrates.local.zygote import Zygote
 from chimera.platform.errors import HostStartFailed, RuntimeMissing
 from chimera.platform.model import CellSpec, Endpoint, RuntimeClass
@@ -55,7 +56,7 @@ class LauncherOptions:
     concurrency: int = 100
     fork: bool = True
     grace: float = 10.0
-    node: Path | None = None
+    node_program: str = "node"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -78,6 +79,7 @@ class LocalLauncher:
         self._options = options
         self._runtimes = runtimes
         self._groups = groups
+        self._node = NodeProgram(options.node_program, runtimes.host_path())
         self._zygotes: dict[tuple[str, Path], Zygote] = {}
         self._starting: dict[tuple[str, Path], asyncio.Lock] = {}
         self._running: dict[str, _Running] = {}
@@ -119,13 +121,15 @@ class LocalLauncher:
         try:
             descriptors = (listener.fileno(), log_file, lifeline_read)
             if runtime.runtime == "node":
-                process = await self._spawn_node(config, descriptors)
+                process = await self._spawn(await self._node.command(config), config, descriptors)
+                bound_files(process.pid, runtime.resources.open_files)
                 pid = process.pid
             elif self._options.fork:
                 zygote = await self._zygote(runtime.framework, await self._python_of(runtime))
                 pid = await zygote.fork(config, descriptors)
             else:
-                process = await self._spawn(await self._python_of(runtime), config, descriptors)
+                python = await self._python_of(runtime)
+                process = await self._spawn((str(python), "-m", "chimera_host", "serve"), config, descriptors)
                 pid = process.pid
         except (OSError, HostStartFailed) as error:
             os.close(lifeline_write)
@@ -207,36 +211,14 @@ class LocalLauncher:
         return zygote
 
     async def _spawn(
-        self, python: Path, config: HostConfig, descriptors: tuple[int, int, int]
+        self, command: tuple[str, ...], config: HostConfig, descriptors: tuple[int, int, int]
     ) -> asyncio.subprocess.Process:
         listener, output, lifeline = descriptors
         read, write = os.pipe()
         try:
             return await asyncio.create_subprocess_exec(
-                str(python),
-                *("-m", "chimera_host", "serve", f"--config-fd={read}", f"--listen-fd={listener}"),
-                f"--lifeline-fd={lifeline}",
-                pass_fds=(read, listener, lifeline),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=self._environment(),
-            )
-        finally:
-            os.close(read)
-            os.write(write, msgspec.json.encode(config))
-            os.close(write)
-
-    async def _spawn_node(self, config: HostConfig, descriptors: tuple[int, int, int]) -> asyncio.subprocess.Process:
-        script = self._runtimes.host_path() / "chimera_host" / "node" / "host.mjs"
-        if self._options.node is None or not script.exists():
-            raise RuntimeMissing("no `node` is on the path", next_step="install Node.js 20 or newer, then try again")
-        listener, output, lifeline = descriptors
-        read, write = os.pipe()
-        try:
-            return await asyncio.create_subprocess_exec(
-                str(self._options.node),
-                *(str(script), f"--config-fd={read}", f"--listen-fd={listener}", f"--lifeline-fd={lifeline}"),
+                *command,
+                *(f"--config-fd={read}", f"--listen-fd={listener}", f"--lifeline-fd={lifeline}"),
                 pass_fds=(read, listener, lifeline),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,

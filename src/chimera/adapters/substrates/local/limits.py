@@ -7,6 +7,8 @@ tells which of the two holds. CPU is a share, not a cap: an idle core is never w
 
 import contextlib
 import os
+import resource
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +54,15 @@ class ControlGroups:
         if (group / "memory.limit_in_bytes").exists():
             return [("memory.limit_in_bytes", str(resources.memory_bytes))]
         return [("cpu.shares", str(max(2, DEFAULT_SHARES * resources.cpu_millicores // 1000)))]
+
+
+def bound_files(pid: int, most: int) -> None:
+    """Bound the descriptors of a process that doesn't bound them itself; nothing where the system can't."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, ValueError):
+            _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (wanted, wanted))
 
 
 def detect(root: Path = ROOT) -> ControlGroups:
