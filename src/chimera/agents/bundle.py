@@ -30,15 +30,15 @@ from chimera_host.errors import BundleRefused
 
 IGNORED = (
     *("__pycache__", "*.pyc", "*.pyo", ".git", ".hg", ".svn", ".venv", ".DS_Store", ".idea", ".vscode"),
-    *(".mypy_cache", ".pytest_cache", ".ruff_cache", ".env", ".env.*"),
+    *(".mypy_cache", ".pytest_cache", ".ruff_cache", ".env", ".env.*", ".bin"),
 )
-"""Left out of a bundle: caches, other tools' folders, and `.env` files, which hold secrets."""
+"""Left out of a bundle: caches, other tools' folders, `.env` files, which hold secrets, and npm's folders of links."""
 
 MAX_PACKED = 64 * 1024**2
 
 _STORED_BLOCK = 0xFFFF
 _GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # deflate, no name, no time, no system
-_MODULE_SUFFIXES = (".py", "/__init__.py", ".mjs", ".js", ".cjs", ".mts", ".ts")
+_MODULE_SUFFIXES = (".py", "/__init__.py", ".mjs", ".js", ".cjs", "/index.mjs", "/index.js")
 
 
 class PackedSource(Struct, frozen=True, kw_only=True):

@@ -281,11 +281,17 @@ def _runtime(definition: Definition) -> Iterator[Fault]:
         )
         if framework in ("AutoGen", "CrewAI"):
             yield Fault(path="specification.runtime", message=f"{framework} runs on Python", allowed=PYTHON_RUNTIME)
-        elif not definition.specification.entrypoint:
+        elif framework == "LangGraph" and not definition.specification.entrypoint:
             yield Fault(
                 path="specification.entrypoint",
-                message="an agent on Node brings its own code",
-                allowed="module:factory",
+                message="a LangGraph agent on Node brings its own graph",
+                allowed=f"module:factory, or {PYTHON_RUNTIME} for a declared graph",
+            )
+        for index, _ in enumerate(definition.tools):
+            yield Fault(
+                path=f"tools[{index}]",
+                message="the host for Node runs no tools",
+                allowed=f"{PYTHON_RUNTIME}, or code of the entry point",
             )
     elif runtime != PYTHON_RUNTIME:
         yield Fault(

@@ -48,7 +48,7 @@ def test_from_a_definition_to_an_answer_and_back(platform, folder):
     assert any("no sandbox" in note for note in described["notes"])
     assert platform.ok("invoke", "echo", "hello").strip() == "echo got hello after 0"
     assert platform.data("invoke", "echo", "hi")["output"] == "echo got hi after 0"
-    assert "I print hello" in platform.ok("logs", "--agent", "echo")
+    assert "I print hello" in platform.ok("logs", "echo")
     file.write_text(definition("echo", "1.0.1", description="Says it once more"))
     (changed,) = platform.data("diff", str(file))
     assert changed["state"] == "changed" and changed["version_fits"]

@@ -217,7 +217,7 @@ def test_a_tool_node_may_name_one_tool_of_a_server(faults: Find) -> None:
         ("registry.example/team/agent:1", "AutoGen", None, "specification.runtime", "warning"),
         ("node:18-alpine", "function", "agent:factory", "specification.runtime", "warning"),
         ("node:18-alpine", "AutoGen", None, "specification.runtime", "error"),
-        ("node:18-alpine", "function", None, "specification.entrypoint", "error"),
+        ("node:18-alpine", "LangGraph", None, "specification.entrypoint", "error"),
     ],
 )
 def test_runtimes(faults: Find, runtime: str, framework: str, entrypoint: str | None, path: str, severity: str) -> None:

@@ -1,6 +1,7 @@
 """Stand-ins for a framework, and two helpers to wait for things and to expect refusals."""
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 
 from chimera_host.contract.agent import FrameworkName
@@ -84,9 +85,10 @@ async def refused(awaitable: Awaitable[object]) -> RemoteProblem:
 
 
 async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    """Wait until `condition` holds."""
+    """Wait until `condition` holds; it may be asynchronous."""
     async with asyncio.timeout(seconds):
         while True:
-            if condition():
+            held = condition()
+            if await held if inspect.isawaitable(held) else held:
                 return
             await asyncio.sleep(0.005)

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -59,8 +59,8 @@ def environment() -> dict[str, str]:
 class HostProcess:
     """A running `python -m chimera_host serve`; use as an asynchronous context manager.
 
-    `python` chooses the environment; `fields` are fields of `HostConfig`. After the end, `returncode` is the exit
-    code (negative: the signal) and `log_text()` what it logged.
+    `python` chooses the environment, `command` another program with the same contract; `fields` are fields of
+    `HostConfig`. After the end, `returncode` is the exit code (negative: the signal) and `log_text()` what it logged.
     """
 
     def __init__(
@@ -69,13 +69,14 @@ class HostProcess:
         framework: FrameworkName = "function",
         *,
         python: str = sys.executable,
+        command: Sequence[str] | None = None,
         environ: Mapping[str, str] | None = None,
         **fields: Any,
     ) -> None:
         """Prepare a host of `framework` behind `platform`."""
         self._platform = platform
         self._framework: FrameworkName = framework
-        self._python = python
+        self._command = tuple(command or (python, "-m", "chimera_host", "serve"))
         self._environ = {**environment(), **(environ or {})}
         self._fields = fields
         self._folder = tempfile.TemporaryDirectory(prefix="chimera-host-")
@@ -96,8 +97,7 @@ class HostProcess:
         fds = (config_read, bound.fileno(), lifeline_read)
         with self._log.open("wb") as log:
             self.process = await asyncio.create_subprocess_exec(
-                self._python,
-                *("-m", "chimera_host", "serve"),
+                *self._command,
                 *(f"--config-fd={fds[0]}", f"--listen-fd={fds[1]}", f"--lifeline-fd={fds[2]}"),
                 pass_fds=fds,
                 stdin=asyncio.subprocess.DEVNULL,

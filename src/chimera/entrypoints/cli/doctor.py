@@ -48,16 +48,24 @@ def _machine() -> Iterator[Row]:
     free = shutil.disk_usage(Path.home()).free
     state = "ok" if free > FREE_BYTES else "limited"
     yield _row("disk", state, f"{free >> 30} GiB free", "" if state == "ok" else "make room: 2 GiB are needed")
-    node = shutil.which("node")
-    yield _row(
-        "node", "ok" if node else "limited", node or "not found", "" if node else "needed for agents on node:18-alpine"
-    )
+    yield _node()
     from chimera.adapters.substrates.local.limits import detect
 
     groups = detect()
     detail = f"control groups version {groups.version}" if groups.folders else "control groups can't be written"
     step = "" if groups.folders else "hosts are limited by watching their memory instead"
     yield _row("limits", "ok" if groups.folders else "limited", detail, step)
+
+
+def _node() -> Row:
+    from chimera.adapters.substrates.local import nodejs
+
+    found = shutil.which("node")
+    said = nodejs.version(Path(found)) if found else ""
+    if nodejs.supported(said):
+        return _row("node", "ok", f"{found} {said}")
+    step = f"agents on node:18-alpine need Node.js {nodejs.OLDEST} or newer"
+    return _row("node", "limited", f"{found} {said}" if found else "not found", step)
 
 
 def _runtimes() -> Iterator[Row]:

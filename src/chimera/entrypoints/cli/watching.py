@@ -21,8 +21,8 @@ HOST_COLUMNS = (
 )
 
 
-@click.command(epilog="Example: chimera logs --agent hello --follow")
-@click.option("--agent", help="Only lines of this agent.")
+@click.command(epilog="Example: chimera logs hello --follow")
+@click.argument("agent", required=False)
 @click.option("--request", help="Only lines of this request.")
 @click.option("--process", help="gateway, control-plane, hosts, supervisor, or a host's id.")
 @click.option("--level", type=click.Choice(["debug", "info", "warning", "error"]), help="Only lines of this level.")
@@ -31,7 +31,7 @@ HOST_COLUMNS = (
 @out.output_option
 @click.pass_context
 def logs(context: click.Context, /, lines: int, follow: bool, output: str, **filters: str | None) -> None:
-    """Show the newest log lines of all processes, or those of one agent, request or process."""
+    """Show the newest log lines of all processes, or those of one AGENT, request or process."""
     query: dict[str, Any] = {key: value for key, value in filters.items() if value} | {"lines": lines}
     if follow:
         query["follow"] = "true"

@@ -1,0 +1,131 @@
+// Loaded agents: an entry point's own function, or a declared behaviour of the `function` kind; least recently used go first.
+
+import fs from "node:fs";
+import path from "node:path";
+import { pathToFileURL } from "node:url";
+
+import { unpack } from "./bundles.mjs";
+import { agentBusy, agentFailed, agentLoadFailed } from "./problem.mjs";
+
+const SUFFIXES = [".mjs", ".js", ".cjs", "/index.mjs", "/index.js"];
+const MOST = 2000;
+
+export class Agents {
+  constructor(config, platform) {
+    Object.assign(this, { config, platform, loaded: new Map(), loading: new Map(), loads: 0, evictions: 0 });
+  }
+
+  async take(call) {
+    const { revision, agent } = call.request;
+    let entry = this.loaded.get(revision);
+    if (entry === undefined) {
+      call.loaded = true;
+      let loading = this.loading.get(revision);
+      if (loading === undefined) {
+        loading = this.load(call.request).finally(() => this.loading.delete(revision));
+        this.loading.set(revision, loading);
+      }
+      entry = await loading;
+    }
+    this.loaded.delete(revision); // put again at the end: a Map keeps the order of insertion
+    this.loaded.set(revision, entry);
+    if (entry.calls >= (entry.document.concurrency ?? 10))
+      throw agentBusy(`agent ${agent} has ${entry.calls} calls, as many as it takes`, { retryAfter: 1, agent });
+    entry.calls += 1;
+    entry.used = Date.now();
+    return entry;
+  }
+
+  release(entry) {
+    entry.calls -= 1;
+    entry.used = Date.now();
+  }
+
+  async load(request) {
+    const document = await this.platform.revision(request.revision);
+    if (document.tenant !== request.tenant || document.name !== request.agent)
+      throw agentLoadFailed(`revision ${request.revision} is not one of agent ${request.agent}`, { agent: request.agent });
+    const run = document.source?.entrypoint ? await this.code(document) : declared(document);
+    this.loads += 1;
+    this.relieve();
+    const entry = { document, run, calls: 0, used: Date.now() };
+    this.loaded.set(request.revision, entry);
+    return entry;
+  }
+
+  async code(document) {
+    const agent = document.name, [module, factory] = document.source.entrypoint.split(":");
+    const folder = unpack(await this.platform.bundle(document.source.bundle), document.source.bundle,
+      path.join(this.config.work_dir, "bundles"));
+    const file = ["", ...SUFFIXES].flatMap((suffix) => [module, module.replaceAll(".", "/")].map((name) => name + suffix))
+      .map((name) => path.join(folder, name)).find((place) => fs.statSync(place, { throwIfNoEntry: false })?.isFile());
+    if (file === undefined) throw agentLoadFailed(`the source folder of agent ${agent} holds no module ${module}`, { agent });
+    const workDir = path.join(this.config.work_dir, "agents", document.tenant, agent);
+    fs.mkdirSync(workDir, { recursive: true });
+    let made;
+    try {
+      const imported = await import(pathToFileURL(file).href);
+      const found = imported[factory] ?? imported.default?.[factory];
+      if (typeof found !== "function") throw new Error(`${module} has no function ${factory}`);
+      made = await found({ document, workDir });
+    } catch (error) {
+      throw agentLoadFailed(`the entry point of agent ${agent} failed: ${error.message}`,
+        { agent, nextStep: "see `chimera logs` for what it printed" });
+    }
+    if (typeof made === "function") return made;
+    // A compiled graph of LangGraph.js, or anything else with its `invoke`.
+    if (typeof made?.invoke === "function") return (prompt, call) => graph(made, prompt, call);
+    throw agentLoadFailed(`the entry point of agent ${agent} returned no function and nothing with \`invoke\``, { agent });
+  }
+
+  relieve() {
+    const memory = process.memoryUsage.rss();
+    for (const [revision, entry] of this.loaded) {
+      if (this.loaded.size < MOST && memory < 0.9 * this.config.memory_bytes) return;
+      if (entry.calls === 0) {
+        this.loaded.delete(revision);
+        this.evictions += 1;
+        if (memory >= 0.9 * this.config.memory_bytes) return;
+      }
+    }
+  }
+
+  unloadIdle() {
+    for (const [revision, entry] of this.loaded)
+      if (entry.calls === 0 && Date.now() - entry.used > this.config.idle_unload * 1000) this.loaded.delete(revision);
+  }
+}
+
+async function graph(made, prompt, call) {
+  const messages = [...call.session.messages, ...call.request.messages];
+  const state = await made.invoke({ messages, input: prompt }, { signal: call.signal });
+  const last = state?.messages?.at(-1);
+  return state?.output ?? last?.content ?? JSON.stringify(state);
+}
+
+function declared(document) {
+  const behaviour = document.behaviour?.function;
+  if (!behaviour)
+    throw agentLoadFailed(`agent ${document.name} has neither an entry point nor a \`function\` behaviour`, {
+      agent: document.name, nextStep: "on Node, LangGraph agents bring their own graph: specification.entrypoint",
+    });
+  if (behaviour.tools?.length)
+    throw agentLoadFailed(`agent ${document.name} declares tools, which the Node host doesn't run`, {
+      agent: document.name, nextStep: "use python:3.11-slim, or call what you need in an entry point",
+    });
+  const system = (prompt) => behaviour.system_message.replaceAll("{input}", () => prompt);
+  return async (prompt, call) => {
+    const said = [...call.session.messages, ...call.request.messages].map(({ role, content }) => ({ role, content }));
+    const answer = await call.chat({ messages: [{ role: "system", content: system(prompt) }, ...said] });
+    const text = answer.choices[0].message.content ?? "";
+    call.emit(text);
+    return text;
+  };
+}
+
+export function result(given, agent) {
+  if (typeof given === "string") return { output: given };
+  if (given && typeof given.output === "string") return given;
+  throw agentFailed(`the agent's function returned ${given === null ? "null" : typeof given}, not a text`,
+    { agent, nextStep: "return a string or {output, values}" });
+}
