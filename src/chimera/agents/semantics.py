@@ -259,6 +259,7 @@ def _reach(definition: Definition) -> Iterator[Fault]:
                 allowed=allowed,
                 suggestion=near,
             )
+    yield from _tools_out_of_reach(definition)
     for index, protocol in enumerate(definition.capabilities.communication_protocols):
         if protocol.lower() not in PROTOCOLS:
             later = "is not served by this release" if protocol.lower() in LATER_PROTOCOLS else "is not a protocol"
@@ -269,6 +270,20 @@ def _reach(definition: Definition) -> Iterator[Fault]:
                 allowed=", ".join(PROTOCOLS),
                 suggestion=close[0] if close else None,
             )
+
+
+def _tools_out_of_reach(definition: Definition) -> Iterator[Fault]:
+    """Integration points, where given, say all that the agent may reach; its model is always there."""
+    points = definition.capabilities.integration_points
+    reached = {resolve_point(point, [tool.name for tool in definition.tools]) for point in points}
+    for index, tool in enumerate(definition.tools if points else ()):
+        if f"tool:{tool.name}" in reached or (isinstance(tool, AgentTool) and "service:agents" in reached):
+            continue
+        yield Fault(
+            path=f"tools[{index}].name",
+            message=f"the tool {tool.name!r} is not among the integration points",
+            allowed=f"tool:{tool.name} under capabilities.integration_points, or no list there",
+        )
 
 
 def _runtime(definition: Definition) -> Iterator[Fault]:

@@ -23,7 +23,7 @@ FULL: dict[str, Any] = {
     },
     "capabilities": {
         "primary_functions": ["Audit"],
-        "integration_points": ["service:models"],
+        "integration_points": ["service:models", "service:agents", "tool:search", "tool:files", "tool:read"],
         "communication_protocols": ["http"],
     },
     "scaling": {"min_instances": 0, "max_instances": 5, "concurrency_target": 10, "idle_timeout": "5m"},

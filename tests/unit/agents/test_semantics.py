@@ -249,6 +249,25 @@ def test_a_declared_tool_may_be_named_as_a_point(faults: Find) -> None:
 
 
 @pytest.mark.parametrize(
+    ("points", "at_fault"),
+    [
+        ([], []),
+        (["service:models"], ["tools[0].name", "tools[1].name"]),
+        (["tool:search"], ["tools[1].name"]),
+        (["service:agents"], ["tools[1].name"]),
+        (["service:agents", "tool:files"], []),
+    ],
+)
+def test_integration_points_name_every_tool(faults: Find, points: list[str], at_fault: list[str]) -> None:
+    tools = [
+        {"type": "agent", "name": "search", "agent": "searcher"},
+        {"type": "mcp", "name": "files", "allow": ["read"], "command": ["files"]},
+    ]
+    found = faults(tools=tools, capabilities={"integration_points": points})
+    assert [fault.path for fault in found if fault.severity == "error"] == at_fault
+
+
+@pytest.mark.parametrize(
     ("protocol", "words"), [("a2a", "this release"), ("mcp", "this release"), ("htpp", "not a protocol")]
 )
 def test_a_protocol_that_nothing_serves_is_refused(faults: Find, protocol: str, words: str) -> None:
