@@ -84,3 +84,21 @@ def dedicated(folder: Path, framework: str, count: int) -> list[Agent]:
         )
         made.append(Agent(name, framework, "", file))
     return made
+
+
+def compared(roster: Roster, folder: Path) -> dict[str, Agent]:
+    """By row, the agent that is called with and without Chimera: with one model call, and a workflow of several."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "one-step.yaml"
+    file.write_text(
+        'schema_version: "ADaC v2.0"\nmetadata:\n  name: one-step\n  version: "1.0.0"\n'
+        "  description: Asks the model once.\nspecification:\n  framework: LangGraph\n"
+        "capabilities:\n  primary_functions: [answer]\nbehaviour:\n  langgraph:\n    start:\n      - answer\n"
+        '    nodes:\n      - {type: prompt, name: answer, prompt: "{input}", system_message: You answer.}\n',
+        encoding="utf-8",
+    )
+    return {
+        "share_autogen": roster.shaped("AutoGen", "conversational")[0],
+        "share_langgraph": read(file),
+        "share_workflow": roster.shaped("LangGraph", "sequential")[0],
+    }

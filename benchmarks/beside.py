@@ -18,17 +18,18 @@ from pathlib import Path
 import uv
 
 from benchmarks import machine
-from benchmarks.agents import Agent, Roster
+from benchmarks.agents import Agent, Roster, compared
 from benchmarks.figures import Sizes
 from benchmarks.load import Plan, Request, Result
 from benchmarks.platform import QUESTION, Broken, free_port, generate
 from benchmarks.report import Beside
-from benchmarks.rows import SHARED, evenly
+from benchmarks.rows import evenly
 from chimera.adapters.runtimes import Runtimes
 from chimera.agents import yaml
 from chimera.kernel.places import runtime_overrides, runtimes_folder
 from chimera.platform.errors import RuntimeMissing
 
+FRAMEWORKS = ("AutoGen", "LangGraph")
 BARE = Path(__file__).parent / "bare"
 READY_TIMEOUT = 60.0
 LOG_SHOWN = 500
@@ -44,24 +45,27 @@ class Without:
         self.skipped: dict[str, str] = {}
         runtimes = Runtimes(runtimes_folder(os.environ), runtime_overrides(os.environ))
         self._pythons: dict[str, Path] = {}
-        for framework in SHARED:
+        for framework in FRAMEWORKS:
             try:
                 self._pythons[framework] = runtimes.python(framework.lower())
             except RuntimeMissing as error:
-                self.skipped[f"share_{framework.lower()}"] = f"{error.detail}; {error.next_step}"
+                self.skipped[f"{framework} alone"] = f"{error.detail}; {error.next_step}"
 
-    def bare(self) -> dict[str, float]:
-        """The median call of one agent in seconds, by framework."""
+    def bare(self) -> dict[str, tuple[Agent, float]]:
+        """By row, an agent and its median call in seconds."""
         found = {}
-        for framework, python in self._pythons.items():
-            self._say(f"bare {framework}")
-            agents = self._write(framework, self._roster.shaped(framework, SHARED[framework])[:1])
-            command = [str(python), str(BARE / "time_call.py"), str(agents), str(self._sizes.warm_calls)]
+        for row, agent in compared(self._roster, self._folder).items():
+            if agent.framework not in self._pythons:
+                continue
+            self._say(f"bare {agent.framework}: {agent.name}")
+            agents = self._write(row, [agent])
+            command = [str(self._pythons[agent.framework]), str(BARE / "time_call.py"), str(agents)]
+            command.append(str(self._sizes.warm_calls))
             done = subprocess.run(command, capture_output=True, text=True, env=_environment(), check=False)
             if done.returncode != 0:
-                self.skipped[f"share_{framework.lower()}"] = done.stderr.strip()[-LOG_SHOWN:]
+                self.skipped[row] = done.stderr.strip()[-LOG_SHOWN:]
                 continue
-            found[framework] = float(json.loads(done.stdout.splitlines()[-1]))
+            found[row] = (agent, float(json.loads(done.stdout.splitlines()[-1])))
         return found
 
     def servers(self) -> list[Beside]:

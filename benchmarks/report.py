@@ -93,8 +93,8 @@ def _cells(row: Row, several: list[Measured], sizes: Sizes) -> list[str]:
     walls = [one.wall if one.wall is not None else one.value for one in several if one.cpu is not None]
     return [
         _what(row, sizes),
-        f"{sign} {row.must:g} {row.unit}",
-        f"{sign} {row.aim:g}",
+        f"{sign} {row.must:g} {row.unit}" if row.must is not None else "",
+        f"{sign} {row.aim:g}" if row.aim is not None else "",
         f"{middle:.4g} {row.unit}",
         f"{spread(values):.3g}",
         _number([one.cpu for one in several if one.cpu is not None]),

@@ -21,19 +21,18 @@ Say = Callable[[str], None]
 WARM_CALLS = 3
 SETTLING = 20
 """Agents that a host has loaded before memory is counted."""
-SHARED = {"AutoGen": "conversational", "LangGraph": "sequential"}
 
 
-def one_run(home: Path, roster: Roster, sizes: Sizes, bare: dict[str, float], say: Say) -> Values:
-    """Measure every row; `bare` holds the median call of the bare frameworks in seconds."""
+def one_run(home: Path, roster: Roster, sizes: Sizes, bare: dict[str, tuple[Agent, float]], say: Say) -> Values:
+    """Measure every row; `bare` holds agents and their median call in the bare framework in seconds, by row."""
     values: Values = {}
     with running(home / "roster") as platform:
         say("apply")
         values |= applying(platform, roster)
         say("first calls")
         values["first_call"] = first_calls(platform, roster, sizes)
-        for framework in bare:
-            values[f"share_{framework.lower()}"] = share(platform, roster, framework, sizes, bare[framework])
+        for row, (agent, seconds) in bare.items():
+            values[row] = share(platform, agent, sizes, seconds)
     with running(home / "roster") as platform:
         say("calls of two frameworks")
         values["calls_two"] = calls_of_two(platform, roster, sizes)
@@ -76,9 +75,9 @@ def first_calls(platform: Platform, roster: Roster, sizes: Sizes) -> Measured:
     return _calls(platform, agents[2 * WARM_CALLS :], 1, lambda result: percentile(result.latencies, 0.95) * 1000)
 
 
-def share(platform: Platform, roster: Roster, framework: str, sizes: Sizes, bare: float) -> Measured:
+def share(platform: Platform, agent: Agent, sizes: Sizes, bare: float) -> Measured:
     """A loaded agent's median call, less what the same call takes in the bare framework."""
-    agent = roster.shaped(framework, SHARED[framework])[0]
+    apply(platform.client, [agent.file])
     _warm(platform, [agent] * WARM_CALLS)
     measured = _calls(platform, [agent] * sizes.warm_calls, 1, lambda result: (median(result.latencies) - bare) * 1000)
     whole = measured.value + bare * 1000
