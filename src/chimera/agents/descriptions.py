@@ -46,7 +46,7 @@ FIELDS: Final[dict[str, dict[str, str]]] = {
     },
     "Capabilities": {
         "primary_functions": "What it does, one function each.",
-        "integration_points": "What it may reach: `jaegis:…`, `service:…`, `tool:…` or `event:…`. Where given, every tool is in it.",
+        "integration_points": "What it may reach: `jaegis:…`, `service:…`, `tool:…` or `event:…`; with every tool.",
         "communication_protocols": "How it may be reached: `http`, `sse`, `openai`, `events`.",
     },
     "Behaviour": {
