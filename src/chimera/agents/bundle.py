@@ -21,11 +21,9 @@ from msgspec import Struct
 
 from chimera.agents.archive import ArchivedFile
 from chimera.agents.compile import Bundle
-from chimera.agents.errors import BadArchive, Fault
+from chimera.agents.errors import BadArchive
 from chimera.agents.requirements import FILE_NAME, read_lock
-from chimera.agents.spec import Definition
 from chimera_host.bundles import LIMITS, BundleLimits, check_entry
-from chimera_host.contract.tools import FunctionTool
 from chimera_host.errors import BundleRefused
 
 IGNORED = (
@@ -38,7 +36,6 @@ MAX_PACKED = 64 * 1024**2
 
 _STORED_BLOCK = 0xFFFF
 _GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # deflate, no name, no time, no system
-_MODULE_SUFFIXES = (".py", "/__init__.py", ".mjs", ".js", ".cjs", "/index.mjs", "/index.js")
 
 
 class PackedSource(Struct, frozen=True, kw_only=True):
@@ -52,7 +49,7 @@ class PackedSource(Struct, frozen=True, kw_only=True):
     @property
     def bundle(self) -> Bundle:
         """What `compile_definition` takes."""
-        return Bundle(digest=self.digest, requirements=self.requirements)
+        return Bundle(digest=self.digest, requirements=self.requirements, files=self.files)
 
 
 def pack_folder(folder: Path, *, limits: BundleLimits = LIMITS) -> PackedSource:
@@ -92,22 +89,6 @@ def pack_files(files: Mapping[str, ArchivedFile], *, name: str, limits: BundleLi
 def is_ignored(path: str) -> bool:
     """Whether any part of `path` is left out of bundles."""
     return any(fnmatchcase(part, pattern) for part in path.split("/") for pattern in IGNORED)
-
-
-def missing_code(definition: Definition, source: PackedSource) -> Iterator[Fault]:
-    """Entry points and functions whose module isn't in the packed folder."""
-    named = [("specification.entrypoint", definition.specification.entrypoint or "")]
-    named += [
-        (f"tools[{index}].function", tool.function)
-        for index, tool in enumerate(definition.tools)
-        if isinstance(tool, FunctionTool)
-    ]
-    modules = sorted({path.removesuffix(s) for path in source.files for s in _MODULE_SUFFIXES if path.endswith(s)})
-    for path, code in named:
-        module = code.partition(":")[0]
-        if code and module.replace(".", "/") not in modules and module not in (*modules, *source.files):
-            shown = ", ".join(module.replace("/", ".") for module in modules[:10]) or "a module"
-            yield Fault(path=path, message=f"the source folder holds no module {module!r}", allowed=shown)
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[tuple[Path, str]]:

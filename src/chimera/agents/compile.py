@@ -34,10 +34,11 @@ _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
 class Bundle(Struct, frozen=True, kw_only=True):
-    """A source folder as it is kept: its digest, and its requirements file's where it has one."""
+    """A source folder as it is kept: its digest, its requirements file's where it has one, and its files' paths."""
 
     digest: str
     requirements: str | None = None
+    files: tuple[str, ...] = ()
 
 
 class CanonicalDefinition(Struct, frozen=True, kw_only=True):

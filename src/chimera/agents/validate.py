@@ -8,11 +8,13 @@ where the schema, which costs microseconds, has the last word (a property test h
 
 import copy
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from chimera.agents import semantics, yaml
+from chimera.agents.code import missing_code
 from chimera.agents.errors import Fault, InvalidDefinition
 from chimera.agents.merge import merge
 from chimera.agents.schema import Place, allows, violations
@@ -29,21 +31,25 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[Fault, ...] = ()
 
 
-def check_text(text: str, *, file: str | None = None, first_line: int = 0) -> Checked:
+def check_text(
+    text: str, *, file: str | None = None, first_line: int = 0, files: Sequence[str] | None = None
+) -> Checked:
     """Check one YAML document; `first_line` counts the lines before it in `file`.
+
+    `files` are the paths in its source folder, where that is at hand: then what it names must be among them.
 
     Raises `UnreadableText` for a text that isn't YAML, `InvalidDefinition` with every fault otherwise.
     """
     data = yaml.load(text, file=file)
     try:
-        return check_data(data, file=file)
+        return check_data(data, file=file, files=files)
     except InvalidDefinition as error:
         positions = yaml.load_with_positions(text, file=file)[1]
         placed = [_placed(fault, positions, file, first_line) for fault in error.faults]
         raise InvalidDefinition(sorted(placed, key=lambda fault: (fault.line or 0, fault.column or 0))) from None
 
 
-def check_data(data: Any, *, file: str | None = None) -> Checked:
+def check_data(data: Any, *, file: str | None = None, files: Sequence[str] | None = None) -> Checked:
     """Check a definition that is data already (JSON); faults carry paths, and no lines."""
     if not isinstance(data, dict):
         raise InvalidDefinition(
@@ -57,6 +63,8 @@ def check_data(data: Any, *, file: str | None = None) -> Checked:
     if not allows(merged):
         raise _all_faults(merged, file, "the schema refuses it")
     faults = semantics.check(definition)
+    if files is not None:
+        faults += missing_code(definition, files)
     if errors := _errors(faults, file):
         raise InvalidDefinition(errors)
     return Checked(definition=definition, warnings=tuple(faults))

@@ -120,6 +120,9 @@ async def test_a_definition_with_code_needs_its_bundle(client: Any) -> None:
     for _ in range(2):
         kept = await client.ask("PUT", f"bundles/{packed.digest}", packed.data)
         assert (kept.status, kept.json) == (201, {"digest": packed.digest, "requirements": None})
+    wrong = {**data, "specification": {**data["specification"], "entrypoint": "mian:make"}}
+    refused = await client.ask("POST", "apply", {"items": [item(wrong, bundle=packed.digest)]})
+    assert (refused.status, refused.json["errors"][0]["suggestion"]) == (422, "main:make")
     done = await client.ask("POST", "apply", {"items": [item(data, bundle=packed.digest)]})
 
     assert done.json["created"] == 1

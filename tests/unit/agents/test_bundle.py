@@ -2,14 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from chimera.agents.archive import ArchivedFile
-from chimera.agents.bundle import missing_code, pack_files, pack_folder
+from chimera.agents.bundle import pack_files, pack_folder
 from chimera.agents.errors import BadArchive, InvalidDefinition
-from chimera.agents.validate import check_data
 from chimera_host.bundles import BundleLimits, unpack
 
 LOCK = "tax==1.0 --hash=sha256:" + "a" * 64 + "\n"
@@ -107,22 +105,3 @@ def test_an_open_requirement_is_refused_with_its_line(tmp_path: Path) -> None:
         pack_folder(tmp_path)
     fault = caught.value.faults[0]
     assert (fault.line, fault.file) == (2, f"{tmp_path}/requirements.txt")
-
-
-@pytest.mark.parametrize(
-    ("code", "there"),
-    [
-        ("agent:make", True),
-        ("package:make", True),
-        ("package.inner:make", True),
-        ("node/agent.mjs:make", True),
-        ("agnet:make", False),
-        ("package.other:make", False),
-    ],
-)
-def test_code_that_is_not_in_the_folder(least: dict[str, Any], tmp_path: Path, code: str, there: bool) -> None:
-    names = ("agent.py", "package/__init__.py", "package/inner.py", "node/agent.mjs")
-    packed = pack_folder(make(tmp_path, dict.fromkeys(names, "")))
-    least["specification"] |= {"entrypoint": code, "source": "code"}
-    faults = list(missing_code(check_data(least).definition, packed))
-    assert [fault.path for fault in faults] == ([] if there else ["specification.entrypoint"])

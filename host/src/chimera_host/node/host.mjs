@@ -9,6 +9,8 @@
 import fs from "node:fs";
 import http from "node:http";
 import net from "node:net";
+import os from "node:os";
+import path from "node:path";
 import { timingSafeEqual } from "node:crypto";
 import { parseArgs } from "node:util";
 
@@ -243,7 +245,7 @@ function environment(environ) {
   return {
     host: environ.CHIMERA_HOST ?? environ.HOSTNAME ?? "host", cell: environ.CHIMERA_CELL ?? "", framework: environ.CHIMERA_FRAMEWORK ?? "function",
     platform_url: read("PLATFORM_URL"), platform_token: read("PLATFORM_TOKEN"), host_key: read("HOST_KEY"),
-    work_dir: environ.CHIMERA_WORK_DIR ?? "/tmp/chimera", port: Number(environ.PORT ?? DEFAULTS.port),
+    work_dir: environ.CHIMERA_WORK_DIR ?? path.join(os.tmpdir(), "chimera"), port: Number(environ.PORT ?? DEFAULTS.port),
   };
 }
 

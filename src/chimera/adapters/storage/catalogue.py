@@ -95,12 +95,12 @@ class Catalogue:
             lambda connection: connection.execute(insert(bundle).values(row).on_conflict_do_nothing())
         )
 
-    async def bundle_requirements(self, tenant: str, digest: str) -> tuple[bool, str | None]:
-        """Whether a bundle is here, and the digest of its requirements."""
-        query = select(bundle.c.requirements).where((bundle.c.tenant == tenant) & (bundle.c.digest == digest))
+    async def bundle(self, tenant: str, digest: str) -> bytes | None:
+        """A source bundle's bytes, or None where it isn't here."""
+        query = select(bundle.c.data).where((bundle.c.tenant == tenant) & (bundle.c.digest == digest))
         with reading(self._engine) as connection:
-            row = connection.execute(query).one_or_none()
-        return row is not None, row.requirements if row is not None else None
+            data: bytes | None = connection.execute(query).scalar()
+        return data
 
     async def bundle_with_requirements(self, requirements: str) -> bytes | None:
         """A bundle that holds the requirements file with this digest; which one doesn't matter."""

@@ -54,7 +54,10 @@ class Source:
         if self.fault is not None:
             return [self.fault]
         try:
-            checked = check_text(self.document.text, file=self.document.file, first_line=self.document.first_line)
+            files = self.packed.files if self.packed is not None else None
+            checked = check_text(
+                self.document.text, file=self.document.file, first_line=self.document.first_line, files=files
+            )
         except InvalidDefinition as error:
             return list(error.faults)
         except UnreadableText as error:

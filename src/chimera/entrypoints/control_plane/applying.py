@@ -26,6 +26,7 @@ from chimera.entrypoints.control_plane.intake import MAX_ITEMS, Item, ItemResult
 HEADER_KEY = "Idempotency-Key"
 MAX_KEY = 128
 MAX_SOURCES = 200_000
+REMEMBERED_BUNDLES = 256
 
 
 class Sources(Struct, frozen=True):
@@ -73,6 +74,7 @@ class Applying:
         """Apply to `catalogue`."""
         self._catalogue = catalogue
         self._changed = changed
+        self._bundles: dict[tuple[str, str], Bundle] = {}
 
     def add_to(self, app: web.Application, tenant: str) -> None:
         """Add the routes below the path of a tenant."""
@@ -148,6 +150,7 @@ class Applying:
         tenant, data = tenant_of(request), await request.read()
         packed = await asyncio.to_thread(_repack, data, request.match_info["digest"])
         await self._catalogue.put_bundle(tenant, packed.digest, packed.data, packed.requirements)
+        self._remember(tenant, packed.bundle)
         return answer({"digest": packed.digest, "requirements": packed.requirements}, status=201)
 
     async def validate(self, request: web.Request) -> web.StreamResponse:
@@ -182,10 +185,25 @@ class Applying:
             raise BadRequest(f"{len(items)} definitions are too many at once", next_step=f"send at most {MAX_ITEMS}")
         bundles: dict[str, Bundle] = {}
         for digest in {item.bundle for item in items if item.bundle}:
-            here, requirements = await self._catalogue.bundle_requirements(tenant, digest)
-            if here:
-                bundles[digest] = Bundle(digest=digest, requirements=requirements)
+            if (found := await self._bundle(tenant, digest)) is not None:
+                bundles[digest] = found
         return await asyncio.to_thread(take_in, items, tenant=tenant, first=first, bundles=bundles)
+
+    async def _bundle(self, tenant: str, digest: str) -> Bundle | None:
+        if (known := self._bundles.get((tenant, digest))) is not None:
+            return known
+        data = await self._catalogue.bundle(tenant, digest)
+        if data is None:
+            return None
+        packed = await asyncio.to_thread(_repack, data, digest)
+        self._remember(tenant, packed.bundle)
+        return packed.bundle
+
+    def _remember(self, tenant: str, bundle: Bundle) -> None:
+        # Bundles are never changed and never deleted, so that what is known of one stays true.
+        self._bundles[tenant, bundle.digest] = bundle
+        while len(self._bundles) > REMEMBERED_BUNDLES:
+            del self._bundles[next(iter(self._bundles))]
 
 
 def _worth_telling(results: list[ItemResult]) -> list[ItemResult]:

@@ -61,12 +61,13 @@ def take_in(items: list[Item], *, tenant: str, first: int, bundles: dict[str, Bu
 
 def _take_one(item: Item, tenant: str, position: int, bundles: dict[str, Bundle]) -> tuple[StagedItem, ItemResult]:
     try:
+        files = bundles[item.bundle].files if item.bundle in bundles else None
         if item.text is not None:
-            checked = check_text(item.text, file=item.file)
+            checked = check_text(item.text, file=item.file, files=files)
         else:
             if nested_deeper(item.definition, MAX_DEPTH):
                 raise InvalidDefinition([Fault(file=item.file, message="it is nested too deeply", allowed=_LEVELS)])
-            checked = check_data(item.definition, file=item.file)
+            checked = check_data(item.definition, file=item.file, files=files)
         bundle = _bundle(item, checked.definition.specification.source, bundles)
         compiled = compile_definition(checked, tenant=tenant, bundle=bundle)
     except InvalidDefinition as error:

@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from chimera.entrypoints.gateway.operations import OPERATIONS, Operation
+from chimera.entrypoints.gateway.operations import OPERATIONS
+from chimera.entrypoints.published.operation import JSON, Operation
 from chimera_host.contract.problem import PROBLEM_MEDIA_TYPE, Problem
 
 VERSION = "1"
@@ -25,8 +26,8 @@ OWNERS = {
 
 def document() -> dict[str, Any]:
     """The whole document."""
-    types = [kind for operation in OPERATIONS for kind in (operation.body, operation.answer) if _is_struct(kind)]
-    types = list(dict.fromkeys([*types, Problem]))
+    bodies = [kind for operation in OPERATIONS for kind in (operation.body, operation.answer) if kind is not None]
+    types = list(dict.fromkeys([*bodies, Problem]))
     schemas, components = msgspec.json.schema_components(types, ref_template=_REFERENCES)
     by_type = dict(zip(types, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -66,15 +67,15 @@ def _operation(operation: Operation, by_type: dict[Any, Any]) -> dict[str, Any]:
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in _PARAMETER.findall(operation.path)
     ]
-    parameters += [
-        {"name": name, "in": "query", "schema": {"type": kind}, "description": text}
-        for name, kind, text in operation.query
-    ]
+    for place, named in (("query", operation.query), ("header", operation.headers)):
+        parameters += [
+            {"name": name, "in": place, "schema": {"type": kind}, "description": text} for name, kind, text in named
+        ]
     answer: dict[str, Any] = {"description": operation.summary}
     content: dict[str, Any] = {}
     if operation.answer is not None:
-        content[operation.media] = {"schema": _schema(operation.answer, by_type)}
-    elif operation.media != "application/json":
+        content[operation.media] = {"schema": by_type[operation.answer]}
+    elif operation.media != JSON:
         content[operation.media] = {"schema": {"type": "string"}}
     if operation.streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}
@@ -93,20 +94,12 @@ def _operation(operation: Operation, by_type: dict[Any, Any]) -> dict[str, Any]:
     if OWNERS[operation.owner]:
         described["description"] = OWNERS[operation.owner]
     if operation.body is not None:
-        schema = _schema(operation.body, by_type)
-        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        schema = by_type[operation.body] if operation.takes == JSON else {}
+        content = {operation.takes: {"schema": schema}}
+        described["requestBody"] = {"required": operation.body_required, "content": content}
     if not operation.key:
         described["security"] = []
     return described
-
-
-def _schema(kind: Any, by_type: dict[Any, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = by_type.get(kind, {"type": "object"})
-    return found
-
-
-def _is_struct(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
 if __name__ == "__main__":

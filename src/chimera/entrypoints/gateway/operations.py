@@ -1,39 +1,17 @@
 """The table of the public API: every operation once, for the dispatcher and for the OpenAPI document.
 
-`served` operations are answered by the gateway; the others by the control plane or the node agent, to which the gateway
-passes them on after it has checked the key.
+`SERVED` operations are answered by the gateway; the others by the control plane or the node agent, to which the gateway
+passes them on after it has checked the key. What isn't in the table is not passed on: both have paths for the platform
+alone.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, unquote
 
+from chimera.entrypoints.published.catalogue import CATALOGUE
+from chimera.entrypoints.published.operation import AGENT, TENANT, Operation
 from chimera.gateway import api
-
-Owner = Literal["gateway", "control-plane", "node"]
-
-TENANT = "/v1/tenants/{tenant}"
-AGENT = TENANT + "/agents/{agent}"
-NODE_PREFIXES = ("/v1/cells", "/v1/hosts", "/v1/incidents", "/v1/logs", "/v1/top")
-OPEN_PATHS = ("/livez", "/readyz")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Operation:
-    """One method of one path. `name` is the handler's and the document's operation id."""
-
-    method: str
-    path: str
-    name: str
-    summary: str
-    tag: str
-    owner: Owner = "gateway"
-    body: Any = None
-    answer: Any = None
-    media: str = "application/json"
-    streams: bool = False
-    query: tuple[tuple[str, str, str], ...] = ()
-    status: int = 200
-    key: bool = True
 
 
 SERVED = (
@@ -154,48 +132,31 @@ SERVED = (
 )
 
 
-def _catalogue(method: str, path: str, name: str, summary: str) -> Operation:
+def _node(path: str, name: str, summary: str, answer: Any = list[dict[str, Any]], **more: Any) -> Operation:
     return Operation(
-        method=method,
-        path=path,
-        name=name,
-        summary=summary,
-        tag="catalogue",
-        owner="control-plane",
-        body=dict[str, Any] if method in ("POST", "PUT") else None,
-        answer=dict[str, Any],
+        method="GET", path=path, name=name, summary=summary, tag="platform", owner="node", answer=answer, **more
     )
 
 
-def _node(path: str, name: str, summary: str) -> Operation:
-    return Operation(
-        method="GET", path=path, name=name, summary=summary, tag="platform", owner="node", answer=dict[str, Any]
-    )
-
-
-PASSED_ON = (
-    _catalogue("GET", TENANT + "/agents", "list_agents", "Agents, in pages"),
-    _catalogue("GET", AGENT, "describe_agent", "An agent: definition, revision, cell, limits, warnings"),
-    _catalogue("DELETE", AGENT, "delete_agent", "Take an agent out of service"),
-    _catalogue("GET", AGENT + "/revisions", "list_revisions", "The revisions of an agent"),
-    _catalogue("GET", TENANT + "/revisions/{digest}", "get_revision", "One revision by its digest"),
-    _catalogue("POST", TENANT + "/check", "check_sources", "Which sources are live and unchanged"),
-    _catalogue("POST", TENANT + "/batches", "begin_batch", "Begin a batch of definitions"),
-    _catalogue("POST", TENANT + "/batches/{batch}/definitions", "add_definitions", "Add definitions to a batch"),
-    _catalogue("POST", TENANT + "/batches/{batch}/commit", "commit_batch", "Put a batch into service, all or nothing"),
-    _catalogue("PUT", TENANT + "/bundles/{digest}", "put_bundle", "Store a source bundle"),
-    _catalogue("POST", TENANT + "/apply", "apply", "Apply a few definitions at once"),
-    _catalogue("POST", TENANT + "/validate", "validate", "Check definitions without applying them"),
-    _catalogue("POST", TENANT + "/diff", "diff", "What applying definitions would change"),
-    _catalogue("GET", "/v1/status", "status", "How the catalogue stands"),
+NODE = (
     _node("/v1/cells", "list_cells", "Cells and how many hosts each has"),
     _node("/v1/hosts", "list_hosts", "Running hosts"),
     _node("/v1/incidents", "incidents", "Hosts that died, and which agents are suspects"),
-    _node("/v1/top", "top", "What hosts use"),
-    _node("/v1/logs", "logs", "Log lines of this machine's processes"),
+    _node("/v1/top", "top", "What hosts use", dict[str, Any]),
+    _node(
+        *("/v1/logs", "logs", "Log lines of this machine's processes, one JSON object a line", None),
+        media="application/x-ndjson",
+        query=(
+            ("agent", "string", "only lines of this agent"),
+            ("request", "string", "only lines of this request or call"),
+            ("process", "string", "only lines of this process: `gateway`, `control-plane`, `hosts` or a host's id"),
+            ("level", "string", "only lines at this level"),
+            ("lines", "integer", "most lines: 1 to 10,000, 100 by default"),
+            ("follow", "boolean", "whether to go on with lines as they are written"),
+        ),
+    ),
 )
-
-OPERATIONS = SERVED + PASSED_ON
+OPERATIONS = SERVED + CATALOGUE + NODE
 
 
 class Matcher:
@@ -217,20 +178,32 @@ class Matcher:
                 group.append((segments, methods))
             methods[operation.method] = operation
 
-    def find(self, path: str) -> tuple[dict[str, Operation], dict[str, str]] | None:
-        """The path's operations by method, and the values of its segments in braces."""
-        if (exact := self._exact.get(path)) is not None:
-            return exact, {}
-        given = path.split("/")
+    def find(self, method: str, raw_path: str) -> tuple[Operation, dict[str, str]] | tuple[str, ...]:
+        """The operation of a path as it was sent, and the values of its segments in braces.
+
+        Without one: the methods that the path takes, none where there is no such path. Segments are told apart before
+        they are decoded: an encoded slash is part of a name, never of the path. Of two paths that match, the first in
+        the table that has the method is meant, so that an agent may have the name of an operation.
+        """
+        if (exact := self._exact.get(raw_path)) is not None:
+            return (exact[method], {}) if method in exact else tuple(sorted(exact))
+        given = [unquote(segment) for segment in raw_path.split("/")]
+        taken: set[str] = set()
         for segments, methods in self._patterns.get(len(given), ()):
-            values: dict[str, str] = {}
-            for wanted, value in zip(segments, given, strict=True):
-                if wanted.startswith("{"):
-                    if not value:
-                        break
-                    values[wanted[1:-1]] = value
-                elif wanted != value:
-                    break
-            else:
-                return methods, values
-        return None
+            if all(
+                value if wanted.startswith("{") else wanted == value
+                for wanted, value in zip(segments, given, strict=True)
+            ):
+                if method in methods:
+                    named = zip(segments, given, strict=True)
+                    return methods[method], {name[1:-1]: value for name, value in named if name.startswith("{")}
+                taken.update(methods)
+        return tuple(sorted(taken))
+
+
+def path_of(operation: Operation, values: Mapping[str, str]) -> str:
+    """The operation's path with `values`, encoded: what is passed on is a published path, however it was spelt."""
+    path = operation.path
+    for name, value in values.items():
+        path = path.replace("{" + name + "}", quote(value, safe=":"))
+    return path

@@ -1,4 +1,4 @@
-"""The public listener: guard, find the operation, answer; everything else under /v1 is passed on.
+"""The public listener: guard, find the operation, answer it or pass it on to its owner; nothing else is served.
 
 The order is fixed: Host and Origin first, then the key, then anything that costs. A request that fails gets a problem
 document, whatever failed.
@@ -19,8 +19,9 @@ from chimera.entrypoints.gateway.http import (
     problem_response,
     request_id,
 )
-from chimera.entrypoints.gateway.operations import NODE_PREFIXES, SERVED, Matcher, Operation
+from chimera.entrypoints.gateway.operations import OPERATIONS, Matcher, path_of
 from chimera.entrypoints.gateway.proxy import Proxy
+from chimera.entrypoints.published.operation import Operation
 from chimera.gateway import api
 from chimera.gateway.admission import Admission
 from chimera.gateway.errors import AgentNotFound, GatewayError, MethodNotAllowed, NotFound
@@ -65,7 +66,7 @@ class PublicApi:
         self._control_plane = control_plane
         self._node = node
         self._settings = settings
-        self._matcher = Matcher(SERVED)
+        self._matcher = Matcher(OPERATIONS)
         self._document = b""
         self.draining = False
 
@@ -76,13 +77,10 @@ class PublicApi:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
         name = request_id(request)
-        path = request.path
+        path = request.rel_url.raw_path
         try:
-            if path == "/livez":
-                return web.Response(text="ok\n")
-            if path == "/readyz":
-                return self._readyz()
-            self._check(request)
+            found = self._matcher.find(request.method, path)
+            operation, values = found if len(found) == 2 and isinstance(found[0], Operation) else (None, {})
             return await self._dispatch(request, path, name)
         except ProblemError as error:
             return _refused(request, error, name, path)

@@ -1,0 +1,40 @@
+"""Whether the code that a definition names is in its source folder."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+
+from chimera.agents.errors import Fault
+from chimera.agents.semantics import NODE_RUNTIME
+from chimera.agents.spec import Definition
+from chimera_host.contract.tools import FunctionTool
+
+PYTHON_SUFFIXES = (".py", "/__init__.py")
+NODE_SUFFIXES = (".mjs", ".js", ".cjs", "/index.mjs", "/index.js")
+MOST_SHOWN = 10
+
+
+def missing_code(definition: Definition, files: Sequence[str]) -> Iterator[Fault]:
+    """Entry points and functions whose module isn't among `files`, the paths in the source folder.
+
+    Whether a module has the function is known when it is imported, which only a host does.
+    """
+    suffixes = NODE_SUFFIXES if definition.specification.runtime == NODE_RUNTIME else PYTHON_SUFFIXES
+    modules = {path.removesuffix(end).replace("/", ".") for path in files for end in suffixes if path.endswith(end)}
+    for path, code in _named(definition):
+        module = code.partition(":")[0]
+        if module not in files and module.replace("/", ".") not in modules:
+            near = difflib.get_close_matches(module, modules, n=1)
+            yield Fault(
+                path=path,
+                message=f"the source folder holds no module {module!r}",
+                allowed=", ".join(sorted(modules)[:MOST_SHOWN]) or f"a file {module}{suffixes[0]}",
+                suggestion=f"{near[0]}:{code.partition(':')[2]}" if near else None,
+            )
+
+
+def _named(definition: Definition) -> Iterator[tuple[str, str]]:
+    if definition.specification.entrypoint:
+        yield "specification.entrypoint", definition.specification.entrypoint
+    for index, tool in enumerate(definition.tools):
+        if isinstance(tool, FunctionTool):
+            yield f"tools[{index}].function", tool.function
