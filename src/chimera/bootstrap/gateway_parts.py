@@ -136,6 +136,7 @@ class Gateway:
             ),
             routes=self.routes,
             most_bytes=most,
+            patience=settings.http.body_timeout,
         )
         self._node = Proxy(
             config.node_socket,
@@ -144,6 +145,7 @@ class Gateway:
             ),
             routes=None,
             most_bytes=most,
+            patience=settings.http.body_timeout,
         )
         tls = config.tls_certificate is not None or config.behind_proxy
         self.public = PublicApi(

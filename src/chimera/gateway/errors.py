@@ -1,5 +1,7 @@
 """Everything the gateway refuses or fails with, each with a stable code and an HTTP status."""
 
+from collections.abc import Sequence
+
 from chimera_host.contract.problem import ProblemError
 
 
@@ -157,6 +159,19 @@ class MethodNotAllowed(GatewayError):
     code = "method-not-allowed"
     status = 405
     title = "Not with this method"
+
+    def __init__(self, detail: str, methods: Sequence[str]) -> None:
+        """Name the methods that the address takes."""
+        self.allow = ", ".join(sorted(methods))
+        super().__init__(detail, next_step=f"it takes {self.allow}")
+
+
+class UnsupportedMediaType(GatewayError):
+    """The request's body is of a kind, or compressed in a way, that isn't taken here."""
+
+    code = "unsupported-media-type"
+    status = 415
+    title = "Not this kind of body"
 
 
 class CallLoop(GatewayError):

@@ -86,7 +86,8 @@ async def test_health_and_metrics(client: Any) -> None:
     ("method", "path", "body", "status", "code"),
     [
         ("GET", "/nowhere", None, 404, "not-found"),
-        ("PATCH", "agents", None, 405, "invalid-request"),
+        ("PATCH", "agents", None, 405, "method-not-allowed"),
+        ("GET", "apply", None, 405, "method-not-allowed"),
         ("GET", "agents/nobody", None, 404, "agent-not-found"),
         ("GET", "agents/nobody/revisions", None, 404, "agent-not-found"),
         ("GET", f"revisions/sha256:{'0' * 64}", None, 404, "agent-not-found"),

@@ -95,7 +95,8 @@ async def test_probes_are_open(world: Any) -> None:
     ],
 )
 async def test_malformed_bodies_are_problems(world: Any, body: bytes) -> None:
-    async with world.http.post(world.url + INVOKE, data=body) as answer:
+    headers = {"Content-Type": "application/json"}
+    async with world.http.post(world.url + INVOKE, data=body, headers=headers) as answer:
         problem = json.loads(await answer.read())
         assert (answer.status, answer.content_type) == (400, "application/problem+json")
         assert (problem["code"], problem["status"]) == ("invalid-request", 400)
@@ -130,10 +131,14 @@ async def test_a_body_may_not_be_too_large_or_compressed(make_world: Any) -> Non
             for _ in range(100):
                 yield b" " * 100
 
-        async with world.http.post(world.url + INVOKE, data=pieces()) as answer:
+        headers = {"Content-Type": "application/json"}
+        async with world.http.post(world.url + INVOKE, data=pieces(), headers=headers) as answer:
             assert answer.status == 413
-        async with world.http.post(world.url + INVOKE, data=b"x", headers={"Content-Encoding": "gzip"}) as answer:
-            assert answer.status == 400
+        for unwanted in ({"Content-Encoding": "gzip"}, {"Content-Type": "text/plain"}):
+            for path in (INVOKE, "/v1/tenants/default/apply"):
+                async with world.http.post(world.url + path, data=b"{}", headers=headers | unwanted) as answer:
+                    assert answer.status == 415
+                    assert (await answer.json(content_type=None))["code"] == "unsupported-media-type"
 
 
 async def test_a_slow_body_and_a_silent_connection_end(make_world: Any) -> None:

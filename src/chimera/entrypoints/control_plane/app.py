@@ -3,16 +3,17 @@
 import asyncio
 from collections.abc import Callable
 
+import msgspec
 from aiohttp import web
 
 from chimera.adapters.storage.catalogue import Catalogue
+from chimera.agents.api import CatalogueStatus
 from chimera.agents.archive import read_archive
 from chimera.agents.requirements import FILE_NAME
 from chimera.entrypoints.control_plane.applying import Applying
 from chimera.entrypoints.control_plane.http import MAX_BODY, METRICS_TYPE, Metrics, UnknownPath, answer
 from chimera.entrypoints.control_plane.looking import Looking
-
-TENANT = "/v1/tenants/{tenant}"
+from chimera.entrypoints.published.catalogue import CATALOGUE
 
 
 class ControlPlaneApp:
@@ -27,13 +28,20 @@ class ControlPlaneApp:
     def make(self) -> web.Application:
         """The aiohttp application."""
         app = web.Application(client_max_size=MAX_BODY, middlewares=[self._metrics.middleware])
+        handlers = {
+            **Applying(self._catalogue, self._changed).handlers(),
+            **Looking(self._catalogue, self._changed).handlers(),
+            "status": self._status,
+        }
+        for operation in CATALOGUE:
+            app.router.add_route(operation.method, operation.path, handlers.pop(operation.name))
+        if handlers:
+            raise AssertionError(f"not published: {', '.join(handlers)}")
+        # For the platform alone: the gateway doesn't pass these on.
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._page)
-        app.router.add_get("/v1/status", self._status)
         app.router.add_get("/v1/requirements/{digest}", self._requirements)
-        Applying(self._catalogue, self._changed).add_to(app, TENANT)
-        Looking(self._catalogue, self._changed).add_to(app, TENANT)
         return app
 
     async def _livez(self, _: web.Request) -> web.StreamResponse:
@@ -44,10 +52,10 @@ class ControlPlaneApp:
         return answer({"status": "ok"})
 
     async def _status(self, _: web.Request) -> web.StreamResponse:
-        return answer(await self._catalogue.status())
+        return answer(msgspec.convert(await self._catalogue.status(), CatalogueStatus))
 
     async def _requirements(self, request: web.Request) -> web.StreamResponse:
-        """For the node agent, which makes the environment; the gateway doesn't pass it on."""
+        """For the node agent, which makes the environment."""
         digest = request.match_info["digest"]
         bundle = await self._catalogue.bundle_with_requirements(digest)
         if bundle is None:

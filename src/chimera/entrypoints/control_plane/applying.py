@@ -7,64 +7,26 @@ lives for an hour after its last chunk. Each of these may be sent again after a 
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Literal
 
 import msgspec
 from aiohttp import web
-from msgspec import Struct
 
 from chimera.adapters.storage.catalogue import Catalogue
+from chimera.agents import api
 from chimera.agents.archive import read_archive
 from chimera.agents.bundle import PackedSource, pack_files
 from chimera.agents.catalogue import BatchHasFaults
 from chimera.agents.compile import Bundle
 from chimera.agents.diff import compare
 from chimera.agents.errors import BadArchive
-from chimera.entrypoints.control_plane.http import BadRequest, answer, body_of, principal_of, tenant_of
-from chimera.entrypoints.control_plane.intake import MAX_ITEMS, Item, ItemResult, Taken, take_in
+from chimera.entrypoints.control_plane.http import BadRequest, Handler, answer, body_of, principal_of, tenant_of
+from chimera.entrypoints.control_plane.intake import MAX_ITEMS, Taken, take_in
+from chimera.entrypoints.published.catalogue import HEADER_KEY
 
-HEADER_KEY = "Idempotency-Key"
 MAX_KEY = 128
 MAX_SOURCES = 200_000
 REMEMBERED_BUNDLES = 256
-
-
-class Sources(Struct, frozen=True):
-    """Digests of source texts (`chimera.agents.catalogue.source_digest`)."""
-
-    sources: list[str]
-
-
-class Chunk(Struct, frozen=True, kw_only=True):
-    """A part of a batch; `first` is the position of its first item in the whole batch."""
-
-    items: list[Item]
-    first: int = 0
-
-
-class Commit(Struct, frozen=True, kw_only=True):
-    """How to end a batch.
-
-    With `keep_going` the good definitions become live without the faulty ones. `expect` is the sequence that `check`
-    answered: an agent of the batch that was changed after it refuses the batch.
-    """
-
-    keep_going: bool = False
-    expect: int | None = None
-
-
-class Apply(Struct, frozen=True, kw_only=True):
-    """A whole small batch at once."""
-
-    items: list[Item]
-    keep_going: bool = False
-    expect: int | None = None
-
-
-class Definitions(Struct, frozen=True, kw_only=True):
-    """Definitions to look at; nothing is kept."""
-
-    items: list[Item]
 
 
 class Applying:
@@ -76,46 +38,48 @@ class Applying:
         self._changed = changed
         self._bundles: dict[tuple[str, str], Bundle] = {}
 
-    def add_to(self, app: web.Application, tenant: str) -> None:
-        """Add the routes below the path of a tenant."""
-        app.router.add_post(f"{tenant}/check", self.check)
-        app.router.add_post(f"{tenant}/batches", self.open_batch)
-        app.router.add_post(f"{tenant}/batches/{{batch}}/definitions", self.stage)
-        app.router.add_post(f"{tenant}/batches/{{batch}}/commit", self.commit)
-        app.router.add_put(f"{tenant}/bundles/{{digest}}", self.put_bundle)
-        app.router.add_post(f"{tenant}/apply", self.apply)
-        app.router.add_post(f"{tenant}/validate", self.validate)
-        app.router.add_post(f"{tenant}/diff", self.diff)
+    def handlers(self) -> dict[str, Handler]:
+        """The handlers by the names of their operations."""
+        return {
+            "check_sources": self.check,
+            "begin_batch": self.open_batch,
+            "add_definitions": self.stage,
+            "commit_batch": self.commit,
+            "put_bundle": self.put_bundle,
+            "apply": self.apply,
+            "validate": self.validate,
+            "diff": self.diff,
+        }
 
     async def check(self, request: web.Request) -> web.StreamResponse:
         """Which sources live agents were applied from, with the agents' names; and the sequence."""
-        sources = (await body_of(request, Sources)).sources
+        sources = (await body_of(request, api.Sources)).sources
         if len(sources) > MAX_SOURCES:
             raise BadRequest(f"{len(sources)} sources are too many", next_step=f"send at most {MAX_SOURCES}")
         live, sequence = await self._catalogue.live_sources(tenant_of(request), sources)
-        return answer({"live": live, "sequence": sequence})
+        return answer(api.LiveSources(live=live, sequence=sequence))
 
     async def open_batch(self, request: web.Request) -> web.StreamResponse:
         """Open a batch, or find the one with the same key."""
         key = request.headers.get(HEADER_KEY)
         if key is not None and not 1 <= len(key) <= MAX_KEY:
             raise BadRequest(f"{HEADER_KEY} has {len(key)} characters", next_step=f"use 1 to {MAX_KEY}")
-        return answer({"batch": await self._catalogue.open_batch(tenant_of(request), key)}, status=201)
+        return answer(api.OpenedBatch(batch=await self._catalogue.open_batch(tenant_of(request), key)), status=201)
 
     async def stage(self, request: web.Request) -> web.StreamResponse:
         """Take a chunk; the answer names items with faults or warnings alone."""
-        chunk = await body_of(request, Chunk)
+        chunk = await body_of(request, api.Chunk)
         if chunk.first < 0 or chunk.first + len(chunk.items) > MAX_SOURCES:
             raise BadRequest(
                 f"positions from {chunk.first} on are out of bounds", next_step=f"count from 0 to {MAX_SOURCES}"
             )
         taken = await self._take(tenant_of(request), chunk.items, chunk.first)
         await self._catalogue.stage(tenant_of(request), request.match_info["batch"], taken.staged)
-        return answer({"results": _worth_telling(taken.results)})
+        return answer(api.ChunkResults(results=_worth_telling(taken.results)))
 
     async def commit(self, request: web.Request) -> web.StreamResponse:
         """Make a batch live."""
-        told = await body_of(request, Commit, default=Commit())
+        told = await body_of(request, api.Commit, default=api.Commit())
         applied = await self._catalogue.commit(
             tenant_of(request),
             request.match_info["batch"],
@@ -128,7 +92,7 @@ class Applying:
 
     async def apply(self, request: web.Request) -> web.StreamResponse:
         """Apply a small batch at once."""
-        told = await body_of(request, Apply)
+        told = await body_of(request, api.Apply)
         tenant = tenant_of(request)
         taken = await self._take(tenant, told.items, 0)
         faulty = [one for one in taken.results if one.faults]
@@ -142,7 +106,7 @@ class Applying:
             tenant, taken.staged, keep_going=told.keep_going, expect=told.expect, by=principal_of(request)
         )
         self._changed()
-        shown = {**msgspec.to_builtins(applied), "results": _worth_telling(taken.results)}
+        shown = api.AppliedAtOnce(**msgspec.structs.asdict(applied), results=_worth_telling(taken.results))
         return answer(shown, sequence=applied.sequence)
 
     async def put_bundle(self, request: web.Request) -> web.StreamResponse:
@@ -151,36 +115,37 @@ class Applying:
         packed = await asyncio.to_thread(_repack, data, request.match_info["digest"])
         await self._catalogue.put_bundle(tenant, packed.digest, packed.data, packed.requirements)
         self._remember(tenant, packed.bundle)
-        return answer({"digest": packed.digest, "requirements": packed.requirements}, status=201)
+        return answer(api.KeptBundle(digest=packed.digest, requirements=packed.requirements), status=201)
 
     async def validate(self, request: web.Request) -> web.StreamResponse:
         """Check definitions as an apply would."""
-        told = await body_of(request, Definitions)
+        told = await body_of(request, api.Definitions)
         taken = await self._take(tenant_of(request), told.items, 0)
-        return answer({"valid": not any(one.faults for one in taken.results), "results": taken.results})
+        return answer(api.Validated(valid=not any(one.faults for one in taken.results), results=taken.results))
 
     async def diff(self, request: web.Request) -> web.StreamResponse:
         """What an apply would change, by meaning."""
-        told = await body_of(request, Definitions)
+        told = await body_of(request, api.Definitions)
         tenant = tenant_of(request)
         taken = await self._take(tenant, told.items, 0)
-        rows: list[dict[str, Any]] = []
+        rows: list[api.AgentDifference] = []
         for item, result in zip(taken.staged, taken.results, strict=True):
             if item.compiled is None:
-                rows.append({"file": item.file, "state": "invalid", "faults": msgspec.to_builtins(result.faults)})
+                rows.append(api.AgentDifference(state="invalid", file=item.file, faults=result.faults))
                 continue
             name = item.compiled.value.agent.name
             live = await self._catalogue.agent(tenant, name)
             old = await self._catalogue.canonical(tenant, live["revision"]) if live is not None else None
             if live is None or old is None:
-                rows.append({"agent": name, "file": item.file, "state": "new"})
+                rows.append(api.AgentDifference(state="new", agent=name, file=item.file))
                 continue
-            state = "unchanged" if live["revision"] == item.compiled.digest else "changed"
-            difference = msgspec.to_builtins(compare(old, item.compiled.value))
-            rows.append({"agent": name, "file": item.file, "state": state, **difference})
-        return answer({"agents": rows})
+            changes = msgspec.structs.asdict(compare(old, item.compiled.value))
+            same = live["revision"] == item.compiled.digest
+            state: Literal["unchanged", "changed"] = "unchanged" if same else "changed"
+            rows.append(api.AgentDifference(state=state, agent=name, file=item.file, **changes))
+        return answer(api.Differences(agents=rows))
 
-    async def _take(self, tenant: str, items: list[Item], first: int) -> Taken:
+    async def _take(self, tenant: str, items: list[api.Item], first: int) -> Taken:
         if len(items) > MAX_ITEMS:
             raise BadRequest(f"{len(items)} definitions are too many at once", next_step=f"send at most {MAX_ITEMS}")
         bundles: dict[str, Bundle] = {}
@@ -206,7 +171,7 @@ class Applying:
             del self._bundles[next(iter(self._bundles))]
 
 
-def _worth_telling(results: list[ItemResult]) -> list[ItemResult]:
+def _worth_telling(results: list[api.ItemResult]) -> list[api.ItemResult]:
     return [one for one in results if one.faults or one.warnings]
 
 

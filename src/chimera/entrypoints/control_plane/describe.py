@@ -2,40 +2,41 @@
 
 from typing import Any
 
-from chimera.agents.compile import CanonicalDefinition, plain
+from chimera.agents.api import AgentInFull, Limit
+from chimera.agents.compile import CanonicalDefinition
 from chimera.platform.cells import unservable_here
 
 
-def describe(row: dict[str, Any], value: CanonicalDefinition) -> dict[str, Any]:
+def describe(row: dict[str, Any], value: CanonicalDefinition) -> AgentInFull:
     """The agent's row, its canonical definition, its limits and what to know about it."""
-    return {**row, "definition": plain(value), "limits": limits(value), "notes": notes(value)}
+    return AgentInFull(**row, definition=value, limits=limits(value), notes=notes(value))
 
 
-def limits(value: CanonicalDefinition) -> list[dict[str, Any]]:
+def limits(value: CanonicalDefinition) -> list[Limit]:
     """Each limit of the definition, and who enforces it on one machine."""
     resources = value.agent.resources
     shared = value.isolation == "shared"
     return [
-        {"limit": "concurrency", "value": value.agent.concurrency, "enforced_by": "gateway and host"},
-        {"limit": "tokens per day", "value": value.tokens_per_day, "enforced_by": "model gateway"},
-        {"limit": "US dollars per day", "value": value.usd_per_day, "enforced_by": "model gateway"},
-        {
-            "limit": "storage (bytes)",
-            "value": resources.storage_bytes,
-            "enforced_by": "host, for its own folder",
-        },
-        {
-            "limit": "memory (bytes)",
-            "value": resources.memory_bytes,
-            "enforced_by": "chooses the cell's resource class; the host as a whole is limited"
+        Limit(limit="concurrency", value=value.agent.concurrency, enforced_by="gateway and host"),
+        Limit(limit="tokens per day", value=value.tokens_per_day, enforced_by="model gateway"),
+        Limit(limit="US dollars per day", value=value.usd_per_day, enforced_by="model gateway"),
+        Limit(
+            limit="storage (bytes)",
+            value=resources.storage_bytes,
+            enforced_by="host, for its own folder",
+        ),
+        Limit(
+            limit="memory (bytes)",
+            value=resources.memory_bytes,
+            enforced_by="chooses the cell's resource class; the host as a whole is limited"
             if shared
             else "the cell's hosts",
-        },
-        {
-            "limit": "CPU (millicores)",
-            "value": resources.cpu_millicores,
-            "enforced_by": "chooses the cell's resource class; a share, not a cap" if shared else "the cell's share",
-        },
+        ),
+        Limit(
+            limit="CPU (millicores)",
+            value=resources.cpu_millicores,
+            enforced_by="chooses the cell's resource class; a share, not a cap" if shared else "the cell's share",
+        ),
     ]
 
 

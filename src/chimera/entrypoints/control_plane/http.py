@@ -49,6 +49,14 @@ class UnknownPath(ProblemError):
     title = "There is nothing here"
 
 
+class MethodNotAllowed(ProblemError):
+    """The address exists, but not with this method."""
+
+    code = "method-not-allowed"
+    status = 405
+    title = "Not with this method"
+
+
 class Metrics:
     """Requests by path pattern and status, and the catalogue's size."""
 
@@ -93,6 +101,8 @@ class Metrics:
             response = problem(request, error)
         except web.HTTPException as error:
             response = problem(request, _of_http(request, error))
+            if "Allow" in error.headers:
+                response.headers["Allow"] = error.headers["Allow"]
         except Exception:
             log.exception("request failed", extra={"path": request.path, "method": request.method})
             response = problem(
@@ -155,7 +165,10 @@ def _decode(data: bytes, kind: type[T]) -> T:
 
 def _of_http(request: web.Request, error: web.HTTPException) -> ProblemError:
     if error.status == HTTPStatus.NOT_FOUND:
-        return UnknownPath(f"nothing is served at {request.path}", next_step="see /openapi.json")
+        return UnknownPath(f"nothing is served at {request.path!r}", next_step="see /openapi.json")
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        takes = ", ".join(sorted(error.allowed_methods))
+        return MethodNotAllowed(f"{request.path!r} takes no {request.method}", next_step=f"it takes {takes}")
     found = ProblemError(f"{error.reason}: {request.method} {request.path}", next_step="see /openapi.json")
     found.status, found.title = error.status, error.reason
     found.code = "payload-too-large" if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else "invalid-request"

@@ -5,11 +5,12 @@ on who sent it. Cost grows with items: about 0.1 ms each for data, twice that fo
 """
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
+from chimera.agents.api import Item, ItemResult
 from chimera.agents.catalogue import StagedItem
 from chimera.agents.compile import Bundle, compile_definition
 from chimera.agents.errors import Fault, InvalidDefinition, UnreadableText
@@ -19,26 +20,6 @@ from chimera.agents.yaml import MAX_DEPTH
 MAX_ITEMS = 2_000
 MAX_FAULTS_SHOWN = 1_000
 _LEVELS = f"{MAX_DEPTH} levels"
-
-
-class Item(Struct, frozen=True, kw_only=True):
-    """One definition: `text` (YAML) or `definition` (data). `source` is the client's digest of what it read."""
-
-    source: Annotated[str, Meta(max_length=64)] = ""
-    file: Annotated[str, Meta(max_length=4096)] | None = None
-    text: str | None = None
-    definition: dict[str, Any] | None = None
-    bundle: str | None = None
-
-
-class ItemResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of an item: its name and revision, or its faults; warnings in both cases."""
-
-    position: int
-    name: str | None = None
-    revision: str | None = None
-    faults: tuple[Fault, ...] = ()
-    warnings: tuple[Fault, ...] = ()
 
 
 class Taken(Struct, frozen=True, kw_only=True):

@@ -3,17 +3,15 @@
 from collections.abc import Callable
 
 from aiohttp import web
-from msgspec import Struct
 
 from chimera.adapters.storage.catalogue import Catalogue
+from chimera.agents import api
 from chimera.entrypoints.control_plane.describe import describe
-from chimera.entrypoints.control_plane.http import BadRequest, answer, body_of, principal_of, tenant_of
+from chimera.entrypoints.control_plane.http import BadRequest, Handler, answer, body_of, principal_of, tenant_of
+from chimera.entrypoints.published.catalogue import DEFAULT_PAGE, FILTERS, LARGEST_PAGE
 from chimera_host.contract.problem import ProblemError
 
-DEFAULT_PAGE = 100
-LARGEST_PAGE = 1_000
 MAX_NAMES = 200_000
-FILTERS = ("framework", "domain", "tag", "q", "cell")
 _PARAMETERS = (*FILTERS, "after", "limit")
 
 
@@ -25,12 +23,6 @@ class AgentNotFound(ProblemError):
     title = "There is no such agent"
 
 
-class Names(Struct, frozen=True):
-    """Agents by name."""
-
-    names: list[str]
-
-
 class Looking:
     """The handlers. `changed` is called after each deletion."""
 
@@ -39,14 +31,16 @@ class Looking:
         self._catalogue = catalogue
         self._changed = changed
 
-    def add_to(self, app: web.Application, tenant: str) -> None:
-        """Add the routes below the path of a tenant."""
-        app.router.add_get(f"{tenant}/agents", self.agents)
-        app.router.add_post(f"{tenant}/agents/delete", self.delete_many)
-        app.router.add_get(f"{tenant}/agents/{{agent}}", self.agent)
-        app.router.add_delete(f"{tenant}/agents/{{agent}}", self.delete)
-        app.router.add_get(f"{tenant}/agents/{{agent}}/revisions", self.revisions)
-        app.router.add_get(f"{tenant}/revisions/{{digest}}", self.revision)
+    def handlers(self) -> dict[str, Handler]:
+        """The handlers by the names of their operations."""
+        return {
+            "list_agents": self.agents,
+            "delete_agents": self.delete_many,
+            "describe_agent": self.agent,
+            "delete_agent": self.delete,
+            "list_revisions": self.revisions,
+            "get_revision": self.revision,
+        }
 
     async def agents(self, request: web.Request) -> web.StreamResponse:
         """A page of agents by name; `next` is the name to give as `after` for the next page."""
@@ -59,8 +53,8 @@ class Looking:
         filters = {name: request.query[name] for name in FILTERS if name in request.query}
         # One more than asked for tells whether there is a next page.
         rows = await self._catalogue.agents(tenant_of(request), filters, request.query.get("after", ""), limit + 1)
-        page = rows[:limit]
-        return answer({"agents": page, "next": page[-1]["name"] if len(rows) > limit else None})
+        page = [api.AgentRow(**row) for row in rows[:limit]]
+        return answer(api.AgentPage(agents=page, next=page[-1].name if len(rows) > limit else None))
 
     async def agent(self, request: web.Request) -> web.StreamResponse:
         """One agent in full."""
@@ -77,7 +71,7 @@ class Looking:
         found = await self._catalogue.history(tenant_of(request), name)
         if not found:
             raise _no_agent(name)
-        return answer({"revisions": found})
+        return answer(api.History(revisions=found))
 
     async def revision(self, request: web.Request) -> web.StreamResponse:
         """A revision's canonical form."""
@@ -94,16 +88,16 @@ class Looking:
         if not deleted:
             raise _no_agent(name)
         self._changed()
-        return answer({"deleted": deleted}, sequence=sequence)
+        return answer(api.Deleted(deleted=deleted), sequence=sequence)
 
     async def delete_many(self, request: web.Request) -> web.StreamResponse:
         """Delete agents by name, all in one transaction; names that aren't there are passed over."""
-        names = (await body_of(request, Names)).names
+        names = (await body_of(request, api.Names)).names
         if len(names) > MAX_NAMES:
             raise BadRequest(f"{len(names)} names are too many", next_step=f"send at most {MAX_NAMES}")
         deleted, sequence = await self._catalogue.delete_agents(tenant_of(request), names, by=principal_of(request))
         self._changed()
-        return answer({"deleted": deleted}, sequence=sequence)
+        return answer(api.Deleted(deleted=deleted), sequence=sequence)
 
 
 def _no_agent(name: str) -> AgentNotFound:

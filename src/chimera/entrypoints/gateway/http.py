@@ -14,7 +14,14 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from chimera.gateway.errors import GatewayError, InvalidRequest, PayloadTooLarge
+from chimera.entrypoints.published.operation import JSON
+from chimera.gateway.errors import (
+    GatewayError,
+    InvalidRequest,
+    MethodNotAllowed,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+)
 from chimera.gateway.settings import HttpSettings
 from chimera.kernel.ids import new_id
 from chimera_host.contract.problem import PROBLEM_MEDIA_TYPE, ProblemError
@@ -30,6 +37,30 @@ Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Protocol = web.RequestHandler
 
 
+class _Connection(web.RequestHandler):
+    """One connection; what isn't HTTP is answered with a problem document too."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer an error that HTTP's reader found, or one that left a handler."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun")
+        error: GatewayError
+        if status < 500:
+            said = (message or "it can't be read").partition("\n")[0].strip(" :")
+            error = InvalidRequest(f"this is not an HTTP request: {said[:200]!r}", next_step="send HTTP/1.1")
+        else:
+            error = internal_error(exc if isinstance(exc, Exception) else RuntimeError(message or "no answer"))
+        response = problem_response(error, request=None)
+        response.force_close()
+        return response
+
+
 class BoundedServer(web.Server):
     """An aiohttp server with a limit on connections, and on the time a new one may stay silent."""
 
@@ -40,15 +71,17 @@ class BoundedServer(web.Server):
         self._body_bytes = body_bytes
         self._open = 0
         self._silent: dict[Protocol, asyncio.TimerHandle] = {}
-        super().__init__(
-            handle,
-            request_factory=self._request,
-            handler_cancellation=True,
-            keepalive_timeout=settings.keepalive,
-            access_log=None,
-            lingering_time=1.0,
-            auto_decompress=False,
-        )
+        self._options: dict[str, Any] = {
+            "keepalive_timeout": settings.keepalive,
+            "access_log": None,
+            "lingering_time": 1.0,
+            "auto_decompress": False,
+        }
+        super().__init__(handle, request_factory=self._request, handler_cancellation=True)
+
+    def __call__(self) -> Protocol:
+        """A connection."""
+        return _Connection(self, loop=self._running, **self._options)
 
     def connection_made(self, handler: Protocol, transport: asyncio.Transport) -> None:
         """Count it; one too many is closed at once."""
@@ -80,8 +113,7 @@ async def read_body(request: web.BaseRequest, settings: HttpSettings, most: int)
     """The whole body, within its size and time."""
     if (request.content_length or 0) > most:
         raise _too_large(most)
-    if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise InvalidRequest("the body is compressed", next_step="send it as it is, without Content-Encoding")
+    check_encoding(request)
     try:
         if request.content.is_eof():
             return await request.read()
@@ -89,10 +121,36 @@ async def read_body(request: web.BaseRequest, settings: HttpSettings, most: int)
             return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise _too_large(most) from None
+    except web.RequestPayloadError as error:
+        raise broken_body(error) from None
     except TimeoutError:
-        raise InvalidRequest(
-            f"the body did not arrive within {settings.body_timeout:.0f} s", next_step="send it faster, or less"
-        ) from None
+        raise slow_body(settings.body_timeout) from None
+
+
+def broken_body(error: Exception) -> InvalidRequest:
+    """What is said of a body whose pieces can't be told apart, or that ends before its length."""
+    return InvalidRequest(f"the body can't be read: {str(error)[:200]!r}", next_step="send all of it, as HTTP/1.1 says")
+
+
+def slow_body(seconds: float) -> InvalidRequest:
+    """What is said of a body that takes too long."""
+    return InvalidRequest(f"the body did not arrive within {seconds:.0f} s", next_step="send it faster, or less")
+
+
+def check_json(request: web.BaseRequest) -> None:
+    """Raise `UnsupportedMediaType` unless the body may be JSON: said so, or not said at all."""
+    said = request.headers.get("Content-Type")
+    kind = (said or JSON).partition(";")[0].strip().lower()
+    if request.can_read_body and kind != JSON and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise UnsupportedMediaType(
+            f"the body is of the kind {kind[:100]!r}", next_step=f"send JSON, with `Content-Type: {JSON}`"
+        )
+
+
+def check_encoding(request: web.BaseRequest) -> None:
+    """Raise `UnsupportedMediaType` for a compressed body: its size could not be bounded before it is read."""
+    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedMediaType("the body is compressed", next_step="send it as it is, without Content-Encoding")
 
 
 def decoded(decoder: "msgspec.json.Decoder[Any]", data: bytes) -> Any:
@@ -115,6 +173,8 @@ def problem_response(error: ProblemError, *, request: str | None, openai: bool =
     headers = {"Content-Type": PROBLEM_MEDIA_TYPE}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = error.allow
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     document = error.problem(request=request)

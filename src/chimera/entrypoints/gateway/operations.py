@@ -6,13 +6,12 @@ alone.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from chimera.entrypoints.published.catalogue import CATALOGUE
 from chimera.entrypoints.published.operation import AGENT, TENANT, Operation
 from chimera.gateway import api
-
 
 SERVED = (
     Operation(
@@ -159,6 +158,14 @@ NODE = (
 OPERATIONS = SERVED + CATALOGUE + NODE
 
 
+class Found(NamedTuple):
+    """The operation and the values of its path's segments in braces; without one, the methods that the path takes."""
+
+    operation: Operation | None
+    values: dict[str, str]
+    methods: tuple[str, ...]
+
+
 class Matcher:
     """Finds the operation of a path; segments in braces match any text."""
 
@@ -178,27 +185,24 @@ class Matcher:
                 group.append((segments, methods))
             methods[operation.method] = operation
 
-    def find(self, method: str, raw_path: str) -> tuple[Operation, dict[str, str]] | tuple[str, ...]:
-        """The operation of a path as it was sent, and the values of its segments in braces.
+    def find(self, method: str, raw_path: str) -> Found:
+        """What is at a path as it was sent.
 
-        Without one: the methods that the path takes, none where there is no such path. Segments are told apart before
-        they are decoded: an encoded slash is part of a name, never of the path. Of two paths that match, the first in
-        the table that has the method is meant, so that an agent may have the name of an operation.
+        It is decoded first: OpenAI's clients encode the slash in a model's name. Of two paths that match, the first in
+        the table that has the method is meant: an agent may be named as an operation.
         """
         if (exact := self._exact.get(raw_path)) is not None:
-            return (exact[method], {}) if method in exact else tuple(sorted(exact))
-        given = [unquote(segment) for segment in raw_path.split("/")]
-        taken: set[str] = set()
-        for segments, methods in self._patterns.get(len(given), ()):
-            if all(
-                value if wanted.startswith("{") else wanted == value
-                for wanted, value in zip(segments, given, strict=True)
-            ):
-                if method in methods:
-                    named = zip(segments, given, strict=True)
-                    return methods[method], {name[1:-1]: value for name, value in named if name.startswith("{")}
-                taken.update(methods)
-        return tuple(sorted(taken))
+            return Found(exact.get(method), {}, tuple(exact))
+        given = unquote(raw_path).split("/")
+        methods: list[str] = []
+        for segments, operations in self._patterns.get(len(given), ()):
+            pairs = list(zip(segments, given, strict=True))
+            if all(value if wanted.startswith("{") else wanted == value for wanted, value in pairs):
+                if (operation := operations.get(method)) is not None:
+                    values = {wanted[1:-1]: value for wanted, value in pairs if wanted.startswith("{")}
+                    return Found(operation, values, ())
+                methods += [one for one in operations if one not in methods]
+        return Found(None, {}, tuple(methods))
 
 
 def path_of(operation: Operation, values: Mapping[str, str]) -> str:

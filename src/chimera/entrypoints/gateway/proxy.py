@@ -4,13 +4,14 @@ The key is checked before and not passed on; who called is said in `Chimera-Prin
 the gateway catches up with it before the caller hears of it, so that the next call finds what was applied.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from chimera.entrypoints.gateway.http import HEADER_REQUEST
+from chimera.entrypoints.gateway.http import HEADER_REQUEST, broken_body, check_encoding, slow_body
 from chimera.gateway.errors import GatewayError, PayloadTooLarge
 from chimera.gateway.routes import RouteTable
 
@@ -18,6 +19,7 @@ HEADER_SEQUENCE = "Chimera-Sequence"
 HEADER_PRINCIPAL = "Chimera-Principal"
 PRINCIPAL = "key"
 
+GONE = (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError, aiohttp.ConnectionTimeoutError)
 _NOT_PASSED_ON = frozenset(
     {
         "authorization",
@@ -44,9 +46,19 @@ class Proxy:
     """Passes requests on to one process. Made inside the event loop; `aclose` when done."""
 
     def __init__(
-        self, socket: str, *, away: Callable[[], GatewayError], routes: RouteTable | None, most_bytes: int
+        self,
+        socket: str,
+        *,
+        away: Callable[[], GatewayError],
+        routes: RouteTable | None,
+        most_bytes: int,
+        patience: float,
     ) -> None:
-        """Reach it at the Unix socket `socket`; raise what `away` makes while it isn't there."""
+        """Reach it at the Unix socket `socket`; raise what `away` makes while it isn't there.
+
+        A body has at most `most_bytes` and pauses for at most `patience` seconds.
+        """
+        self._patience = patience
         self._away = away
         self._routes = routes
         self._most = most_bytes
@@ -62,31 +74,42 @@ class Proxy:
         """Close the connections."""
         await self._session.close()
 
-    async def pass_on(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
-        """The other process's answer to `request`."""
+    async def pass_on(self, request: web.BaseRequest, request_id: str, path: str) -> web.StreamResponse:
+        """The other process's answer to `request`, asked at its encoded `path` with the request's query."""
+        check_encoding(request)
         length = request.content_length
         if (length or 0) > self._most:
-            raise self._too_large()
+            raise _too_large(self._most)
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _NOT_PASSED_ON}
         headers[HEADER_PRINCIPAL] = PRINCIPAL
         headers[HEADER_REQUEST] = request_id
         data = None
         if request.can_read_body:
-            data = self._body(request)
+            data = _Body(request, self._most, self._patience)
             if length is not None:
                 headers["Content-Length"] = str(length)
         try:
             sent = self._session.request(
                 request.method,
-                URL(f"http://platform{request.raw_path}", encoded=True),
+                URL.build(
+                    scheme="http",
+                    host="platform",
+                    path=path,
+                    query_string=request.rel_url.raw_query_string,
+                    encoded=True,
+                ),
                 data=data,
                 headers=headers,
                 allow_redirects=False,
             )
             async with sent as answer:
                 return await self._pass_back(request, request_id, answer)
-        except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError, aiohttp.ConnectionTimeoutError) as error:
-            raise self._away() from error
+        except aiohttp.ClientError as error:
+            if data is not None and data.fault is not None:
+                raise data.fault from None
+            if isinstance(error, GONE):
+                raise self._away() from error
+            raise
 
     async def _pass_back(
         self, request: web.BaseRequest, request_id: str, answer: aiohttp.ClientResponse
@@ -103,16 +126,37 @@ class Proxy:
         await response.write_eof()
         return response
 
-    async def _body(self, request: web.BaseRequest) -> AsyncIterator[bytes]:
+
+class _Body:
+    """A request's body on its way through; `fault` is what is wrong with it, which the client's own error hides."""
+
+    def __init__(self, request: web.BaseRequest, most: int, patience: float) -> None:
+        self._content = request.content
+        self._most = most
+        self._patience = patience
+        self.fault: GatewayError | None = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         sent = 0
-        async for piece in request.content.iter_any():
+        while not self._content.at_eof():
+            try:
+                async with asyncio.timeout(self._patience):
+                    piece = await self._content.readany()
+            except web.RequestPayloadError as error:
+                self.fault = broken_body(error)
+                raise
+            except TimeoutError:
+                self.fault = slow_body(self._patience)
+                raise
             sent += len(piece)
             if sent > self._most:
-                raise self._too_large()
+                self.fault = _too_large(self._most)
+                raise self.fault
             yield piece
 
-    def _too_large(self) -> PayloadTooLarge:
-        return PayloadTooLarge(
-            f"the body is larger than {self._most} bytes",
-            next_step="send it in smaller pieces, or raise the setting http.proxied_body_bytes",
-        )
+
+def _too_large(most: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"the body is larger than {most} bytes",
+        next_step="send it in smaller pieces, or raise the setting http.proxied_body_bytes",
+    )

@@ -14,6 +14,7 @@ from chimera.entrypoints.gateway.calls import CallHandlers, Values, page_limit
 from chimera.entrypoints.gateway.http import (
     HEADER_REQUEST,
     BoundedServer,
+    check_json,
     internal_error,
     json_response,
     problem_response,
@@ -21,7 +22,7 @@ from chimera.entrypoints.gateway.http import (
 )
 from chimera.entrypoints.gateway.operations import OPERATIONS, Matcher, path_of
 from chimera.entrypoints.gateway.proxy import Proxy
-from chimera.entrypoints.published.operation import Operation
+from chimera.entrypoints.published.operation import JSON, Operation
 from chimera.gateway import api
 from chimera.gateway.admission import Admission
 from chimera.gateway.errors import AgentNotFound, GatewayError, MethodNotAllowed, NotFound
@@ -80,8 +81,11 @@ class PublicApi:
         path = request.rel_url.raw_path
         try:
             found = self._matcher.find(request.method, path)
-            operation, values = found if len(found) == 2 and isinstance(found[0], Operation) else (None, {})
-            return await self._dispatch(request, path, name)
+            if found.operation is None or found.operation.key:
+                self._check(request)
+            if found.operation is None:
+                raise _absent(request.method, path, found.methods)
+            return await self._answer(found.operation, request, found.values, name)
         except ProblemError as error:
             return _refused(request, error, name, path)
         except (ConnectionError, asyncio.CancelledError):
@@ -96,17 +100,18 @@ class PublicApi:
         check_origin(headers.get("Origin"), host or "", guards.scheme)
         check_key(headers.get("Authorization"), guards.key)
 
-    async def _dispatch(self, request: web.BaseRequest, path: str, name: str) -> web.StreamResponse:
-        found = self._matcher.find(path)
-        if found is None:
-            return await self._pass_on(request, path, name)
-        methods, values = found
-        operation = methods.get(request.method)
-        if operation is None:
-            raise MethodNotAllowed(
-                f"{path[:200]} takes no {request.method[:20]}", next_step=f"it takes {', '.join(sorted(methods))}"
-            )
-        return await self._serve(operation, request, values, name)
+    async def _answer(
+        self, operation: Operation, request: web.BaseRequest, values: Values, name: str
+    ) -> web.StreamResponse:
+        if operation.body is not None and operation.takes == JSON:
+            check_json(request)
+        match operation.owner:
+            case "gateway":
+                return await self._serve(operation, request, values, name)
+            case "control-plane":
+                return await self._control_plane.pass_on(request, name, path_of(operation, values))
+            case "node":
+                return await self._node.pass_on(request, name, path_of(operation, values))
 
     async def _serve(
         self, operation: Operation, request: web.BaseRequest, values: Values, name: str
@@ -128,18 +133,13 @@ class PublicApi:
             case "openapi":
                 self._document = self._document or openapi.encoded()
                 return web.Response(body=self._document, content_type="application/json")
+            case "livez":
+                return web.Response(text="ok\n")
+            case "readyz":
+                return self._readyz()
             case "metrics":
                 return self._exposition()
         raise NotFound(f"nothing serves {operation.name}")
-
-    async def _pass_on(self, request: web.BaseRequest, path: str, name: str) -> web.StreamResponse:
-        if not path.startswith("/v1/"):
-            raise NotFound(f"nothing is at {path[:200]}", next_step="see GET /openapi.json")
-        if path.startswith("/v1/models/"):
-            model = path.removeprefix("/v1/models/")
-            raise AgentNotFound(f"there is no model {model[:100]!r}", next_step="see GET /v1/models")
-        to_node = any(path == prefix or path.startswith(prefix + "/") for prefix in NODE_PREFIXES)
-        return await (self._node if to_node else self._control_plane).pass_on(request, name)
 
     def _models(self, request: web.BaseRequest, tenant: str, name: str) -> web.Response:
         limit = page_limit(request.query.get("limit"), self._settings.page)
@@ -170,6 +170,15 @@ class PublicApi:
         metrics.routes.set(len(self._routes))
         metrics.sequence.set(self._routes.sequence)
         return web.Response(body=metrics.exposition(), headers={"Content-Type": MEDIA_TYPE})
+
+
+def _absent(method: str, path: str, methods: tuple[str, ...]) -> GatewayError:
+    if methods:
+        return MethodNotAllowed(f"{path[:200]!r} takes no {method[:20]!r}", methods)
+    if path.startswith("/v1/models/"):
+        model = path.removeprefix("/v1/models/")
+        return AgentNotFound(f"there is no model {model[:100]!r}", next_step="see GET /v1/models")
+    return NotFound(f"nothing is at {path[:200]!r}", next_step="see GET /openapi.json")
 
 
 def _refused(request: web.BaseRequest, error: ProblemError, name: str, path: str) -> web.Response:

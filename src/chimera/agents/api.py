@@ -1,0 +1,218 @@
+"""The bodies of the catalogue's API, as types: what comes in is decoded into them, what goes out is encoded from them.
+
+The published OpenAPI document is generated from the same types, so that what it says is what the control plane takes
+and gives. Bounds that depend on the platform (how many items at once) are the handlers'.
+"""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from chimera.agents.catalogue import Applied, HistoryEntry
+from chimera.agents.compile import CanonicalDefinition
+from chimera.agents.diff import Change, Kind
+from chimera.agents.errors import Fault
+
+# -- definitions on their way in -----------------------------------------------------------------------------------
+
+
+class Item(Struct, frozen=True, kw_only=True):
+    """One definition: `text` (YAML) or `definition` (data, by the schema of ADaC v2.0).
+
+    `source` is the client's digest of what it read; `file` names the file in faults; `bundle` is the digest of the
+    source folder's bundle, which was put before.
+    """
+
+    source: Annotated[str, Meta(max_length=64)] = ""
+    file: Annotated[str, Meta(max_length=4096)] | None = None
+    text: str | None = None
+    definition: dict[str, Any] | None = None
+    bundle: str | None = None
+
+
+class ItemResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of an item: its name and revision, or its faults; warnings in both cases."""
+
+    position: int
+    name: str | None = None
+    revision: str | None = None
+    faults: tuple[Fault, ...] = ()
+    warnings: tuple[Fault, ...] = ()
+
+
+class Sources(Struct, frozen=True):
+    """Digests of source texts (`chimera.agents.catalogue.source_digest`)."""
+
+    sources: list[str]
+
+
+class LiveSources(Struct, frozen=True, kw_only=True):
+    """Of these sources, those that live agents were applied from, with the agents' names; and the sequence."""
+
+    live: dict[str, str]
+    sequence: int
+
+
+class OpenedBatch(Struct, frozen=True, kw_only=True):
+    """The id of a batch."""
+
+    batch: str
+
+
+class Chunk(Struct, frozen=True, kw_only=True):
+    """A part of a batch; `first` is the position of its first item in the whole batch."""
+
+    items: list[Item]
+    first: int = 0
+
+
+class ChunkResults(Struct, frozen=True, kw_only=True):
+    """Items with faults or warnings; those that aren't named are well."""
+
+    results: list[ItemResult]
+
+
+class Commit(Struct, frozen=True, kw_only=True):
+    """How to end a batch.
+
+    With `keep_going` the good definitions become live without the faulty ones. `expect` is the sequence that `check`
+    answered: an agent of the batch that was changed after it refuses the batch.
+    """
+
+    keep_going: bool = False
+    expect: int | None = None
+
+
+class Apply(Struct, frozen=True, kw_only=True):
+    """A whole small batch at once."""
+
+    items: list[Item]
+    keep_going: bool = False
+    expect: int | None = None
+
+
+class AppliedAtOnce(Applied, frozen=True, kw_only=True):
+    """What a small apply changed, in numbers of agents, and its items with faults or warnings."""
+
+    results: list[ItemResult]
+
+
+class KeptBundle(Struct, frozen=True, kw_only=True):
+    """A source bundle as it is kept: its digest, and its requirements file's where it has one."""
+
+    digest: str
+    requirements: str | None
+
+
+class Definitions(Struct, frozen=True, kw_only=True):
+    """Definitions to look at; nothing is kept."""
+
+    items: list[Item]
+
+
+class Validated(Struct, frozen=True, kw_only=True):
+    """Whether all are valid, and what became of each."""
+
+    valid: bool
+    results: list[ItemResult]
+
+
+class AgentDifference(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What applying one definition would change: by `state` its faults, or its changes and whether its version fits."""
+
+    state: Literal["invalid", "new", "unchanged", "changed"]
+    agent: str | None = None
+    file: str | None = None
+    faults: tuple[Fault, ...] = ()
+    changes: tuple[Change, ...] = ()
+    kind: Kind | None = None
+    old_version: str | None = None
+    new_version: str | None = None
+    version_fits: bool | None = None
+    advice: str | None = None
+
+
+class Differences(Struct, frozen=True, kw_only=True):
+    """One for each definition, in their order."""
+
+    agents: list[AgentDifference]
+
+
+# -- agents ----------------------------------------------------------------------------------------------------------
+
+
+class AgentRow(Struct, frozen=True, kw_only=True):
+    """A live agent as lists show it. `unservable` says why this home can't run it; times are seconds since 1970."""
+
+    tenant: str
+    name: str
+    revision: str
+    version: str
+    sequence: int
+    framework: str
+    cell: str
+    description: str
+    tags: list[str]
+    protocols: list[str]
+    model: str
+    concurrency: int
+    min_instances: int
+    tokens_per_day: int | None
+    usd_per_day: float | None
+    unservable: str | None
+    file: str | None
+    created: float
+    updated: float
+
+
+class AgentPage(Struct, frozen=True, kw_only=True):
+    """A page of agents by name; the next one begins `after` the name in `next`, which is null on the last."""
+
+    agents: list[AgentRow]
+    next: str | None
+
+
+class Limit(Struct, frozen=True, kw_only=True):
+    """One limit of an agent, and who enforces it here."""
+
+    limit: str
+    value: float | int | None
+    enforced_by: str
+
+
+class AgentInFull(AgentRow, frozen=True, kw_only=True):
+    """An agent with its canonical definition, its limits and what to know before relying on it."""
+
+    definition: CanonicalDefinition
+    limits: list[Limit]
+    notes: list[str]
+
+
+class History(Struct, frozen=True, kw_only=True):
+    """The changes of an agent's live revision, the newest first."""
+
+    revisions: list[HistoryEntry]
+
+
+class Names(Struct, frozen=True):
+    """Agents by name."""
+
+    names: list[str]
+
+
+class Deleted(Struct, frozen=True, kw_only=True):
+    """How many agents were deleted."""
+
+    deleted: int
+
+
+class CatalogueStatus(Struct, frozen=True, kw_only=True):
+    """How the catalogue stands; `sequence` is the number of its newest change."""
+
+    agents: int
+    agents_by_framework: dict[str, int]
+    revisions: int
+    cells: int
+    open_batches: int
+    sequence: int
+    database_bytes: int

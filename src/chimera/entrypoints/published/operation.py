@@ -1,0 +1,36 @@
+"""One operation of the public API, as data."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Owner = Literal["gateway", "control-plane", "node"]
+
+JSON = "application/json"
+TENANT = "/v1/tenants/{tenant}"
+AGENT = TENANT + "/agents/{agent}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Operation:
+    """One method of one path. `name` is the handler's and the document's operation id.
+
+    `body` and `answer` are the types of the bodies where `takes` and `media` are JSON. `query` and `headers` are
+    parameters as (name, JSON type, meaning).
+    """
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    tag: str
+    owner: Owner = "gateway"
+    body: Any = None
+    body_required: bool = True
+    takes: str = JSON
+    answer: Any = None
+    media: str = JSON
+    streams: bool = False
+    query: tuple[tuple[str, str, str], ...] = ()
+    headers: tuple[tuple[str, str, str], ...] = ()
+    status: int = 200
+    key: bool = True
