@@ -125,14 +125,9 @@ class Supervisor:
         models = self._models()
         ready_read, ready_write = os.pipe()
         descriptors = (ready_write, self._public.fileno(), self._internal.fileno())
-        self._start_child("gateway", self._gateway_config(models, ready_write), descriptors)
+        gateway = self._start_child("gateway", self._gateway_config(models, ready_write), descriptors)
         try:
-            listening = await asyncio.wait_for(_first_line(ready_read), READY_TIMEOUT)
-        except TimeoutError:
-            raise ProblemError(
-                f"the gateway was not ready after {READY_TIMEOUT:.0f} s",
-                next_step=f"see {self.home / 'logs' / 'gateway.jsonl'}",
-            ) from None
+            listening = await _ready(gateway, ready_read)
         finally:
             os.close(ready_read)
         where = {
@@ -259,7 +254,7 @@ class Supervisor:
 
     # -- processes -------------------------------------------------------------------------------------------------
 
-    def _start_child(self, name: str, config: Any, descriptors: tuple[int, ...] = ()) -> None:
+    def _start_child(self, name: str, config: Any, descriptors: tuple[int, ...] = ()) -> Child:
         file = self.home / "run" / f"{name}.json"
         with open(file, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as target:
             target.write(msgspec.json.encode(config))
@@ -273,11 +268,12 @@ class Supervisor:
             log=self.home / "logs" / f"{name}.jsonl",
             descriptors=descriptors,
         )
-        self._keep(Child(spec))
+        return self._keep(Child(spec))
 
-    def _keep(self, child: Child) -> None:
+    def _keep(self, child: Child) -> Child:
         self._children.append(child)
         self._task(child.run(), f"child-{child.spec.name}")
+        return child
 
     def _task(self, coroutine: Any, name: str) -> None:
         self._tasks.append(asyncio.create_task(coroutine, name=name))
@@ -335,6 +331,24 @@ async def _listen(runner: web.AppRunner, path: Path) -> None:
         await web.UnixSite(runner, str(path), backlog=256).start()
     finally:
         os.umask(before)
+
+
+async def _ready(child: Child, descriptor: int) -> bytes:
+    """What `child` writes to `descriptor` once it listens; raises `ProblemError` when it doesn't get there."""
+    said = asyncio.create_task(_first_line(descriptor), name="first-line")
+    fallen = asyncio.create_task(child.fallen.wait(), name="fallen")
+    try:
+        done, _ = await asyncio.wait((said, fallen), timeout=READY_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        if said in done:
+            return said.result()
+    finally:
+        fallen.cancel()
+        said.cancel()
+        await asyncio.wait((said, fallen))
+    what = f"was not ready after {READY_TIMEOUT:.0f} s"
+    if fallen in done:
+        what = f"ended each time it was started: {child.last_words()}"
+    raise ProblemError(f"the {child.spec.name} {what}", next_step=f"see {child.spec.log}")
 
 
 async def _first_line(descriptor: int) -> bytes:

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 FIRST_DELAY = 0.2
 LONGEST_DELAY = 30.0
 SETTLED = 10.0
+FALLS = 3
+"""Ends before it settled, one after another, after which somebody who waits for it should give up."""
+LAST_WORDS = 2000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +44,8 @@ class Child:
         self.spec = spec
         self.process: asyncio.subprocess.Process | None = None
         self.restarts = 0
+        self.fallen = asyncio.Event()
+        self._falls = 0
         self._stopping = False
 
     async def run(self) -> None:
@@ -69,9 +74,20 @@ class Child:
             if self._stopping:
                 return
             self.restarts += 1
-            delay = FIRST_DELAY if time.monotonic() - began > SETTLED else min(LONGEST_DELAY, delay * 2)
+            settled = time.monotonic() - began > SETTLED
+            delay = FIRST_DELAY if settled else min(LONGEST_DELAY, delay * 2)
+            self._falls = 0 if settled else self._falls + 1
+            if self._falls >= FALLS:
+                self.fallen.set()
             log.error("process ended", extra={"name_of_process": self.spec.name, "code": code, "again_in": delay})
             await asyncio.sleep(delay)
+
+    def last_words(self) -> str:
+        """The last line that it wrote, for a message to a person."""
+        with self.spec.log.open("rb") as log_file:
+            log_file.seek(max(0, log_file.seek(0, os.SEEK_END) - LAST_WORDS))
+            lines = log_file.read().decode(errors="replace").splitlines()
+        return lines[-1] if lines else ""
 
     async def stop(self, grace: float) -> None:
         """Ask it to end; after `grace` seconds it is killed."""
