@@ -22,6 +22,7 @@ from chimera.gateway.invoke import Answered, Incoming, Invoker
 from chimera.gateway.sessions import Sessions
 from chimera.gateway.settings import HttpSettings
 from chimera.kernel.clock import Clock
+from chimera.kernel.ids import DEFAULT_TENANT
 from chimera_host.contract.call import HEADER_CALL, HEADER_TRACEPARENT
 from chimera_host.contract.problem import ProblemError
 from chimera_host.trace import parse
@@ -76,12 +77,12 @@ class CallHandlers:
                 problem = _late(stream, error)
                 return await stream.end(event("error", ENCODER.encode(problem.problem(request=request_id))))
 
-    async def chat(self, request: web.BaseRequest, tenant: str, request_id: str) -> web.StreamResponse:
+    async def chat(self, request: web.BaseRequest, values: Values, request_id: str) -> web.StreamResponse:
         """POST …/chat/completions."""
         data = await read_body(request, self._settings, self._settings.body_bytes)
         body: api.ChatBody = decoded(_chat_bodies, data)
         incoming = Incoming(
-            tenant=tenant,
+            tenant=values.get("tenant", DEFAULT_TENANT),
             agent=body.agent(),
             messages=body.said(),
             protocol="openai",
@@ -105,7 +106,7 @@ class CallHandlers:
                 problem = _late(stream, error)
                 return await stream.end(data_event(ENCODER.encode({"error": openai_error(problem)})))
 
-    async def session(self, values: Values, request_id: str) -> web.Response:
+    async def session(self, _: web.BaseRequest, values: Values, request_id: str) -> web.Response:
         """GET …/sessions/{session}."""
         found = await self._sessions.find(values["tenant"], values["agent"], values["session"])
         if found is None:
@@ -120,7 +121,7 @@ class CallHandlers:
         )
         return json_response(answer, headers={HEADER_REQUEST: request_id})
 
-    async def delete_session(self, values: Values, request_id: str) -> web.Response:
+    async def delete_session(self, _: web.BaseRequest, values: Values, request_id: str) -> web.Response:
         """DELETE …/sessions/{session}."""
         if not await self._sessions.delete(values["tenant"], values["agent"], values["session"]):
             raise _no_session(values)

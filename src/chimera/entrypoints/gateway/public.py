@@ -5,6 +5,7 @@ document, whatever failed.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -20,7 +21,7 @@ from chimera.entrypoints.gateway.http import (
     problem_response,
     request_id,
 )
-from chimera.entrypoints.gateway.operations import OPERATIONS, Matcher, path_of
+from chimera.entrypoints.gateway.operations import OPERATIONS, SERVED, Matcher, path_of
 from chimera.entrypoints.gateway.proxy import Proxy
 from chimera.entrypoints.published.operation import JSON, Operation
 from chimera.gateway import api
@@ -32,6 +33,8 @@ from chimera.gateway.routes import RouteTable
 from chimera.gateway.settings import HttpSettings
 from chimera.kernel.ids import DEFAULT_TENANT
 from chimera_host.contract.problem import ProblemError
+
+Handler = Callable[[web.BaseRequest, Values, str], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +71,10 @@ class PublicApi:
         self._node = node
         self._settings = settings
         self._matcher = Matcher(OPERATIONS)
+        handlers = self._named_handlers()
+        self._handlers = {operation.name: handlers.pop(operation.name) for operation in SERVED}
+        if handlers:
+            raise AssertionError(f"not published: {', '.join(handlers)}")
         self._document = b""
         self.draining = False
 
@@ -107,41 +114,42 @@ class PublicApi:
             check_json(request)
         match operation.owner:
             case "gateway":
-                return await self._serve(operation, request, values, name)
+                return await self._handlers[operation.name](request, values, name)
             case "control-plane":
                 return await self._control_plane.pass_on(request, name, path_of(operation, values))
             case "node":
                 return await self._node.pass_on(request, name, path_of(operation, values))
 
-    async def _serve(
-        self, operation: Operation, request: web.BaseRequest, values: Values, name: str
-    ) -> web.StreamResponse:
-        match operation.name:
-            case "invoke":
-                return await self._calls.invoke(request, values, name)
-            case "chat" | "tenant_chat":
-                return await self._calls.chat(request, values.get("tenant", DEFAULT_TENANT), name)
-            case "models" | "tenant_models":
-                return self._models(request, values.get("tenant", DEFAULT_TENANT), name)
-            case "model" | "tenant_model":
-                route = self._routes.find(values.get("tenant", DEFAULT_TENANT), values["agent"])
-                return json_response(api.model_card(route), headers={HEADER_REQUEST: name})
-            case "session":
-                return await self._calls.session(values, name)
-            case "delete_session":
-                return await self._calls.delete_session(values, name)
-            case "openapi":
-                self._document = self._document or openapi.encoded()
-                return web.Response(body=self._document, content_type="application/json")
-            case "livez":
-                return web.Response(text="ok\n")
-            case "readyz":
-                return self._readyz()
-            case "metrics":
-                return self._exposition()
-        raise NotFound(f"nothing serves {operation.name}")
+    def _named_handlers(self) -> dict[str, Handler]:
+        return {
+            "invoke": self._calls.invoke,
+            "chat": self._calls.chat,
+            "tenant_chat": self._calls.chat,
+            "models": self._models,
+            "tenant_models": self._models,
+            "model": self._model,
+            "tenant_model": self._model,
+            "session": self._calls.session,
+            "delete_session": self._calls.delete_session,
+            "openapi": self._openapi,
+            "livez": self._livez,
+            "readyz": self._readyz,
+            "metrics": self._exposition,
+        }
 
-    def _models(self, request: web.BaseRequest, tenant: str, name: str) -> web.Response:
+    async def _model(self, _: web.BaseRequest, values: Values, name: str) -> web.Response:
+        route = self._routes.find(values.get("tenant", DEFAULT_TENANT), values["agent"])
+        return json_response(api.model_card(route), headers={HEADER_REQUEST: name})
+
+    async def _openapi(self, _: web.BaseRequest, __: Values, name: str) -> web.Response:
+        self._document = self._document or openapi.encoded()
+        return web.Response(body=self._document, content_type=JSON, headers={HEADER_REQUEST: name})
+
+    async def _livez(self, _: web.BaseRequest, __: Values, ___: str) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _models(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
+        tenant = values.get("tenant", DEFAULT_TENANT)
         limit = page_limit(request.query.get("limit"), self._settings.page)
         after = request.query.get("after")
         routes, more = self._routes.page(
@@ -156,14 +164,14 @@ class PublicApi:
         )
         return json_response(page, headers={HEADER_REQUEST: name})
 
-    def _readyz(self) -> web.Response:
+    async def _readyz(self, _: web.BaseRequest, __: Values, ___: str) -> web.Response:
         if self.draining:
             return web.Response(status=503, text="draining\n")
         if not self._routes.loaded:
             return web.Response(status=503, text="reading routes\n")
         return web.Response(text="ready\n")
 
-    def _exposition(self) -> web.Response:
+    async def _exposition(self, _: web.BaseRequest, __: Values, ___: str) -> web.Response:
         metrics = self._metrics
         metrics.in_flight.set(self._admission.in_flight)
         metrics.held.set(self._admission.held)
