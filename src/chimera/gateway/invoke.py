@@ -10,18 +10,17 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from typing import Literal
 
 from chimera.gateway.admission import Admission
 from chimera.gateway.calls import CallTable, InFlightCall
 from chimera.gateway.documents import Documents
-from chimera.gateway.errors import CallTimeout, HostFailed, NotServable, ProtocolNotOffered
+from chimera.gateway.errors import CallTimeout, HostFailed, NotServable
 from chimera.gateway.hosts import HostClient, HostDied, HostUnreachable, Sink
 from chimera.gateway.metering import Meter
 from chimera.gateway.metrics import GatewayMetrics
 from chimera.gateway.placing import Placer
 from chimera.gateway.ports import HostPool, StoredSession
-from chimera.gateway.routes import RouteTable
+from chimera.gateway.routes import Protocol, RouteTable, check_offered
 from chimera.gateway.sessions import Sessions
 from chimera.gateway.settings import DeadlineSettings
 from chimera.kernel.ids import new_id
@@ -36,8 +35,6 @@ log = logging.getLogger(__name__)
 MAX_PLACEMENTS = 5
 MAX_DEATHS = 1
 REFUSED_BEFORE_BEGIN = frozenset({"host-busy", "host-draining"})
-
-Protocol = Literal["http", "sse", "openai", "agent"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,12 +122,7 @@ class Invoker:
 
     def _admit(self, incoming: Incoming, trace: TraceContext) -> InFlightCall:
         route = self._routes.find(incoming.tenant, incoming.agent)
-        if incoming.protocol != "agent" and incoming.protocol not in route.protocols:
-            raise ProtocolNotOffered(
-                f"agent {route.agent} can't be reached by {incoming.protocol}",
-                next_step=f"it offers {', '.join(route.protocols) or 'nothing'}: see `communication_protocols`",
-                agent=route.agent,
-            )
+        check_offered(route, incoming.protocol)
         if route.unservable is not None:
             raise NotServable(route.unservable, next_step="see `chimera describe`", agent=route.agent)
         self._meter.check(route)

@@ -8,12 +8,27 @@ control plane is away. One refresh at a time; a failed one leaves the table as i
 import asyncio
 import logging
 from bisect import bisect_right
+from typing import Literal
 
-from chimera.gateway.errors import AgentNotFound
+from chimera.gateway.errors import AgentNotFound, ProtocolNotOffered
 from chimera.gateway.ports import RouteSource
 from chimera.platform.model import CellSpec, Route
 
 log = logging.getLogger(__name__)
+
+
+Protocol = Literal["http", "sse", "openai", "agent"]
+"""A way to reach an agent; `agent` is another agent's call, which that one's own `integration_points` allow."""
+
+
+def check_offered(route: Route, protocol: Protocol) -> None:
+    """Raise `ProtocolNotOffered` unless the agent's `communication_protocols` name `protocol`."""
+    if protocol != "agent" and protocol not in route.protocols:
+        raise ProtocolNotOffered(
+            f"agent {route.agent} can't be reached by {protocol}",
+            next_step=f"it offers {', '.join(route.protocols) or 'nothing'}: see `communication_protocols`",
+            agent=route.agent,
+        )
 
 
 class RouteTable:
@@ -45,10 +60,12 @@ class RouteTable:
         return route
 
     def page(self, tenant: str, *, after: str | None, limit: int) -> tuple[list[Route], bool]:
-        """At most `limit` live routes by name above `after`, and whether there are more."""
+        """At most `limit` live routes that offer `openai`, by name above `after`, and whether there are more."""
         names = self._names.get(tenant)
         if names is None:
-            names = sorted(name for owner, name in self._routes if owner == tenant)
+            names = sorted(
+                name for (owner, name), route in self._routes.items() if owner == tenant and "openai" in route.protocols
+            )
             self._names[tenant] = names
         start = 0 if after is None else bisect_right(names, after)
         found = [self._routes[tenant, name] for name in names[start : start + limit]]
@@ -92,7 +109,8 @@ class RouteTable:
             for route in routes:
                 key = (route.tenant, route.agent)
                 if route.status == "live":
-                    if key not in self._routes:
+                    known = self._routes.get(key)
+                    if known is None or known.protocols != route.protocols:
                         self._names.pop(route.tenant, None)
                     self._routes[key] = route
                 elif self._routes.pop(key, None) is not None:

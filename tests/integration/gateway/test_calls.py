@@ -289,18 +289,58 @@ async def test_a_deadline_ends_the_call(world: Any) -> None:
     assert world.pool.reports == [("host-1", "timeout", "agent")]
 
 
-@pytest.mark.parametrize(
-    ("fields", "status", "code"),
-    [
-        ({"protocols": ["openai"]}, 403, "protocol-not-offered"),
-        ({"unservable": "needs Kubernetes"}, 501, "not-servable"),
-    ],
-)
-async def test_what_an_agent_does_not_offer(world: Any, fields: Any, status: int, code: str) -> None:
+async def test_what_can_not_run_here_is_refused(world: Any) -> None:
     await world.host()
-    await world.agent(**fields)
-    answer = await world.invoke()
-    assert (answer[0], answer[1]["code"]) == (status, code)
+    await world.agent(unservable="needs Kubernetes")
+    status, body = await world.invoke()
+    assert (status, body["code"]) == (501, "not-servable")
+
+
+AGENT = "/v1/tenants/default/agents/agent/invoke"
+CHAT = {"model": "agent/agent", "messages": [{"role": "user", "content": "hi"}]}
+WAYS: list[tuple[str, str, dict[str, Any], dict[str, str]]] = [
+    ("http", AGENT, {"input": "hi"}, {}),
+    ("sse", AGENT, {"input": "hi", "stream": True}, {}),
+    ("sse", AGENT, {"input": "hi"}, {"Accept": "text/event-stream"}),
+    ("openai", "/v1/chat/completions", CHAT, {}),
+    ("openai", "/v1/chat/completions", {**CHAT, "stream": True}, {}),
+    ("openai", "/v1/tenants/default/chat/completions", CHAT, {}),
+]
+
+
+@pytest.mark.parametrize(("protocol", "path", "body", "headers"), WAYS)
+async def test_an_agent_is_served_by_the_protocols_it_names_alone(
+    world: Any, protocol: str, path: str, body: dict[str, Any], headers: dict[str, str]
+) -> None:
+    host = await world.host()
+    others = [one for one in ("http", "sse", "openai", "events") if one != protocol]
+    for offered in (others, []):
+        await world.agent(protocols=offered)
+        async with world.http.post(world.url + path, json=body, headers=headers) as answer:
+            problem = await answer.json(content_type="application/problem+json")
+        assert (answer.status, problem["code"], problem["agent"]) == (403, "protocol-not-offered", "agent")
+        assert protocol in problem["detail"]
+        assert all(one in problem["next_step"] for one in offered or ["nothing"])
+        if protocol == "openai":
+            assert problem["error"]["code"] == "protocol-not-offered"
+    assert not host.requests
+
+    await world.agent(protocols=[protocol])
+    async with world.http.post(world.url + path, json=body, headers=headers) as answer:
+        assert answer.status == 200
+        assert "echo: " in await answer.text()
+    assert len(host.requests) == 1
+
+
+async def test_models_are_the_agents_that_offer_openai(world: Any) -> None:
+    await world.agent("quiet", protocols=["http"])
+    await world.agent("open")
+    assert [card["id"] for card in (await world.get("/v1/models"))[1]["data"]] == ["agent/open"]
+    status, body = await world.get("/v1/models/agent/quiet")
+    assert (status, body["code"]) == (403, "protocol-not-offered")
+    await world.agent("quiet", protocols=["openai"])
+    await world.agent("open", protocols=["sse"])
+    assert [card["id"] for card in (await world.get("/v1/models"))[1]["data"]] == ["agent/quiet"]
 
 
 async def test_sessions_carry_what_was_said(world: Any) -> None:

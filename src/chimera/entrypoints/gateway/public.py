@@ -29,7 +29,7 @@ from chimera.gateway.admission import Admission
 from chimera.gateway.errors import AgentNotFound, GatewayError, MethodNotAllowed, NotFound
 from chimera.gateway.guard import check_host, check_key, check_origin
 from chimera.gateway.metrics import MEDIA_TYPE, GatewayMetrics
-from chimera.gateway.routes import RouteTable
+from chimera.gateway.routes import RouteTable, check_offered
 from chimera.gateway.settings import HttpSettings
 from chimera.kernel.ids import DEFAULT_TENANT
 from chimera_host.contract.problem import ProblemError
@@ -139,6 +139,7 @@ class PublicApi:
 
     async def _model(self, _: web.BaseRequest, values: Values, name: str) -> web.Response:
         route = self._routes.find(values.get("tenant", DEFAULT_TENANT), values["agent"])
+        check_offered(route, "openai")
         return json_response(api.model_card(route), headers={HEADER_REQUEST: name})
 
     async def _openapi(self, _: web.BaseRequest, __: Values, name: str) -> web.Response:
