@@ -1,6 +1,7 @@
 """`chimera logs`, `top` and `status`."""
 
 import asyncio
+import textwrap
 import time
 from typing import Any
 
@@ -39,7 +40,7 @@ def logs(context: click.Context, /, lines: int, follow: bool, output: str, **fil
     async def show(api: Api) -> None:
         async for record in api.lines("/v1/logs", query):
             if output == "table":
-                click.echo(_line(record))
+                click.echo(log_line(record))
             else:
                 import msgspec
 
@@ -110,8 +111,23 @@ def _tables(found: dict[str, Any]) -> None:
         click.echo(f"{one['seconds_ago']:.0f} s ago: {one['cause']} (agent: {one['agent'] or 'not certain'})")
 
 
-def _line(record: dict[str, Any]) -> str:
-    shown = {"time", "level", "process", "message", "logger"}
-    rest = " ".join(f"{key}={value}" for key, value in record.items() if key not in shown)
+def log_line(record: dict[str, Any]) -> str:
+    """A record for people: who, what, and for whom; digests and trace ids are in `--output json`."""
     head = f"{record.get('time', '-')} {str(record.get('level', '-')).upper():<7} {record.get('process', '-')}"
-    return f"{head}: {record.get('message', '')} {rest}".rstrip()
+    span = record.get("span")
+    said = _span(span) if isinstance(span, dict) else str(record.get("message", ""))
+    rest = {key: value for key, value in record.items() if key not in _NOT_SHOWN}
+    traceback = str(rest.pop("error")).rstrip() if "\n" in str(rest.get("error", "")) else ""
+    line = f"{head}: {said} {' '.join(f'{key}={value}' for key, value in rest.items())}".rstrip()
+    return f"{line}\n{textwrap.indent(traceback, '    ')}" if traceback else line
+
+
+_NOT_SHOWN = {"time", "level", "process", "message", "logger", "span", "trace", "revision", "tenant", "cell"}
+
+
+def _span(span: dict[str, Any]) -> str:
+    seconds = float(span.get("seconds") or 0.0)
+    attributes = span.get("attributes")
+    found = {**(attributes if isinstance(attributes, dict) else {}), "error": span.get("error")}
+    told = " ".join(f"{key}={value}" for key, value in found.items() if key not in _NOT_SHOWN and value is not None)
+    return f"{span.get('name', 'span')} {seconds * 1000:.1f} ms {told}".rstrip()
