@@ -77,7 +77,7 @@ async def host_process(platform: FakePlatform) -> AsyncIterator[Callable[..., An
         yield start
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def runtime_python() -> Callable[[str], str]:
     """The Python of a framework's environment, from CHIMERA_RUNTIME_<NAME>_PYTHON; skips where it isn't set."""
 

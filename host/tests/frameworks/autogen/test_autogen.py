@@ -6,15 +6,11 @@ import pytest
 
 from chimera_host.contract.behaviour import AutoGenBehaviour, AutoGenParticipant, Behaviour
 from chimera_host.testing.builders import document, invoke_request, session
-from chimera_host.testing.process import HostProcess
+
+FRAMEWORK = "autogen"
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MEMBERS = tuple(AutoGenParticipant(name=name, role=f"the {name}") for name in ("ann", "bob", "cid"))
-
-
-@pytest.fixture
-async def host(platform, runtime_python):
-    async with HostProcess(platform, "autogen", python=runtime_python("autogen")) as running:
-        yield running
 
 
 def agent(kind="conversational", **fields):

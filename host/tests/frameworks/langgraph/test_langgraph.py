@@ -8,13 +8,9 @@ from chimera_host.contract.behaviour import AgentNode, Behaviour, BranchNode, Co
 from chimera_host.testing.builders import document, invoke_request
 from chimera_host.testing.doubles import refused
 from chimera_host.testing.platform import problem
-from chimera_host.testing.process import HostProcess
 
-
-@pytest.fixture
-async def host(platform, runtime_python):
-    async with HostProcess(platform, "langgraph", python=runtime_python("langgraph")) as running:
-        yield running
+FRAMEWORK = "langgraph"
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def graph(*nodes, start, **fields):
