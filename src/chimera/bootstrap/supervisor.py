@@ -27,7 +27,7 @@ import uvloop
 from aiohttp import web
 
 from chimera.adapters.runtimes import Runtimes
-from chimera.adapters.substrates.local import limits, procfs
+from chimera.adapters.substrates.local import limits, logfiles, procfs
 from chimera.adapters.substrates.local.children import Child, ChildSpec
 from chimera.adapters.substrates.local.launcher import LauncherOptions, LocalLauncher
 from chimera.bootstrap import settings as machine
@@ -52,6 +52,7 @@ log = logging.getLogger("chimera.bootstrap.supervisor")
 TOKEN_LIFE = 10 * 365 * 86_400.0
 READY_TIMEOUT = 60.0
 STOP_GRACE = 25.0
+LOG_INTERVAL = 10.0
 WARMED: tuple[FrameworkName, ...] = ("autogen", "langgraph", "crewai")
 SOCKET_PATH_LIMIT = 90
 LOCAL_MODEL = "smollm2-135m-instruct"
@@ -121,6 +122,7 @@ class Supervisor:
         await self._runner.setup()
         await _listen(self._runner, self.socket)
         self._task(self.agent.run(), "node-agent")
+        self._task(self._bound_logs(), "logs")
         self._start_child("control-plane", self._control_plane_config())
         models = self._models()
         ready_read, ready_write = os.pipe()
@@ -154,6 +156,14 @@ class Supervisor:
                     next_step="try again when the control plane is there (`chimera status`)",
                     retry_after=5,
                 ) from error
+
+    async def _bound_logs(self) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(logfiles.bound, self.home / "logs", self.settings.node.log_bytes)
+            except OSError as error:
+                log.error("a log file could not be moved aside", extra={"error": str(error)})
+            await asyncio.sleep(LOG_INTERVAL)
 
     async def _warm_parents(self) -> None:
         """Start the zygotes one after another, behind everything that somebody waits for; imports take seconds."""

@@ -24,6 +24,12 @@ class NodeSettings:
     warm_parents: bool = setting(
         True, "Keep a warm parent of each installed runtime to fork from; off saves memory, costs seconds at a wake-up."
     )
+    log_bytes: int = setting(
+        33_554_432,
+        "A process's log that is longer is moved aside to `.jsonl.1`, in place of the one there.",
+        unit="bytes",
+        minimum=65_536,
+    )
     node_program: str = setting(
         "node",
         "The Node.js program, 20 or newer, that runs agents of `node:18-alpine`: a name on the path, or a file. "

@@ -14,6 +14,8 @@ import msgspec
 
 from chimera_host.contract.problem import ProblemError
 
+KEPT = ".1"
+"""The ending of a log's part that was moved aside."""
 TAIL_BYTES = 4 * 1024 * 1024
 MAX_LINES = 10_000
 FOLLOW_INTERVAL = 0.5
@@ -68,7 +70,8 @@ class LogQuery:
         return self.level is None or str(record.get("level", "")).lower() == self.level.lower()
 
 
-Position = dict[Path, int]
+Position = dict[Path, tuple[int, int]]
+"""How far each file was read, and when it was last started again."""
 
 
 def read(folder: Path, query: LogQuery) -> tuple[Position, list[bytes]]:
@@ -77,7 +80,9 @@ def read(folder: Path, query: LogQuery) -> tuple[Position, list[bytes]]:
     found: list[tuple[str, bytes]] = []
     for file in sorted(folder.glob("*.jsonl")):
         if query.wants_file(file.stem):
-            position[file], lines = _read_from(file, max(0, _size(file) - TAIL_BYTES), query)
+            started = _started(file)
+            end, lines = _read_from(file, max(0, _size(file) - TAIL_BYTES), query)
+            position[file] = end, started
             found.extend(lines)
     found.sort(key=lambda pair: pair[0])
     return position, [line for _, line in found[-query.lines :]]
@@ -94,9 +99,16 @@ async def follow(folder: Path, query: LogQuery, position: Position) -> AsyncIter
 def _added(folder: Path, query: LogQuery, position: Position) -> list[bytes]:
     found: list[tuple[str, bytes]] = []
     for file in sorted(folder.glob("*.jsonl")):
-        if query.wants_file(file.stem) and _size(file) != position.get(file, 0):
-            position[file], lines = _read_from(file, position.get(file, 0), query)
+        if not query.wants_file(file.stem):
+            continue
+        end, before = position.get(file, (0, 0))
+        started, size = _started(file), _size(file)
+        if started != before or size < end:
+            end = 0
+        if size != end:
+            end, lines = _read_from(file, end, query)
             found.extend(lines)
+        position[file] = end, started
     return [line for _, line in sorted(found, key=lambda pair: pair[0])]
 
 
@@ -124,6 +136,14 @@ def _record(line: bytes, process: str) -> dict[str, Any] | None:
         text = line.decode("utf-8", "replace")
         return {"message": text, "level": "info", "process": process} if text.strip() else None
     return {"process": process, **record} if isinstance(record, dict) else None
+
+
+def _started(file: Path) -> int:
+    """When a log was last moved aside, as its kept part says; zero for never."""
+    try:
+        return file.with_name(file.name + KEPT).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _size(file: Path) -> int:
