@@ -50,6 +50,7 @@ bench-small: runtimes
 
 soak: runtimes
 	CHIMERA_TEST_KILLS=200 $(RUN) pytest tests/integration/storage -k kill
+	CHIMERA_TEST_REQUESTS=20000 $(RUN) pytest tests/integration/api -k malformed
 
 docs: sync
 	$(RUN) python -m docs.generate

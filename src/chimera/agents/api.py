@@ -13,6 +13,10 @@ from chimera.agents.compile import CanonicalDefinition
 from chimera.agents.diff import Change, Kind
 from chimera.agents.errors import Fault
 
+_LARGEST = 2**63 - 1
+Sequence = Annotated[int, Meta(ge=0, le=_LARGEST)]
+"""A number of the catalogue's changes, as the database counts them."""
+
 # -- definitions on their way in -----------------------------------------------------------------------------------
 
 
@@ -63,7 +67,7 @@ class Chunk(Struct, frozen=True, kw_only=True):
     """A part of a batch; `first` is the position of its first item in the whole batch."""
 
     items: list[Item]
-    first: int = 0
+    first: Annotated[int, Meta(ge=0, le=_LARGEST)] = 0
 
 
 class ChunkResults(Struct, frozen=True, kw_only=True):
@@ -80,7 +84,7 @@ class Commit(Struct, frozen=True, kw_only=True):
     """
 
     keep_going: bool = False
-    expect: int | None = None
+    expect: Sequence | None = None
 
 
 class Apply(Struct, frozen=True, kw_only=True):
@@ -88,7 +92,7 @@ class Apply(Struct, frozen=True, kw_only=True):
 
     items: list[Item]
     keep_going: bool = False
-    expect: int | None = None
+    expect: Sequence | None = None
 
 
 class AppliedAtOnce(Applied, frozen=True, kw_only=True):

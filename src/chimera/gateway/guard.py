@@ -41,8 +41,12 @@ def check_origin(origin: str | None, host: str, scheme: str) -> None:
     """Raise `Forbidden` for a request that a web page of another origin makes."""
     if origin is None:
         return
-    parts = urlsplit(origin)
-    if parts.scheme.lower() != scheme or parts.netloc.lower() != host.lower():
+    try:
+        parts = urlsplit(origin)
+        own = parts.scheme.lower() == scheme and parts.netloc.lower() == host.lower()
+    except ValueError:
+        own = False
+    if not own:
         raise Forbidden(
             f"pages of {origin[:200]!r} may not call this API", next_step="call it from a program, or through a server"
         )
@@ -51,7 +55,7 @@ def check_origin(origin: str | None, host: str, scheme: str) -> None:
 def without_port(host: str) -> str:
     """The name of a Host header, in lower case."""
     host = host.strip().lower()
-    if host.startswith("["):
+    if host.startswith("[") and "]" in host:
         return host.partition("]")[0] + "]"
     return host.partition(":")[0]
 

@@ -62,8 +62,10 @@ class Applying:
     async def open_batch(self, request: web.Request) -> web.StreamResponse:
         """Open a batch, or find the one with the same key."""
         key = request.headers.get(HEADER_KEY)
-        if key is not None and not 1 <= len(key) <= MAX_KEY:
-            raise BadRequest(f"{HEADER_KEY} has {len(key)} characters", next_step=f"use 1 to {MAX_KEY}")
+        if key is not None and not (1 <= len(key) <= MAX_KEY and key.isascii() and key.isprintable()):
+            raise BadRequest(
+                f"{HEADER_KEY} is no key: {key[:MAX_KEY]!r}", next_step=f"use 1 to {MAX_KEY} printable ASCII characters"
+            )
         return answer(api.OpenedBatch(batch=await self._catalogue.open_batch(tenant_of(request), key)), status=201)
 
     async def stage(self, request: web.Request) -> web.StreamResponse:

@@ -103,6 +103,9 @@ class Metrics:
             response = problem(request, _of_http(request, error))
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]
+        except ConnectionError:
+            # The gateway tells its caller what is wrong with the body; here nobody waits for the answer.
+            response = problem(request, BadRequest("the body broke off", next_step="send all of it"))
         except Exception:
             log.exception("request failed", extra={"path": request.path, "method": request.method})
             response = problem(

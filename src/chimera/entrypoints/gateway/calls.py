@@ -195,6 +195,6 @@ def page_limit(text: str | None, default: int, most: int = 100_000) -> int:
     """The query parameter `limit`."""
     if text is None:
         return default
-    if not text.isdecimal() or not 1 <= int(text) <= most:
+    if not (text.isdecimal() and len(text) <= len(str(most)) and 1 <= int(text) <= most):
         raise InvalidRequest(f"limit must be a whole number from 1 to {most}", next_step=f"leave it out for {default}")
     return int(text)

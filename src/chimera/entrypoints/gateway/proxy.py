@@ -12,7 +12,7 @@ from aiohttp import web
 from yarl import URL
 
 from chimera.entrypoints.gateway.http import HEADER_REQUEST, broken_body, check_encoding, slow_body
-from chimera.gateway.errors import GatewayError, PayloadTooLarge
+from chimera.gateway.errors import GatewayError, InvalidRequest, PayloadTooLarge
 from chimera.gateway.routes import RouteTable
 
 HEADER_SEQUENCE = "Chimera-Sequence"
@@ -20,25 +20,7 @@ HEADER_PRINCIPAL = "Chimera-Principal"
 PRINCIPAL = "key"
 
 GONE = (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError, aiohttp.ConnectionTimeoutError)
-_NOT_PASSED_ON = frozenset(
-    {
-        "authorization",
-        "connection",
-        "content-length",
-        "cookie",
-        "expect",
-        "host",
-        "keep-alive",
-        "origin",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "x-request-id",
-        HEADER_PRINCIPAL.lower(),
-    }
-)
+_PASSED_ON = ("Accept", "Content-Type", "Idempotency-Key", "traceparent", "tracestate")
 _NOT_PASSED_BACK = frozenset({"connection", "keep-alive", "server", "date", "transfer-encoding", "set-cookie"})
 
 
@@ -80,7 +62,10 @@ class Proxy:
         length = request.content_length
         if (length or 0) > self._most:
             raise _too_large(self._most)
-        headers = {name: value for name, value in request.headers.items() if name.lower() not in _NOT_PASSED_ON}
+        headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
+        for name, value in headers.items():
+            if not value.isascii():
+                raise InvalidRequest(f"the header {name} is not ASCII: {value[:100]!r}", next_step="send it in ASCII")
         headers[HEADER_PRINCIPAL] = PRINCIPAL
         headers[HEADER_REQUEST] = request_id
         data = None
@@ -104,7 +89,7 @@ class Proxy:
             )
             async with sent as answer:
                 return await self._pass_back(request, request_id, answer)
-        except aiohttp.ClientError as error:
+        except (aiohttp.ClientError, web.PayloadAccessError, GatewayError, TimeoutError) as error:
             if data is not None and data.fault is not None:
                 raise data.fault from None
             if isinstance(error, GONE):

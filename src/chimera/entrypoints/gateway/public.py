@@ -26,7 +26,7 @@ from chimera.entrypoints.gateway.proxy import Proxy
 from chimera.entrypoints.published.operation import JSON, Operation
 from chimera.gateway import api
 from chimera.gateway.admission import Admission
-from chimera.gateway.errors import AgentNotFound, GatewayError, MethodNotAllowed, NotFound
+from chimera.gateway.errors import AgentNotFound, GatewayError, InvalidRequest, MethodNotAllowed, NotFound
 from chimera.gateway.guard import check_host, check_key, check_origin
 from chimera.gateway.metrics import MEDIA_TYPE, GatewayMetrics
 from chimera.gateway.routes import RouteTable, check_offered
@@ -90,6 +90,7 @@ class PublicApi:
             found = self._matcher.find(request.method, path)
             if found.operation is None or found.operation.key:
                 self._check(request)
+            _check_target(request.raw_path)
             if found.operation is None:
                 raise _absent(request.method, path, found.methods)
             return await self._answer(found.operation, request, found.values, name)
@@ -179,6 +180,15 @@ class PublicApi:
         metrics.routes.set(len(self._routes))
         metrics.sequence.set(self._routes.sequence)
         return web.Response(body=metrics.exposition(), headers={"Content-Type": MEDIA_TYPE})
+
+
+def _check_target(raw_path: str) -> None:
+    try:
+        raw_path.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(
+            f"the path is not UTF-8: {raw_path[:200]!r}", next_step="write other characters as %XX, in UTF-8"
+        ) from None
 
 
 def _absent(method: str, path: str, methods: tuple[str, ...]) -> GatewayError:

@@ -44,8 +44,10 @@ class LogQuery:
     def parse(cls, query: Mapping[str, str]) -> "LogQuery":
         """From the parameters of a URL."""
         lines = query.get("lines", "100")
-        if not lines.isdigit() or not 1 <= int(lines) <= MAX_LINES:
-            raise BadLogQuery(f"lines={lines!r} is not a number from 1 to {MAX_LINES}")
+        if not (lines.isdecimal() and len(lines) <= len(str(MAX_LINES)) and 1 <= int(lines) <= MAX_LINES):
+            raise BadLogQuery(
+                f"lines={lines[:20]!r} is not a number from 1 to {MAX_LINES}", next_step="leave it out for 100"
+            )
         return cls(
             agent=query.get("agent"),
             request=query.get("request"),
