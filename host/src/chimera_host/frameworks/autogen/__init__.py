@@ -65,13 +65,13 @@ def _wrap(made: object, name: str) -> LoadedAgent:
 
     match made:
         case GroupChatManager():
-            builder.connect(made, *made.groupchat.agents)
+            builder.connect(made)
             return CoordinatingAgent(made)
         case ConversableAgent():
             builder.connect(made)
             return ConversingAgent(made)
         case (ConversableAgent() as first, GroupChatManager() as manager):
-            builder.connect(first, manager, *manager.groupchat.agents)
+            builder.connect(first, manager)
             return CoordinatingAgent(manager, starter=first)
         case (ConversableAgent() as first, ConversableAgent() as second):
             builder.connect(first, second)

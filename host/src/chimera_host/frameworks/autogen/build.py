@@ -39,6 +39,7 @@ def pair(behaviour: AutoGenBehaviour, build: AgentBuild) -> tuple[ConversableAge
         max_consecutive_auto_reply=sys.maxsize,
         silent=True,
     )
+    _hook(executor)
     return assistant, executor
 
 
@@ -98,15 +99,41 @@ def ends(message: dict[str, Any], termination: str) -> bool:
 
 
 def connect(*agents: Any) -> None:
-    """Give agents of an entrypoint, whose configuration names our client, the client itself; emit what they say."""
+    """Join agents of an entrypoint to the platform: the client that their configuration names, and our hooks.
+
+    The same object may come twice, as the member who starts its own group's chat does, or a module's only agent when
+    two definitions load it.
+    """
     for agent in agents:
         if agent.client is not None and any(isinstance(one, PlaceHolderClient) for one in agent.client._clients):
             agent.register_model_client(PlatformModelClient)
-        if isinstance(agent, GroupChatManager) and agent.groupchat.select_speaker_auto_model_client_cls is None:
-            agent.groupchat.select_speaker_auto_model_client_cls = PlatformModelClient
-            if agent.groupchat.select_speaker_auto_llm_config is None and not agent.llm_config:
-                agent.groupchat.select_speaker_auto_llm_config = llm_config("default")
-        agent.register_hook("process_message_before_send", emit_message)
+        if isinstance(agent, GroupChatManager):
+            chat = agent.groupchat
+            if chat.select_speaker_auto_llm_config is None:
+                chat.select_speaker_auto_llm_config = agent.llm_config or llm_config("default")
+            if chat.select_speaker_auto_model_client_cls is None:
+                chat.select_speaker_auto_model_client_cls = PlatformModelClient
+            connect(*chat.agents)
+        _hook(agent)
+
+
+def _hook(agent: ConversableAgent) -> None:
+    for place, hook in (
+        ("process_message_before_send", emit_message),
+        ("safeguard_tool_inputs", _unless_over),
+        ("safeguard_tool_outputs", _unless_over),
+    ):
+        if hook not in agent.hook_lists[place]:
+            agent.register_hook(place, hook)
+
+
+def _unless_over(message: dict[str, Any]) -> dict[str, Any]:
+    """AutoGen's hook: raise before and after a tool of a call that is over.
+
+    AutoGen makes a text for the model of whatever a tool raises, so a cancellation there would go on as one.
+    """
+    current_call.get().remaining()
+    return message
 
 
 def emit_message(sender: Any, message: Any, recipient: Any, silent: bool) -> Any:
@@ -149,7 +176,7 @@ def _agent(
         silent=True,
     )
     agent.register_model_client(PlatformModelClient)
-    agent.register_hook("process_message_before_send", emit_message)
+    _hook(agent)
     return agent
 
 
