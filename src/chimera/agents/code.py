@@ -1,6 +1,7 @@
 """Whether the code that a definition names is in its source folder."""
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 
 from chimera.agents.errors import Fault
@@ -11,6 +12,8 @@ from chimera_host.contract.tools import FunctionTool
 PYTHON_SUFFIXES = (".py", "/__init__.py")
 NODE_SUFFIXES = (".mjs", ".js", ".cjs", "/index.mjs", "/index.js")
 MOST_SHOWN = 10
+_EXTENSION = re.compile(r"([\w/]+)(?:\.[\w-]+)?\.(?:so|pyd)")
+"""A module that was built, such as `fast.cpython-311-x86_64-linux-gnu.so`; whether it fits is known to the host."""
 
 
 def missing_code(definition: Definition, files: Sequence[str]) -> Iterator[Fault]:
@@ -18,11 +21,16 @@ def missing_code(definition: Definition, files: Sequence[str]) -> Iterator[Fault
 
     Whether a module has the function is known when it is imported, which only a host does.
     """
-    suffixes = NODE_SUFFIXES if definition.specification.runtime == NODE_RUNTIME else PYTHON_SUFFIXES
+    node = definition.specification.runtime == NODE_RUNTIME
+    suffixes = NODE_SUFFIXES if node else PYTHON_SUFFIXES
     modules = {path.removesuffix(end).replace("/", ".") for path in files for end in suffixes if path.endswith(end)}
+    if not node:
+        modules |= {built[1].replace("/", ".") for path in files if (built := _EXTENSION.fullmatch(path))}
     for path, code in _named(definition):
         module = code.partition(":")[0]
-        if module not in files and module.replace("/", ".") not in modules:
+        # Node.js takes a path too, with or without its ending; Python a dotted name alone.
+        spelt = {module, module.replace("/", ".")} if node else {module}
+        if not (spelt & modules or (node and module in files and module.endswith(NODE_SUFFIXES))):
             near = difflib.get_close_matches(module, modules, n=1)
             yield Fault(
                 path=path,

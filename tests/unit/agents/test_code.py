@@ -8,7 +8,10 @@ from chimera.agents.code import missing_code
 from chimera.agents.errors import InvalidDefinition
 from chimera.agents.validate import check_data, check_text
 
-FILES = ("agent.py", "package/__init__.py", "package/inner.py", "side.mjs", "lib/index.js")
+FILES = (
+    *("agent.py", "package/__init__.py", "package/inner.py", "side.mjs", "lib/index.js"),
+    *("package/fast.cpython-311-x86_64-linux-gnu.so", "notes.txt"),
+)
 TEXT = """schema_version: "ADaC v2.0"
 metadata: {name: coder, version: "1.0.0", description: Runs code.}
 specification:
@@ -27,6 +30,14 @@ capabilities: {primary_functions: [run]}
         ("package.inner:make", True, False),
         ("side:make", False, True),
         ("lib:make", False, True),
+        ("side.mjs:make", False, True),
+        ("lib/index.js:make", False, True),
+        ("lib/index:make", False, True),
+        ("agent.py:make", False, False),
+        ("package/inner:make", False, False),
+        ("package.fast:make", True, False),
+        ("notes.txt:make", False, False),
+        ("notes:make", False, False),
         ("agnet:make", False, False),
         ("package.other:make", False, False),
     ],

@@ -76,6 +76,8 @@ def validate(paths: tuple[str, ...], output: str) -> int:
         for row in rows:
             click.echo(f"{row.get('severity', 'error')}: {place(row)}")
         click.echo(f"{valid:,} valid, {len(errors):,} errors, {len(rows) - len(errors):,} warnings")
+        if errors:
+            click.echo("Next: mend the errors where they are named, and validate again.", err=True)
     else:
         out.show({"valid": valid, "faults": rows}, output)
     return INVALID if errors else 0
