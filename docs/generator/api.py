@@ -41,13 +41,15 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, 
 
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     lines = [f"### `{method} {path}`\n", f"{operation['summary']}. {operation.get('description', '')}".strip() + "\n"]
-    queries = [one for one in operation.get("parameters", ()) if one["in"] == "query"]
-    if queries:
-        rows = ((code(one["name"]), _kind(one["schema"]), one.get("description", "")) for one in queries)
-        lines.append(table(("query", "type", "meaning"), rows))
+    for place in ("query", "header"):
+        named = [one for one in operation.get("parameters", ()) if one["in"] == place]
+        if named:
+            rows = [(code(one["name"]), _kind(one["schema"]), one.get("description", "")) for one in named]
+            lines.append(table((place, "type", "meaning"), rows))
     said = []
     if body := operation.get("requestBody"):
-        said.append(f"Body: {_content(body['content'])}.")
+        optional = "" if body["required"] else ", or none"
+        said.append(f"Body: {_content(body['content'])}{optional}.")
     for status, answer in operation["responses"].items():
         if status != "default":
             said.append(f"Answer: {status}{', ' + _content(answer['content']) if 'content' in answer else ''}.")
@@ -96,7 +98,9 @@ and a running gateway serves it at `/openapi.json`. [Calling agents](../guides/c
 
 - Every request but the two probes carries `Authorization: Bearer <key>`. The `Host` header must be one of the gateway's
   names, an `Origin` header the gateway's own; there is no CORS.
-- Bodies are JSON, uncompressed. An unknown field of a call's body is refused; OpenAI's are taken.
+- Nothing else is served: another path is 404, another method of a path 405, with those that it takes in `Allow`.
+- Bodies are JSON, uncompressed; one that says it is something else is 415. An unknown field of a call's body is
+  refused; OpenAI's are taken.
 - `traceparent` (W3C Trace Context) is followed from here to the model. `X-Request-Id` is taken over where it is given,
   made where not, and answered. An answer to a call names the call in `Chimera-Call`.
 - Errors are problem documents: [their codes](errors.md).
