@@ -6,6 +6,7 @@
 import asyncio
 import logging
 import os
+import signal
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
@@ -280,7 +281,9 @@ def _remove(path: str) -> None:
 
 def _ended(task: "asyncio.Task[None]") -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a loop of the gateway ended", exc_info=error, extra={"task": task.get_name()})
+        log.error("a loop of the gateway ended, and so does it", exc_info=error, extra={"task": task.get_name()})
+        # Without one of its loops it would go on with what it knows, getting staler; started again, it is whole.
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _address(runner: web.ServerRunner, scheme: str) -> str:

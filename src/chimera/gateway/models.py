@@ -163,6 +163,7 @@ class ModelGateway:
         verdict: breaker.Outcome = "neither"
         await self._slot(model, until)
         began = time.perf_counter()
+        given = until - self._clock.monotonic()
         try:
             admitted = breaker.admit(self._rule, model.state, self._clock.monotonic())
             model.state = admitted.state
@@ -178,7 +179,9 @@ class ModelGateway:
                     yield
                 outcome, verdict = "ok", "ok"
             except TimeoutError:
-                outcome, verdict = "timeout", "failed"
+                # A caller in a hurry says nothing of the provider's health.
+                patient = given >= min(model.timeout, self._settings.breaker_patience)
+                outcome, verdict = "timeout", "failed" if patient else "neither"
                 raise ModelUnavailable(
                     f"model {model.name} did not answer in time", next_step="give the call or the model more time"
                 ) from None

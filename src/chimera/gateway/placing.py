@@ -6,7 +6,6 @@ level-triggered: whoever wakes looks at the hosts again, so a lost notice costs 
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Collection
 
 from chimera.gateway.admission import Admission
@@ -44,7 +43,7 @@ class Placer:
         self._most_from_outside = max(1, int(host_concurrency * RESERVE))
         self._hold = hold
         self._waking: dict[str, asyncio.Task[None]] = {}
-        self._line: dict[str, deque[asyncio.Future[None]]] = {}
+        self._line: dict[str, dict[asyncio.Event, None]] = {}
 
     async def place(self, call: InFlightCall, avoid: Collection[str]) -> Endpoint:
         """A host for `call` that isn't one of `avoid`; the call counts as running there from then on."""
@@ -60,12 +59,10 @@ class Placer:
             self._admission.unhold()
 
     def freed(self, cell: str) -> None:
-        """A call of `cell` ended, or its hosts changed: let the first in line look."""
-        line = self._line.get(cell)
-        while line:
-            first = line.popleft()
-            if not first.done():
-                first.set_result(None)
+        """A call of `cell` ended, or its hosts changed: let the first in line, who isn't looking already, look."""
+        for turn in self._line.get(cell, ()):
+            if not turn.is_set():
+                turn.set()
                 return
 
     async def aclose(self) -> None:
@@ -89,38 +86,32 @@ class Placer:
         loop = asyncio.get_running_loop()
         cell = call.route.cell
         until = min(call.deadline, loop.time() + self._hold)
-        while (left := until - loop.time()) > 0:
-            if (found := self._choose(call, avoid)) is not None:
-                self.freed(cell)  # there may be room for the next in line
-                return found
-            if any(endpoint.host not in avoid for endpoint in self._pool.endpoints(cell)):
-                await self._queue(cell, min(left, LOOK_AGAIN))
-                continue
-            await self._wake(await self._routes.cell(cell), left)
-            if (found := self._choose(call, avoid)) is not None:
-                return found
-            await self._queue(cell, min(left, LOOK_AGAIN / 10))
+        turn = asyncio.Event()
+        line = self._line.setdefault(cell, {})
+        line[turn] = None
+        try:
+            while (left := until - loop.time()) > 0:
+                if any(endpoint.host not in avoid for endpoint in self._pool.endpoints(cell)):
+                    await _wait_for(turn, min(left, LOOK_AGAIN))
+                else:
+                    await self._wake(await self._routes.cell(cell), left)
+                if (found := self._choose(call, avoid)) is not None:
+                    turn.set()  # what is left of the room is for the next in line
+                    return found
+                if not self._pool.endpoints(cell):
+                    await _wait_for(turn, min(left, LOOK_AGAIN / 10))
+        finally:
+            del line[turn]
+            if turn.is_set():
+                self.freed(cell)
+            if not line and self._line.get(cell) is line:
+                del self._line[cell]
         raise CellUnavailable(
             f"no host of cell {cell} took the call of agent {call.route.agent} in {self._hold:.0f} s",
             next_step="see `chimera top` for how busy its hosts are; try again later",
             retry_after=5,
             agent=call.route.agent,
         )
-
-    async def _queue(self, cell: str, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        place: asyncio.Future[None] = loop.create_future()
-        line = self._line.setdefault(cell, deque())
-        line.append(place)
-        timer = loop.call_later(seconds, _release, place)
-        try:
-            await place
-        finally:
-            timer.cancel()
-            if place in line:
-                line.remove(place)
-            if not line and self._line.get(cell) is line:
-                del self._line[cell]
 
     async def _wake(self, cell: CellSpec, left: float) -> None:
         task = self._waking.get(cell.cell)
@@ -151,6 +142,11 @@ def _seen(task: "asyncio.Task[None]") -> None:
         task.exception()
 
 
-def _release(place: "asyncio.Future[None]") -> None:
-    if not place.done():
-        place.set_result(None)
+async def _wait_for(turn: asyncio.Event, seconds: float) -> None:
+    """Wait for one's turn, or for `seconds`: a lost notice costs no more than that."""
+    timer = asyncio.get_running_loop().call_later(seconds, turn.set)
+    try:
+        await turn.wait()
+        turn.clear()
+    finally:
+        timer.cancel()

@@ -70,6 +70,12 @@ class ModelGatewaySettings:
     backoff_cap: float = setting(10.0, "Longest wait between two attempts.", unit="s", minimum=0)
     breaker_failures: int = setting(8, "Failures in a row that open the circuit.", minimum=1)
     breaker_open: float = setting(10.0, "How long an open circuit refuses before it tries one call.", unit="s")
+    breaker_patience: float = setting(
+        10.0,
+        "A time-out counts as the provider's failure from here on; sooner it says that a caller was in a hurry.",
+        unit="s",
+        minimum=0,
+    )
     queue: int = setting(1_000, "Model calls that may wait for a model; more are answered 503.", minimum=0)
     flush: float = setting(1.0, "How often metered use is written down.", unit="s", minimum=0.01)
 

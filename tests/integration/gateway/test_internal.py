@@ -9,7 +9,7 @@ import pytest
 from chimera.bootstrap.gateway_config import ModelConfig
 from chimera.gateway.errors import ModelRejected, ModelUnavailable
 from chimera.gateway.metering import flush
-from chimera_host.contract.call import InvokeRequest
+from chimera_host.contract.call import HEADER_DEADLINE, InvokeRequest
 from chimera_host.contract.tools import AgentTool, FunctionTool
 from chimera_host.testing import builders
 
@@ -156,6 +156,27 @@ async def test_a_failing_model_is_left_alone(make_world: Any) -> None:
 
         assert await during_a_call(world, thrice) == [503] * 5
         assert len(world.model.requests) == 2
+
+
+@pytest.mark.parametrize(("patience", "asked"), [(10.0, 5), (0.0, 2)])
+async def test_only_a_patient_callers_time_out_is_held_against_a_model(make_world: Any, patience: float, asked: int):
+    settings = {"models": {"breaker_failures": 2, "attempts": 1, "breaker_patience": patience}}
+    async with make_world(settings=settings) as world:
+        await world.agent()
+
+        async def forever(_: Any) -> str:
+            await asyncio.Event().wait()
+            return ""
+
+        world.model.say = forever
+
+        async def in_a_hurry(call: str) -> None:
+            for _ in range(5):
+                status, _ = await world.internal(CHAT, BODY, call=call, **{HEADER_DEADLINE: "0.02"})
+                assert status == 503
+
+        await during_a_call(world, in_a_hurry)
+        assert len(world.model.requests) == asked
 
 
 async def test_a_models_concurrency_holds(make_world: Any) -> None:

@@ -352,3 +352,9 @@ def test_a_source_is_its_text_its_folder_and_its_place() -> None:
     }
     assert len(found) == 5
     assert source_digest(b"a") == source_digest(b"a")
+
+
+async def test_a_cell_that_this_machine_cannot_run_is_not_kept(catalogue: Catalogue) -> None:
+    image = {"runtime": "registry.example/team/agent:1", "framework": "AutoGen"}
+    await apply(catalogue, compiled("eva", specification=image, scaling={"min_instances": 1}))
+    assert await catalogue.kept_cells() == []

@@ -57,3 +57,15 @@ def test_a_follower_sees_each_line_once_or_not_at_all(tmp_path_factory, steps: l
             unread = 0
     seen += logs._added(folder, logs.LogQuery(), position)
     assert len(seen) == len(set(seen)) == written
+
+
+async def test_following_ends_with_the_one_who_asked(tmp_path: Path) -> None:
+    looks = iter((False, True))
+    assert [line async for line in logs.follow(tmp_path, logs.LogQuery(), {}, lambda: next(looks))] == []
+
+
+def test_a_line_without_a_time_stays_behind_the_one_before_it(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"time":"2"}\nTraceback\n')
+    (tmp_path / "b.jsonl").write_bytes(b'{"time":"1"}\n{"time":"3"}\n')
+    found = logs.read(tmp_path, logs.LogQuery(lines=3))[1]
+    assert [b"Traceback" in line for line in found] == [False, True, False]

@@ -193,7 +193,8 @@ class Catalogue:
             return [_agent_row(row) for row in connection.execute(query).mappings()]
 
     def _kept_cells(self) -> list[CellSpec]:
-        query = select(agent.c.cell).where((agent.c.status == "live") & (agent.c.min_instances > 0)).distinct()
+        kept = (agent.c.status == "live") & (agent.c.min_instances > 0) & agent.c.unservable.is_(None)
+        query = select(agent.c.cell).where(kept).distinct()
         with reading(self._engine) as connection:
             specs = [read_cell(connection, name) for name in connection.execute(query).scalars().all()]
         return [spec for spec in specs if spec is not None]

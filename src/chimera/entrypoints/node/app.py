@@ -136,7 +136,7 @@ class NodeApp:
         for line in lines:
             await response.write(line + b"\n")
         if query.follow:
-            async for line in follow(self._report.logs, query, position):
+            async for line in follow(self._report.logs, query, position, lambda: request.transport is None):
                 await response.write(line + b"\n")
         await response.write_eof()
         return response

@@ -5,7 +5,7 @@ indexed: this is for one machine and the last minutes.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,9 +90,11 @@ def read(folder: Path, query: LogQuery) -> tuple[Position, list[bytes]]:
     return position, [line for _, line in found[-query.lines :]]
 
 
-async def follow(folder: Path, query: LogQuery, position: Position) -> AsyncIterator[bytes]:
-    """Lines that are added from `position` on, until the caller stops."""
-    while True:
+async def follow(
+    folder: Path, query: LogQuery, position: Position, gone: Callable[[], bool] = lambda: False
+) -> AsyncIterator[bytes]:
+    """Lines that are added from `position` on, until the caller is `gone`."""
+    while not gone():
         await asyncio.sleep(FOLLOW_INTERVAL)
         for line in await asyncio.to_thread(_added, folder, query, position):
             yield line
@@ -123,10 +125,15 @@ def _read_from(file: Path, start: int, query: LogQuery) -> tuple[int, list[tuple
     except FileNotFoundError:
         return 0, found
     whole = data.rfind(b"\n") + 1
+    at = ""
     for line in data[:whole].splitlines():
         record = _record(line, file.stem)
-        if record is not None and query.wants(record):
-            found.append((str(record.get("time", "")), msgspec.json.encode(record)))
+        if record is None:
+            continue
+        # A line without a time, such as of an interpreter's traceback, stays behind the line before it.
+        at = str(record.get("time") or at)
+        if query.wants(record):
+            found.append((at, msgspec.json.encode(record)))
     return start + whole, found
 
 

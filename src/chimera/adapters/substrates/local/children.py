@@ -53,24 +53,11 @@ class Child:
         delay = FIRST_DELAY
         while not self._stopping:
             began = time.monotonic()
-            lifeline_read, lifeline_write = os.pipe()
+            code: int | str
             try:
-                with self.spec.log.open("ab") as output:
-                    self.process = await asyncio.create_subprocess_exec(
-                        *self.spec.arguments(lifeline_read),
-                        pass_fds=(*self.spec.descriptors, lifeline_read),
-                        stdin=asyncio.subprocess.DEVNULL,
-                        stdout=output,
-                        stderr=output,
-                        env={**os.environ, **self.spec.environment},
-                    )
-                os.close(lifeline_read)
-                lifeline_read = -1
-                code = await self.process.wait()
-            finally:
-                if lifeline_read >= 0:
-                    os.close(lifeline_read)
-                os.close(lifeline_write)
+                code = await self._run_once()
+            except OSError as error:  # no process, memory or descriptor to be had; there may be later
+                code = str(error)
             if self._stopping:
                 return
             self.restarts += 1
@@ -81,6 +68,25 @@ class Child:
                 self.fallen.set()
             log.error("process ended", extra={"name_of_process": self.spec.name, "code": code, "again_in": delay})
             await asyncio.sleep(delay)
+
+    async def _run_once(self) -> int:
+        lifeline_read, lifeline_write = os.pipe()
+        try:
+            try:
+                with self.spec.log.open("ab") as output:
+                    self.process = await asyncio.create_subprocess_exec(
+                        *self.spec.arguments(lifeline_read),
+                        pass_fds=(*self.spec.descriptors, lifeline_read),
+                        stdin=asyncio.subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=output,
+                        env={**os.environ, **self.spec.environment},
+                    )
+            finally:
+                os.close(lifeline_read)
+            return await self.process.wait()
+        finally:
+            os.close(lifeline_write)
 
     def last_words(self) -> str:
         """The last line that it wrote, for a message to a person."""

@@ -226,8 +226,9 @@ class LocalLauncher:
                 env=self._environment(),
             )
         finally:
+            with contextlib.suppress(OSError):  # where it didn't start, that is the error to tell
+                os.write(write, msgspec.json.encode(config))
             os.close(read)
-            os.write(write, msgspec.json.encode(config))
             os.close(write)
 
     def _config(self, cell: CellSpec, host: str) -> HostConfig:
