@@ -1,10 +1,15 @@
 """One warm host for all tests of a module: a framework takes seconds to import, a call milliseconds."""
 
+import importlib.util
+import sys
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import pytest_asyncio
 
+from chimera_host import frameworks
 from chimera_host.testing.platform import FakePlatform, default_answer
 from chimera_host.testing.process import HostProcess
 
@@ -36,3 +41,20 @@ def warm_platform(warm: Warm) -> FakePlatform:
 def warm_host(warm: Warm) -> HostProcess:
     """The host."""
     return warm[1]
+
+
+@pytest.fixture(scope="session")
+def pure_module() -> Callable[[str], ModuleType]:
+    """Load a module without imports of its framework by its path, since its package can't be imported here."""
+
+    def load(path: str) -> ModuleType:
+        file = Path(frameworks.__file__).parent / path
+        name = f"pure_{file.parent.name}_{file.stem}"
+        if name not in sys.modules:
+            spec = importlib.util.spec_from_file_location(name, file)
+            assert spec is not None and spec.loader is not None
+            sys.modules[name] = module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        return sys.modules[name]
+
+    return load

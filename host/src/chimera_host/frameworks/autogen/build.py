@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from autogen import ConversableAgent, GroupChat, GroupChatManager
@@ -11,7 +12,11 @@ from autogen.tools import Tool
 from chimera_host.contract.behaviour import AutoGenBehaviour
 from chimera_host.errors import AgentLoadError
 from chimera_host.frameworks.autogen.model import PlatformModelClient, llm_config
+from chimera_host.frameworks.autogen.termination import says, without
 from chimera_host.ports import AgentBuild, ToolSpec, current_call
+
+DEFAULT_TERMINATION = "TERMINATE"
+"""AutoGen's own habit, which entrypoints follow too."""
 
 TOOL_TURNS = 8
 """How many times in a row a participant of a group chat may call tools before somebody else must speak."""
@@ -95,7 +100,7 @@ def _selection(pattern: str, rounds: int) -> Callable[..., Any]:
 def ends(message: dict[str, Any], termination: str) -> bool:
     """Whether a message says the word that ends a chat."""
     content = message.get("content")
-    return isinstance(content, str) and termination in content and message.get("role") != "tool"
+    return isinstance(content, str) and message.get("role") != "tool" and says(content, termination)
 
 
 def connect(*agents: Any) -> None:
@@ -136,12 +141,14 @@ def _unless_over(message: dict[str, Any]) -> dict[str, Any]:
     return message
 
 
-def emit_message(sender: Any, message: Any, recipient: Any, silent: bool) -> Any:
+def emit_message(
+    sender: Any, message: Any, recipient: Any, silent: bool, termination: str = DEFAULT_TERMINATION
+) -> Any:
     """AutoGen's hook: stream what an agent with a model says in a chat, once, when it says it."""
     text = message.get("content") if isinstance(message, dict) else message
     asks = isinstance(message, dict) and (message.get("tool_calls") or message.get("role") == "tool")
     if sender.client is not None and isinstance(text, str) and not asks:
-        current_call.get().emit(text, sender.name)
+        current_call.get().emit(without(text, termination), sender.name)
     return message
 
 

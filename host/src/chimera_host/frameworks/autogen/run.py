@@ -6,7 +6,9 @@ from autogen import ConversableAgent, GroupChatManager
 
 from chimera_host.contract.call import Message
 from chimera_host.errors import AgentFailed
+from chimera_host.frameworks.autogen.build import DEFAULT_TERMINATION
 from chimera_host.frameworks.autogen.isolate import isolated, isolated_group
+from chimera_host.frameworks.autogen.termination import without
 from chimera_host.ports import CallContext, RunResult
 
 ChatMessage = dict[str, Any]
@@ -17,7 +19,7 @@ class ConversingAgent:
 
     __slots__ = ("_agent", "_rounds", "_termination")
 
-    def __init__(self, agent: ConversableAgent, *, rounds: int = 20, termination: str = "TERMINATE") -> None:
+    def __init__(self, agent: ConversableAgent, *, rounds: int = 20, termination: str = DEFAULT_TERMINATION) -> None:
         """Answer with `agent`, after `rounds` rounds of tools at most."""
         self._agent = agent
         self._rounds = rounds
@@ -37,7 +39,7 @@ class ConversingAgent:
                 results = agent.generate_reply(messages=messages)
                 messages.append(results if isinstance(results, dict) else {"role": "user", "content": str(results)})
                 continue
-            text = _without(_text(reply), self._termination)
+            text = without(_text(reply), self._termination)
             call.emit(text, agent.name)
             return RunResult(output=text)
         raise AgentFailed(
@@ -61,7 +63,7 @@ class WorkingAgent:
         executor: ConversableAgent,
         *,
         turns: int | None = None,
-        termination: str = "TERMINATE",
+        termination: str = DEFAULT_TERMINATION,
     ) -> None:
         """Chat for `turns` turns at most; None leaves that to the agents."""
         self._assistant = assistant
@@ -99,7 +101,7 @@ class CoordinatingAgent:
         manager: GroupChatManager,
         *,
         starter: ConversableAgent | None = None,
-        termination: str = "TERMINATE",
+        termination: str = DEFAULT_TERMINATION,
     ) -> None:
         """Lead the manager's chat, which `starter` begins, or a stand-in for the user."""
         self._manager = manager
@@ -145,7 +147,7 @@ def _result(said: list[ChatMessage], speakers: set[str], termination: str, call:
     for message in said:
         if message.get("tool_calls") or message.get("role") == "tool" or message.get("name") not in speakers:
             continue
-        if text := _without(_text(message), termination):
+        if text := without(_text(message), termination):
             spoken.append(Message(role="assistant", content=text, name=message["name"] if len(speakers) > 1 else None))
     if not spoken:
         raise AgentFailed(
@@ -160,6 +162,3 @@ def _text(reply: Any) -> str:
     content = reply.get("content") if isinstance(reply, dict) else reply
     return content if isinstance(content, str) else ""
 
-
-def _without(text: str, termination: str) -> str:
-    return text.replace(termination, "").strip() if termination in text else text
