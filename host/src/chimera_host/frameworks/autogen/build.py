@@ -122,9 +122,10 @@ def connect(*agents: Any) -> None:
         _hook(agent)
 
 
-def _hook(agent: ConversableAgent) -> None:
+def _hook(agent: ConversableAgent, termination: str = DEFAULT_TERMINATION) -> None:
+    emit = emit_message if termination == DEFAULT_TERMINATION else partial(emit_message, termination=termination)
     for place, hook in (
-        ("process_message_before_send", emit_message),
+        ("process_message_before_send", emit),
         ("safeguard_tool_inputs", _unless_over),
         ("safeguard_tool_outputs", _unless_over),
     ):
@@ -183,7 +184,8 @@ def _agent(
         silent=True,
     )
     agent.register_model_client(PlatformModelClient)
-    _hook(agent)
+    behaviour = build.document.behaviour.autogen
+    _hook(agent, behaviour.termination if behaviour is not None else DEFAULT_TERMINATION)
     return agent
 
 

@@ -161,4 +161,3 @@ def _result(said: list[ChatMessage], speakers: set[str], termination: str, call:
 def _text(reply: Any) -> str:
     content = reply.get("content") if isinstance(reply, dict) else reply
     return content if isinstance(content, str) else ""
-
