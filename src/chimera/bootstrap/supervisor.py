@@ -109,7 +109,7 @@ class Supervisor:
                 node_program=self.settings.node.node_program,
             ),
             self.runtimes,
-            limits.ControlGroups(version=0, folders=()) if options.no_limits else limits.detect(),
+            limits.NONE if options.no_limits else limits.detect(),
         )
         self.agent = NodeAgent(self.launcher, SystemClock(), self.settings.node)
 

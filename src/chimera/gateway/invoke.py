@@ -33,6 +33,7 @@ from chimera_host.trace import TraceContext, span
 log = logging.getLogger(__name__)
 
 MAX_PLACEMENTS = 5
+BUSY_PAUSE = 0.05
 MAX_DEATHS = 1
 REFUSED_BEFORE_BEGIN = frozenset({"host-busy", "host-draining"})
 
@@ -176,7 +177,7 @@ class Invoker:
     ) -> InvokeResponse:
         traceparent = call.trace.header()
         avoid: set[str] = set()
-        deaths = 0
+        deaths = refusals = 0
         while True:
             endpoint = await self._placer.place(call, avoid)
             request = self._request(call, incoming, before, stream=sink is not None)
@@ -185,13 +186,13 @@ class Invoker:
                     return await self._hosts.invoke(endpoint, request, traceparent)
                 return await self._hosts.stream(endpoint, request, traceparent, sink)
             except RemoteProblem as error:
-                if error.code not in REFUSED_BEFORE_BEGIN or len(avoid) >= MAX_PLACEMENTS:
+                if error.code not in REFUSED_BEFORE_BEGIN or refusals >= MAX_PLACEMENTS:
                     raise _host_problem(error, call) from error
                 why = error.code
             except HostUnreachable as error:
                 why = "unreachable"
                 await self._report(endpoint.host, why, call)
-                if len(avoid) >= MAX_PLACEMENTS:
+                if refusals >= MAX_PLACEMENTS:
                     raise _failed(call, endpoint, f"can't be reached: {error}") from error
             except HostDied as error:
                 why = "crashed"
@@ -202,7 +203,12 @@ class Invoker:
             log.warning("call placed again", extra={"host": endpoint.host, "why": why})
             self._metrics.retries.labels(why).inc()
             self._calls.place(call, None)
+            refusals += 1
             avoid.add(endpoint.host)
+            if why == "host-busy" and all(one.host in avoid for one in self._pool.endpoints(call.route.cell)):
+                # A full host has room again soon; one that ended or drains leaves the pool.
+                await asyncio.sleep(BUSY_PAUSE * 2**refusals)
+                avoid.clear()
 
     def _request(
         self, call: InFlightCall, incoming: Incoming, before: StoredSession | None, *, stream: bool

@@ -11,7 +11,7 @@ from chimera.platform.model import CellSpec
 from chimera.testing.hosts import FakeHost
 from chimera_host.contract.call import InvokeRequest
 from chimera_host.contract.tools import AgentTool
-from chimera_host.errors import AgentFailed, HostDraining
+from chimera_host.errors import AgentFailed, HostBusy, HostDraining
 from chimera_host.testing import builders
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -217,6 +217,24 @@ async def test_a_cell_that_cannot_start_says_why(world: Any) -> None:
     await world.agent()
     status, body = await world.invoke()
     assert (status, body["code"]) == (503, "cell-unavailable")
+
+
+async def test_the_only_host_is_asked_again_when_it_was_full_for_a_moment(world: Any) -> None:
+    busy = [HostBusy("full"), HostBusy("full")]
+
+    async def full_at_first(request: InvokeRequest) -> str:
+        if busy:
+            raise busy.pop()
+        return "at last"
+
+    host = await world.host(answer=full_at_first)
+    await world.agent()
+    status, body = await world.invoke()
+    assert (status, body["output"], len(host.requests)) == (200, "at last", 3)
+
+    busy += [HostBusy("full")] * 10
+    status, body = await world.invoke()
+    assert (status, body["code"]) == (503, "host-busy")
 
 
 async def test_a_full_queue_refuses(make_world: Any) -> None:

@@ -87,11 +87,6 @@ class LocalLauncher:
         self._callback: Callable[[HostExit], None] = lambda _: None
         self._session: aiohttp.ClientSession | None = None
 
-    @property
-    def limits_enforced(self) -> bool:
-        """Whether control groups limit a host's memory and CPU here."""
-        return bool(self._groups.folders)
-
     def on_exit(self, callback: Callable[[HostExit], None]) -> None:
         """See `HostLauncher`."""
         self._callback = callback
@@ -151,7 +146,8 @@ class LocalLauncher:
             process=process,
         )
         self._running[host] = running
-        self._groups.place(host, pid, runtime.resources)
+        if self._groups.folders and not self._groups.place(host, pid, runtime.resources):
+            log.warning("a host runs without limits of memory and CPU", extra={"host": host})
         if process is not None:
             watcher = asyncio.create_task(self._watch(host, process), name=f"watch-{host}")
             self._watchers.add(watcher)

@@ -1,8 +1,8 @@
 """Real limits for a host's process, where the system has them: memory and CPU by control groups.
 
 Version 2 and version 1 of control groups are both served; where neither can be written (no root, no delegation,
-another system) nothing is limited here, and the node agent's own look at resident memory is what is left. `describe`
-tells which of the two holds. CPU is a share, not a cap: an idle core is never withheld from anybody.
+another system) nothing is limited here, and the node agent's own look at resident memory is what is left.
+`chimera doctor` tells which of the two holds. CPU is a share, not a cap: an idle core is never withheld from anybody.
 """
 
 import contextlib
@@ -56,6 +56,9 @@ class ControlGroups:
         return [("cpu.shares", str(max(2, DEFAULT_SHARES * resources.cpu_millicores // 1000)))]
 
 
+NONE = ControlGroups(version=0, folders=())
+
+
 def bound_files(pid: int, most: int) -> None:
     """Bound the descriptors of a process that doesn't bound them itself; nothing where the system can't."""
     if sys.platform == "linux":
@@ -68,11 +71,23 @@ def bound_files(pid: int, most: int) -> None:
 def detect(root: Path = ROOT) -> ControlGroups:
     """What this machine lets this user do."""
     if (root / "cgroup.controllers").exists():
-        controllers = (root / "cgroup.controllers").read_text().split()
-        if {"memory", "cpu"} <= set(controllers) and os.access(root, os.W_OK):
-            return ControlGroups(version=2, folders=(root / GROUP,))
-        return ControlGroups(version=0, folders=())
+        return ControlGroups(version=2, folders=(root / GROUP,)) if _delegated(root) else NONE
     folders = tuple(root / name for name in ("memory", "cpu") if os.access(root / name / "cgroup.procs", os.W_OK))
     if len(folders) == 2:
         return ControlGroups(version=1, folders=tuple(folder / GROUP for folder in folders))
-    return ControlGroups(version=0, folders=())
+    return NONE
+
+
+def _delegated(root: Path) -> bool:
+    """Whether groups below ours can have limits: each level has to pass the controllers on to the next (cgroups(7))."""
+    if not {"memory", "cpu"} <= set((root / "cgroup.controllers").read_text().split()):
+        return False
+    try:
+        (root / GROUP).mkdir(exist_ok=True)
+        for folder in (root, root / GROUP):
+            passed_on = (folder / "cgroup.subtree_control").read_text().split()
+            if not {"memory", "cpu"} <= set(passed_on):
+                (folder / "cgroup.subtree_control").write_text("+memory +cpu")
+    except OSError:
+        return False
+    return True
