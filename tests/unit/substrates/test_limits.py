@@ -1,4 +1,4 @@
-"""Control groups: what is written where, on folders that look like the system's, and on the system's own if it lets us."""
+"""Control groups: what is written where, on folders like the system's, and on the system's own if it lets us."""
 
 import os
 import subprocess
