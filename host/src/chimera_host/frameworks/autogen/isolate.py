@@ -26,15 +26,11 @@ def isolated(agent: ConversableAgent) -> Any:
     return twin
 
 
-def _twin(member: ConversableAgent) -> Any:
-    return isolated_group(member) if isinstance(member, GroupChatManager) else isolated(member)
-
-
 def isolated_group(manager: GroupChatManager) -> Any:
     """A copy of a group chat's manager with a chat of its own, whose agents are copies too."""
     twin = isolated(manager)
     chat = copy.copy(manager.groupchat)
-    twins = {id(agent): _twin(agent) for agent in chat.agents}
+    twins = {id(agent): isolated(agent) for agent in chat.agents}
     chat.agents = [twins[id(agent)] for agent in chat.agents]
     chat.messages = []
     chat.allowed_speaker_transitions_dict = {
