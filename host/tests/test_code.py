@@ -6,9 +6,12 @@ import time
 import pytest
 
 from chimera_host.contract.agent import AgentResources, SourceCode
+from chimera_host.contract.behaviour import Behaviour, FunctionBehaviour
 from chimera_host.contract.problem import RemoteProblem
+from chimera_host.contract.tools import FunctionTool
 from chimera_host.testing.builders import RESOURCES, document, invoke_request
 from chimera_host.testing.doubles import refused, until
+from chimera_host.testing.platform import tool_answer
 
 
 @pytest.fixture
@@ -160,3 +163,18 @@ async def _eventually(condition, value, seconds=5.0):
     while not condition(await value()):
         assert time.monotonic() < end
         await asyncio.sleep(0.01)
+
+
+async def test_an_agents_own_tools_count_to_its_share_of_the_processor(platform, local_host):
+    bundle = platform.add_bundle({"tools.py": "def busy() -> str:\n    return str(sum(range(3_000_000)))\n"})
+    agent = document(
+        "reckoner",
+        behaviour=Behaviour(function=FunctionBehaviour(system_message="s", tools=("busy",))),
+        tools=(FunctionTool(name="busy", function="tools:busy", description="Reckons."),),
+        source=SourceCode(bundle=bundle),
+    )
+    host = await local_host()
+    platform.say(tool_answer(("busy", {})), "done")
+    assert (await host.invoke(invoke_request(agent, platform.add(agent)))).tool_calls == 1
+    (report,) = (await host.client.loaded())["agents"]
+    assert report["cpu_seconds"] > 0.01

@@ -49,6 +49,7 @@ class CallContext(Protocol):
 
     request: InvokeRequest
     document: AgentDocument
+    cpu_seconds: float
 
     @property
     def prompt(self) -> str:

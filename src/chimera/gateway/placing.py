@@ -82,6 +82,9 @@ class Placer:
         self._calls.place(call, host)
         return by_host[host]
 
+    def _usable(self, cell: str, avoid: Collection[str]) -> bool:
+        return any(endpoint.host not in avoid for endpoint in self._pool.endpoints(cell))
+
     async def _wait(self, call: InFlightCall, avoid: Collection[str]) -> Endpoint:
         loop = asyncio.get_running_loop()
         cell = call.route.cell
@@ -91,14 +94,14 @@ class Placer:
         line[turn] = None
         try:
             while (left := until - loop.time()) > 0:
-                if any(endpoint.host not in avoid for endpoint in self._pool.endpoints(cell)):
+                if self._usable(cell, avoid):
                     await _wait_for(turn, min(left, LOOK_AGAIN))
                 else:
                     await self._wake(await self._routes.cell(cell), left)
                 if (found := self._choose(call, avoid)) is not None:
                     turn.set()  # what is left of the room is for the next in line
                     return found
-                if not self._pool.endpoints(cell):
+                if not self._usable(cell, avoid):
                     await _wait_for(turn, min(left, LOOK_AGAIN / 10))
         finally:
             del line[turn]

@@ -155,3 +155,16 @@ async def test_who_waits_too_long_is_told() -> None:
     with pytest.raises(CellUnavailable):
         await line.call("late")
     assert line.placer._line == {}
+
+
+async def test_a_cell_whose_hosts_are_all_avoided_is_not_woken_without_a_pause() -> None:
+    line = Line(room=4, hold=0.35)
+    line.host("h")
+
+    async def wake(_: CellSpec) -> None:
+        pass
+
+    line.pool.on_wake = wake
+    with pytest.raises(CellUnavailable):
+        await line.call("retry", avoid=["h"])
+    assert len(line.pool.woken) <= 5

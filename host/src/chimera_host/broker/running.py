@@ -55,8 +55,11 @@ class Runner:
         raise overrun(tool, allowed)
 
     async def in_thread(self, function: Callable[[], R]) -> R:
-        """Run a blocking function of a call in one of the agent's threads."""
-        return (await self._threads.run(function, owner=self._agent))[0]
+        """Run a blocking function of a call in one of the agent's threads, on the agent's account."""
+        result, cpu = await self._threads.run(function, owner=self._agent)
+        if (call := current_call.get(None)) is not None:
+            call.cpu_seconds += cpu
+        return result
 
     def _back(self, task: "asyncio.Task[Any]") -> None:
         self._left.pop(task, None)

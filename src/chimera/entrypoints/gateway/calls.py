@@ -71,7 +71,7 @@ class CallHandlers:
             try:
                 answered = await self._invoker.run(incoming, relay)
                 return await stream.end(event("done", ENCODER.encode(api.answer_of(answered, body.session))))
-            except (SinkClosed, ConnectionError):
+            except (SinkClosed, ConnectionError, TimeoutError):  # nobody reads
                 return stream.abandon()
             except Exception as error:
                 problem = _late(stream, error)
@@ -100,7 +100,7 @@ class CallHandlers:
                 answered = await self._invoker.run(incoming, writer.take)
                 usage = body.stream_options is not None and body.stream_options.include_usage
                 return await stream.end(writer.tail(answered, usage=usage))
-            except (SinkClosed, ConnectionError):
+            except (SinkClosed, ConnectionError, TimeoutError):  # nobody reads
                 return stream.abandon()
             except Exception as error:
                 problem = _late(stream, error)
