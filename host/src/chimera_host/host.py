@@ -22,6 +22,7 @@ from chimera_host.config import HostConfig
 from chimera_host.contract.call import InvokeRequest, InvokeResponse, LoadedReport, Message, SessionState
 from chimera_host.contract.problem import ProblemError
 from chimera_host.errors import CallCancelled, HostBusy, HostDraining, InvalidCall
+from chimera_host.executor import CallExecutor
 from chimera_host.logs import CapturedStream, log_fields
 from chimera_host.metrics import CallMetrics, exposition
 from chimera_host.outcome import as_problem
@@ -56,6 +57,7 @@ class Host:
         self.loop = asyncio.get_running_loop()
         self.platform = PlatformClient(config.platform_url, config.platform_token)
         self.threads = WatchedThreads(config.threads)
+        self.executor = CallExecutor(config.threads, self.loop)
         self.agents = Agents(
             adapter=adapter,
             platform=self.platform,
@@ -195,6 +197,8 @@ class Host:
         try:
             result = await loaded.agent.run(call)
         finally:
+            if call.reason is not None:
+                await self.executor.settled(call)
             call.run_seconds = time.monotonic() - began
             self.agents.release(call, loaded)
         if call.reason is not None:  # the framework swallowed the cancellation

@@ -60,6 +60,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     black_box = BlackBox(Path(config.black_box), config.concurrency + SPARE_SLOTS) if config.black_box else None
     host = Host(config, adapter, black_box=black_box, captured=captured)
+    loop.set_default_executor(host.executor)
     told_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told_to_stop.set)
