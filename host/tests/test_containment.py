@@ -12,8 +12,11 @@ import pytest
 
 from chimera_host.blackbox import read_black_box
 from chimera_host.contract.agent import SourceCode
+from chimera_host.contract.behaviour import Behaviour, FunctionBehaviour
+from chimera_host.contract.tools import FunctionTool, ToolLimits
 from chimera_host.testing.builders import document, invoke_request
 from chimera_host.testing.doubles import refused, until
+from chimera_host.testing.platform import tool_answer
 from chimera_host.watchdog import ExitCode
 
 CODE = """
@@ -104,6 +107,23 @@ async def test_an_endless_loop_in_a_thread_costs_the_host_and_is_named(platform,
     assert [(call.agent, call.cancelled) for call in recording.calls] == [("looper", True)]
     (line,) = [line for line in host.log_lines() if line["message"] == "host ends itself"]
     assert line["agents"] == ["looper"] and line["level"] == "critical"
+
+
+async def test_a_tool_that_never_comes_back_costs_the_host_and_is_named(platform, host_process):
+    bundle = platform.add_bundle({"tools.py": "import time\ndef rest() -> str:\n    time.sleep(3600)\n"})
+    agent = document(
+        "idler",
+        behaviour=Behaviour(function=FunctionBehaviour(system_message="s", tools=("rest",))),
+        tools=(
+            FunctionTool(name="rest", function="tools:rest", description="d", limits=ToolLimits(deadline_seconds=1)),
+        ),
+        source=SourceCode(bundle=bundle),
+    )
+    host = await host_process(grace=1.0)
+    platform.say(tool_answer(("rest", {})), "it took too long")
+    assert (await host.invoke(invoke_request(agent, platform.add(agent)))).output == "it took too long"
+    assert await host.ended(10) == ExitCode.CALL_OVERDUE
+    assert read_black_box(host.black_box).last_words.agents == ("idler",)
 
 
 async def test_a_host_that_gave_itself_up_takes_no_more(platform, host_process, agent, neighbour):

@@ -34,6 +34,9 @@ class FakeBroker:
     async def aclose(self):
         self.closed += 1
 
+    def missing(self, now):
+        return []
+
 
 @pytest.fixture
 def brokers():

@@ -51,6 +51,9 @@ class AgentTools(ToolCaller, Protocol):
     async def aclose(self) -> None:
         """Let go of servers and connections."""
 
+    def missing(self, now: float) -> list[tuple[str, float]]:
+        """Tools that were given up and still run: the agent, and for how long since. From any thread."""
+
 
 MakeBroker = Callable[[AgentDocument, PlatformClient, str, BundleCode | None], AgentTools]
 
@@ -95,6 +98,7 @@ class Agents:
     _loading: dict[str, asyncio.Task[Loaded]] = field(default_factory=dict)
     _bundles: dict[str, BundleCode] = field(default_factory=dict)
     _closing: set[asyncio.Task[None]] = field(default_factory=set)
+    _brokers: set[AgentTools] = field(default_factory=set)
 
     def __len__(self) -> int:
         """How many are loaded."""
@@ -215,13 +219,14 @@ class Agents:
         tools: Mapping[str, list[ToolSpec]] = {}
         if document.tools:
             broker = self.make_broker(document, self.platform, str(storage.folder) if storage else "", code)
+            self._brokers.add(broker)
         try:
             if broker is not None:
                 tools = await broker.specs()
             agent = await self._adapt(document, tools, code, str(storage.folder) if storage else None)
         except BaseException:
             if broker is not None:
-                await broker.aclose()
+                await self._close_broker(broker)
             raise
         return Loaded(
             document=document,
@@ -309,9 +314,21 @@ class Agents:
         if loaded.code is not None:
             self._let_go(loaded.code)
         if loaded.broker is not None:
-            task = asyncio.create_task(loaded.broker.aclose(), name=f"close-{loaded.document.name}")
+            task = asyncio.create_task(self._close_broker(loaded.broker), name=f"close-{loaded.document.name}")
             self._closing.add(task)
             task.add_done_callback(self._closed)
+
+    async def _close_broker(self, broker: AgentTools) -> None:
+        try:
+            await broker.aclose()
+        finally:
+            # A tool that never comes back outlives its agent, and is still looked for.
+            if not broker.missing(time.monotonic()):
+                self._brokers.discard(broker)
+
+    def missing_tools(self, now: float) -> list[tuple[str, float]]:
+        """Tools that were given up and still run: the agent, and for how long since. From any thread."""
+        return [one for broker in list(self._brokers) for one in broker.missing(now)]
 
     def _closed(self, task: "asyncio.Task[None]") -> None:
         self._closing.discard(task)
