@@ -428,6 +428,8 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Start everything of one home and keep it running."""
     options = parser().parse_args()
+    # Sessions and logs are this user's alone, also in a home that others may look into. Everything started inherits it.
+    os.umask(0o077)
     options.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     (options.home / "logs").mkdir(exist_ok=True, mode=0o700)
     log_file = os.open(options.home / "logs" / "supervisor.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

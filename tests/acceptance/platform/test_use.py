@@ -150,3 +150,9 @@ def test_status_and_doctor_say_that_all_is_well(platform):
     assert platform.data("status")["healthy"]
     rows = {row["check"]: row["state"] for row in platform.data("doctor")}
     assert rows["platform"] == "ok" and rows["key"] == "ok"
+
+
+def test_what_is_kept_is_for_its_user_alone(platform):
+    secret = [file for file in platform.home.rglob("*") if file.is_file() and file.name != "script.yaml"]
+    assert {"chimera.db", "gateway.jsonl", "chimera.key"} <= {file.name for file in secret}
+    assert not [str(file) for file in secret if file.stat().st_mode & 0o077]

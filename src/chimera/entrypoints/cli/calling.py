@@ -7,6 +7,7 @@ import click
 
 from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.client import Api, options_of, run
+from chimera.entrypoints.cli.text import shown
 from chimera.kernel.ids import new_id
 from chimera_host.contract.problem import Problem, RemoteProblem
 
@@ -35,7 +36,7 @@ def invoke(
     if output != "table" or no_stream:
         answer = run(options_of(context), lambda api: api.call("POST", api.path("agents", name, "invoke"), body))
         if output == "table":
-            click.echo(answer["output"])
+            click.echo(shown(answer["output"]))
         else:
             out.show(answer, output)
         return
@@ -74,8 +75,8 @@ async def _stream(api: Api, name: str, body: dict[str, Any]) -> None:
             case "delta":
                 if data.get("source") and data["source"] != source:
                     source = data["source"]
-                    click.echo(("\n" if said else "") + click.style(f"[{source}] ", dim=True), nl=False)
-                click.echo(data["text"], nl=False)
+                    click.echo(("\n" if said else "") + click.style(shown(f"[{source}] "), dim=True), nl=False)
+                click.echo(shown(data["text"]), nl=False)
                 said.append(data["text"])
             case "error":
                 click.echo()
@@ -83,7 +84,7 @@ async def _stream(api: Api, name: str, body: dict[str, Any]) -> None:
             case "done":
                 # A graph's or crew's answer may be made from the pieces, or be none of them.
                 whole = str(data["output"]).strip()
-                click.echo("" if "".join(said).strip().endswith(whole) else f"\n{whole}" if said else whole)
+                click.echo("" if "".join(said).strip().endswith(whole) else shown(f"\n{whole}" if said else whole))
 
 
 def _problem(data: dict[str, Any]) -> Problem:

@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from chimera.entrypoints.cli.text import clean
 from chimera.kernel.settings import SettingsError
 from chimera_host.contract.problem import ProblemError
 
@@ -82,8 +83,8 @@ def place(one: dict[str, object]) -> str:
         text += f"; allowed: {one['allowed']}"
     if one.get("suggestion"):
         text += f"; did you mean {one['suggestion']!r}?"
-    return text
+    return clean(text)
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(clean(text) + "\n")

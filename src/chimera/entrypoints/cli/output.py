@@ -8,6 +8,8 @@ from typing import Any
 import click
 import msgspec
 
+from chimera.entrypoints.cli.text import clean
+
 Column = tuple[str, str]
 
 
@@ -64,8 +66,8 @@ def cell(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
-    return str(value)
+        return clean(", ".join(map(str, value)))
+    return clean(str(value))
 
 
 def moment(value: Any) -> str:

@@ -9,6 +9,7 @@ import click
 
 from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.client import Api, options_of, run
+from chimera.entrypoints.cli.text import clean
 
 REFRESH = 2.0
 PROCESS_COLUMNS = (("process", "PROCESS"), ("pid", "PID"), ("cpu_seconds", "CPU (S)"), ("memory", "MEMORY (PSS)"))
@@ -40,7 +41,7 @@ def logs(context: click.Context, /, lines: int, follow: bool, output: str, **fil
     async def show(api: Api) -> None:
         async for record in api.lines("/v1/logs", query):
             if output == "table":
-                click.echo(log_line(record))
+                click.echo(clean(log_line(record)))
             else:
                 import msgspec
 
@@ -108,7 +109,7 @@ def _tables(found: dict[str, Any]) -> None:
     click.echo()
     out.table(HOST_COLUMNS, hosts)
     for one in found["incidents"]:
-        click.echo(f"{one['seconds_ago']:.0f} s ago: {one['cause']} (agent: {one['agent'] or 'not certain'})")
+        click.echo(clean(f"{one['seconds_ago']:.0f} s ago: {one['cause']} (agent: {one['agent'] or 'not certain'})"))
 
 
 def log_line(record: dict[str, Any]) -> str:
