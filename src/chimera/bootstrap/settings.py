@@ -54,6 +54,8 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
     known = {"node", "model", *GATEWAY_GROUPS}
     if unknown := sorted(set(data) - known):
         raise SettingsError([f"{file}: unknown group {name!r}; known: {', '.join(sorted(known))}" for name in unknown])
+    if broken := sorted(name for name, values in data.items() if not isinstance(values, dict)):
+        raise SettingsError([f"{file}: {name}: a group is a table, such as [{name}]" for name in broken])
     try:
         models = msgspec.convert(data.get("model", {}), dict[str, ModelConfig])
     except msgspec.ValidationError as error:

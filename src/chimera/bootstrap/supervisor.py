@@ -170,8 +170,8 @@ class Supervisor:
         for framework in WARMED:
             try:
                 await self.launcher.warm(framework)
-            except HostStartFailed as error:
-                log.warning("a warm parent did not start", extra={"framework": framework, "error": error.detail})
+            except (HostStartFailed, OSError) as error:
+                log.warning("a warm parent did not start", extra={"framework": framework, "error": str(error)})
 
     async def stop(self) -> None:
         """End everything: callers first, hosts next, the rest last."""

@@ -29,6 +29,10 @@ Answer = dict[str, Any]
 CHARACTERS_PER_TOKEN = 4
 
 
+HURRY = 0.1
+"""Of a call's seconds: an end that came this close to them was brought about by them."""
+
+
 @dataclass(kw_only=True, slots=True)
 class Model:
     """One model of the settings: its provider, price and limits."""
@@ -180,13 +184,14 @@ class ModelGateway:
                 outcome, verdict = "ok", "ok"
             except TimeoutError:
                 # A caller in a hurry says nothing of the provider's health.
-                patient = given >= min(model.timeout, self._settings.breaker_patience)
-                outcome, verdict = "timeout", "failed" if patient else "neither"
+                outcome, verdict = "timeout", "failed" if given >= self._patience(model) else "neither"
                 raise ModelUnavailable(
                     f"model {model.name} did not answer in time", next_step="give the call or the model more time"
                 ) from None
             except ModelUnavailable as error:
-                outcome, verdict = error.code, "failed"
+                # A provider that counts the same seconds may notice their end first.
+                hurried = given < self._patience(model) and self._clock.monotonic() >= until - HURRY * given
+                outcome, verdict = error.code, "neither" if hurried else "failed"
                 raise
             except ModelRejected as error:
                 outcome, verdict = error.code, "ok"  # it answers
@@ -198,6 +203,10 @@ class ModelGateway:
             model.slots.release()
             self._metrics.model_calls.labels(model.name, outcome).inc()
             self._metrics.model_seconds.labels(model.name).observe(time.perf_counter() - began)
+
+    def _patience(self, model: Model) -> float:
+        """Seconds after which no answer is the provider's fault."""
+        return min(model.timeout, self._settings.breaker_patience)
 
     async def _slot(self, model: Model, until: float) -> None:
         if not model.slots.locked():

@@ -69,3 +69,14 @@ def test_the_system_limits_a_process() -> None:
         process.wait()
         groups.remove("chimera-test")
     assert not any((folder / "chimera-test").exists() for folder in groups.folders)
+
+
+def test_groups_left_behind_are_swept(tmp_path: Path) -> None:
+    groups = limits.detect(second(tmp_path))
+    for name in ("left", "used"):
+        (tmp_path / limits.GROUP / name).mkdir()
+    (tmp_path / limits.GROUP / "used" / "cgroup.procs").write_text("1")
+    groups.sweep()
+    assert (tmp_path / limits.GROUP / "left").exists(), "it may be about to be used"
+    groups.sweep(older=-1.0)
+    assert [one.name for one in (tmp_path / limits.GROUP).iterdir() if one.is_dir()] == ["used"]

@@ -1,6 +1,7 @@
 """`chimera logs`, `top` and `status`."""
 
 import asyncio
+import sys
 import textwrap
 import time
 from typing import Any
@@ -55,7 +56,8 @@ def logs(context: click.Context, /, lines: int, follow: bool, output: str, **fil
 @out.output_option
 @click.pass_context
 def top(context: click.Context, once: bool, output: str) -> None:
-    """Show processes, cells and hosts with their memory and calls, again every two seconds."""
+    """Show processes, cells and hosts with their memory and calls, again every two seconds on a terminal."""
+    once = once or not sys.stdout.isatty()
 
     async def show(api: Api) -> None:
         while True:

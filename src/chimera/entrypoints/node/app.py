@@ -5,6 +5,7 @@ cells, hosts, incidents and logs through the gateway, which has authenticated th
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -21,6 +22,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MAX_WAIT = 60.0
 MAX_BODY = 8 * 1024 * 1024
+
+
+log = logging.getLogger(__name__)
 
 
 class Stats(msgspec.Struct, frozen=True):
@@ -49,6 +53,14 @@ class Woken(msgspec.Struct, frozen=True, kw_only=True):
 
     version: int
     endpoints: list[Endpoint]
+
+
+class NodeFailed(ProblemError):
+    """A fault of the node agent."""
+
+    code = "internal"
+    status = 500
+    title = "The node agent failed"
 
 
 class BadNodeRequest(ProblemError):
@@ -146,7 +158,12 @@ class NodeApp:
 async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
-    except ProblemError as error:
+    except web.HTTPException:
+        raise
+    except Exception as raised:
+        error = raised if isinstance(raised, ProblemError) else NodeFailed("the node agent failed; its log says why")
+        if error is not raised:
+            log.exception("a request failed", extra={"path": request.path})
         headers = {"Retry-After": str(max(1, round(error.retry_after)))} if error.retry_after else {}
         body = msgspec.json.encode(error.problem(instance=request.path))
         return web.Response(status=error.status, body=body, content_type=PROBLEM_MEDIA_TYPE, headers=headers)

@@ -311,6 +311,7 @@ class LocalLauncher:
         running.gone.set()
         os.close(running.lifeline)
         self._groups.remove(host)
+        self._groups.sweep()
         self._callback(self._exit(host, running, status))
         running.black_box.unlink(missing_ok=True)
 

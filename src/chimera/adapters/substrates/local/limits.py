@@ -9,6 +9,7 @@ import contextlib
 import os
 import resource
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,10 +43,22 @@ class ControlGroups:
         return bool(self.folders)
 
     def remove(self, name: str) -> None:
-        """Remove the group of a process that has ended."""
+        """Remove the group of a process that has ended; a group that isn't empty yet stays for `sweep`."""
         for folder in self.folders:
             with contextlib.suppress(OSError):
                 (folder / name).rmdir()
+
+    def sweep(self, *, older: float = 60.0) -> None:
+        """Remove empty groups that processes left behind, of any home; a younger one may be about to be used.
+
+        A group with a process in it can't be removed, so this is safe at any time.
+        """
+        for folder in self.folders:
+            with contextlib.suppress(OSError):
+                for group in [entry for entry in folder.iterdir() if entry.is_dir()]:
+                    with contextlib.suppress(OSError):
+                        if time.time() - group.stat().st_mtime > older:
+                            group.rmdir()
 
     def _values(self, group: Path, resources: ResourceClass) -> list[tuple[str, str]]:
         if self.version == 2:

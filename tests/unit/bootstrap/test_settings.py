@@ -1,0 +1,32 @@
+"""The settings file: what is wrong in it is said, and never a traceback."""
+
+from pathlib import Path
+
+import pytest
+
+from chimera.bootstrap.settings import load
+from chimera.kernel.settings import SettingsError
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("node = 3", "node: a group is a table"),
+        ("[node]\ntick = 'fast'", "tick"),
+        ("[nodes]\n", "unknown group 'nodes'"),
+        ("[model]\ndefault = 3", "model"),
+        ("[model]\n\n[", "settings.toml"),
+        ("http = []", "http: a group is a table"),
+    ],
+)
+def test_what_is_wrong_is_told(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "settings.toml").write_text(text)
+    with pytest.raises(SettingsError) as refused:
+        load(tmp_path, {})
+    assert words in str(refused.value)
+
+
+def test_a_variable_overrides_the_file(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text("[node]\ntick = 3.0\n")
+    assert load(tmp_path, {}).node.tick == 3.0
+    assert load(tmp_path, {"CHIMERA_NODE__TICK": "4"}).node.tick == 4.0
