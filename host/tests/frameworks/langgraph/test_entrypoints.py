@@ -199,12 +199,21 @@ async def test_a_tools_failure_is_told_to_the_model(platform, host, factory):
     assert answer.output == "It doesn't work." and "a is negative" in platform.chats[1].last
 
 
-@pytest.mark.parametrize(("factory", "text"), [("uncompiled", "a b"), ("handy", "It is five."), ("blocking", "")])
-async def test_what_the_model_says_on_the_loop_is_streamed_while_it_speaks(platform, host, factory, text):
-    platform.say("a b" if factory != "handy" else tool_answer(("shout", {"text": "x"})), "It is five.")
-    events = [e async for e in host.client.stream(invoke_request(*coded(platform, factory)))]
-    words = [data["text"] for name, data in events if name == "delta"]
-    assert "".join(words) == text and len(words) == len(text.split())
+@pytest.mark.parametrize(
+    ("factory", "script", "words"),
+    [
+        ("uncompiled", ["one two"], ["one", " two"]),
+        ("handy", [tool_answer(("shout", {"text": "x"})), "It is."], ["It", " is."]),
+        ("blocking", ["one two", "three"], ["one two", "three"]),
+        ("handy_blocking", [tool_answer(("shout", {"text": "x"})), "It is."], ["It is."]),
+    ],
+)
+async def test_what_the_model_says_is_streamed_word_by_word_where_nothing_blocks(
+    platform, host, factory, script, words
+):
+    platform.say(*script)
+    events = [event async for event in host.client.stream(invoke_request(*coded(platform, factory)))]
+    assert [data["text"] for name, data in events if name == "delta"] == words
     assert events[-1][0] == "done"
 
 

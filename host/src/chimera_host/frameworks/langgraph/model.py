@@ -42,7 +42,10 @@ class ChimeraChatModel(BaseChatModel):  # type: ignore[misc]  # the environment 
     def _generate(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
-        return _result(current_call.get().chat_blocking(_body(messages, stop, kwargs)))
+        call = current_call.get()
+        result = _result(call.chat_blocking(_body(messages, stop, kwargs)))
+        call.emit(str(result.generations[0].message.text), self.source)
+        return result
 
 
 def _body(messages: list[BaseMessage], stop: list[str] | None, fields: dict[str, Any]) -> dict[str, Any]:

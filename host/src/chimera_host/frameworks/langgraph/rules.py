@@ -48,7 +48,7 @@ def shape(behaviour: LangGraphBehaviour) -> Shape:
     try:
         TopologicalSorter(before).prepare()
     except CycleError as error:
-        raise GraphFault(f"the nodes lead in a circle: {' -> '.join(reversed(error.args[1]))}") from error
+        raise GraphFault(f"the nodes lead in a circle: {' -> '.join(error.args[1])}") from error
     return Shape(before={name: tuple(names) for name, names in before.items()}, start=frozenset(behaviour.start))
 
 
