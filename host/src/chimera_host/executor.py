@@ -32,7 +32,8 @@ class CallExecutor(ThreadPoolExecutor):
     def __init__(self, threads: int, loop: asyncio.AbstractEventLoop) -> None:
         """Run the work of `loop`'s calls, in at most so many threads at once. Make it in the loop's thread."""
         super().__init__(thread_name_prefix="host")
-        self.threads = WatchedThreads(threads)
+        self._watched = WatchedThreads(threads)
+        self.missing = self._watched.missing
         self._loop = loop
         self._loop_thread = threading.get_ident()
         self._running: dict[Call, set[asyncio.Task[None]]] = {}
@@ -60,7 +61,7 @@ class CallExecutor(ThreadPoolExecutor):
 
     async def _run(self, call: Call, future: Future[Any], work: Callable[[], Any]) -> None:
         try:
-            result, cpu = await self.threads.run(work, owner=call.request.agent)
+            result, cpu = await self._watched.run(work, owner=call.request.agent)
         except asyncio.CancelledError:
             future.cancel()
             raise

@@ -236,7 +236,11 @@ class Host:
         known = {call.agent for call in cancelled}
         cancelled += [
             OverdueCall(agent=owner, call="", seconds=seconds)
-            for owner, seconds in (*self.threads.missing(now), *self.agents.missing_tools(now))
+            for owner, seconds in (
+                *self.threads.missing(now),
+                *self.executor.missing(now),
+                *self.agents.missing_tools(now),
+            )
             if owner and owner not in known
         ]
         return Observation(

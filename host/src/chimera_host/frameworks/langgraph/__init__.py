@@ -13,6 +13,7 @@ from chimera_host.errors import AgentLoadError
 
 for _name in ("LANGSMITH_TRACING", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING", "LANGCHAIN_TRACING_V2"):
     os.environ[_name] = "false"  # before LangChain is imported, which reads them then
+os.environ.pop("LANGCHAIN_HANDLER", None)  # LangChain refuses to run with it
 
 from chimera_host.frameworks.langgraph import graph as graphs  # noqa: E402 - after the calls home are off
 from chimera_host.frameworks.langgraph.model import ChimeraChatModel, native_tool  # noqa: E402 - as above
