@@ -152,7 +152,10 @@ def _describe(keyword: str, rule: Any, value: Any, message: str, holder: Any) ->
             message=f"{shown} is not allowed", allowed=", ".join(options), suggestion=near[0] if near else None
         )
     if keyword == "type":
-        return Fault(message=f"{shown} has the wrong type", allowed=str(rule))
+        # YAML reads 1.0 and true as a number and a truth value, where text was meant.
+        quoted = f", such as {msgspec.json.encode(shown).decode()}"
+        scalar = isinstance(value, (int, float)) and rule == "string"
+        return Fault(message=f"{shown} has the wrong type", allowed=f"{rule}{quoted if scalar else ''}")
     if keyword == "pattern":
         return Fault(message=f"{shown} doesn't have the right form", allowed=_form(rule, holder))
     limits = {

@@ -74,7 +74,9 @@ def _all_faults(merged: dict[str, Any], file: str | None, message: str) -> Inval
     """What the schema and the rules find; `message` if they find nothing, since something was wrong."""
     found = list(violations(merged))
     faults = [msgspec.structs.replace(fault, path=path_text(place), file=file) for place, fault in found]
-    faults += _rules_on_the_rest(merged, [place for place, _ in found], file)
+    # A part that lacks a field is judged without it, where the stand-in has one.
+    lacking = {place for place, fault in found if place in _FILLED and fault.message.endswith("is missing")}
+    faults += _rules_on_the_rest(merged, [place for place, _ in found if place not in lacking], file)
     return InvalidDefinition(faults or [Fault(message=message, file=file)])
 
 
@@ -116,6 +118,7 @@ _STAND_IN: dict[str, Any] = {
     "metadata": {"name": "stand-in", "version": "0.0.0", "description": "?"},
     "capabilities": {"primary_functions": ["?"]},
 }
+_FILLED = {(), ("metadata",), ("specification",), ("capabilities",)}
 _FRAMEWORKS = {"autogen": "AutoGen", "crewai": "CrewAI", "langgraph": "LangGraph"}
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from chimera.agents.errors import Fault
+from chimera.agents.errors import Fault, InvalidDefinition
+from chimera.agents.validate import check_data
 
 Find = Callable[..., list[Fault]]
 
@@ -294,3 +295,17 @@ def test_what_a_schema_fault_hides_is_not_held_against_the_rest(faults: Find) ->
     behaviour = {"autogen": {**AUTOGEN["autogen"], "tools": ["search"]}}
     found = faults(tools=tools, behaviour=behaviour, capabilities={"integration_points": ["tool:search"]})
     assert [fault.path for fault in found] == ["tools[0].agent"]
+
+
+def test_a_missing_field_hides_nothing_else(least: dict[str, Any]) -> None:
+    least["specification"] = {"framwork": "AutoGen", "resources": {"cpu": "5000m"}}
+    with pytest.raises(InvalidDefinition) as refused:
+        check_data(least)
+    assert {fault.path for fault in refused.value.faults} == {
+        *("specification", "specification.framwork", "specification.resources.cpu"),
+    }
+
+
+def test_a_number_where_text_was_meant_is_shown_in_quotes(faults: Find) -> None:
+    fault = at(faults(metadata={"name": "a", "version": 1.0, "description": "x"}), "metadata.version")
+    assert fault.allowed == 'string, such as "1.0"'

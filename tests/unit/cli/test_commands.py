@@ -135,3 +135,10 @@ def test_options_of_up_reach_the_supervisor_whatever_their_value(tmp_path, monke
     assert seen[seen.index("--port") + 1] == "0" and "--no-fork" in seen
     assert "--no-limits" not in seen and "--script" not in seen
     assert [seen[index + 1] for index, part in enumerate(seen) if part == "--allow-host"] == ["a", "b"]
+
+
+def test_a_file_without_a_definition_is_no_success(tmp_path):
+    for text in ("", "# a comment\n", "---\n"):
+        (tmp_path / "a.yaml").write_text(text)
+        done = CliRunner().invoke(cli, ["validate", str(tmp_path / "a.yaml")])
+        assert "a.yaml:1: there is no definition in it" in done.output and "1 errors" in done.output

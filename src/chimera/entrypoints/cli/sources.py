@@ -80,6 +80,10 @@ def read_sources(paths: Sequence[str]) -> Iterator[Source]:
             empty = Document(file=found.file, text="")
             yield Source(found=found, document=empty, number=0, fault=error.fault)
             continue
+        if not documents:
+            empty = Document(file=found.file, text="")
+            fault = Fault(file=found.file, line=1, message="there is no definition in it", allowed="a definition")
+            yield Source(found=found, document=empty, number=0, fault=fault)
         for number, document in enumerate(documents):
             yield _with_source(Source(found=found, document=document, number=number))
     for file in collector.skipped[:20]:
