@@ -59,6 +59,8 @@ def _measure(options: argparse.Namespace, sizes: Sizes, scratch: Path, console: 
     for number in range(1, options.runs + 1):
         say(f"run {number} of {options.runs}")
         runs.append(rows.one_run(scratch / f"home-{number}", roster, sizes, bare, say))
+        # Kept after each run, so that the hour of the others isn't lost when one breaks.
+        keep(report(sizes, options.scale, runs, [], without.skipped), options.json)
     compared = [] if options.no_beside else without.servers()
     made = report(sizes, options.scale, runs, compared, without.skipped)
     keep(made, options.json)
