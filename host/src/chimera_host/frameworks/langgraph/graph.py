@@ -9,11 +9,12 @@ none of its own. This is dead-path elimination as workflow engines do it; it end
 import asyncio
 from typing import Annotated, Any, TypedDict
 
+import msgspec
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.graph import START, StateGraph
 
 from chimera_host.contract.behaviour import BranchNode, LangGraphBehaviour
-from chimera_host.contract.problem import ProblemError
+from chimera_host.contract.problem import ProblemError, RemoteProblem
 from chimera_host.errors import AgentFailed, AgentLoadError, CallCancelled
 from chimera_host.frameworks.langgraph import rules
 from chimera_host.frameworks.langgraph.nodes import Work, worker
@@ -115,7 +116,10 @@ class Step(Runnable[State, dict[str, Any]]):  # type: ignore[misc]  # the enviro
         reason = error.detail if isinstance(error, ProblemError) else f"{type(error).__name__}: {error}"
         on_error = getattr(self._node, "on_error", None)
         if on_error is None:
-            raise AgentFailed(
-                f"node {name} failed: {reason}", next_step=f"mend it, or give node {name} an `on_error`"
-            ) from error
+            whole, mend = f"node {name} failed: {reason}", f"mend it, or give node {name} an `on_error`"
+            if isinstance(error, ProblemError):  # whose code says what failed: not always the agent
+                problem = error.problem()
+                next_step = problem.next_step or mend
+                raise RemoteProblem(msgspec.structs.replace(problem, detail=whole, next_step=next_step)) from error
+            raise AgentFailed(whole, next_step=mend) from error
         return {"outputs": {name: ""}, "errors": {name: reason}, "taken": {(name, on_error): True}}

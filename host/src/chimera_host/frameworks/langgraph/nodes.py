@@ -1,9 +1,11 @@
 """What each kind of node does: an asynchronous function from the values so far to the node's output."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from langchain_core.messages import AIMessage
+from langgraph.errors import GraphRecursionError
+from langgraph.graph import add_messages
 from langgraph.prebuilt import create_react_agent
 
 from chimera_host.contract.behaviour import AgentNode, BranchNode, GraphNode, PromptNode, ToolNode
@@ -14,8 +16,19 @@ from chimera_host.substitute import fill
 
 Work = Callable[[Mapping[str, str]], Awaitable[str]]
 
-MAX_STEPS = 50
-"""Steps of an agent node's loop: a model call and a tool call are two."""
+MAX_ROUNDS = 25
+"""Rounds of an agent node's loop: a model call, and a step in which the tools run that it asks for."""
+
+
+class Loop(TypedDict):
+    """The state of an agent node's loop.
+
+    LangGraph counts down in the `remaining_steps` of its own state, and answers with an apology when they run out,
+    which would pass for the agent's answer. Nothing counts in this one, so that LangGraph raises instead.
+    """
+
+    messages: Annotated[list[Any], add_messages]
+    remaining_steps: NotRequired[int]
 
 
 def worker(node: GraphNode, build: AgentBuild) -> Work:
@@ -82,7 +95,8 @@ def _agent(node: AgentNode, build: AgentBuild) -> Work:
                 agent=build.document.name,
             )
         specs.extend(build.tools[name])
-    react = create_react_agent(ChimeraChatModel(source=node.name), [native_tool(spec) for spec in specs])
+    model, tools = ChimeraChatModel(source=node.name), [native_tool(spec) for spec in specs]
+    react = create_react_agent(model, tools, state_schema=Loop)
 
     async def work(values: Mapping[str, str]) -> str:
         messages = [
@@ -91,7 +105,13 @@ def _agent(node: AgentNode, build: AgentBuild) -> Work:
             {"role": "user", "content": fill(node.prompt, values)},
         ]
         # A bound of its own: without it the limit of the graph around it would count for the loop inside too.
-        state = await react.ainvoke({"messages": messages}, {"recursion_limit": MAX_STEPS})
+        try:
+            state = await react.ainvoke({"messages": messages}, {"recursion_limit": 2 * MAX_ROUNDS})
+        except GraphRecursionError as error:
+            raise AgentFailed(
+                f"it called tools for {MAX_ROUNDS} rounds without an answer",
+                next_step=f"say in the system message of node {node.name} when to stop, or give it an `on_error`",
+            ) from error
         return last_text(state["messages"])
 
     return work
