@@ -42,6 +42,24 @@ def handy(context):
     return agent
 
 
+def short(context, bound=1):
+    agent = speaker(context, "short", max_consecutive_auto_reply=bound)
+    agent.register_for_execution()(agent.register_for_llm(description="Says it.")(say))
+    return agent
+
+
+def longer(context):
+    return short(context, 2)
+
+
+async def say(text: str) -> str:
+    return f"said {text}"
+
+
+def saying(context):
+    return short(context, 3)
+
+
 def group(context, pattern="round_robin"):
     members = [speaker(context, name) for name in ("ann", "bob")]
     chat = GroupChat(agents=members, messages=[], max_round=3, speaker_selection_method=pattern)
@@ -122,6 +140,20 @@ async def test_it_runs_the_agents_tools_and_its_own(platform, host):
     offered = {tool["function"]["name"]: tool["function"] for tool in platform.chats[0].body["tools"]}
     assert set(offered) == {"add", "shout"} and offered["add"]["parameters"]["required"] == ["a", "b"]
     assert [m["content"] for m in platform.chats[1].body["messages"] if m["role"] == "tool"] == ["5", "FIVE"]
+
+
+async def test_its_own_tools_may_be_coroutines(platform, host):
+    platform.say(tool_answer(("say", {"text": "five"})), "It is said.")
+    answer = await host.invoke(invoke_request(*coded(platform, "saying"), "Say it"))
+    assert answer.output == "It is said." and platform.chats[1].last == "said five"
+
+
+@pytest.mark.parametrize("factory", ["short", "longer"])
+async def test_an_agent_that_ends_by_its_own_bound_has_no_answer(platform, host, factory):
+    platform.say(tool_answer(("say", {"text": "five"})), "never asked")
+    failed = await refused(host.invoke(invoke_request(*coded(platform, factory), "Say it")))
+    assert failed.code == "agent-failed" and "max_consecutive_auto_reply" in failed.next_step
+    assert len(platform.chats) == 1
 
 
 async def test_a_group_chat_manager_leads_its_group(platform, host):

@@ -33,10 +33,10 @@ class ConversingAgent:
         agent = isolated(self._agent)
         messages = _conversation(call)
         for _ in range(self._rounds + 1):
-            reply = agent.generate_reply(messages=messages)
+            reply = _reply(agent, messages, call)
             if isinstance(reply, dict) and reply.get("tool_calls"):
                 messages.append({**reply, "role": "assistant"})
-                results = agent.generate_reply(messages=messages)
+                results = _reply(agent, messages, call)
                 messages.append(results if isinstance(results, dict) else {"role": "user", "content": str(results)})
                 continue
             text = without(_text(reply), self._termination)
@@ -129,6 +129,18 @@ class CoordinatingAgent:
 
     def close(self) -> None:
         """Nothing to let go of."""
+
+
+def _reply(agent: ConversableAgent, messages: list[ChatMessage], call: CallContext) -> Any:
+    """What the agent says or its tools return. None is neither: it is how AutoGen ends a conversation."""
+    reply = agent.generate_reply(messages=messages)
+    if reply is None:
+        raise AgentFailed(
+            "the agent ended the conversation without an answer",
+            next_step="raise its `max_consecutive_auto_reply`, or see what its `is_termination_msg` ends on",
+            agent=call.document.name,
+        )
+    return reply
 
 
 def _conversation(call: CallContext) -> list[ChatMessage]:
