@@ -14,11 +14,12 @@ from chimera_host.testing.zygotes import ZygoteProcess
 
 PROBE = """
 import json
+import os
 import threading
 from typing import TypedDict
 
 from langgraph.graph import START, StateGraph
-from langsmith.utils import tracing_is_enabled
+from langsmith.utils import get_env_var, tracing_is_enabled
 
 
 class Text(TypedDict, total=False):
@@ -27,6 +28,9 @@ class Text(TypedDict, total=False):
 
 
 def factory(context):
+    os.environ["LANGSMITH_TRACING_V2"] = "true"  # as a library that reads a file of settings may
+    get_env_var.cache_clear()
+
     def probe(state):
         tracers = [thread.name for thread in threading.enumerate() if "tracing" in thread.name]
         context.model.invoke("hello")
@@ -68,7 +72,7 @@ async def home():
 
 
 async def call_twice(platform, client):
-    """A declared graph, then code that tells what it sees."""
+    """A declared graph, then code that switches tracing on itself and tells what it sees."""
     behaviour = LangGraphBehaviour(nodes=(PromptNode(name="ask", prompt="{input}"),), start=("ask",))
     declared = document("declared", "langgraph", behaviour=Behaviour(langgraph=behaviour))
     assert (await client.invoke(invoke_request(declared, platform.add(declared), "hi"))).output == "echo: hi"
