@@ -132,3 +132,12 @@ async def test_the_metrics_page_counts_without_naming_agents(platform, local_hos
     assert lines['chimera_host_calls_total{outcome="model-failed"}'] == "1"
     assert lines["chimera_host_call_seconds_count"] == "2" and lines["chimera_host_loads_total"] == "1"
     assert lines["chimera_host_loaded_agents"] == "1" and "secretive" not in page
+
+
+async def test_a_report_counts_also_what_it_leaves_out(platform, local_host):
+    host = await local_host()
+    for name in ("a", "b", "c"):
+        agent = document(name)
+        await host.invoke(invoke_request(agent, platform.add(agent)))
+    report = host.host.loaded(2)
+    assert report.loaded == 3 and [one["agent"] for one in report.agents] == ["c", "b"]

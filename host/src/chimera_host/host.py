@@ -320,6 +320,7 @@ class Host:
         return LoadedReport(
             host=self.config.host,
             framework=self.config.framework,
+            loaded=len(self.agents),
             agents=self.agents.report(limit),
             in_flight=self.in_flight,
             resident_bytes=memory.resident_bytes(),

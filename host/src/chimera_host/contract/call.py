@@ -94,10 +94,11 @@ class ToolEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class LoadedReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`GET /v1/loaded`: the agents that a host holds and what they cost."""
+    """`GET /v1/loaded`: what a host holds; of its `loaded` agents those used last, with what they cost."""
 
     host: str
     framework: str
+    loaded: int
     agents: list[dict[str, Any]]
     in_flight: int
     resident_bytes: int

@@ -153,7 +153,7 @@ class Host {
 
   report() {
     return {
-      host: this.config.host, framework: this.config.framework,
+      host: this.config.host, framework: this.config.framework, loaded: this.agents.loaded.size,
       agents: [...this.agents.loaded].reverse().slice(0, 1000).map(([revision, { document, calls, used }]) => ({
         tenant: document.tenant, agent: document.name, revision, calls, idle_seconds: (Date.now() - used) / 1000,
       })),

@@ -136,7 +136,7 @@ class NodeReport:
             row
             | (
                 {
-                    "loaded_agents": len(known[row["host"]].agents),
+                    "loaded_agents": known[row["host"]].loaded,
                     "in_flight": known[row["host"]].in_flight,
                     "evictions": known[row["host"]].evictions,
                 }
