@@ -10,8 +10,8 @@ import pytest
 
 from chimera.platform.errors import HostStartFailed
 from chimera.platform.fleet import HostPhase
-from chimera.platform.model import CellSpec, ResourceClass, RuntimeClass
-from chimera.platform.node import NodeAgent
+from chimera.platform.model import CellSpec, Endpoint, ResourceClass, RuntimeClass
+from chimera.platform.node import Cell, NodeAgent
 from chimera.platform.settings import NodeSettings
 from chimera.testing.launcher import MIB, FakeLauncher
 from chimera.testing.virtual_time import LoopClock, run
@@ -29,12 +29,33 @@ def spec(name: str, *, least: int = 0, most: int = 1000) -> CellSpec:
     return CellSpec(cell=name, runtime_class=runtime, min_hosts=least, max_hosts=most, idle_timeout=IDLE)
 
 
+class CountingLauncher(FakeLauncher):
+    """Notes each start that nobody needs: hosts and starts are as many as wanted without it."""
+
+    def __init__(self) -> None:
+        super().__init__(start_seconds=0.2, boot_seconds=0.5)
+        self.agent: NodeAgent
+        self.needless: list[str] = []
+
+    async def start(self, cell: CellSpec, host: str) -> Endpoint:
+        (kept,) = [one for one in self.agent.cells() if one.spec.cell == cell.cell]
+        if working(kept) > kept.wanted:
+            self.needless.append(f"{cell.cell}: {working(kept)} hosts and starts, {kept.wanted} wanted")
+        return await super().start(cell, host)
+
+
+def working(cell: Cell) -> int:
+    """Hosts at work and on their way."""
+    healthy = [one for one in cell.hosts.values() if one.phase is not HostPhase.DRAINING and one.unhealthy is None]
+    return len(healthy) + cell.starting
+
+
 class World:
     """A node agent, its launcher, and a gateway that reports load once a second."""
 
     def __init__(self) -> None:
-        self.launcher = FakeLauncher(start_seconds=0.2, boot_seconds=0.5)
-        self.agent = NodeAgent(self.launcher, LoopClock(), SETTINGS)
+        self.launcher = CountingLauncher()
+        self.agent = self.launcher.agent = NodeAgent(self.launcher, LoopClock(), SETTINGS)
         self.load: dict[str, float] = {}
         self.cells: dict[str, CellSpec] = {}
         self.broken: list[str] = []
@@ -51,7 +72,7 @@ class World:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         assert self.launcher.running == {} and self.launcher.closed
-        assert self.broken == []
+        assert self.broken + self.launcher.needless == []
 
     def add(self, *specs: CellSpec) -> None:
         self.cells |= {one.cell: one for one in specs}
@@ -67,13 +88,25 @@ class World:
             await asyncio.sleep(1.0)
 
     async def _watch(self) -> None:
-        """Safety: at every moment no cell has more hosts at work than it may."""
+        """Safety: at every moment no cell has more hosts than it may, and none is sent to sleep before its idle time.
+
+        A host that died while nobody called is another matter: nothing takes its place until somebody calls.
+        """
+        needed: dict[str, float] = {}
+        ready: dict[str, set[str]] = {}
         while True:
+            now = LoopClock().monotonic()
             for cell in self.agent.cells():
-                working = [host for host in cell.hosts.values() if host.phase is not HostPhase.DRAINING]
-                most = min(cell.spec.max_hosts, SETTINGS.max_hosts)
-                if len(working) + cell.starting > most:
-                    self.broken.append(f"{cell.spec.cell}: {len(working)} hosts and {cell.starting} starting")
+                name = cell.spec.cell
+                if working(cell) > min(cell.spec.max_hosts, SETTINGS.max_hosts):
+                    self.broken.append(f"{name}: {working(cell)} hosts and starts")
+                sent = {host for host, one in cell.hosts.items() if one.unhealthy is None} & ready.get(name, set())
+                if sent and working(cell) == 0 and now - needed[name] < IDLE:
+                    self.broken.append(f"{name}: sent to sleep {now - needed[name]:.1f} s after it was needed")
+                # What came within the last pass is no matter of the decision that stands.
+                if cell.waiting or cell.in_flight:
+                    needed[name] = now - SETTINGS.tick
+                ready[name] = {host for host, one in cell.hosts.items() if one.phase is HostPhase.READY}
             await asyncio.sleep(0.1)
 
 
@@ -161,7 +194,7 @@ def test_a_host_that_fails_is_replaced_and_its_agent_named(harm: str) -> None:
 
 
 NAMES = ("kept", "plain", "small")
-HARM = ("kill", "kill", "deaf", "memory", "call", "refuse", "load", "idle", "wake", "wake")
+HARM = ("kill", "kill", "deaf", "memory", "call", "refuse", "slow", "load", "idle", "wake", "wake")
 
 
 def harm_host(world: World, draw: random.Random, what: str) -> None:
@@ -181,6 +214,8 @@ async def harm(world: World, draw: random.Random) -> None:
     match draw.choice(HARM):
         case "refuse":
             world.launcher.refuses = HostStartFailed("not now", retry_after=1) if draw.random() < 0.5 else None
+        case "slow":
+            world.launcher.start_seconds = draw.choice((0.2, 0.2, 20.0))
         case "load":
             world.load[name] = draw.choice((0.5, 8.0, 30.0, 400.0))
         case "idle":
@@ -204,7 +239,7 @@ def test_whatever_happens_bounds_hold_and_load_finds_a_host_again(seed: int) -> 
             await harm(world, draw)
             await asyncio.sleep(draw.expovariate(1 / 8.0))
         # Nothing fails from here on, and somebody calls each cell.
-        world.launcher.refuses = None
+        world.launcher.refuses, world.launcher.start_seconds = None, 0.2
         for host in list(world.launcher.running):
             await world.launcher.kill(host)
         world.load = dict.fromkeys(NAMES, 5.0)
