@@ -107,7 +107,7 @@ class World:
                 if cell.waiting or cell.in_flight:
                     needed[name] = now - SETTINGS.tick
                 ready[name] = {host for host, one in cell.hosts.items() if one.phase is HostPhase.READY}
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)
 
 
 def simulated(scenario: Callable[[World], Awaitable[None]]) -> None:
@@ -229,7 +229,7 @@ async def harm(world: World, draw: random.Random) -> None:
             harm_host(world, draw, what)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_whatever_happens_bounds_hold_and_load_finds_a_host_again(seed: int) -> None:
     draw = random.Random(seed)
 

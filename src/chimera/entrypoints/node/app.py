@@ -5,6 +5,7 @@ cells, hosts, incidents and logs through the gateway, which has authenticated th
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -22,6 +23,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MAX_WAIT = 60.0
 MAX_BODY = 8 * 1024 * 1024
+VERSION_DIGITS = 18
 
 
 log = logging.getLogger(__name__)
@@ -117,8 +119,10 @@ class NodeApp:
 
     async def _endpoints(self, request: web.Request) -> web.StreamResponse:
         after = request.query.get("after", "0")
-        if not after.isdigit():
-            raise BadNodeRequest(f"after={after!r} is not a version", next_step="pass the version of the last answer")
+        if not (after.isdecimal() and len(after) <= VERSION_DIGITS):
+            raise BadNodeRequest(
+                f"after={after[:20]!r} is not a version", next_step="pass the version of the last answer"
+            )
         version, cells = await self._agent.endpoints(int(after), _seconds(request, "wait", 0.0))
         return _json(Endpoints(version=version, cells=cells))
 
@@ -144,13 +148,14 @@ class NodeApp:
         query = LogQuery.parse(request.query)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
-        position, lines = await asyncio.to_thread(read, self._report.logs, query)
-        for line in lines:
-            await response.write(line + b"\n")
-        if query.follow:
-            async for line in follow(self._report.logs, query, position, lambda: request.transport is None):
+        with contextlib.suppress(ConnectionResetError):  # whoever follows leaves by hanging up
+            position, lines = await asyncio.to_thread(read, self._report.logs, query)
+            for line in lines:
                 await response.write(line + b"\n")
-        await response.write_eof()
+            if query.follow:
+                async for line in follow(self._report.logs, query, position, lambda: request.transport is None):
+                    await response.write(line + b"\n")
+            await response.write_eof()
         return response
 
 
