@@ -6,13 +6,19 @@ control plane behind it, as bytes, since a client would mend or refuse to send m
 
 import asyncio
 import gzip
+import hashlib
 import json
 import os
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
+from chimera.agents.archive import ArchivedFile
+from chimera.agents.bundle import pack_files
+from chimera.entrypoints.gateway.operations import OPERATIONS
 from chimera.testing.definitions import definition
 
 REQUESTS = int(os.environ.get("CHIMERA_TEST_REQUESTS", "500"))
@@ -156,6 +162,8 @@ class Maker:
                 lambda: self.item(specification={"framework": odd}),
                 lambda: self.item(capabilities={"communication_protocols": [odd]}),
                 lambda: self.item(**{odd: 1}),
+                lambda: self.item(metadata={"description": odd + "\0"}),
+                lambda: self.item(tests=[{"name": "t", "input": odd + "\0" + odd, "expect": {"contains": ["x"]}}]),
                 lambda: self.post(b'{"input":"\\ud800","model":"\\udfff"}'),
                 lambda: self.request("POST", "/v1/chat/completions", _chat("agent/" + odd)),
                 lambda: self.request("POST", f"{TENANT}/agents/anna/invoke", _json(input="x", session=odd)),
@@ -175,7 +183,7 @@ class Maker:
 
     def content_encoding(self) -> bytes:
         encoding = self.chance.choice(["gzip", "br", "deflate", "zstd", "gzip, gzip", "rot13", "identity, gzip"])
-        body = gzip.compress(b"{}" * self.chance.choice([1, 100_000]))
+        body = gzip.compress(b"{}" * self.chance.choice([1, 100_000]), mtime=0)
         return self.chance.choice(
             [self.post, lambda *body, **more: self.request("PUT", f"{TENANT}/bundles/d", *body, **more)]
         )(body, Content_Encoding=encoding)
@@ -238,6 +246,24 @@ class Maker:
         )
         return self.request("GET", odd)
 
+    def odd_name(self) -> bytes:
+        """No tenant, agent, session, batch or digest has such a name; a tenant without agents has no models either."""
+        operation = self.chance.choice([one for one in OPERATIONS if "{" in one.path and one.name != "tenant_models"])
+        wrong = self.chance.choice(re.findall(r"{\w+}", operation.path))
+        names = {"{tenant}": "default", "{agent}": "anna", wrong: quote("_" + self.text(), safe="")}
+        path = re.sub(r"{\w+}", lambda found: names.get(found[0], "x"), operation.path)
+        return self.request(operation.method, path, b"{}" if operation.body else b"")
+
+    def bad_bundle(self) -> bytes:
+        packed = pack_files({"main.py": ArchivedFile(data=b"def make(): ...\n", executable=False)}, name="code")
+        data = bytearray(packed.data)
+        data[self.chance.randrange(len(data))] ^= 1 << self.chance.randrange(8)
+        broken = self.chance.choice([bytes(data), packed.data[: self.chance.randrange(len(data))]])
+        zeros = gzip.compress(bytes(self.chance.choice([1, 512, 10_000_000])), 1, mtime=0)
+        sent = self.chance.choice([broken, zeros, gzip.compress(self.chance.randbytes(2_000), mtime=0), packed.data])
+        digest = f"sha256:{hashlib.sha256(sent).hexdigest()}" if sent is not packed.data else f"sha256:{'0' * 64}"
+        return self.request("PUT", f"{TENANT}/bundles/{digest}", sent, Content_Type="application/gzip")
+
     def odd_method(self) -> bytes:
         method: str | bytes = self.chance.choice(["PATCH", "OPTIONS", "TRACE", "QUERY", "CONNECT", "PROPFIND"])
         if self.chance.random() < 0.5:
@@ -264,7 +290,8 @@ KINDS: dict[str, Make] = {
     name: getattr(Maker, name)
     for name in (
         *("bad_json", "wrong_type", "huge_number", "deep_nesting", "odd_unicode", "content_type", "content_encoding"),
-        *("content_length", "transfer_encoding", "odd_header", "odd_path", "odd_method", "not_http"),
+        *("content_length", "transfer_encoding", "odd_header", "odd_path", "odd_method", "odd_name", "bad_bundle"),
+        "not_http",
     )
 }
 

@@ -54,6 +54,27 @@ async def test_text_and_data_of_the_same_definition_are_the_same_revision(client
     assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("as_text", [True, False])
+async def test_a_nul_character_is_refused_of_text_and_of_data(client: Any, as_text: bool) -> None:
+    nul = item(
+        definition("anna", metadata={"description": "a\0b"}, capabilities={"primary_functions": ["run", "\0"]}),
+        as_text=as_text,
+    )
+    (told,) = (await client.ask("POST", "validate", {"items": [nul]})).json["results"]
+    assert {(fault["file"], fault["message"]) for fault in told["faults"]} == {("anna.yaml", "a NUL character")}
+    if as_text:
+        assert told["faults"][0]["line"] > 1
+    else:
+        places = [fault["path"] for fault in told["faults"]]
+        assert places == ["metadata.description", "capabilities.primary_functions[1]"]
+    assert (await client.ask("POST", "apply", {"items": [nul]})).status == 422
+
+
+async def test_text_that_only_looks_like_an_escaped_nul_is_kept(client: Any) -> None:
+    spelt = item(definition("anna", metadata={"description": r"writes \u0000"}))
+    assert (await client.ask("POST", "apply", {"items": [spelt]})).json["created"] == 1
+
+
 async def test_faults_come_with_file_path_and_place_and_stop_the_batch(client: Any) -> None:
     bad = item(definition("bert", specification={"framework": "AutoGem"}), as_text=True)
     batch = (await client.ask("POST", "batches")).json["batch"]
