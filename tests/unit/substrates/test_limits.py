@@ -34,6 +34,27 @@ def test_version_two_passes_the_controllers_on_at_each_level(tmp_path: Path) -> 
     assert (group / "cgroup.procs").read_text() == "4321"
 
 
+def test_version_one_has_a_folder_for_each_controller(tmp_path: Path) -> None:
+    memory, cpu = (tmp_path / controller / limits.GROUP / "host-1" for controller in ("memory", "cpu"))
+    for group in (memory, cpu):
+        group.mkdir(parents=True)
+        (group.parents[1] / "cgroup.procs").write_text("")
+    (memory / "memory.limit_in_bytes").write_text("9223372036854771712")
+
+    found = limits.detect(tmp_path)
+    assert (found.version, found.folders) == (1, (memory.parent, cpu.parent))
+    assert found.place("host-1", 4321, RESOURCES)
+    assert (memory / "memory.limit_in_bytes").read_text() == str(256 * 1024**2)
+    assert (cpu / "cpu.shares").read_text() == "512"
+    assert (memory / "cgroup.procs").read_text() == (cpu / "cgroup.procs").read_text() == "4321"
+
+
+def test_a_limit_that_can_not_be_set_is_told(tmp_path: Path) -> None:
+    (tmp_path / "host-1" / "memory.max").mkdir(parents=True)
+    assert not limits.ControlGroups(version=2, folders=(tmp_path,)).place("host-1", 4321, RESOURCES)
+    assert not (tmp_path / "host-1" / "cgroup.procs").exists()
+
+
 def test_what_is_passed_on_already_is_not_asked_for_again(tmp_path: Path) -> None:
     limits.detect(second(tmp_path, passed_on="cpu memory"))
     assert (tmp_path / "cgroup.subtree_control").read_text() == "cpu memory"
