@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 KEPT_HOST_LOGS = 50
 PROBE_TIMEOUT = 5.0
 DRAIN_MARGIN = 5.0
+TELL_TIMEOUT = 5.0
+"""How long the end of a killed host may take to be told."""
 INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 
 
@@ -82,7 +84,9 @@ class LocalLauncher:
         self._node = NodeProgram(options.node_program, runtimes.host_path())
         self._zygotes: dict[tuple[str, Path], Zygote] = {}
         self._starting: dict[tuple[str, Path], asyncio.Lock] = {}
+        self._retired: list[Zygote] = []
         self._running: dict[str, _Running] = {}
+        self._forking: dict[str, int | None] = {}
         self._watchers: set[asyncio.Task[None]] = set()
         self._callback: Callable[[HostExit], None] = lambda _: None
         self._session: aiohttp.ClientSession | None = None
@@ -121,17 +125,19 @@ class LocalLauncher:
                 pid = process.pid
             elif self._options.fork:
                 zygote = await self._zygote(runtime.framework, await self._python_of(runtime))
+                self._forking[host] = None
                 pid = await zygote.fork(config, descriptors)
             else:
                 python = await self._python_of(runtime)
                 process = await self._spawn((str(python), "-m", "chimera_host", "serve"), config, descriptors)
                 pid = process.pid
-        except (OSError, HostStartFailed) as error:
+        except BaseException as error:
             os.close(lifeline_write)
-            if isinstance(error, HostStartFailed):
-                raise
-            raise HostStartFailed(f"the host's process could not be started: {error}", retry_after=5) from error
+            if isinstance(error, OSError):
+                raise HostStartFailed(f"the host's process could not be started: {error}", retry_after=5) from error
+            raise
         finally:
+            ended_at_once = self._forking.pop(host, None)
             listener.close()
             os.close(lifeline_read)
             os.close(log_file)
@@ -146,6 +152,13 @@ class LocalLauncher:
             process=process,
         )
         self._running[host] = running
+        if ended_at_once is not None:
+            self._forget(host, running)
+            raise HostStartFailed(
+                f"the host ended at its start: {_cause(ended_at_once)}",
+                next_step=f"see `chimera logs --process {host}`",
+                retry_after=5,
+            )
         if self._groups.folders and not self._groups.place(host, pid, runtime.resources):
             log.warning("a host runs without limits of memory and CPU", extra={"host": host})
         if process is not None:
@@ -168,13 +181,14 @@ class LocalLauncher:
         if running is None:
             return
         running.asked = True
-        self._signal(running.pid, signal.SIGTERM)
-        try:
-            async with asyncio.timeout(grace):
-                await running.gone.wait()
-        except TimeoutError:
-            self._signal(running.pid, signal.SIGKILL)
-            await running.gone.wait()
+        for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, TELL_TIMEOUT)):
+            self._signal(running.pid, number)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await running.gone.wait()
+                    return
+        # Nothing outlives SIGKILL; it is the parent that is stuck and does not tell.
+        self._ended(host, signal.SIGKILL)
 
     def memory(self) -> dict[str, int]:
         """See `HostLauncher`."""
@@ -191,7 +205,7 @@ class LocalLauncher:
     async def close(self) -> None:
         """See `HostLauncher`."""
         await asyncio.gather(*(self.stop(host, self._options.grace) for host in tuple(self._running)))
-        await asyncio.gather(*(zygote.close() for zygote in self._zygotes.values()))
+        await asyncio.gather(*(zygote.close() for zygote in (*self._zygotes.values(), *self._retired)))
         if self._session is not None:
             await self._session.close()
 
@@ -202,6 +216,9 @@ class LocalLauncher:
         async with self._starting.setdefault(key, asyncio.Lock()):
             zygote = self._zygotes.get(key)
             if zygote is None or not zygote.alive:
+                if zygote is not None:
+                    # Its hosts go on: one that is stuck still has them as children.
+                    self._retired = [*(one for one in self._retired if one.runs), *([zygote] if zygote.runs else [])]
                 zygote = self._zygotes[key] = Zygote(framework, self._ended)
                 await zygote.start(python, self._environment(), self._log(f"zygote-{framework}"))
         return zygote
@@ -305,15 +322,21 @@ class LocalLauncher:
         self._ended(host, -code if code < 0 else code << 8)
 
     def _ended(self, host: str, status: int) -> None:
-        running = self._running.pop(host, None)
+        running = self._running.get(host)
         if running is None:
+            if host in self._forking:  # told in one breath with its fork; `start` looks
+                self._forking[host] = status
             return
+        self._forget(host, running)
+        self._callback(self._exit(host, running, status))
+        running.black_box.unlink(missing_ok=True)
+
+    def _forget(self, host: str, running: _Running) -> None:
+        del self._running[host]
         running.gone.set()
         os.close(running.lifeline)
         self._groups.remove(host)
         self._groups.sweep()
-        self._callback(self._exit(host, running, status))
-        running.black_box.unlink(missing_ok=True)
 
     def _exit(self, host: str, running: _Running, status: int) -> HostExit:
         recording = read_black_box(running.black_box)

@@ -32,6 +32,7 @@ class Zygote:
         self._ready: asyncio.Future[int] = self._loop.create_future()
         self._forks: dict[str, asyncio.Future[int]] = {}
         self._children: set[str] = set()
+        self._stuck = False
         self._channel: socket.socket | None = None
         self.process: asyncio.subprocess.Process | None = None
 
@@ -54,8 +55,13 @@ class Zygote:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs and listens."""
-        return self.process is not None and self.process.returncode is None and self._channel is not None
+        """Whether the process runs, listens, and has not failed to answer in time."""
+        return self.runs and self._channel is not None and not self._stuck
+
+    @property
+    def runs(self) -> bool:
+        """Whether the process is there, stuck or not."""
+        return self.process is not None and self.process.returncode is None
 
     async def warm(self) -> None:
         """Wait until it has imported its framework."""
@@ -63,6 +69,9 @@ class Zygote:
             async with asyncio.timeout(PRELOAD_TIMEOUT):
                 await asyncio.shield(self._ready)
         except TimeoutError:
+            self._stuck = True
+            if self.process is not None and self.runs:
+                self.process.kill()  # it has no children yet
             raise self._failed(f"was not warm after {PRELOAD_TIMEOUT:.0f} s") from None
 
     async def fork(self, config: HostConfig, descriptors: tuple[int, int, int]) -> int:
@@ -79,6 +88,7 @@ class Zygote:
             async with asyncio.timeout(FORK_TIMEOUT):
                 return await forked
         except TimeoutError:
+            self._stuck = True
             raise self._failed(f"did not fork in {FORK_TIMEOUT:.0f} s") from None
         except OSError as error:
             raise self._failed(str(error)) from error
@@ -108,8 +118,7 @@ class Zygote:
             if not data:
                 break
             *lines, pending = (pending + data).split(b"\n")
-            for line in lines:
-                self._post(self._heard, msgspec.json.decode(line, type=Reply))
+            self._post(self._heard, [msgspec.json.decode(line, type=Reply) for line in lines])
         self._post(self._hung_up)
 
     def _post(self, function: Callable[..., None], *arguments: object) -> None:
@@ -117,7 +126,11 @@ class Zygote:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    def _heard(self, reply: Reply) -> None:
+    def _heard(self, replies: list[Reply]) -> None:
+        for reply in replies:
+            self._take(reply)
+
+    def _take(self, reply: Reply) -> None:
         name = reply.id or ""
         match reply.op:
             case "ready":
