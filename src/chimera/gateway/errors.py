@@ -73,6 +73,30 @@ class BudgetExceeded(GatewayError):
     title = "The agent's budget is used up"
 
 
+class RateExceeded(GatewayError):
+    """The agent has had as many calls in the last minute as its definition allows."""
+
+    code = "rate-exceeded"
+    status = 429
+    title = "The agent is called too often"
+
+
+class PriceUnknown(GatewayError):
+    """The agent's budget is in money, and its model has no price."""
+
+    code = "price-unknown"
+    status = 503
+    title = "The model has no price"
+
+
+class QuotaUnavailable(GatewayError):
+    """What is left of a budget can't be read, so nothing of it is spent."""
+
+    code = "quota-unavailable"
+    status = 503
+    title = "Budgets can't be read"
+
+
 class GatewayOverloaded(GatewayError):
     """All queues are full."""
 
@@ -127,6 +151,10 @@ class ModelUnavailable(GatewayError):
     code = "model-unavailable"
     status = 503
     title = "The model is not available"
+
+
+class ModelTimeout(ModelUnavailable):
+    """The model's provider did not answer in the time that the call had."""
 
 
 class ModelRejected(GatewayError):

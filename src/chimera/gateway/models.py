@@ -16,7 +16,14 @@ from typing import Any
 
 from chimera.gateway import breaker, retry
 from chimera.gateway.calls import InFlightCall
-from chimera.gateway.errors import CircuitOpen, GatewayOverloaded, InvalidRequest, ModelRejected, ModelUnavailable
+from chimera.gateway.errors import (
+    CircuitOpen,
+    GatewayOverloaded,
+    InvalidRequest,
+    ModelRejected,
+    ModelTimeout,
+    ModelUnavailable,
+)
 from chimera.gateway.metering import Meter, Price
 from chimera.gateway.metrics import GatewayMetrics
 from chimera.gateway.ports import ModelProvider, ModelRequest
@@ -27,10 +34,6 @@ from chimera_host.trace import current_trace
 
 Answer = dict[str, Any]
 CHARACTERS_PER_TOKEN = 4
-
-
-HURRY = 0.1
-"""Of a call's seconds: an end that came this close to them was brought about by them."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -182,16 +185,15 @@ class ModelGateway:
                 async with asyncio.timeout(max(0.0, until - self._clock.monotonic())):
                     yield
                 outcome, verdict = "ok", "ok"
-            except TimeoutError:
+            except (TimeoutError, ModelTimeout):  # ours, or the provider's, which counts the same seconds
                 # A caller in a hurry says nothing of the provider's health.
-                outcome, verdict = "timeout", "failed" if given >= self._patience(model) else "neither"
-                raise ModelUnavailable(
+                patient = given >= min(model.timeout, self._settings.breaker_patience)
+                outcome, verdict = "timeout", "failed" if patient else "neither"
+                raise ModelTimeout(
                     f"model {model.name} did not answer in time", next_step="give the call or the model more time"
                 ) from None
             except ModelUnavailable as error:
-                # A provider that counts the same seconds may notice their end first.
-                hurried = given < self._patience(model) and self._clock.monotonic() >= until - HURRY * given
-                outcome, verdict = error.code, "neither" if hurried else "failed"
+                outcome, verdict = error.code, "failed"
                 raise
             except ModelRejected as error:
                 outcome, verdict = error.code, "ok"  # it answers
@@ -203,10 +205,6 @@ class ModelGateway:
             model.slots.release()
             self._metrics.model_calls.labels(model.name, outcome).inc()
             self._metrics.model_seconds.labels(model.name).observe(time.perf_counter() - began)
-
-    def _patience(self, model: Model) -> float:
-        """Seconds after which no answer is the provider's fault."""
-        return min(model.timeout, self._settings.breaker_patience)
 
     async def _slot(self, model: Model, until: float) -> None:
         if not model.slots.locked():

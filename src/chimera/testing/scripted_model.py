@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from chimera.agents import yaml
-from chimera.gateway.errors import ModelRejected, ModelUnavailable
+from chimera.gateway.errors import ModelRejected, ModelTimeout, ModelUnavailable
 from chimera.gateway.ports import ModelRequest
 
 ECHOED = 120
@@ -112,7 +112,7 @@ class ScriptedModel:
         if rule.delay:
             await asyncio.sleep(min(rule.delay, request.deadline))
             if rule.delay >= request.deadline:
-                raise ModelUnavailable("the scripted model did not answer in time")
+                raise ModelTimeout("the scripted model did not answer in time")
         if rule.status is not None:
             if rule.status in (408, 409, 429) or rule.status >= 500:
                 raise ModelUnavailable(f"the scripted model answered {rule.status}")

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import aiohttp
 import msgspec
 
-from chimera.gateway.errors import ModelRejected, ModelUnavailable
+from chimera.gateway.errors import ModelRejected, ModelTimeout, ModelUnavailable
 from chimera.gateway.ports import ModelRequest
 
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -125,5 +125,6 @@ def _seconds(text: str) -> float | None:
 
 
 def _away(error: BaseException) -> ModelUnavailable:
-    what = "did not answer in time" if isinstance(error, TimeoutError) else f"can't be reached: {error}"
-    return ModelUnavailable(f"the model's endpoint {what}", next_step="see `chimera doctor`")
+    if isinstance(error, TimeoutError):
+        return ModelTimeout("the model's endpoint did not answer in time", next_step="see `chimera doctor`")
+    return ModelUnavailable(f"the model's endpoint can't be reached: {error}", next_step="see `chimera doctor`")
