@@ -81,6 +81,26 @@ class ModelGatewaySettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class QuotaSettings:
+    """How budgets, calls at once and calls a minute are shared by several gateways."""
+
+    answer_tokens: int = setting(
+        1_024, "Reserved for a model's answer where the call names no `max_tokens`.", unit="tokens", minimum=1
+    )
+    idle: float = setting(30.0, "A slice of a budget is given back when unused this long.", unit="s", minimum=0.1)
+    burst: float = setting(
+        10.0, "Calls a minute may come at once as far as they fit into this time.", unit="s", minimum=1, maximum=60
+    )
+    beat: float = setting(3.0, "How often a gateway says that it lives.", unit="s", minimum=0.05)
+    expiry: float = setting(
+        10.0,
+        "A gateway that was silent this long is counted no more; the others take its share.",
+        unit="s",
+        minimum=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RouteSettings:
     """How the gateway follows the catalogue."""
 
@@ -97,4 +117,5 @@ class GatewaySettings:
     admission: AdmissionSettings = AdmissionSettings()
     http: HttpSettings = HttpSettings()
     models: ModelGatewaySettings = ModelGatewaySettings()
+    quota: QuotaSettings = QuotaSettings()
     routes: RouteSettings = RouteSettings()

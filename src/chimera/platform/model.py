@@ -79,4 +79,5 @@ class Route(Struct, frozen=True, kw_only=True):
     description: str = ""
     max_tokens_per_day: int | None = None
     max_usd_per_day: float | None = None
+    calls_per_minute: int | None = None
     unservable: str | None = None
