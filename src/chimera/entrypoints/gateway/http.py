@@ -22,6 +22,7 @@ from chimera.gateway.errors import (
     PayloadTooLarge,
     UnsupportedMediaType,
 )
+from chimera.gateway.identity.principal import Principal
 from chimera.gateway.settings import HttpSettings
 from chimera.kernel.ids import new_id
 from chimera_host.contract.problem import PROBLEM_MEDIA_TYPE, ProblemError
@@ -29,6 +30,7 @@ from chimera_host.contract.problem import PROBLEM_MEDIA_TYPE, ProblemError
 log = logging.getLogger(__name__)
 
 HEADER_REQUEST = "X-Request-Id"
+PRINCIPAL = web.RequestKey("chimera.principal", Principal)
 ENCODER = msgspec.json.Encoder()
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -197,6 +199,11 @@ def request_id(request: web.BaseRequest) -> str:
     if given is not None and _REQUEST_ID.fullmatch(given) is not None:
         return given
     return new_id("req")
+
+
+def principal_of(request: web.BaseRequest) -> Principal:
+    """Who asks, as the public listener authenticated it before any handler saw the request."""
+    return request[PRINCIPAL]
 
 
 def internal_error(error: Exception) -> GatewayError:

@@ -20,6 +20,7 @@ SERVED = (
         name="invoke",
         summary="Call an agent; the answer whole or as server-sent events",
         tag="calls",
+        action="agent:invoke",
         body=api.InvokeBody,
         answer=api.InvokeAnswer,
         streams=True,
@@ -30,6 +31,8 @@ SERVED = (
         name="chat",
         summary="Call an agent of the default tenant as OpenAI's clients call a model",
         tag="openai",
+        action="agent:invoke",
+        resource="body",
         body=api.ChatBody,
         answer=dict[str, Any],
         streams=True,
@@ -40,6 +43,8 @@ SERVED = (
         name="tenant_chat",
         summary="The same for a tenant; point an OpenAI client's base URL at /v1/tenants/{tenant}",
         tag="openai",
+        action="agent:invoke",
+        resource="body",
         body=api.ChatBody,
         answer=dict[str, Any],
         streams=True,
@@ -50,6 +55,7 @@ SERVED = (
         name="models",
         summary="Agents of the default tenant that offer the protocol `openai` as models, by name, in pages",
         tag="openai",
+        action="catalogue:read",
         answer=api.ModelList,
         query=(("limit", "integer", "most models in the page"), ("after", "string", "the last id of the page before")),
     ),
@@ -59,6 +65,7 @@ SERVED = (
         name="tenant_models",
         summary="The same for a tenant",
         tag="openai",
+        action="catalogue:read",
         answer=api.ModelList,
         query=(("limit", "integer", "most models in the page"), ("after", "string", "the last id of the page before")),
     ),
@@ -68,6 +75,7 @@ SERVED = (
         name="model",
         summary="One agent as a model",
         tag="openai",
+        action="catalogue:read",
         answer=api.ModelCard,
     ),
     Operation(
@@ -76,6 +84,7 @@ SERVED = (
         name="tenant_model",
         summary="The same for a tenant",
         tag="openai",
+        action="catalogue:read",
         answer=api.ModelCard,
     ),
     Operation(
@@ -84,6 +93,7 @@ SERVED = (
         name="session",
         summary="A session as stored",
         tag="sessions",
+        action="session:read",
         answer=api.SessionAnswer,
     ),
     Operation(
@@ -92,6 +102,7 @@ SERVED = (
         name="delete_session",
         summary="Erase a session",
         tag="sessions",
+        action="session:delete",
         status=204,
     ),
     Operation(
@@ -100,6 +111,7 @@ SERVED = (
         name="openapi",
         summary="This document",
         tag="platform",
+        action="api:read",
         answer=dict[str, Any],
     ),
     Operation(
@@ -126,14 +138,30 @@ SERVED = (
         name="metrics",
         summary="Metrics for Prometheus",
         tag="platform",
+        action="platform:read",
         media="text/plain",
     ),
 )
 
 
-def _node(path: str, name: str, summary: str, answer: Any = list[dict[str, Any]], **more: Any) -> Operation:
+def _node(
+    path: str,
+    name: str,
+    summary: str,
+    answer: Any = list[dict[str, Any]],
+    action: str = "platform:read",
+    **more: Any,
+) -> Operation:
     return Operation(
-        method="GET", path=path, name=name, summary=summary, tag="platform", owner="node", answer=answer, **more
+        method="GET",
+        path=path,
+        name=name,
+        summary=summary,
+        tag="platform",
+        action=action,
+        owner="node",
+        answer=answer,
+        **more,
     )
 
 
@@ -143,7 +171,7 @@ NODE = (
     _node("/v1/incidents", "incidents", "Hosts that died, and which agents are suspects"),
     _node("/v1/top", "top", "What hosts use", dict[str, Any]),
     _node(
-        *("/v1/logs", "logs", "Log lines of this machine's processes, one JSON object a line", None),
+        *("/v1/logs", "logs", "Log lines of this machine's processes, one JSON object a line", None, "log:read"),
         media="application/x-ndjson",
         query=(
             ("agent", "string", "only lines of this agent"),

@@ -14,6 +14,7 @@ from chimera.entrypoints.gateway import openapi
 from chimera.entrypoints.gateway.calls import CallHandlers, Values, page_limit
 from chimera.entrypoints.gateway.http import (
     HEADER_REQUEST,
+    PRINCIPAL,
     BoundedServer,
     check_json,
     internal_error,
@@ -28,6 +29,7 @@ from chimera.gateway import api
 from chimera.gateway.admission import Admission
 from chimera.gateway.errors import AgentNotFound, GatewayError, InvalidRequest, MethodNotAllowed, NotFound
 from chimera.gateway.guard import check_host, check_key, check_origin
+from chimera.gateway.identity.principal import BOOTSTRAP_ADMIN
 from chimera.gateway.metrics import MEDIA_TYPE, GatewayMetrics
 from chimera.gateway.routes import RouteTable, check_offered
 from chimera.gateway.settings import HttpSettings
@@ -107,6 +109,7 @@ class PublicApi:
         check_host(host, guards.hosts)
         check_origin(headers.get("Origin"), host or "", guards.scheme)
         check_key(headers.get("Authorization"), guards.key)
+        request[PRINCIPAL] = BOOTSTRAP_ADMIN
 
     async def _answer(
         self, operation: Operation, request: web.BaseRequest, values: Values, name: str

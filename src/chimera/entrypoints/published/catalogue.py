@@ -8,6 +8,7 @@ from chimera.agents.compile import CanonicalDefinition
 from chimera.entrypoints.published.operation import AGENT, TENANT, Operation
 
 HEADER_KEY = "Idempotency-Key"
+WRITE = "catalogue:write"
 DEFAULT_PAGE = 100
 LARGEST_PAGE = 1_000
 FILTERS = {
@@ -27,6 +28,7 @@ def _operation(method: str, path: str, name: str, summary: str, answer: Any, **m
         name=name,
         summary=summary,
         tag="catalogue",
+        action=more.pop("action", "catalogue:read"),
         owner="control-plane",
         answer=answer,
         **more,
@@ -46,11 +48,12 @@ CATALOGUE = (
         *("POST", TENANT + "/agents/delete", "delete_agents"),
         *("Take agents out of service, all in one transaction; names that aren't there are passed over", api.Deleted),
         body=api.Names,
+        action=WRITE,
     ),
     _operation(
         *("GET", AGENT, "describe_agent", "An agent: definition, revision, cell, limits, warnings", api.AgentInFull)
     ),
-    _operation("DELETE", AGENT, "delete_agent", "Take an agent out of service", api.Deleted),
+    _operation("DELETE", AGENT, "delete_agent", "Take an agent out of service", api.Deleted, action=WRITE),
     _operation("GET", AGENT + "/revisions", "list_revisions", "The revisions of an agent", api.History),
     _operation(
         *("GET", TENANT + "/revisions/{digest}", "get_revision", "One revision by its digest", CanonicalDefinition)
@@ -63,26 +66,32 @@ CATALOGUE = (
         *("POST", TENANT + "/batches", "begin_batch", "Begin a batch of definitions", api.OpenedBatch),
         headers=((HEADER_KEY, "string", "beginning again with the same one finds the same batch"),),
         status=201,
+        action=WRITE,
     ),
     _operation(
         *("POST", TENANT + "/batches/{batch}/definitions", "add_definitions", "Add definitions to a batch"),
         api.ChunkResults,
         body=api.Chunk,
+        action=WRITE,
     ),
     _operation(
         *("POST", TENANT + "/batches/{batch}/commit", "commit_batch", "Put a batch into service, all or nothing"),
         Applied,
         body=api.Commit,
         body_required=False,
+        action=WRITE,
     ),
     _operation(
         *("PUT", TENANT + "/bundles/{digest}", "put_bundle", "Store a source bundle", api.KeptBundle),
         body=bytes,
         takes="application/gzip",
         status=201,
+        action=WRITE,
     ),
     _operation(
-        *("POST", TENANT + "/apply", "apply", "Apply a few definitions at once", api.AppliedAtOnce), body=api.Apply
+        *("POST", TENANT + "/apply", "apply", "Apply a few definitions at once", api.AppliedAtOnce),
+        body=api.Apply,
+        action=WRITE,
     ),
     _operation(
         *("POST", TENANT + "/validate", "validate", "Check definitions without applying them", api.Validated),
@@ -92,5 +101,7 @@ CATALOGUE = (
         *("POST", TENANT + "/diff", "diff", "What applying definitions would change", api.Differences),
         body=api.Definitions,
     ),
-    _operation("GET", "/v1/status", "status", "How the catalogue stands", api.CatalogueStatus),
+    _operation(
+        *("GET", "/v1/status", "status", "How the catalogue stands", api.CatalogueStatus), action="platform:read"
+    ),
 )

@@ -15,7 +15,9 @@ class Operation:
     """One method of one path. `name` is the handler's and the document's operation id.
 
     `body` and `answer` are the types of the bodies where `takes` and `media` are JSON. `query` and `headers` are
-    parameters as (name, JSON type, meaning).
+    parameters as (name, JSON type, meaning). `action` is what the caller must be allowed to do
+    (`chimera.gateway.identity.actions`); `resource` says where the thing it is done to is named: where that is the
+    body, the handler asks. Only an operation without `key` has no action: it is open to everybody.
     """
 
     method: str
@@ -23,6 +25,8 @@ class Operation:
     name: str
     summary: str
     tag: str
+    action: str = ""
+    resource: Literal["path", "body"] = "path"
     owner: Owner = "gateway"
     body: Any = None
     body_required: bool = True
