@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-PrincipalKind = Literal["key", "user", "agent", "host", "system"]
+PrincipalKind = Literal["key", "user", "agent", "owner", "host", "system"]
 
 ALL_TENANTS = "*"
 """The tenant of principals that belong to the platform as a whole."""
@@ -24,7 +24,8 @@ _DIGEST_CHARACTERS = 24
 class Principal(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who asks.
 
-    `subject` is the key's id, the user as `issuer|sub`, the agent's name, the host's id or the platform's part.
+    `subject` is the key's id, the user as `issuer|sub`, the agent's name, the team that owns code, the host's id or the
+    platform's part.
     `tenant` is the one it belongs to, or `ALL_TENANTS`. `scopes` and `agents` narrow what its roles carry: the actions
     it may ask for and the agents it may ask them of; None narrows nothing. `expires` is when its credential ends
     (seconds since the epoch).

@@ -1,0 +1,1 @@
+"""Identity's vendors: Cedar by cedarpy, JWT and JWKS by joserfc, keys of an issuer over HTTP."""
