@@ -59,6 +59,10 @@ class RouteTable:
             )
         return route
 
+    def known(self, tenant: str, agent: str) -> Route | None:
+        """The live route of an agent, where there is one."""
+        return self._routes.get((tenant, agent))
+
     def page(self, tenant: str, *, after: str | None, limit: int) -> tuple[list[Route], bool]:
         """At most `limit` live routes that offer `openai`, by name above `after`, and whether there are more."""
         names = self._names.get(tenant)

@@ -81,3 +81,4 @@ class Route(Struct, frozen=True, kw_only=True):
     max_usd_per_day: float | None = None
     calls_per_minute: int | None = None
     unservable: str | None = None
+    tags: tuple[str, ...] = ()

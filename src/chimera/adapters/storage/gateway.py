@@ -165,6 +165,7 @@ class GatewayStorage:
                 max_tokens_per_day=row.tokens_per_day,
                 max_usd_per_day=row.usd_per_day,
                 unservable=row.unservable,
+                tags=tuple(row.tags.split("\n")) if row.tags else (),
             )
             for row in rows
         ]

@@ -14,54 +14,20 @@ Memory is bounded: `decisions` kept decisions (about 1 KB each, shared strings a
 indices. Time for an uncached question grows with the policies in its slice, not with the policies.
 """
 
-from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from chimera.gateway.identity.principal import ALL_TENANTS
 from chimera.gateway.policy.model import Decision, Question, refusal
 from chimera.gateway.policy.ports import PolicyEngine, PolicySet, Statement
 from chimera.gateway.policy.slicing import Index, positions
 from chimera.gateway.policy.vocabulary import hierarchy, role_policies
-
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
+from chimera.kernel.lru import Lru
 
 NO_PERMIT = "no-permit"
 """The reason of a refusal that no policy made: none permits it."""
 FAULT = "fault"
 """The reason of a refusal because something failed."""
-
-
-class Lru(Generic[K, V]):
-    """A dictionary that forgets what wasn't used for longest."""
-
-    def __init__(self, most: int) -> None:
-        """Hold `most` entries."""
-        self._most = most
-        self._held: OrderedDict[K, V] = OrderedDict()
-
-    def __len__(self) -> int:
-        """Entries held."""
-        return len(self._held)
-
-    def get(self, key: K) -> V | None:
-        """The value of `key`, which is now the last used."""
-        found = self._held.get(key)
-        if found is not None:
-            self._held.move_to_end(key)
-        return found
-
-    def put(self, key: K, value: V) -> None:
-        """Hold `value`."""
-        self._held[key] = value
-        if len(self._held) > self._most:
-            self._held.popitem(last=False)
-
-    def drop(self) -> None:
-        """Forget everything, at once: the entries are freed with the old dictionary."""
-        self._held = OrderedDict()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
