@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import sys
 from pathlib import Path
@@ -24,6 +23,7 @@ from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.database import migrate, open_engine
 from chimera.adapters.storage.writer import Writer
 from chimera.bootstrap.lifeline import end_with
+from chimera.bootstrap.startup import listen_unix
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
 from chimera_host.contract.problem import ProblemError
 from chimera_host.logs import configure
@@ -55,13 +55,7 @@ async def serve(config: ControlPlaneConfig) -> None:
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
     runner = web.AppRunner(ControlPlaneApp(catalogue, changed.set).make(), access_log=None, shutdown_timeout=10.0)
     await runner.setup()
-    with contextlib.suppress(FileNotFoundError):
-        Path(config.socket).unlink()  # noqa: ASYNC240 - once, before anything is served
-    before = os.umask(0o177)
-    try:
-        await web.UnixSite(runner, config.socket, backlog=256).start()
-    finally:
-        os.umask(before)
+    await listen_unix(runner, Path(config.socket))
     log.info("control plane ready", extra={"database": config.database})
     telling = asyncio.create_task(tell_node(catalogue, config.node_socket, changed), name="tell-node")
     stopping = asyncio.create_task(told_to_stop.wait(), name="stop")

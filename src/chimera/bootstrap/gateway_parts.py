@@ -10,7 +10,6 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from chimera.bootstrap.gateway_config import GatewayConfig, allowed_hosts
+from chimera.bootstrap.startup import listen_unix
 from chimera.entrypoints.gateway.calls import CallHandlers
 from chimera.entrypoints.gateway.internal import InternalApi
 from chimera.entrypoints.gateway.proxy import Proxy
@@ -219,12 +219,7 @@ class Gateway:
         if path is None:
             await web.TCPSite(runner, "127.0.0.1", self._config.internal_port, backlog=1024).start()
             return _address(runner, "http")
-        _remove(path)
-        before = os.umask(0o177)
-        try:
-            await web.UnixSite(runner, path, backlog=1024).start()
-        finally:
-            os.umask(before)
+        await listen_unix(runner, Path(path), backlog=1024)
         return f"unix:{path}"
 
     async def _runner(self, server: web.Server) -> web.ServerRunner:
@@ -271,12 +266,6 @@ def _inherited(descriptor: int) -> socket.socket:
     made = socket.socket(fileno=os.dup(descriptor))
     made.setblocking(False)
     return made
-
-
-def _remove(path: str) -> None:
-    """Take away the socket of a gateway that did not end cleanly."""
-    with suppress(FileNotFoundError):
-        Path(path).unlink()
 
 
 def _ended(task: "asyncio.Task[None]") -> None:

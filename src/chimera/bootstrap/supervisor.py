@@ -8,13 +8,10 @@ read end of a pipe whose write end is here.
 
 import argparse
 import asyncio
-import contextlib
 import fcntl
 import logging
 import os
-import secrets
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -34,6 +31,7 @@ from chimera.bootstrap import settings as machine
 from chimera.bootstrap.control_plane import ControlPlaneConfig
 from chimera.bootstrap.gateway_config import GatewayConfig, ModelConfig, load_settings
 from chimera.bootstrap.lifeline import end_with
+from chimera.bootstrap.startup import free_port, listen_unix, listener, ready, secret_of
 from chimera.entrypoints.node.app import NodeApp
 from chimera.entrypoints.node.report import NodeReport
 from chimera.gateway.tokens import mint
@@ -50,7 +48,6 @@ from chimera_host.logs import configure
 log = logging.getLogger("chimera.bootstrap.supervisor")
 
 TOKEN_LIFE = 10 * 365 * 86_400.0
-READY_TIMEOUT = 60.0
 STOP_GRACE = 25.0
 LOG_INTERVAL = 10.0
 WARMED: tuple[FrameworkName, ...] = ("autogen", "langgraph", "crewai")
@@ -66,14 +63,6 @@ class AlreadyRunning(ProblemError):
     title = "Chimera runs here already"
 
 
-class PortTaken(ProblemError):
-    """Somebody else listens at the address."""
-
-    code = "port-taken"
-    status = 409
-    title = "The port is taken"
-
-
 class Supervisor:
     """All processes of one home."""
 
@@ -84,16 +73,16 @@ class Supervisor:
         for folder in ("logs", "work", "secrets", "run/hosts"):
             (self.home / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = self._only_one()
-        self._public = _listener(options.host, options.port)
+        self._public = listener(options.host, options.port)
         self.settings = machine.load(self.home)
         self.runtimes = Runtimes(runtimes_folder(os.environ), runtime_overrides(os.environ))
         self._run = self._run_folder()
         self._children: list[Child] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
-        self._internal = _listener("127.0.0.1", 0)
-        self._model_port = _free_port()
-        secret = _secret(self.home / "token.secret")
+        self._internal = listener("127.0.0.1", 0)
+        self._model_port = free_port()
+        secret = secret_of(self.home / "token.secret")
         # Checked here, where a person sees it at once, and not only in the process that uses them.
         bounds = load_settings(self._gateway_config({}, -1))
         self.launcher = LocalLauncher(
@@ -115,12 +104,12 @@ class Supervisor:
 
     async def start(self) -> dict[str, Any]:
         """Start everything; where it listens."""
-        _secret(self.home / "chimera.key")
+        secret_of(self.home / "chimera.key")
         report = NodeReport(self.agent, SystemClock(), self.home / "logs", self.processes, procfs.proportional_bytes)
         # Kept: the loop holds no reference to a server, and a collected one closes its socket.
         self._runner = web.AppRunner(NodeApp(self.agent, report).make(), access_log=None, shutdown_timeout=2.0)
         await self._runner.setup()
-        await _listen(self._runner, self.socket)
+        await listen_unix(self._runner, self.socket)
         self._task(self.agent.run(), "node-agent")
         self._task(self._bound_logs(), "logs")
         self._start_child("control-plane", self._control_plane_config())
@@ -129,7 +118,7 @@ class Supervisor:
         descriptors = (ready_write, self._public.fileno(), self._internal.fileno())
         gateway = self._start_child("gateway", self._gateway_config(models, ready_write), descriptors)
         try:
-            listening = await _ready(gateway, ready_read)
+            listening = await ready(gateway, ready_read)
         finally:
             os.close(ready_read)
         where = {
@@ -240,7 +229,7 @@ class Supervisor:
 
     def _local_model(self) -> ModelConfig:
         python = self.runtimes.python("local-model")
-        key = _secret(self.home / "model.key").decode()
+        key = secret_of(self.home / "model.key").decode()
         script = self.runtimes.local_model_script()
         log_file = self.home / "logs" / "local-model.jsonl"
         spec = ChildSpec(
@@ -331,79 +320,6 @@ async def serve(options: argparse.Namespace) -> None:
             await told_to_stop.wait()
     finally:
         await supervisor.stop()
-
-
-async def _listen(runner: web.AppRunner, path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()  # noqa: ASYNC240 - once, before anything is served
-    before = os.umask(0o177)
-    try:
-        await web.UnixSite(runner, str(path), backlog=256).start()
-    finally:
-        os.umask(before)
-
-
-async def _ready(child: Child, descriptor: int) -> bytes:
-    """What `child` writes to `descriptor` once it listens; raises `ProblemError` when it doesn't get there."""
-    said = asyncio.create_task(_first_line(descriptor), name="first-line")
-    fallen = asyncio.create_task(child.fallen.wait(), name="fallen")
-    try:
-        done, _ = await asyncio.wait((said, fallen), timeout=READY_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
-        if said in done:
-            return said.result()
-    finally:
-        fallen.cancel()
-        said.cancel()
-        await asyncio.wait((said, fallen))
-    what = f"was not ready after {READY_TIMEOUT:.0f} s"
-    if fallen in done:
-        what = f"ended each time it was started: {child.last_words()}"
-    raise ProblemError(f"the {child.spec.name} {what}", next_step=f"see {child.spec.log}")
-
-
-async def _first_line(descriptor: int) -> bytes:
-    loop = asyncio.get_running_loop()
-    data = b""
-    while b"\n" not in data:
-        readable = asyncio.Event()
-        loop.add_reader(descriptor, readable.set)
-        try:
-            await readable.wait()
-        finally:
-            loop.remove_reader(descriptor)
-        data += os.read(descriptor, 4096)
-    return data
-
-
-def _secret(file: Path) -> bytes:
-    """The secret in `file`, made (256 random bits, mode 0600) where it isn't there."""
-    try:
-        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
-        return file.read_bytes().strip()
-    try:
-        os.write(descriptor, secrets.token_urlsafe(32).encode() + b"\n")
-    finally:
-        os.close(descriptor)
-    return file.read_bytes().strip()
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    """A listening socket that the gateway inherits: while it is started again, connections wait here."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
-        raise PortTaken(
-            f"{host} port {port} can't be listened on: {error.strerror or error}",
-            next_step="stop what listens there, or give another --port (0 takes a free one)",
-        ) from None
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def parser() -> argparse.ArgumentParser:
