@@ -14,11 +14,13 @@ import msgspec
 from msgspec import Meta, Struct
 
 from chimera.gateway.guard import LOOPBACK_NAMES, check_listen
+from chimera.gateway.identity.claims import IssuerConfig, faults
 from chimera.gateway.settings import (
     AdmissionSettings,
     DeadlineSettings,
     GatewaySettings,
     HttpSettings,
+    IdentitySettings,
     ModelGatewaySettings,
     RouteSettings,
 )
@@ -73,6 +75,7 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     internal_socket: str | None = None
     internal_port: Port = 0
     models: dict[str, ModelConfig] = {}
+    issuers: dict[str, IssuerConfig] = {}
     settings: dict[str, dict[str, Any]] = {}
     drain: Annotated[float, Meta(ge=0)] = 20.0
     lifeline_fd: int | None = None
@@ -102,6 +105,7 @@ def load_settings(config: GatewayConfig) -> GatewaySettings:
         "http": HttpSettings,
         "models": ModelGatewaySettings,
         "routes": RouteSettings,
+        "identity": IdentitySettings,
     }
     problems = [f"settings: unknown group {name!r}" for name in config.settings if name not in known]
     if problems:
@@ -113,12 +117,15 @@ def load_settings(config: GatewayConfig) -> GatewaySettings:
         http=_group(HttpSettings, given, "http"),
         models=_group(ModelGatewaySettings, given, "models"),
         routes=_group(RouteSettings, given, "routes"),
+        identity=_group(IdentitySettings, given, "identity"),
     )
     settings.deadlines.check()
     for name, model in config.models.items():
         most = settings.deadlines.model
         if model.timeout is not None and model.timeout > most:
             raise SettingsError([f"models.{name}.timeout ({model.timeout:g} s) is above deadlines.model ({most:g} s)"])
+    if wrong := [fault for name, issuer in config.issuers.items() for fault in faults(name, issuer)]:
+        raise SettingsError(wrong)
     if (config.tls_certificate is None) != (config.tls_key is None):
         raise SettingsError(["tls_certificate and tls_key belong together"])
     check_listen(config.host, tls=config.tls_certificate is not None, behind_proxy=config.behind_proxy)

@@ -101,6 +101,42 @@ class QuotaSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class IdentitySettings:
+    """Who may ask for what: how keys, roles and policies are followed, kept and bounded."""
+
+    poll: float = setting(
+        0.5,
+        "How often keys, roles, policies and tenants are looked at for changes made through other gateways: a key "
+        "revoked there is refused here this much later at most.",
+        unit="s",
+        minimum=0.01,
+    )
+    decisions: int = setting(65_536, "Decisions kept in memory, about 1 KB each.", minimum=1)
+    failures: float = setting(20.0, "Wrong credentials that an address may show at once.", minimum=1)
+    failures_per_second: float = setting(
+        0.5, "Wrong credentials a second that an address may show after that; more are answered 429.", minimum=0.001
+    )
+    key_overlap: float = setting(
+        86_400.0,
+        "How long the old secret of a rotated key goes on, unless the rotation says less.",
+        unit="s",
+        minimum=0,
+    )
+    policies: int = setting(500, "Most policy texts of a tenant.", minimum=1, maximum=10_000)
+    policy_bytes: int = setting(32 * 1024, "Largest policy text.", unit="bytes", minimum=256)
+    jwks_pause: float = setting(
+        10.0, "Least time between two fetches of an issuer's keys, whatever tokens arrive.", unit="s", minimum=0.1
+    )
+    jwks_fresh: float = setting(3_600.0, "An issuer's keys are fetched again when older.", unit="s", minimum=1)
+    jwks_kept: float = setting(
+        86_400.0, "An issuer's keys count this long while it can't be reached; then its tokens are refused.", unit="s"
+    )
+    resource: str = setting(
+        "", "This API's own address as its issuers know it, for clients that look for them; empty: the address called."
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RouteSettings:
     """How the gateway follows the catalogue."""
 
@@ -119,3 +155,4 @@ class GatewaySettings:
     models: ModelGatewaySettings = ModelGatewaySettings()
     quota: QuotaSettings = QuotaSettings()
     routes: RouteSettings = RouteSettings()
+    identity: IdentitySettings = IdentitySettings()

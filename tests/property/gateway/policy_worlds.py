@@ -84,9 +84,9 @@ def _principal(chance: random.Random, world: World) -> tuple[Principal, AgentFac
         return Principal(kind="agent", subject=name, tenant=tenant, roles=roles), world.agents.get((tenant, name))
     roles = frozenset(chance.sample(ROLES, chance.randrange(3)))
     tenant = chance.choice((*TENANTS, ALL_TENANTS))
+    # A key may be the one that it asks about, which is then one entity.
     subject = {"user": "https://issuer|", "key": "", "owner": "team-", "system": "part-"}[kind]
-    # A key's id may be that of the key that it asks about, which is then one entity.
-    subject = f"{tenant}/{chance.randrange(5)}" if kind == "key" else f"{subject}{chance.randrange(5)}"
+    subject = f"{subject}{chance.randrange(5)}"
     return Principal(kind=kind, subject=subject, tenant=tenant, roles=roles), None  # type: ignore[arg-type]
 
 
@@ -209,7 +209,7 @@ def _who(principal: Principal) -> tuple[str, str]:
         case "user":
             return "User", principal.subject
         case "key":
-            return "Key", principal.subject
+            return "Key", f"{principal.tenant}/{principal.subject}"
         case _:
             return "System", principal.subject
 

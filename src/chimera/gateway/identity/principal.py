@@ -62,6 +62,11 @@ def system(part: str) -> Principal:
     return Principal(kind="system", subject=part, tenant=ALL_TENANTS, roles=frozenset({"admin"}))
 
 
+def named_user(subject: str, tenant: str, roles: frozenset[str] = frozenset()) -> Principal:
+    """A user by its name `issuer|subject`."""
+    return Principal(kind="user", subject=subject, tenant=tenant, roles=roles)
+
+
 def encode_header(principal: Principal) -> str:
     """`principal` as a header's value (base64url of JSON, since a subject may be any text)."""
     return base64.urlsafe_b64encode(_encoder.encode(principal)).decode("ascii")

@@ -104,7 +104,7 @@ def hierarchy(question: Question) -> Hierarchy:
 def principal_uid(principal: Principal) -> Uid:
     """The uid of `principal`."""
     kind = _TYPES[principal.kind]
-    if kind in ("Agent", "Team"):
+    if kind in ("Agent", "Key", "Team"):
         return kind, f"{principal.tenant}/{principal.subject}"
     return kind, principal.subject
 
