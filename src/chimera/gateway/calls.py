@@ -56,7 +56,7 @@ class CallTable:
         self._depth = depth
         self._family = family
         self._calls: dict[str, InFlightCall] = {}
-        self._on_host: dict[str, int] = {}
+        self._on_host: dict[str, set[InFlightCall]] = {}
         self._of_cell: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -97,14 +97,21 @@ class CallTable:
     def place(self, call: InFlightCall, host: str | None) -> None:
         """The call runs on `host` (None: on none)."""
         if call.host is not None:
-            self._less(self._on_host, call.host)
+            there = self._on_host[call.host]
+            there.remove(call)
+            if not there:
+                del self._on_host[call.host]
         call.host = host
         if host is not None:
-            self._on_host[host] = self._on_host.get(host, 0) + 1
+            self._on_host.setdefault(host, set()).add(call)
 
     def on_host(self, host: str) -> int:
         """Calls that run on `host` by this gateway."""
-        return self._on_host.get(host, 0)
+        return len(self._on_host.get(host, ()))
+
+    def revisions_on(self, host: str, *, cell: str) -> frozenset[str]:
+        """The revisions that calls in flight on `host`, one of `cell`, are of. Costs a step for each such call."""
+        return frozenset(call.route.revision for call in self._on_host.get(host, ()) if call.route.cell == cell)
 
     def named(self, call: str, *, host: str, cell: str) -> InFlightCall:
         """The call that a host names, if it is one of the host's own; else `UnknownCall`."""

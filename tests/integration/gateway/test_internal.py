@@ -9,6 +9,7 @@ import pytest
 from chimera.bootstrap.gateway_config import ModelConfig
 from chimera.gateway.errors import ModelRejected, ModelUnavailable
 from chimera.gateway.metering import flush
+from chimera_host.contract.agent import SourceCode
 from chimera_host.contract.call import HEADER_DEADLINE, InvokeRequest
 from chimera_host.contract.tools import AgentTool, FunctionTool
 from chimera_host.testing import builders
@@ -34,14 +35,40 @@ async def during_a_call(world: Any, ask: Any, agent: str = "agent") -> Any:
     return found[0]
 
 
-async def test_revisions_and_bundles_come_by_digest(world: Any) -> None:
-    route = await world.agent()
-    status, body = await world.internal(f"/internal/v1/revisions/{route.revision}")
-    assert (status, body["name"]) == (200, "agent")
-    digest = "sha256:" + "0" * 64
-    world.store.bundles[digest] = b"bytes"
-    assert await world.internal(f"/internal/v1/bundles/{digest}") == (200, b"bytes")
-    assert (await world.internal(f"/internal/v1/revisions/{digest}"))[0] == 404
+async def test_revisions_and_bundles_come_by_digest_while_a_call_of_theirs_runs(world: Any) -> None:
+    bundle, other = "sha256:" + "0" * 64, "sha256:" + "1" * 64
+    world.store.bundles |= {bundle: b"bytes", other: b"of another"}
+    route = await world.agent(document=builders.document("agent", source=SourceCode(bundle=bundle)))
+    stranger = await world.agent("stranger", document=builders.document("stranger", source=SourceCode(bundle=other)))
+    paths = (f"revisions/{route.revision}", f"revisions/{stranger.revision}", f"bundles/{bundle}", f"bundles/{other}")
+
+    async def ask(**claims: str) -> list[Any]:
+        token = f"Bearer {world.token(**claims)}"
+        return [await world.internal(f"/internal/v1/{path}", Authorization=token) for path in paths]
+
+    async def ask_from_everywhere(_: str) -> list[list[Any]]:
+        return [await ask(), await ask(host="host-2"), await ask(cell="cell-2")]
+
+    here, *elsewhere = await during_a_call(world, ask_from_everywhere)
+    revision, of_another, its_bundle, bundle_of_another = here
+    assert (revision[0], revision[1]["name"]) == (200, "agent")
+    assert its_bundle == (200, b"bytes")
+    for status, problem in (of_another, bundle_of_another, *elsewhere[0], *elsewhere[1]):
+        assert (status, problem["code"]) == (403, "unknown-call")
+    assert [status for status, _ in await ask()] == [403] * 4, "nor after the call"
+
+
+async def test_content_that_is_not_stored(world: Any) -> None:
+    bundle = "sha256:" + "0" * 64
+    route = await world.agent(document=builders.document("agent", source=SourceCode(bundle=bundle)))
+
+    async def ask(_: Any) -> tuple[int, int]:
+        lost, _ = await world.internal(f"/internal/v1/bundles/{bundle}")
+        del world.store.documents[route.revision]
+        gone, _ = await world.internal(f"/internal/v1/revisions/{route.revision}")
+        return lost, gone
+
+    assert await during_a_call(world, ask) == (404, 404)
     assert (await world.internal("/internal/v1/revisions/../../etc"))[0] in (400, 404)
 
 

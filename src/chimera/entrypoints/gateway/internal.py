@@ -1,7 +1,8 @@
 """The listener for hosts: revisions, bundles, models, agents as tools, credentials.
 
-A host shows its token, which says its name and cell; everything it asks for is on behalf of a call in flight on it
-(header Chimera-Call), or immutable content by digest.
+A host shows its token, which says its name and cell. Everything it asks for is on behalf of a call in flight on it: the
+header Chimera-Call names the call, except for a revision and its bundle, which several calls may wait for at once; they
+are given to a host on which a call of that revision is in flight. So a token alone gives nothing.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ from chimera.gateway import tokens
 from chimera.gateway.calls import CallTable, InFlightCall
 from chimera.gateway.credentials import Credentials, may_call
 from chimera.gateway.documents import Documents
-from chimera.gateway.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
+from chimera.gateway.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated, UnknownCall
 from chimera.gateway.guard import LOOPBACK_NAMES, check_host
 from chimera.gateway.invoke import Incoming, Invoker
 from chimera.gateway.models import ModelGateway
@@ -136,11 +137,11 @@ class InternalApi:
         if request.method == "POST" and path == PREFIX + "chat/completions":
             return await self._chat(request, self._call(request, host))
         if request.method == "GET" and path.startswith(REVISIONS):
-            data = await self._revisions.document(_digest(path.removeprefix(REVISIONS)))
-            return _content(data, "application/json", path)
+            digest = self._own_revision(_digest(path.removeprefix(REVISIONS)), host)
+            return _content(await self._revisions.document(digest), "application/json", path)
         if request.method == "GET" and path.startswith(BUNDLES):
-            data = await self._revisions.bundle(_digest(path.removeprefix(BUNDLES)))
-            return _content(data, "application/gzip", path)
+            digest = await self._own_bundle(_digest(path.removeprefix(BUNDLES)), host)
+            return _content(await self._revisions.bundle(digest), "application/gzip", path)
         if request.method == "POST" and path.startswith(AGENTS) and path.endswith(INVOKE):
             agent = path.removeprefix(AGENTS).removesuffix(INVOKE)
             return await self._agent(request, self._call(request, host), agent)
@@ -153,6 +154,18 @@ class InternalApi:
         if name is None:
             raise Unauthenticated("the request names no call", next_step=f"send the header {HEADER_CALL}")
         return self._calls.named(name, host=host.host, cell=host.cell)
+
+    def _own_revision(self, digest: str, host: tokens.HostClaims) -> str:
+        if digest not in self._calls.revisions_on(host.host, cell=host.cell):
+            raise _not_running("revision", digest, host)
+        return digest
+
+    async def _own_bundle(self, digest: str, host: tokens.HostClaims) -> str:
+        for revision in self._calls.revisions_on(host.host, cell=host.cell):
+            source = (await self._documents.get(revision)).source
+            if source is not None and source.bundle == digest:
+                return digest
+        raise _not_running("bundle", digest, host)
 
     async def _body(self, request: web.BaseRequest, decoder: "msgspec.json.Decoder[Any]") -> Any:
         return decoded(decoder, await read_body(request, self._settings.http, BODY_BYTES))
@@ -226,6 +239,13 @@ def _digest(text: str) -> str:
     if _DIGEST.fullmatch(text) is None:
         raise InvalidRequest(f"{text[:100]!r} is no digest", next_step="use sha256: and 64 hexadecimal digits")
     return text
+
+
+def _not_running(what: str, digest: str, host: tokens.HostClaims) -> UnknownCall:
+    return UnknownCall(
+        f"no call in flight on host {host.host} is of {what} {digest[:19]}",
+        next_step="ask for it while a call of its agent runs on this host",
+    )
 
 
 def _content(data: bytes | None, media: str, path: str) -> web.Response:
