@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jsonschema_rs
 import msgspec
@@ -37,6 +37,14 @@ def definition_schema() -> dict[str, Any]:
 
 
 Place = tuple[str | int, ...]
+
+
+class Violation(NamedTuple):
+    """The path of the value at fault, and what is wrong; `lacking` where the value is a mapping without a field."""
+
+    place: Place
+    fault: Fault
+    lacking: bool = False
 
 
 @cache
@@ -66,13 +74,13 @@ def allows(data: Any) -> bool:
     return _validator("Definition").is_valid(data)
 
 
-def violations(data: Any, name: str = "Definition") -> Iterator[tuple[Place, Fault]]:
-    """Every violation of the type `name` of the schema in `data`, with the path of the value at fault."""
+def violations(data: Any, name: str = "Definition") -> Iterator[Violation]:
+    """Every violation of the type `name` of the schema in `data`."""
     for error in _validator(name).iter_errors(data):
         yield from _explain(data, error)
 
 
-def _explain(data: Any, error: jsonschema_rs.ValidationError) -> Iterator[tuple[Place, Fault]]:
+def _explain(data: Any, error: jsonschema_rs.ValidationError) -> Iterator[Violation]:
     path = tuple(error.instance_path)
     schema_path = [str(part) for part in error.schema_path]
     keyword = schema_path[-1] if schema_path else ""
@@ -81,16 +89,17 @@ def _explain(data: Any, error: jsonschema_rs.ValidationError) -> Iterator[tuple[
     if keyword == "anyOf" and isinstance(rule, list):
         option = _chosen(rule, value)
         if isinstance(option, str):
-            yield from (((*path, *inner), fault) for inner, fault in violations(value, option))
+            for inner in violations(value, option):
+                yield inner._replace(place=(*path, *inner.place))
         else:
-            yield path, option
+            yield Violation(path, option)
         return
     if keyword == "additionalProperties" and isinstance(value, dict):
         known = list(_at(_typed_schema(), [*schema_path[:-1], "properties"]) or {})
         for name in value:
             if name not in known:
                 near = difflib.get_close_matches(str(name), known, n=1)
-                yield (
+                yield Violation(
                     (*path, name),
                     Fault(
                         message=f"unknown field {name!r}",
@@ -102,12 +111,11 @@ def _explain(data: Any, error: jsonschema_rs.ValidationError) -> Iterator[tuple[
     if keyword == "required" and isinstance(value, dict):
         # The validator names one missing field an error; the rule is the whole list.
         missing = str(error.message).split('"')[1] if '"' in str(error.message) else str(error.message)
-        yield (
-            path,
-            Fault(message=f"the field {missing!r} is missing", allowed=f"required: {', '.join(map(str, rule or []))}"),
-        )
+        required = f"required: {', '.join(map(str, rule or []))}"
+        yield Violation(path, Fault(message=f"the field {missing!r} is missing", allowed=required), lacking=True)
         return
-    yield path, _describe(keyword, rule, value, str(error.message), _at(_typed_schema(), schema_path[:-1]))
+    holder = _at(_typed_schema(), schema_path[:-1])
+    yield Violation(path, _describe(keyword, rule, value, str(error.message), holder))
 
 
 def _chosen(rule: list[Any], value: Any) -> str | Fault:
@@ -153,9 +161,8 @@ def _describe(keyword: str, rule: Any, value: Any, message: str, holder: Any) ->
         )
     if keyword == "type":
         # YAML reads 1.0 and true as a number and a truth value, where text was meant.
-        quoted = f", such as {msgspec.json.encode(shown).decode()}"
-        scalar = isinstance(value, (int, float)) and rule == "string"
-        return Fault(message=f"{shown} has the wrong type", allowed=f"{rule}{quoted if scalar else ''}")
+        meant = f', such as "{shown}"' if rule == "string" and isinstance(value, (int, float)) else ""
+        return Fault(message=f"{shown} has the wrong type", allowed=f"{rule}{meant}")
     if keyword == "pattern":
         return Fault(message=f"{shown} doesn't have the right form", allowed=_form(rule, holder))
     limits = {

@@ -275,8 +275,11 @@ def _reach(definition: Definition) -> Iterator[Fault]:
 def _tools_out_of_reach(definition: Definition) -> Iterator[Fault]:
     """Integration points, where given, say all that the agent may reach; its model is always there."""
     points = definition.capabilities.integration_points
-    reached = {resolve_point(point, [tool.name for tool in definition.tools]) for point in points}
-    for index, tool in enumerate(definition.tools if points else ()):
+    if not points or not definition.tools:
+        return
+    names = [tool.name for tool in definition.tools]
+    reached = {resolve_point(point, names) for point in points}
+    for index, tool in enumerate(definition.tools):
         if f"tool:{tool.name}" in reached or (isinstance(tool, AgentTool) and "service:agents" in reached):
             continue
         yield Fault(

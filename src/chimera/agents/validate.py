@@ -73,10 +73,10 @@ def check_data(data: Any, *, file: str | None = None, files: Sequence[str] | Non
 def _all_faults(merged: dict[str, Any], file: str | None, message: str) -> InvalidDefinition:
     """What the schema and the rules find; `message` if they find nothing, since something was wrong."""
     found = list(violations(merged))
-    faults = [msgspec.structs.replace(fault, path=path_text(place), file=file) for place, fault in found]
+    faults = [msgspec.structs.replace(one.fault, path=path_text(one.place), file=file) for one in found]
     # A part that lacks a field is judged without it, where the stand-in has one.
-    lacking = {place for place, fault in found if place in _FILLED and fault.message.endswith("is missing")}
-    faults += _rules_on_the_rest(merged, [place for place, _ in found if place not in lacking], file)
+    judged = {one.place for one in found if one.lacking and one.place in _FILLED}
+    faults += _rules_on_the_rest(merged, [one.place for one in found if one.place not in judged], file)
     return InvalidDefinition(faults or [Fault(message=message, file=file)])
 
 
