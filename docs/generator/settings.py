@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Struct
 
 from chimera.bootstrap.gateway_config import ModelConfig
-from chimera.bootstrap.settings import FILE_NAME
 from chimera.gateway.settings import GatewaySettings
+from chimera.kernel.settings import FILE_NAME
 from chimera.platform.settings import NodeSettings
 from chimera_host.config import HostConfig
 from docs.generator.tables import code, head, table

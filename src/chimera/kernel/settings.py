@@ -2,17 +2,23 @@
 
 Each context declares its group beside its code with `setting(...)`, which carries the unit and the consequence of a
 change; the reference page is made from them. `load_group` turns the text of a file or of environment variables into
-the group's types and refuses what it doesn't know, all faults at once. Only `chimera.bootstrap` reads the environment.
+the group's types and refuses what it doesn't know, all faults at once. The text is a TOML file's in the home folder,
+overridden by variables: `CHIMERA_NODE__MAX_HOSTS=4` sets `max_hosts` of the group `node`. The environment is handed in.
 """
 
 import dataclasses
 import difflib
+import tomllib
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 G = TypeVar("G")
+
+FILE_NAME = "settings.toml"
+NOT_SETTINGS = ("CHIMERA_SECRET_", "CHIMERA_RUNTIME_")
 
 _MISSING = dataclasses.MISSING
 
@@ -34,6 +40,25 @@ def setting(
     if isinstance(default, (dict, list, set)):
         raise TypeError("a setting's default must be immutable; use a tuple or a factory")
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def read_groups(file: Path, environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Every group's values by name, as `file` (which need not be there) and then `environ` give them; not checked.
+
+    Raises `SettingsError` where the file is no TOML, or holds something else than tables.
+    """
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError([f"{file}: {error}"]) from None
+    if broken := sorted(name for name, values in data.items() if not isinstance(values, dict)):
+        raise SettingsError([f"{file}: {name}: a group is a table, such as [{name}]" for name in broken])
+    for name, value in environ.items():
+        group, separator, field = name.removeprefix("CHIMERA_").lower().partition("__")
+        # Credentials and interpreters are named by variables too, with names of their owners' choosing.
+        if name.startswith("CHIMERA_") and separator and not name.startswith(NOT_SETTINGS):
+            data.setdefault(group, {})[field] = value
+    return data
 
 
 def load_group(group: type[G], values: Mapping[str, Any], *, where: str) -> G:

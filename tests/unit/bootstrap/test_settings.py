@@ -30,3 +30,9 @@ def test_a_variable_overrides_the_file(tmp_path: Path) -> None:
     (tmp_path / "settings.toml").write_text("[node]\ntick = 3.0\n")
     assert load(tmp_path, {}).node.tick == 3.0
     assert load(tmp_path, {"CHIMERA_NODE__TICK": "4"}).node.tick == 4.0
+
+
+def test_a_variable_of_a_group_that_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text("node = 3")
+    with pytest.raises(SettingsError, match="node: a group is a table"):
+        load(tmp_path, {"CHIMERA_NODE__TICK": "4"})

@@ -14,6 +14,7 @@ import click
 from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.client import connect, options_of
 from chimera.kernel.places import default_home, runtime_overrides, runtimes_folder
+from chimera.kernel.settings import FILE_NAME, SettingsError, load_group, read_groups
 from chimera_host.contract.problem import ProblemError
 
 FREE_BYTES = 2 * 1024**3
@@ -48,7 +49,7 @@ def _machine() -> Iterator[Row]:
     free = shutil.disk_usage(Path.home()).free
     state = "ok" if free > FREE_BYTES else "limited"
     yield _row("disk", state, f"{free >> 30} GiB free", "" if state == "ok" else "make room: 2 GiB are needed")
-    yield _node()
+    yield _node(default_home(os.environ))
     from chimera.adapters.substrates.local.limits import detect
 
     groups = detect()
@@ -57,15 +58,20 @@ def _machine() -> Iterator[Row]:
     yield _row("limits", "ok" if groups.folders else "limited", detail, step)
 
 
-def _node() -> Row:
+def _node(home: Path) -> Row:
     from chimera.adapters.substrates.local import nodejs
+    from chimera.platform.errors import RuntimeMissing
+    from chimera.platform.settings import NodeSettings
 
-    found = shutil.which("node")
-    said = nodejs.version(Path(found)) if found else ""
-    if nodejs.supported(said):
-        return _row("node", "ok", f"{found} {said}")
-    step = f"agents on node:18-alpine need Node.js {nodejs.OLDEST} or newer"
-    return _row("node", "limited", f"{found} {said}" if found else "not found", step)
+    file = home / FILE_NAME
+    try:
+        settings = load_group(NodeSettings, read_groups(file, os.environ).get("node", {}), where=f"{file}: node")
+        found, version = nodejs.look(settings.node_program)
+    except SettingsError as error:
+        return _row("settings", "broken", str(error), "correct the settings")
+    except RuntimeMissing as error:
+        return _row("node", "limited", error.detail, error.next_step or "")
+    return _row("node", "ok", f"{found} {version}")
 
 
 def _runtimes() -> Iterator[Row]:

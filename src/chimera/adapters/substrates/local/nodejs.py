@@ -34,6 +34,23 @@ def supported(said: str) -> bool:
     return major.isdigit() and int(major) >= OLDEST
 
 
+def look(command: str) -> tuple[Path, str]:
+    """The program that `command`, a name on the path or a file, leads to, and its version.
+
+    Raises `RuntimeMissing` where there is none, or one that is too old.
+    """
+    step = f"install Node.js {OLDEST} or newer, or name it in the setting node.node_program, and try again"
+    found = shutil.which(command)
+    if found is None:
+        raise RuntimeMissing(f"agents on Node need the program {command!r}, which is not there", next_step=step)
+    said = version(Path(found))
+    if not supported(said):
+        raise RuntimeMissing(
+            f"{found} is {said or 'no Node.js'}; agents on Node need {OLDEST} or newer", next_step=step
+        )
+    return Path(found), said
+
+
 class NodeProgram:
     """Finds the program once."""
 
@@ -46,24 +63,10 @@ class NodeProgram:
     async def find(self) -> Path:
         """The program; raises `RuntimeMissing` where there is none, or one that is too old."""
         if self._found is None:
-            self._found = await asyncio.to_thread(self._look)
+            self._found = (await asyncio.to_thread(look, self._command))[0]
         return self._found
 
     async def command(self, config: HostConfig) -> tuple[str, ...]:
         """What starts a host, up to the options that name its descriptors."""
         heap = f"--max-old-space-size={int(config.memory_bytes * HEAP_SHARE) >> 20}"
         return str(await self.find()), heap, str(self._script)
-
-    def _look(self) -> Path:
-        step = f"install Node.js {OLDEST} or newer, or name it in the setting node.node_program, and try again"
-        found = shutil.which(self._command)
-        if found is None:
-            raise RuntimeMissing(
-                f"agents on Node need the program {self._command!r}, which is not there", next_step=step
-            )
-        said = version(Path(found))
-        if not supported(said):
-            raise RuntimeMissing(
-                f"{found} is {said or 'no Node.js'}; agents on Node need {OLDEST} or newer", next_step=step
-            )
-        return Path(found)
