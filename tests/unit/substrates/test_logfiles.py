@@ -27,10 +27,6 @@ def test_a_long_log_is_moved_aside_and_its_writer_goes_on(tmp_path: Path) -> Non
     assert sorted(one.name for one in tmp_path.iterdir()) == ["gateway.jsonl", "gateway.jsonl.1"]
 
 
-def test_both_sides_call_the_kept_part_the_same() -> None:
-    assert logs.KEPT == logfiles.KEPT
-
-
 def test_what_is_no_log_is_left_alone(tmp_path: Path) -> None:
     for name in ("gateway.jsonl.1", "notes.txt"):
         (tmp_path / name).write_bytes(b"x" * 5000)

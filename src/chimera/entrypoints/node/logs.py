@@ -12,10 +12,9 @@ from typing import Any
 
 import msgspec
 
+from chimera.adapters.substrates.local.logfiles import KEPT
 from chimera_host.contract.problem import ProblemError
 
-KEPT = ".1"
-"""The ending of a log's part that was moved aside."""
 TAIL_BYTES = 4 * 1024 * 1024
 MAX_LINES = 10_000
 FOLLOW_INTERVAL = 0.5

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 KEPT = ".1"
+"""The ending of a log's part that was moved aside."""
 PIECE = 1024 * 1024
 
 
