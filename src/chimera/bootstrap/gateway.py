@@ -38,6 +38,7 @@ from chimera.gateway.errors import GatewayError
 from chimera.gateway.ports import ModelProvider
 from chimera.kernel.clock import SystemClock
 from chimera.kernel.settings import SettingsError
+from chimera.testing.identity import FakeIdentityStore
 from chimera.testing.scripted_model import ScriptedModel
 from chimera_host.contract.problem import ProblemError
 from chimera_host.logs import configure
@@ -87,6 +88,7 @@ def make_ports(config: GatewayConfig, environ: Mapping[str, str], *, sample: flo
         revisions=storage,
         sessions=storage,
         usage=storage,
+        identity=FakeIdentityStore(),
         pool=NodeClient(config.node_socket, SystemClock(), sample=sample),
         models=models,
     )

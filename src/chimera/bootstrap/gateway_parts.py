@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from chimera.bootstrap.gateway_config import GatewayConfig, allowed_hosts
+from chimera.bootstrap.identity_parts import make_identity
 from chimera.bootstrap.startup import listen_unix
 from chimera.entrypoints.gateway.calls import CallHandlers
 from chimera.entrypoints.gateway.internal import InternalApi
@@ -28,6 +29,7 @@ from chimera.gateway.credentials import Credentials
 from chimera.gateway.documents import Documents
 from chimera.gateway.errors import ControlPlaneUnavailable, NodeUnavailable
 from chimera.gateway.hosts import HostClient
+from chimera.gateway.identity.ports import IdentityStore
 from chimera.gateway.invoke import Invoker
 from chimera.gateway.metering import Meter, Price, day_of, flush
 from chimera.gateway.metrics import GatewayMetrics
@@ -63,6 +65,7 @@ class Ports:
     revisions: RevisionSource
     sessions: SessionStore
     usage: UsageStore
+    identity: IdentityStore
     pool: FollowedPool
     models: Mapping[str, ModelProvider]
 
@@ -149,9 +152,24 @@ class Gateway:
             patience=settings.http.body_timeout,
         )
         tls = config.tls_certificate is not None or config.behind_proxy
+        hosts, scheme = allowed_hosts(config), "https" if tls else "http"
+        self.identity = make_identity(
+            ports.identity,
+            home_key=key,
+            issuers=config.issuers,
+            routes=self.routes,
+            settings=settings,
+            clock=clock,
+            hosts=hosts,
+            scheme=scheme,
+        )
+        authoriser = self.identity.authoriser
         self.public = PublicApi(
-            guards=Guards(key=key, hosts=allowed_hosts(config), scheme="https" if tls else "http"),
-            calls=CallHandlers(self.invoker, sessions, settings.http, clock),
+            guards=Guards(
+                authenticator=self.identity.authenticator, authoriser=authoriser, hosts=hosts, scheme=scheme
+            ),
+            calls=CallHandlers(self.invoker, authoriser, sessions, settings.http, clock),
+            identity=self.identity.handlers,
             routes=self.routes,
             admission=self.admission,
             metrics=self.metrics,
@@ -166,6 +184,8 @@ class Gateway:
             calls=self.calls,
             invoker=self.invoker,
             models=self.models,
+            routes=self.routes,
+            authoriser=authoriser,
             credentials=Credentials(Path(config.home) / "secrets", secrets),
             settings=settings,
             clock=clock,
@@ -177,6 +197,8 @@ class Gateway:
         settings = self._settings
         self.meter.restore(await self._ports.usage.usage_of_day(day_of(self._clock.wall())))
         await self.routes.refresh()
+        await self.identity.directory.refresh()
+        self._spawn(self.identity.directory.follow(settings.identity.poll), "identity")
         self._spawn(self.routes.follow(settings.routes.poll), "routes")
         self._spawn(self._ports.pool.run(), "pool")
         self._spawn(self._flush_for_ever(), "usage")
@@ -196,6 +218,7 @@ class Gateway:
         for part in (self._hosts, self.models, self._control_plane, self._node, self._ports.pool):
             await part.aclose()
         await flush(self.meter, self._ports.usage)
+        await self.identity.directory.note_use()
 
     async def _listen_public(self) -> str:
         config = self._config

@@ -76,6 +76,15 @@ class FakeIdentityStore:
         found = (one for one in self._grants.values() if one.tenant == tenant and one.principal > after and one.roles)
         return sorted(found, key=lambda one: one.principal)[:limit]
 
+    async def policy(self, tenant: str, name: str) -> StoredPolicy | None:
+        """See `IdentityStore`."""
+        found = self._policies.get((tenant, name))
+        return found if found is not None and found.text else None
+
+    async def tenant(self, name: str) -> Tenant | None:
+        """See `IdentityStore`."""
+        return self._tenants.get(name)
+
     async def policies(self, tenant: str, after: str, limit: int) -> Sequence[StoredPolicy]:
         """See `IdentityStore`."""
         found = (one for one in self._policies.values() if one.tenant == tenant and one.name > after and one.text)

@@ -10,7 +10,10 @@ import yaml
 from chimera.agents.archive import ArchivedFile
 from chimera.agents.bundle import pack_files
 from chimera.agents.catalogue import source_digest
+from chimera.gateway.identity.principal import encode_header, named_user
 from chimera.testing.definitions import definition, fleet
+
+ME = encode_header(named_user("me", "default"))
 
 CODE = {"specification": {"source": "./code", "entrypoint": "main:make"}}
 
@@ -102,11 +105,11 @@ async def test_opening_again_with_the_same_key_finds_the_batch(client: Any) -> N
 
 async def test_a_small_apply_is_one_request(client: Any) -> None:
     body = {"items": [item(definition("anna")), item(definition("bert"))]}
-    done = await client.ask("POST", "apply", body, Chimera_Principal="me")
+    done = await client.ask("POST", "apply", body, Chimera_Principal=ME)
     assert (done.status, done.headers["Chimera-Sequence"], done.json["created"]) == (200, "2", 2)
 
     history = (await client.ask("GET", "agents/anna/revisions")).json["revisions"]
-    assert [(entry["version"], entry["by"]) for entry in history] == [("1.0.0", "me")]
+    assert [(entry["version"], entry["by"]) for entry in history] == [("1.0.0", "user:me")]
 
     late = {"items": [item(definition("anna", metadata={"version": "2.0.0"}))], "expect": 0}
     assert (await client.ask("POST", "apply", late)).json["code"] == "changed-meanwhile"

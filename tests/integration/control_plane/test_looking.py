@@ -6,7 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chimera.gateway.identity.principal import encode_header, named_user
 from chimera.testing.definitions import definition, fleet
+
+ME = encode_header(named_user("me", "default"))
 
 
 async def apply(client: Any, *definitions: dict[str, Any]) -> None:
@@ -60,7 +63,7 @@ async def test_what_one_machine_can_not_run_is_applied_and_told(client: Any) -> 
 async def test_deleted_agents_are_gone_and_keep_their_history(client: Any) -> None:
     await apply(client, *fleet(4))
 
-    one = await client.ask("DELETE", "agents/agent-00000", Chimera_Principal="me")
+    one = await client.ask("DELETE", "agents/agent-00000", Chimera_Principal=ME)
     more = await client.ask("POST", "agents/delete", {"names": ["agent-00001", "agent-00002", "nobody"]})
 
     assert (one.json, one.headers["Chimera-Sequence"]) == ({"deleted": 1}, "5")
@@ -68,7 +71,7 @@ async def test_deleted_agents_are_gone_and_keep_their_history(client: Any) -> No
     assert [row["name"] for row in (await client.ask("GET", "agents")).json["agents"]] == ["agent-00003"]
     assert (await client.ask("DELETE", "agents/agent-00000")).status == 404
     history = (await client.ask("GET", "agents/agent-00000/revisions")).json["revisions"]
-    assert [(entry["revision"] is None, entry["by"]) for entry in history] == [(True, "me"), (False, None)]
+    assert [(entry["revision"] is None, entry["by"]) for entry in history] == [(True, "user:me"), (False, "system:local")]
 
 
 async def test_health_and_metrics(client: Any) -> None:

@@ -15,6 +15,7 @@ from chimera.gateway import tokens
 from chimera.gateway.ports import ModelRequest
 from chimera.platform.model import Route
 from chimera.testing.hosts import FakeHost
+from chimera.testing.identity import FakeIdentityStore
 from chimera.testing.pool import FakeHostPool
 from chimera.testing.storage import MemoryStorage
 from chimera_host.testing import builders
@@ -67,6 +68,7 @@ class World:
     def __init__(self, folder: Any, **config: Any) -> None:
         self.folder = folder
         self.store = MemoryStorage()
+        self.identity = FakeIdentityStore()
         self.pool = FakeHostPool()
         self.model = Model()
         settings = config.pop("settings", {})
@@ -97,6 +99,7 @@ class World:
             sessions=store,
             usage=store,
             pool=self.pool,
+            identity=self.identity,
             models=dict.fromkeys(self.config.models, self.model),
         )
         self.gateway = Gateway(

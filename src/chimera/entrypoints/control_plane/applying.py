@@ -87,7 +87,7 @@ class Applying:
             request.match_info["batch"],
             keep_going=told.keep_going,
             expect=told.expect,
-            by=principal_of(request),
+            by=principal_of(request).actor,
         )
         self._changed()
         return answer(applied, sequence=applied.sequence)
@@ -105,7 +105,7 @@ class Applying:
                 errors=[msgspec.to_builtins(fault) for one in faulty for fault in one.faults],
             )
         applied = await self._catalogue.apply(
-            tenant, taken.staged, keep_going=told.keep_going, expect=told.expect, by=principal_of(request)
+            tenant, taken.staged, keep_going=told.keep_going, expect=told.expect, by=principal_of(request).actor
         )
         self._changed()
         shown = api.AppliedAtOnce(**msgspec.structs.asdict(applied), results=_worth_telling(taken.results))

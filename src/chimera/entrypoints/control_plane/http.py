@@ -17,6 +17,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
+from chimera.gateway.identity.principal import Principal, decode_header, system
 from chimera.kernel.ids import is_name
 from chimera_host.contract.problem import PROBLEM_MEDIA_TYPE, ProblemError
 
@@ -27,7 +28,8 @@ HEADER_PRINCIPAL = "Chimera-Principal"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MAX_BODY = 256 * 1024 * 1024
 _INLINE_BODY = 64 * 1024
-_MOST_PRINCIPAL = 128
+LOCAL = system("local")
+"""Who calls without the gateway: a process of this machine's user, which the socket lets in."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 T = TypeVar("T")
@@ -151,10 +153,15 @@ def tenant_of(request: web.Request) -> str:
     return tenant
 
 
-def principal_of(request: web.Request) -> str | None:
-    """Who calls, as the gateway says."""
-    name = request.headers.get(HEADER_PRINCIPAL)
-    return name[:_MOST_PRINCIPAL] if name else None
+def principal_of(request: web.Request) -> Principal:
+    """Who calls, as the gateway says; on this socket nobody else can say anything."""
+    shown = request.headers.get(HEADER_PRINCIPAL)
+    if shown is None:
+        return LOCAL
+    try:
+        return decode_header(shown)
+    except ValueError as error:
+        raise BadRequest(f"{HEADER_PRINCIPAL} names no principal", next_step="call through the gateway") from error
 
 
 def _decode(data: bytes, kind: type[T]) -> T:

@@ -84,7 +84,9 @@ class Looking:
     async def delete(self, request: web.Request) -> web.StreamResponse:
         """Delete one agent, with its sessions."""
         name = request.match_info["agent"]
-        deleted, sequence = await self._catalogue.delete_agents(tenant_of(request), [name], by=principal_of(request))
+        deleted, sequence = await self._catalogue.delete_agents(
+            tenant_of(request), [name], by=principal_of(request).actor
+        )
         if not deleted:
             raise _no_agent(name)
         self._changed()
@@ -95,7 +97,9 @@ class Looking:
         names = (await body_of(request, api.Names)).names
         if len(names) > MAX_NAMES:
             raise BadRequest(f"{len(names)} names are too many", next_step=f"send at most {MAX_NAMES}")
-        deleted, sequence = await self._catalogue.delete_agents(tenant_of(request), names, by=principal_of(request))
+        deleted, sequence = await self._catalogue.delete_agents(
+            tenant_of(request), names, by=principal_of(request).actor
+        )
         self._changed()
         return answer(api.Deleted(deleted=deleted), sequence=sequence)
 

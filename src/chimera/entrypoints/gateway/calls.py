@@ -12,6 +12,7 @@ from chimera.entrypoints.gateway.http import (
     internal_error,
     json_response,
     openai_error,
+    principal_of,
     read_body,
 )
 from chimera.entrypoints.gateway.streams import EventStream, data_event, event
@@ -19,6 +20,7 @@ from chimera.gateway import api
 from chimera.gateway.errors import InvalidRequest, NotFound
 from chimera.gateway.hosts import SinkClosed
 from chimera.gateway.invoke import Answered, Incoming, Invoker
+from chimera.gateway.policy.authorise import Asked, Authoriser
 from chimera.gateway.sessions import Sessions
 from chimera.gateway.settings import HttpSettings
 from chimera.kernel.clock import Clock
@@ -37,9 +39,12 @@ Values = dict[str, str]
 class CallHandlers:
     """Handlers of the operations that call agents."""
 
-    def __init__(self, invoker: Invoker, sessions: Sessions, settings: HttpSettings, clock: Clock) -> None:
-        """Call agents through `invoker`."""
+    def __init__(
+        self, invoker: Invoker, authoriser: Authoriser, sessions: Sessions, settings: HttpSettings, clock: Clock
+    ) -> None:
+        """Call agents through `invoker`; ask `authoriser` where the body names the agent."""
         self._invoker = invoker
+        self._authoriser = authoriser
         self._sessions = sessions
         self._settings = settings
         self._clock = clock
@@ -81,9 +86,11 @@ class CallHandlers:
         """POST …/chat/completions."""
         data = await read_body(request, self._settings, self._settings.body_bytes)
         body: api.ChatBody = decoded(_chat_bodies, data)
+        tenant, agent = values.get("tenant", DEFAULT_TENANT), body.agent()
+        self._authoriser.check_agent(principal_of(request), tenant, agent, Asked(protocol="openai"))
         incoming = Incoming(
-            tenant=values.get("tenant", DEFAULT_TENANT),
-            agent=body.agent(),
+            tenant=tenant,
+            agent=agent,
             messages=body.said(),
             protocol="openai",
             trace=parse(request.headers.get(HEADER_TRACEPARENT)),

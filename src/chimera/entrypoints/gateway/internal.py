@@ -33,7 +33,10 @@ from chimera.gateway.errors import Forbidden, InvalidRequest, NotFound, Unauthen
 from chimera.gateway.guard import LOOPBACK_NAMES, check_host
 from chimera.gateway.invoke import Incoming, Invoker
 from chimera.gateway.models import ModelGateway
+from chimera.gateway.policy.authorise import Asked, Authoriser, agent_principal
+from chimera.gateway.policy.resources import facts_of_route
 from chimera.gateway.ports import RevisionSource
+from chimera.gateway.routes import RouteTable
 from chimera.gateway.settings import GatewaySettings
 from chimera.kernel.clock import Clock
 from chimera_host.contract.call import HEADER_CALL, HEADER_DEADLINE, HEADER_TRACEPARENT, Message
@@ -76,6 +79,8 @@ class InternalApi:
         documents: Documents,
         calls: CallTable,
         invoker: Invoker,
+        routes: RouteTable,
+        authoriser: Authoriser,
         models: ModelGateway,
         credentials: Credentials,
         settings: GatewaySettings,
@@ -87,6 +92,8 @@ class InternalApi:
         self._documents = documents
         self._calls = calls
         self._invoker = invoker
+        self._routes = routes
+        self._authoriser = authoriser
         self._models = models
         self._credentials = credentials
         self._settings = settings
@@ -214,6 +221,7 @@ class InternalApi:
                 next_step="add it to `tools` of its definition",
                 agent=call.route.agent,
             )
+        await self._authorise(call, agent)
         call.effects += 1
         answered = await self._invoker.run(
             Incoming(
@@ -227,6 +235,13 @@ class InternalApi:
             )
         )
         return json_response({"output": answered.response.output})
+
+    async def _authorise(self, call: InFlightCall, agent: str) -> None:
+        """An agent's call is a call like any other: policies say whether this agent may, on top of its own tools."""
+        route = call.route
+        principal = agent_principal(route, await self._routes.cell(route.cell))
+        asked = Asked(protocol="agent", depth=call.depth + 1, caller=facts_of_route(route))
+        self._authoriser.check_agent(principal, route.tenant, agent, asked)
 
     async def _give(self, request: web.BaseRequest, call: InFlightCall) -> web.Response:
         body: CredentialsBody = await self._body(request, _references)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
+from chimera.entrypoints.gateway.identity_operations import IDENTITY
 from chimera.entrypoints.published.catalogue import CATALOGUE
 from chimera.entrypoints.published.operation import AGENT, TENANT, Operation
 from chimera.gateway import api
@@ -112,6 +113,7 @@ SERVED = (
         summary="This document",
         tag="platform",
         action="api:read",
+        resource="own",
         answer=dict[str, Any],
     ),
     Operation(
@@ -183,7 +185,7 @@ NODE = (
         ),
     ),
 )
-OPERATIONS = SERVED + CATALOGUE + NODE
+OPERATIONS = SERVED + IDENTITY + CATALOGUE + NODE
 
 
 class Found(NamedTuple):

@@ -1,7 +1,7 @@
 """Passing requests on to another process of the platform over its Unix socket, streamed both ways.
 
-The key is checked before and not passed on; who called is said in `Chimera-Principal`. After a change of the catalogue
-the gateway catches up with it before the caller hears of it, so that the next call finds what was applied.
+The credential is checked before and not passed on; who called is said in `Chimera-Principal`. After a change of the
+catalogue the gateway catches up with it before the caller hears of it, so that the next call finds what was applied.
 """
 
 import asyncio
@@ -11,13 +11,13 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from chimera.entrypoints.gateway.http import HEADER_REQUEST, broken_body, check_encoding, slow_body
+from chimera.entrypoints.gateway.http import HEADER_REQUEST, broken_body, check_encoding, principal_of, slow_body
 from chimera.gateway.errors import GatewayError, InvalidRequest, PayloadTooLarge
+from chimera.gateway.identity.principal import encode_header
 from chimera.gateway.routes import RouteTable
 
 HEADER_SEQUENCE = "Chimera-Sequence"
 HEADER_PRINCIPAL = "Chimera-Principal"
-PRINCIPAL = "key"
 
 GONE = (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError, aiohttp.ConnectionTimeoutError)
 _PASSED_ON = ("Accept", "Content-Type", "Idempotency-Key", "traceparent", "tracestate")
@@ -66,7 +66,7 @@ class Proxy:
         for name, value in headers.items():
             if not value.isascii():
                 raise InvalidRequest(f"the header {name} is not ASCII: {value[:100]!r}", next_step="send it in ASCII")
-        headers[HEADER_PRINCIPAL] = PRINCIPAL
+        headers[HEADER_PRINCIPAL] = encode_header(principal_of(request))
         headers[HEADER_REQUEST] = request_id
         data = None
         if request.can_read_body:

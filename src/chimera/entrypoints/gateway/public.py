@@ -1,7 +1,7 @@
 """The public listener: guard, find the operation, answer it or pass it on to its owner; nothing else is served.
 
-The order is fixed: Host and Origin first, then the key, then anything that costs. A request that fails gets a problem
-document, whatever failed.
+The order is fixed: Host and Origin first, then who asks, then whether they may, then anything that costs. A request
+that fails gets a problem document, whatever failed.
 """
 
 import asyncio
@@ -22,28 +22,45 @@ from chimera.entrypoints.gateway.http import (
     problem_response,
     request_id,
 )
+from chimera.entrypoints.gateway.identity import IdentityHandlers
+from chimera.entrypoints.gateway.identity_operations import IDENTITY
 from chimera.entrypoints.gateway.operations import OPERATIONS, SERVED, Matcher, path_of
 from chimera.entrypoints.gateway.proxy import Proxy
 from chimera.entrypoints.published.operation import JSON, Operation
 from chimera.gateway import api
 from chimera.gateway.admission import Admission
-from chimera.gateway.errors import AgentNotFound, GatewayError, InvalidRequest, MethodNotAllowed, NotFound
-from chimera.gateway.guard import check_host, check_key, check_origin
-from chimera.gateway.identity.principal import BOOTSTRAP_ADMIN
+from chimera.gateway.errors import (
+    AgentNotFound,
+    GatewayError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    Unauthenticated,
+)
+from chimera.gateway.guard import check_host, check_origin
+from chimera.gateway.identity.authenticate import Authenticator
+from chimera.gateway.identity.principal import ALL_TENANTS, Principal
 from chimera.gateway.metrics import MEDIA_TYPE, GatewayMetrics
+from chimera.gateway.policy.authorise import Asked, Authoriser
+from chimera.gateway.policy.model import PLATFORM, Resource
+from chimera.gateway.policy.resources import resource_of
 from chimera.gateway.routes import RouteTable, check_offered
 from chimera.gateway.settings import HttpSettings
 from chimera.kernel.ids import DEFAULT_TENANT
 from chimera_host.contract.problem import ProblemError
+
+_ASKED = {"openai": Asked(protocol="openai")}
+_OTHERWISE = Asked()
 
 Handler = Callable[[web.BaseRequest, Values, str], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Guards:
-    """What a request must show: the key, a Host of `hosts`, and no Origin but its own by `scheme`."""
+    """What a request must show: a Host of `hosts`, no Origin but its own by `scheme`, who asks, and that they may."""
 
-    key: bytes
+    authenticator: Authenticator
+    authoriser: Authoriser
     hosts: frozenset[str]
     scheme: str
 
@@ -56,6 +73,7 @@ class PublicApi:
         *,
         guards: Guards,
         calls: CallHandlers,
+        identity: IdentityHandlers,
         routes: RouteTable,
         admission: Admission,
         metrics: GatewayMetrics,
@@ -66,6 +84,7 @@ class PublicApi:
         """Put the parts together."""
         self._guards = guards
         self._calls = calls
+        self._identity = identity
         self._routes = routes
         self._admission = admission
         self._metrics = metrics
@@ -74,7 +93,7 @@ class PublicApi:
         self._settings = settings
         self._matcher = Matcher(OPERATIONS)
         handlers = self._named_handlers()
-        self._handlers = {operation.name: handlers.pop(operation.name) for operation in SERVED}
+        self._handlers = {operation.name: handlers.pop(operation.name) for operation in SERVED + IDENTITY}
         if handlers:
             raise AssertionError(f"not published: {', '.join(handlers)}")
         self._document = b""
@@ -90,12 +109,21 @@ class PublicApi:
         path = request.rel_url.raw_path
         try:
             found = self._matcher.find(request.method, path)
-            if found.operation is None or found.operation.key:
-                self._check(request)
+            operation = found.operation
+            principal = None
+            if operation is None or operation.key:
+                principal = request[PRINCIPAL] = await self._authenticated(request)
             _check_target(request.raw_path)
-            if found.operation is None:
+            if operation is None:
                 raise _absent(request.method, path, found.methods)
-            return await self._answer(found.operation, request, found.values, name)
+            if principal is not None and operation.resource != "body":
+                self._authorise(principal, operation, found.values)
+            return await self._answer(operation, request, found.values, name)
+        except Unauthenticated as error:
+            response = _refused(request, error, name, path)
+            shown = "Authorization" in request.headers
+            response.headers["WWW-Authenticate"] = self._identity.challenge(request, shown=shown)
+            return response
         except ProblemError as error:
             return _refused(request, error, name, path)
         except (ConnectionError, asyncio.CancelledError):
@@ -103,13 +131,21 @@ class PublicApi:
         except Exception as error:
             return _refused(request, internal_error(error), name, path)
 
-    def _check(self, request: web.BaseRequest) -> None:
+    async def _authenticated(self, request: web.BaseRequest) -> Principal:
         headers, guards = request.headers, self._guards
         host = headers.get("Host")
         check_host(host, guards.hosts)
         check_origin(headers.get("Origin"), host or "", guards.scheme)
-        check_key(headers.get("Authorization"), guards.key)
-        request[PRINCIPAL] = BOOTSTRAP_ADMIN
+        return await guards.authenticator.authenticate(headers.get("Authorization"), request.remote or "")
+
+    def _authorise(self, principal: Principal, operation: Operation, values: Values) -> None:
+        authoriser = self._guards.authoriser
+        if operation.resource == "own":
+            everywhere = principal.tenant == ALL_TENANTS
+            resource = PLATFORM if everywhere else Resource(kind="Tenant", tenant=principal.tenant)
+        else:
+            resource = resource_of(operation.action, values, authoriser.facts_of)
+        authoriser.check(principal, operation.action, resource, _ASKED.get(operation.tag, _OTHERWISE))
 
     async def _answer(
         self, operation: Operation, request: web.BaseRequest, values: Values, name: str
@@ -139,6 +175,7 @@ class PublicApi:
             "livez": self._livez,
             "readyz": self._readyz,
             "metrics": self._exposition,
+            **self._identity.handlers(),
         }
 
     async def _model(self, _: web.BaseRequest, values: Values, name: str) -> web.Response:

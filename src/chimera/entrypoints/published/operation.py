@@ -16,8 +16,9 @@ class Operation:
 
     `body` and `answer` are the types of the bodies where `takes` and `media` are JSON. `query` and `headers` are
     parameters as (name, JSON type, meaning). `action` is what the caller must be allowed to do
-    (`chimera.gateway.identity.actions`); `resource` says where the thing it is done to is named: where that is the
-    body, the handler asks. Only an operation without `key` has no action: it is open to everybody.
+    (`chimera.gateway.identity.actions`); `resource` says where the thing it is done to is named: in the path, in the
+    body (then the handler asks), or it is the caller's own tenant. Only an operation without `key` has no action: it is
+    open to everybody.
     """
 
     method: str
@@ -26,7 +27,7 @@ class Operation:
     summary: str
     tag: str
     action: str = ""
-    resource: Literal["path", "body"] = "path"
+    resource: Literal["path", "body", "own"] = "path"
     owner: Owner = "gateway"
     body: Any = None
     body_required: bool = True

@@ -39,6 +39,12 @@ class IdentityStore(Protocol):
     async def grants(self, tenant: str, after: str, limit: int) -> Sequence[Grant]:
         """A tenant's grants by principal, above `after`."""
 
+    async def policy(self, tenant: str, name: str) -> StoredPolicy | None:
+        """A live policy."""
+
+    async def tenant(self, name: str) -> Tenant | None:
+        """A tenant."""
+
     async def policies(self, tenant: str, after: str, limit: int) -> Sequence[StoredPolicy]:
         """A tenant's policies by name, above `after`."""
 
