@@ -1,6 +1,7 @@
 """`chimera init`, `validate` and `diff`: definitions before they are live."""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.client import Api, options_of, run
 from chimera.entrypoints.cli.failing import INVALID
 from chimera.entrypoints.cli.sources import Source, read_sources
+from chimera.entrypoints.cli.text import shown
 from chimera.kernel.ids import is_name
 
 FIRST = """\
@@ -96,12 +98,8 @@ def diff(context: click.Context, paths: tuple[str, ...], output: str) -> int:
         out.show(rows, output)
         return 0
     for row in changed:
-        click.echo(f"{row.get('agent') or row.get('file')}: {row['state']}")
-        for change in row.get("changes", ()):
-            click.echo(f"  {change['kind']:<9}{change['path']}: {change['reason']}")
-            click.echo(f"           {_short(change.get('old'))} → {_short(change.get('new'))}")
-        if row.get("advice") and row["state"] == "changed":
-            click.echo(f"  {row['advice']}")
+        for line in _told(row):
+            click.echo(shown(line))
     click.echo(f"{len(changed):,} of {len(rows):,} would change")
     return 0
 
@@ -117,6 +115,15 @@ async def _differences(api: Api, sources: list[Source]) -> list[dict[str, Any]]:
         rows.extend(answer["agents"])
         await asyncio.sleep(0)
     return rows
+
+
+def _told(row: dict[str, Any]) -> Iterator[str]:
+    yield f"{row.get('agent') or row.get('file')}: {row['state']}"
+    for change in row.get("changes", ()):
+        yield f"  {change['kind']:<9}{change['path']}: {change['reason']}"
+        yield f"           {_short(change.get('old'))} → {_short(change.get('new'))}"
+    if row.get("advice") and row["state"] == "changed":
+        yield f"  {row['advice']}"
 
 
 def _short(value: Any) -> str:

@@ -6,6 +6,7 @@ import click
 
 from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.client import Api, options_of, run
+from chimera.entrypoints.cli.text import shown
 
 PAGE = 1_000
 AGENT_COLUMNS = (
@@ -73,8 +74,8 @@ def get(context: click.Context, /, kind: str, name: str | None, limit: int, outp
         "revisions": REVISION_COLUMNS,
         "models": (("id", "MODEL"),),
     }[kind]
-    shown = [{**row, "memory": out.size(row.get("resident_bytes")), "when": out.moment(row.get("at"))} for row in rows]
-    out.show(rows, output, columns=columns, rows=shown)
+    told = [{**row, "memory": out.size(row.get("resident_bytes")), "when": out.moment(row.get("at"))} for row in rows]
+    out.show(rows, output, columns=columns, rows=told)
 
 
 @click.command(epilog="Example: chimera describe hello --output yaml")
@@ -88,8 +89,8 @@ def describe(context: click.Context, name: str, output: str) -> None:
         out.show(found, output)
         return
     for note in found.get("notes", ()):
-        click.echo(f"# Note: {note}")
-    click.echo(out.to_yaml(found), nl=False)
+        click.echo(shown(f"# Note: {note}"))
+    out.show(found, "yaml")
 
 
 @click.command(epilog="Example: chimera delete hello")

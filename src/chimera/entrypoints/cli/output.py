@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from chimera.entrypoints.cli.text import clean
+from chimera.entrypoints.cli.text import clean, shown
 
 Column = tuple[str, str]
 
@@ -28,9 +28,9 @@ def output_option(function: Callable[..., Any]) -> Callable[..., Any]:
 def show(data: Any, output: str, *, columns: Sequence[Column] = (), rows: Sequence[Mapping[str, Any]] = ()) -> None:
     """Print `data`, or its `rows` as a table of `columns` (field, heading)."""
     if output == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(data), indent=2).decode())
+        click.echo(shown(msgspec.json.format(msgspec.json.encode(data), indent=2).decode()))
     elif output == "yaml":
-        click.echo(to_yaml(data), nl=False)
+        click.echo(shown(to_yaml(data)), nl=False)
     else:
         table(columns, rows)
 

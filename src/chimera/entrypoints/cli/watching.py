@@ -10,7 +10,7 @@ import click
 
 from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.client import Api, options_of, run
-from chimera.entrypoints.cli.text import clean
+from chimera.entrypoints.cli.text import clean, shown
 
 REFRESH = 2.0
 PROCESS_COLUMNS = (("process", "PROCESS"), ("pid", "PID"), ("cpu_seconds", "CPU (S)"), ("memory", "MEMORY (PSS)"))
@@ -46,7 +46,7 @@ def logs(context: click.Context, /, lines: int, follow: bool, output: str, **fil
             else:
                 import msgspec
 
-                click.echo(msgspec.json.encode(record))
+                click.echo(shown(msgspec.json.encode(record).decode()))
 
     run(options_of(context), show)
 
@@ -98,10 +98,7 @@ def status(context: click.Context, output: str) -> None:
         }
 
     found = run(options_of(context), look)
-    if output != "table":
-        out.show(found, output)
-        return
-    click.echo(out.to_yaml(found), nl=False)
+    out.show(found, "yaml" if output == "table" else output)
 
 
 def _tables(found: dict[str, Any]) -> None:
