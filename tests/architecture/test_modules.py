@@ -48,7 +48,7 @@ def test_no_file_names_a_place_of_one_machine(tracked: list[Path]) -> None:
         ('open("/home/somebody/agents")', True),
         ("see /tmp/plan.md", True),
         ("https://example.org/home/page", False),
-        ("~/work/agents", False),
+        ("~/projects/agents", False),
         ("$HOME/tmp/x", False),
         ("/v1/tenants/default", False),
     ],

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import openai
 import pytest
 from aiohttp import web
@@ -17,7 +18,10 @@ from openapi_spec_validator import validate
 from yarl import URL
 
 from chimera.entrypoints.gateway import openapi
+from chimera.entrypoints.gateway.http import decoded
 from chimera.entrypoints.gateway.operations import SERVED
+from chimera.gateway import api
+from chimera.gateway.errors import InvalidRequest
 from chimera.gateway.identity.principal import BOOTSTRAP_ADMIN, decode_header
 
 INVOKE = "/v1/tenants/default/agents/agent/invoke"
@@ -110,12 +114,6 @@ async def test_malformed_bodies_are_problems(world: Any, body: bytes) -> None:
     | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(lambda value: json.dumps(value).encode())
 )
 def test_no_body_breaks_the_decoders(body: bytes) -> None:
-    import msgspec
-
-    from chimera.entrypoints.gateway.http import decoded
-    from chimera.gateway import api
-    from chimera.gateway.errors import InvalidRequest
-
     for kind in (api.InvokeBody, api.ChatBody):
         try:
             decoded(msgspec.json.Decoder(kind), body).said()

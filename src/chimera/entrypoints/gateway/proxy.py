@@ -12,6 +12,7 @@ from aiohttp import web
 from yarl import URL
 
 from chimera.entrypoints.gateway.http import HEADER_REQUEST, broken_body, check_encoding, principal_of, slow_body
+from chimera.entrypoints.published.catalogue import HEADER_KEY
 from chimera.gateway.errors import GatewayError, InvalidRequest, PayloadTooLarge
 from chimera.gateway.identity.principal import encode_header
 from chimera.gateway.routes import RouteTable
@@ -20,7 +21,7 @@ HEADER_SEQUENCE = "Chimera-Sequence"
 HEADER_PRINCIPAL = "Chimera-Principal"
 
 GONE = (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError, aiohttp.ConnectionTimeoutError)
-_PASSED_ON = ("Accept", "Content-Type", "Idempotency-Key", "traceparent", "tracestate")
+_PASSED_ON = ("Accept", "Content-Type", HEADER_KEY, "traceparent", "tracestate")
 _NOT_PASSED_BACK = frozenset({"connection", "keep-alive", "server", "date", "transfer-encoding", "set-cookie"})
 
 
