@@ -101,8 +101,10 @@ def test_a_first_definition_is_valid_there(installed: Path, tmp_path: Path) -> N
 
 def test_the_database_is_made_there(installed: Path, tmp_path: Path) -> None:
     program = (
-        "from pathlib import Path; from chimera.adapters.storage.database import is_current, migrate, open_engine\n"
-        "engine = open_engine(Path('chimera.db')); migrate(engine); print(is_current(engine))"
+        "import asyncio; from chimera.adapters.storage.migrating import is_current, migrate\n"
+        "from chimera.adapters.storage.opening import open_database\n"
+        "database = open_database('chimera.db'); asyncio.run(migrate(database))\n"
+        "print(asyncio.run(is_current(database))); database.close()"
     )
     done = alone(installed / "python", "-c", program, home=tmp_path)
     assert done.stdout == "True\n", done.stderr

@@ -20,8 +20,8 @@ from aiohttp import web
 from msgspec import Struct
 
 from chimera.adapters.storage.catalogue import Catalogue
-from chimera.adapters.storage.database import migrate, open_engine
-from chimera.adapters.storage.writer import Writer
+from chimera.adapters.storage.migrating import migrate
+from chimera.adapters.storage.opening import open_database
 from chimera.bootstrap.lifeline import end_with
 from chimera.bootstrap.startup import listen_unix
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
@@ -44,10 +44,9 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 async def serve(config: ControlPlaneConfig) -> None:
     """Serve until SIGTERM."""
-    engine = open_engine(Path(config.database))
-    migrate(engine)
-    writer = Writer(engine)
-    catalogue = Catalogue(engine, writer, max_hosts=config.max_hosts)
+    database = open_database(config.database)
+    await migrate(database)
+    catalogue = Catalogue(database, max_hosts=config.max_hosts)
     changed = asyncio.Event()
     changed.set()
     told_to_stop = asyncio.Event()
@@ -69,8 +68,7 @@ async def serve(config: ControlPlaneConfig) -> None:
             task.cancel()
         await asyncio.gather(telling, stopping, return_exceptions=True)
         await runner.cleanup()
-        await asyncio.to_thread(writer.close)
-        engine.dispose()
+        await asyncio.to_thread(database.close)
         with contextlib.suppress(FileNotFoundError):
             Path(config.socket).unlink()  # noqa: ASYNC240 - once, after everything is served
         log.info("control plane ended")

@@ -20,9 +20,9 @@ import msgspec
 import uvloop
 
 from chimera.adapters.models.openai_compatible import OpenAICompatible
-from chimera.adapters.storage.database import is_current, open_engine
 from chimera.adapters.storage.gateway import GatewayStorage
-from chimera.adapters.storage.writer import Writer
+from chimera.adapters.storage.migrating import is_current
+from chimera.adapters.storage.opening import open_database
 from chimera.adapters.substrates.node_client import NodeClient
 from chimera.bootstrap.gateway_config import (
     GatewayConfig,
@@ -75,14 +75,8 @@ async def serve(config: GatewayConfig, environ: Mapping[str, str]) -> None:
 def make_ports(config: GatewayConfig, environ: Mapping[str, str], *, sample: float) -> tuple[Ports, Callable[[], None]]:
     """The real adapters, and what closes the database. Made inside the event loop."""
     models = {name: make_provider(name, model, environ) for name, model in config.models.items()}
-    engine = open_engine(Path(config.database))
-    writer = Writer(engine)
-    storage = GatewayStorage(engine, writer)
-
-    def close() -> None:
-        writer.close()
-        engine.dispose()
-
+    database = open_database(config.database)
+    storage = GatewayStorage(database)
     ports = Ports(
         routes=storage,
         revisions=storage,
@@ -92,7 +86,7 @@ def make_ports(config: GatewayConfig, environ: Mapping[str, str], *, sample: flo
         pool=NodeClient(config.node_socket, SystemClock(), sample=sample),
         models=models,
     )
-    return ports, close
+    return ports, database.close
 
 
 def make_provider(name: str, model: ModelConfig, environ: Mapping[str, str]) -> ModelProvider:
@@ -119,11 +113,11 @@ def secrets_of(environ: Mapping[str, str]) -> dict[str, str]:
 
 async def _database(config: GatewayConfig) -> None:
     """Wait for the control plane, which starts at the same time, to have made the database."""
-    engine = open_engine(Path(config.database))
+    database = open_database(config.database)
     loop = asyncio.get_running_loop()
     until = loop.time() + DATABASE_TIMEOUT
     try:
-        while not await asyncio.to_thread(is_current, engine):
+        while not await is_current(database):
             if loop.time() > until:
                 raise GatewayError(
                     f"the database {config.database} was not made in {DATABASE_TIMEOUT:.0f} s",
@@ -131,7 +125,7 @@ async def _database(config: GatewayConfig) -> None:
                 )
             await asyncio.sleep(DATABASE_POLL)
     finally:
-        engine.dispose()
+        await asyncio.to_thread(database.close)
 
 
 def _tell_ready(descriptor: int | None, addresses: dict[str, str]) -> None:

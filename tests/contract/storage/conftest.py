@@ -7,9 +7,9 @@ from typing import Any, Protocol
 import pytest
 
 from chimera.adapters.storage.catalogue import Catalogue
-from chimera.adapters.storage.database import migrate, open_engine
 from chimera.adapters.storage.gateway import GatewayStorage
-from chimera.adapters.storage.writer import Writer
+from chimera.adapters.storage.migrating import migrate
+from chimera.adapters.storage.opening import open_database
 from chimera.agents.compile import CompiledAgent
 from chimera.platform.cells import cell_spec
 from chimera.testing.definitions import staged
@@ -60,9 +60,7 @@ async def filled(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     if request.param == "memory":
         yield InMemory()
         return
-    engine = open_engine(tmp_path / "chimera.db")
-    migrate(engine)
-    writer = Writer(engine)
-    yield InDatabase(Catalogue(engine, writer, max_hosts=MAX_HOSTS), GatewayStorage(engine, writer))
-    writer.close()
-    engine.dispose()
+    database = open_database(tmp_path / "chimera.db")
+    await migrate(database)
+    yield InDatabase(Catalogue(database, max_hosts=MAX_HOSTS), GatewayStorage(database))
+    database.close()

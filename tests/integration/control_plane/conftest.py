@@ -10,8 +10,8 @@ import pytest
 from aiohttp import web
 
 from chimera.adapters.storage.catalogue import Catalogue
-from chimera.adapters.storage.database import migrate, open_engine
-from chimera.adapters.storage.writer import Writer
+from chimera.adapters.storage.migrating import migrate
+from chimera.adapters.storage.opening import open_database
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
 from chimera.testing.clock import ManualClock
 
@@ -56,17 +56,15 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def client(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Client]:
-    engine = open_engine(tmp_path / "chimera.db")
-    migrate(engine)
-    writer = Writer(engine)
+    database = open_database(tmp_path / "chimera.db")
+    await migrate(database)
     socket = str(tmp_path / "s")
     async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(socket)) as session:
         made = Client(session)
-        catalogue = Catalogue(engine, writer, max_hosts=4, clock=clock)
+        catalogue = Catalogue(database, max_hosts=4, clock=clock)
         runner = web.AppRunner(ControlPlaneApp(catalogue, made.changed).make(), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         await web.UnixSite(runner, socket).start()
         yield made
         await runner.cleanup()
-    writer.close()
-    engine.dispose()
+    database.close()

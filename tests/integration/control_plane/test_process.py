@@ -17,7 +17,8 @@ import pytest
 from aiohttp import web
 from sqlalchemy import text
 
-from chimera.adapters.storage.database import migrate, open_engine
+from chimera.adapters.storage.migrating import migrate
+from chimera.adapters.storage.opening import open_database
 from chimera.bootstrap.control_plane import ControlPlaneConfig
 from chimera.platform.model import CellSpec
 from chimera.testing.definitions import definition
@@ -149,11 +150,11 @@ async def test_after_a_kill_it_serves_again_on_the_same_socket(tmp_path: Path, n
 
 
 async def test_a_newer_database_is_refused_plainly(tmp_path: Path) -> None:
-    engine = open_engine(tmp_path / "chimera.db")
-    migrate(engine)
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    engine.dispose()
+    database = open_database(tmp_path / "chimera.db")
+    await migrate(database)
+    later = text("UPDATE alembic_version SET version_num = '9999'")
+    await database.write(lambda connection: connection.execute(later).rowcount)
+    database.close()
 
     async with control_plane(tmp_path) as running:
         output, _ = await asyncio.wait_for(running.process.communicate(), 20)

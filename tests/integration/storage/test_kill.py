@@ -20,9 +20,8 @@ import pytest
 from sqlalchemy import text
 
 from chimera.adapters.storage.catalogue import Catalogue
-from chimera.adapters.storage.database import open_engine
 from chimera.adapters.storage.gateway import GatewayStorage
-from chimera.adapters.storage.writer import Writer
+from chimera.adapters.storage.opening import open_database
 
 KILLS = int(os.environ.get("CHIMERA_TEST_KILLS", "20"))
 SEED = int(os.environ.get("CHIMERA_TEST_SEED", "7"))
@@ -92,13 +91,12 @@ def forker() -> Iterator[Forker]:
 
 async def look(database: Path, acknowledged: Acknowledged) -> int:
     """Compare what is there with what was acknowledged; the number of the batch that is live."""
-    engine = open_engine(database)
-    writer = Writer(engine)
-    store, catalogue = GatewayStorage(engine, writer), Catalogue(engine, writer, max_hosts=2)
+    opened = open_database(database)
+    store, catalogue = GatewayStorage(opened), Catalogue(opened, max_hosts=2)
     try:
-        with engine.connect() as connection:
-            assert connection.execute(text("PRAGMA integrity_check")).scalars().all() == ["ok"]
-            assert connection.execute(text("PRAGMA foreign_key_check")).all() == []
+        for check, answer in (("integrity_check", ["ok"]), ("foreign_key_check", [])):
+            pragma = text(f"PRAGMA {check}")
+            assert await opened.read(lambda connection, p=pragma: connection.execute(p).scalars().all()) == answer
         for name, version in list(acknowledged.sessions.items()):
             stored = await store.load_session("default", "agent", name)
             assert stored is not None
@@ -123,8 +121,7 @@ async def look(database: Path, acknowledged: Acknowledged) -> int:
         assert status["sequence"] == number * AGENTS
         return number
     finally:
-        await asyncio.to_thread(writer.close)
-        engine.dispose()
+        await asyncio.to_thread(opened.close)
 
 
 @pytest.mark.slow

@@ -10,14 +10,13 @@ to a pipe in one call, after the acknowledgement and before the next write.
 import asyncio
 import os
 import sys
-from pathlib import Path
 
 import msgspec
 
 from chimera.adapters.storage.catalogue import Catalogue
-from chimera.adapters.storage.database import migrate, open_engine
 from chimera.adapters.storage.gateway import GatewayStorage
-from chimera.adapters.storage.writer import Writer
+from chimera.adapters.storage.migrating import migrate
+from chimera.adapters.storage.opening import open_database
 from chimera.gateway.ports import StoredSession, Usage
 from chimera.testing.definitions import compiled, staged
 from chimera_host.contract.call import Message, SessionState
@@ -65,12 +64,10 @@ async def apply_batches(catalogue: Catalogue, number: int) -> None:
         say("batch", number)
 
 
-async def main(database: Path, day: str, batches_done: int) -> None:
-    engine = open_engine(database)
-    migrate(engine)
-    writer = Writer(engine)
-    store = GatewayStorage(engine, writer)
-    catalogue = Catalogue(engine, writer, max_hosts=2)
+async def main(database: str, day: str, batches_done: int) -> None:
+    opened = open_database(database)
+    await migrate(opened)
+    store, catalogue = GatewayStorage(opened), Catalogue(opened, max_hosts=2)
     say("ready")
     async with asyncio.TaskGroup() as group:
         for index in range(SESSIONS):
@@ -84,7 +81,7 @@ if __name__ == "__main__":
         database, day, batches_done = msgspec.json.decode(line)
         child = os.fork()
         if child == 0:
-            asyncio.run(main(Path(database), day, batches_done))
+            asyncio.run(main(database, day, batches_done))
         say("started", child)
         os.waitpid(child, 0)
         say("ended")

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chimera.adapters.storage.catalogue import Catalogue
-from chimera.adapters.storage.database import migrate, open_engine
 from chimera.adapters.storage.gateway import GatewayStorage
-from chimera.adapters.storage.writer import Writer
+from chimera.adapters.storage.migrating import migrate
+from chimera.adapters.storage.opening import open_database
 from chimera.agents.catalogue import Applied, BatchHasFaults, DuplicateNames
 from chimera.agents.compile import CompiledAgent
 from chimera.platform.model import Route
@@ -116,17 +116,16 @@ class Follower:
 @pytest.fixture(scope="module")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("template") / "chimera.db"
-    engine = open_engine(file)
-    migrate(engine)
-    engine.dispose()
+    database = open_database(file)
+    asyncio.run(migrate(database))
+    database.close()
     return file
 
 
 async def run(folder: Path, steps: list[Any], in_chunks: int, page: int) -> None:
-    engine = open_engine(folder / "chimera.db")
-    writer = Writer(engine)
-    catalogue, model = Catalogue(engine, writer, max_hosts=4), Model()
-    follower = Follower(GatewayStorage(engine, writer))
+    database = open_database(folder / "chimera.db")
+    catalogue, model = Catalogue(database, max_hosts=4), Model()
+    follower = Follower(GatewayStorage(database))
     try:
         for step in steps:
             if isinstance(step, Delete):
@@ -145,8 +144,7 @@ async def run(folder: Path, steps: list[Any], in_chunks: int, page: int) -> None
             assert (await catalogue.history(tenant, name))[0].revision == digest
             assert await follower.store.document(digest) is not None
     finally:
-        await asyncio.to_thread(writer.close)
-        engine.dispose()
+        await asyncio.to_thread(database.close)
 
 
 async def _apply(catalogue: Catalogue, step: Apply, agents: list[CompiledAgent], in_chunks: int) -> Applied:

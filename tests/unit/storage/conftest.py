@@ -1,28 +1,21 @@
 """A database of its own for each test."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
 
 from chimera.adapters.storage.catalogue import Catalogue
-from chimera.adapters.storage.database import migrate, open_engine
-from chimera.adapters.storage.writer import Writer
+from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.migrating import migrate
+from chimera.adapters.storage.opening import open_database
 from chimera.testing.clock import ManualClock
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    made = open_engine(tmp_path / "chimera.db")
-    migrate(made)
-    yield made
-    made.dispose()
-
-
-@pytest.fixture
-async def writer(engine: Engine) -> AsyncIterator[Writer]:
-    made = Writer(engine)
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    made = open_database(tmp_path / "chimera.db")
+    await migrate(made)
     yield made
     made.close()
 
@@ -33,5 +26,5 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def catalogue(engine: Engine, writer: Writer, clock: ManualClock) -> Catalogue:
-    return Catalogue(engine, writer, max_hosts=4, clock=clock)
+def catalogue(database: Database, clock: ManualClock) -> Catalogue:
+    return Catalogue(database, max_hosts=4, clock=clock)

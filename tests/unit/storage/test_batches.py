@@ -4,11 +4,13 @@ import asyncio
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import func, select
 
 from chimera.adapters.storage import batches
 from chimera.adapters.storage.catalogue import Catalogue
-from chimera.adapters.storage.schema import batch, batch_item, revision, session
+from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.schema.catalogue import batch, batch_item, revision
+from chimera.adapters.storage.schema.state import session
 from chimera.agents.catalogue import (
     Applied,
     BatchHasFaults,
@@ -34,12 +36,12 @@ async def names(catalogue: Catalogue, tenant: str = TENANT) -> list[str]:
     return [row["name"] for row in await catalogue.agents(tenant, {}, "", 1000)]
 
 
-def rows(engine: Engine, table: Any) -> int:
-    with engine.connect() as connection:
-        return len(connection.execute(select(table)).all())
+async def rows(database: Database, table: Any) -> int:
+    counting = select(func.count()).select_from(table)
+    return await database.read(lambda connection: int(connection.execute(counting).scalar() or 0))
 
 
-async def test_nothing_is_live_before_the_commit_and_all_is_after_it(catalogue: Catalogue, engine: Engine) -> None:
+async def test_nothing_is_live_before_the_commit_and_all_is_after_it(catalogue: Catalogue, database: Database) -> None:
     batch_id = await catalogue.open_batch(TENANT)
     agents = [compiled(f"agent-{number:04d}") for number in range(1203)]
     items = staged(*agents)
@@ -52,7 +54,7 @@ async def test_nothing_is_live_before_the_commit_and_all_is_after_it(catalogue: 
 
     assert (applied.created, applied.updated, applied.unchanged, applied.sequence) == (1203, 0, 0, 1203)
     assert (await catalogue.status())["agents"] == 1203
-    assert rows(engine, batch_item) == 0
+    assert await rows(database, batch_item) == 0
 
 
 async def test_the_same_again_changes_nothing(catalogue: Catalogue) -> None:
@@ -160,7 +162,7 @@ async def test_a_batch_belongs_to_its_tenant(catalogue: Catalogue) -> None:
 
 
 async def test_an_abandoned_batch_goes_with_the_revisions_that_only_it_knew(
-    catalogue: Catalogue, clock: ManualClock, engine: Engine
+    catalogue: Catalogue, clock: ManualClock, database: Database
 ) -> None:
     await apply(catalogue, compiled("anna"))
     await apply(catalogue, compiled("anna", metadata={"version": "2.0.0"}))
@@ -169,13 +171,13 @@ async def test_an_abandoned_batch_goes_with_the_revisions_that_only_it_knew(
     clock.advance(batches.BATCH_LIFE / 2)
     going_on = await catalogue.open_batch(TENANT)
     await catalogue.stage(TENANT, going_on, staged(compiled("carl")))
-    assert rows(engine, revision) == 4
+    assert await rows(database, revision) == 4
 
     clock.advance(batches.BATCH_LIFE / 2 + 1)
     await catalogue.open_batch(TENANT)
 
-    assert rows(engine, revision) == 3  # anna's two, of which one was live once, and carl's
-    assert rows(engine, batch_item) == 1
+    assert await rows(database, revision) == 3  # anna's two, of which one was live once, and carl's
+    assert await rows(database, batch_item) == 1
     with pytest.raises(UnknownBatch):
         await catalogue.commit(TENANT, abandoned)
     assert (await catalogue.commit(TENANT, going_on)).created == 1
@@ -191,12 +193,12 @@ async def test_each_chunk_gives_a_batch_its_time_again(catalogue: Catalogue, clo
     assert (await catalogue.commit(TENANT, batch_id)).created == 3
 
 
-async def test_results_of_batches_do_not_pile_up(catalogue: Catalogue, clock: ManualClock, engine: Engine) -> None:
+async def test_results_of_batches_do_not_pile_up(catalogue: Catalogue, clock: ManualClock, database: Database) -> None:
     for _ in range(5):
         await apply(catalogue, compiled("anna"))
         clock.advance(batches.BATCH_LIFE + 1)
     await catalogue.open_batch(TENANT)
-    assert rows(engine, batch) == 1
+    assert await rows(database, batch) == 1
 
 
 async def test_whoever_expects_a_state_is_refused_if_it_moved_on(catalogue: Catalogue) -> None:
@@ -228,19 +230,20 @@ async def test_two_that_apply_at_once_are_put_in_an_order(catalogue: Catalogue) 
 
 
 async def test_a_deleted_agent_is_gone_with_its_sessions_and_comes_back_as_created(
-    catalogue: Catalogue, engine: Engine
+    catalogue: Catalogue, database: Database
 ) -> None:
     await apply(catalogue, compiled("anna"), compiled("bert"))
-    with engine.begin() as connection:
-        for name in ("anna", "bert"):
-            values = {"tenant": TENANT, "agent": name, "session": "s", "version": 1, "state": b"{}", "updated": 0.0}
-            connection.execute(session.insert().values(values))
+    saved = [
+        {"tenant": TENANT, "agent": name, "session": "s", "version": 1, "state": b"{}", "updated": 0.0}
+        for name in ("anna", "bert")
+    ]
+    await database.write(lambda connection: connection.execute(session.insert(), saved).rowcount)
 
     assert await catalogue.delete_agents(TENANT, ["anna", "nobody", "anna"], by="key") == (1, 3)
 
     assert await names(catalogue) == ["bert"]
     assert await catalogue.agent(TENANT, "anna") is None
-    assert rows(engine, session) == 1
+    assert await rows(database, session) == 1
     sources = [item.source for item in staged(compiled("anna"))]
     assert await catalogue.live_sources(TENANT, sources) == ({}, 3)
     assert (await apply(catalogue, compiled("anna"))).created == 1

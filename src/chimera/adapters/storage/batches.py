@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, bindparam, delete, exists, func, select, update
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Connection, bindparam, delete, exists, func, select, update
 
+from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.facts import AgentFacts, agent_columns, cell_columns
-from chimera.adapters.storage.prepared import Prepared
-from chimera.adapters.storage.schema import agent, batch, batch_item, cell, counter, history, revision, session
+from chimera.adapters.storage.schema.catalogue import agent, batch, batch_item, cell, counter, history, revision
+from chimera.adapters.storage.schema.state import session
 from chimera.agents.catalogue import (
     Applied,
     BatchHasFaults,
@@ -65,23 +65,24 @@ class _Item(msgspec.Struct, frozen=True, array_like=True):
 class BatchStatements:
     """The statements of applying, compiled once for a database."""
 
-    def __init__(self, engine: Engine, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock) -> None:
         """Compile them."""
         self._clock = clock
         item, live = batch_item.c, agent.c
-        self._put_revision = _prepared_insert(engine, insert(revision).on_conflict_do_nothing(), revision)
-        self._put_item = _prepared_insert(engine, _upsert(batch_item, ("tenant", "batch", "position")), batch_item)
-        self._put_history = _prepared_insert(engine, insert(history), history)
-        self._put_agent = _prepared_insert(engine, _upsert(agent, ("tenant", "name")), agent)
-        self._put_cell = _prepared_insert(engine, _upsert(cell, ("id",)), cell)
-        self._touch_agent = Prepared(
-            engine,
+        self._insert_batch = database.insert(batch)
+        self._put_revision = database.prepared_insert(revision, database.insert(revision).on_conflict_do_nothing())
+        self._put_item = database.prepared_insert(
+            batch_item, database.upsert(batch_item, ("tenant", "batch", "position"))
+        )
+        self._put_history = database.prepared_insert(history)
+        self._put_agent = database.prepared_insert(agent, database.upsert(agent, ("tenant", "name")))
+        self._put_cell = database.prepared_insert(cell, database.upsert(cell, ("id",)))
+        self._touch_agent = database.prepared(
             update(agent)
             .where((live.tenant == bindparam("the_tenant")) & (live.name == bindparam("the_name")))
             .values({name: bindparam(f"new_{name}") for name in _TOUCHED}),
         )
-        self._page = Prepared(
-            engine,
+        self._page = database.prepared(
             select(
                 *(item.position, item.name, item.revision, item.source, item.file, item.facts),
                 *(live.status, live.revision, live.version, live.source, live.compiler),
@@ -109,7 +110,7 @@ class BatchStatements:
                 return str(found)
         name = new_id("batch")
         values = {"tenant": tenant, "id": name, "key": key, "expires": self._clock.wall() + BATCH_LIFE}
-        connection.execute(insert(batch).values(values))
+        connection.execute(self._insert_batch.values(values))
         return name
 
     def stage(self, connection: Connection, tenant: str, batch_id: str, items: Sequence[Staged]) -> None:
@@ -241,7 +242,7 @@ class BatchStatements:
 
     def _pages(self, connection: Connection, tenant: str, batch_id: str) -> Iterator[list[_Item]]:
         after = -1
-        while rows := self._page.read(connection, the_tenant=tenant, the_batch=batch_id, after=after):
+        while rows := self._page.all(connection, the_tenant=tenant, the_batch=batch_id, after=after):
             yield [_Item(*row) for row in rows]
             after = rows[-1][0]
 
@@ -367,13 +368,3 @@ def _change(tenant: str, name: str, sequence: int, digest: str | None, now: floa
 
 def _unknown(batch_id: str) -> UnknownBatch:
     return UnknownBatch(f"no batch {batch_id!r} is open", next_step="apply the definitions again")
-
-
-def _prepared_insert(engine: Engine, statement: Any, table: Any) -> Prepared:
-    return Prepared(engine, statement, [column.name for column in table.c])
-
-
-def _upsert(table: Any, key: tuple[str, ...]) -> Any:
-    statement = insert(table)
-    changed = {column.name: statement.excluded[column.name] for column in table.c if column.name not in key}
-    return statement.on_conflict_do_update(index_elements=list(key), set_=changed)

@@ -1,22 +1,19 @@
 """The catalogue on the database: agents, their revisions and bundles, and batches on their way in.
 
-Nothing of an agent is kept in memory. Look-ups by key run in the event loop (tens of microseconds); whatever reads
-many rows runs in a thread. How a batch becomes live stands in `chimera.adapters.storage.batches`.
+Nothing of an agent is kept in memory. How a batch becomes live stands in `chimera.adapters.storage.batches`.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Engine, RowMapping, func, select, text
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Connection, RowMapping, Select, func, select
 
 from chimera.adapters.storage.batches import BatchStatements, Staged, read_sequence
-from chimera.adapters.storage.database import reading
+from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.facts import facts_of
 from chimera.adapters.storage.gateway import read_cell
-from chimera.adapters.storage.schema import agent, batch, bundle, history, revision
-from chimera.adapters.storage.writer import Writer
+from chimera.adapters.storage.schema.catalogue import agent, batch, bundle, history, revision
 from chimera.agents.catalogue import Applied, HistoryEntry, StagedItem, compiler_id
 from chimera.agents.compile import CanonicalDefinition, read_canonical
 from chimera.kernel.clock import Clock, SystemClock
@@ -29,28 +26,27 @@ _LISTED = tuple(column for column in agent.c if column.name not in ("source", "c
 class Catalogue:
     """The catalogue on one database."""
 
-    def __init__(self, engine: Engine, writer: Writer, *, max_hosts: int, clock: Clock | None = None) -> None:
-        """Read through `engine`, write through `writer`; `max_hosts` is the platform's bound of a shared cell."""
+    def __init__(self, database: Database, *, max_hosts: int, clock: Clock | None = None) -> None:
+        """Compile the statements for `database`; `max_hosts` is the platform's bound of a shared cell."""
         self._clock = clock or SystemClock()
-        self._engine = engine
-        self._writer = writer
+        self._database = database
         self._max_hosts = max_hosts
-        self._batches = BatchStatements(engine, self._clock)
+        self._batches = BatchStatements(database, self._clock)
 
     # -- applying --------------------------------------------------------------------------------------------------
 
     async def live_sources(self, tenant: str, sources: Sequence[str]) -> tuple[dict[str, str], int]:
         """Of these source digests, those that live agents were applied from, with the agents' names; the sequence."""
-        return await asyncio.to_thread(self._live_sources, tenant, set(sources))
+        return await self._database.read(lambda connection: _live_sources(connection, tenant, set(sources)))
 
     async def open_batch(self, tenant: str, key: str | None = None) -> str:
         """Open a batch, or find the one that was opened with the same idempotency key."""
-        return await self._writer.submit(lambda connection: self._batches.open(connection, tenant, key))
+        return await self._database.write(lambda connection: self._batches.open(connection, tenant, key))
 
     async def stage(self, tenant: str, batch_id: str, items: Sequence[StagedItem]) -> None:
         """Keep compiled definitions as revisions, and remember them and the faulty ones for the commit."""
         staged = await asyncio.to_thread(self._with_facts, items)
-        await self._writer.submit(lambda connection: self._batches.stage(connection, tenant, batch_id, staged))
+        await self._database.write(lambda connection: self._batches.stage(connection, tenant, batch_id, staged))
 
     async def commit(
         self,
@@ -62,7 +58,7 @@ class Catalogue:
         by: str | None = None,
     ) -> Applied:
         """Make the batch live in one transaction; a second commit of the same batch answers as the first did."""
-        return await self._writer.submit(
+        return await self._database.write(
             lambda connection: self._batches.commit(
                 connection, tenant, batch_id, keep_going=keep_going, expect=expect, by=by
             )
@@ -75,12 +71,12 @@ class Catalogue:
         staged = await asyncio.to_thread(self._with_facts, items)
         batches = self._batches
 
-        def job(connection: Any) -> Applied:
+        def job(connection: Connection) -> Applied:
             batch_id = batches.open(connection, tenant, None)
             batches.stage(connection, tenant, batch_id, staged)
             return batches.commit(connection, tenant, batch_id, keep_going=keep_going, expect=expect, by=by)
 
-        return await self._writer.submit(job)
+        return await self._database.write(job)
 
     async def put_bundle(self, tenant: str, digest: str, data: bytes, requirements: str | None) -> None:
         """Keep a source bundle; the same one twice is kept once."""
@@ -91,49 +87,42 @@ class Catalogue:
             "requirements": requirements,
             "created": self._clock.wall(),
         }
-        await self._writer.submit(
-            lambda connection: connection.execute(insert(bundle).values(row).on_conflict_do_nothing())
-        )
+        statement = self._database.insert(bundle).values(row).on_conflict_do_nothing()
+        await self._database.write(lambda connection: connection.execute(statement).rowcount)
 
     async def bundle(self, tenant: str, digest: str) -> bytes | None:
         """A source bundle's bytes, or None where it isn't here."""
         query = select(bundle.c.data).where((bundle.c.tenant == tenant) & (bundle.c.digest == digest))
-        with reading(self._engine) as connection:
-            data: bytes | None = connection.execute(query).scalar()
-        return data
+        return await self._scalar(query)
 
     async def bundle_with_requirements(self, requirements: str) -> bytes | None:
         """A bundle that holds the requirements file with this digest; which one doesn't matter."""
         query = select(bundle.c.data).where(bundle.c.requirements == requirements).limit(1)
-        with reading(self._engine) as connection:
-            data: bytes | None = connection.execute(query).scalar()
-        return data
+        return await self._scalar(query)
 
     async def delete_agents(self, tenant: str, names: Sequence[str], *, by: str | None = None) -> tuple[int, int]:
         """Delete live agents and their sessions in one transaction; how many there were, and the sequence.
 
         Revisions and metered use stay.
         """
-        return await self._writer.submit(lambda connection: self._batches.delete_agents(connection, tenant, names, by))
+        return await self._database.write(lambda connection: self._batches.delete_agents(connection, tenant, names, by))
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
     async def agents(self, tenant: str, filters: Mapping[str, str], after: str, limit: int) -> list[dict[str, Any]]:
         """A page of live agents by name; filters: framework, domain, tag, cell, q (in name, description or tags)."""
-        return await asyncio.to_thread(self._agents, tenant, filters, after, limit)
+        return await self._database.read(lambda connection: _agents(connection, tenant, filters, after, limit))
 
     async def agent(self, tenant: str, name: str) -> dict[str, Any] | None:
         """One live agent's row."""
         query = select(*_LISTED).where(_is_live(tenant) & (agent.c.name == name))
-        with reading(self._engine) as connection:
-            row = connection.execute(query).mappings().one_or_none()
+        row = await self._database.read(lambda connection: connection.execute(query).mappings().one_or_none())
         return None if row is None else _agent_row(row)
 
     async def canonical(self, tenant: str, digest: str) -> CanonicalDefinition | None:
         """A revision."""
         query = select(revision.c.canonical).where((revision.c.tenant == tenant) & (revision.c.digest == digest))
-        with reading(self._engine) as connection:
-            data = connection.execute(query).scalar()
+        data = await self._scalar(query)
         return None if data is None else read_canonical(data)
 
     async def history(self, tenant: str, name: str) -> list[HistoryEntry]:
@@ -146,16 +135,16 @@ class Catalogue:
             .order_by(history.c.sequence.desc())
             .limit(_MOST_HISTORY)
         )
-        with reading(self._engine) as connection:
-            return [HistoryEntry(**row) for row in connection.execute(query).mappings()]
+        found = await self._database.read(lambda connection: connection.execute(query).mappings().all())
+        return [HistoryEntry(**row) for row in found]
 
     async def kept_cells(self) -> list[CellSpec]:
         """Cells of live agents with a minimum above zero."""
-        return await asyncio.to_thread(self._kept_cells)
+        return await self._database.read(_kept_cells)
 
     async def status(self) -> dict[str, Any]:
         """Counts: live agents by framework, revisions, cells, open batches, sequence, size of the database in bytes."""
-        return await asyncio.to_thread(self._status)
+        return await self._database.read(self._status)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -165,58 +154,60 @@ class Catalogue:
             for item in items
         ]
 
-    def _live_sources(self, tenant: str, wanted: set[str]) -> tuple[dict[str, str], int]:
-        query = select(agent.c.source, agent.c.name).where(_is_live(tenant) & (agent.c.compiler == compiler_id()))
-        with reading(self._engine) as connection:
-            sequence = read_sequence(connection)
-            return {source: name for source, name in connection.execute(query) if source in wanted}, sequence
+    async def _scalar(self, query: Select[bytes]) -> bytes | None:
+        return await self._database.read(lambda connection: connection.execute(query).scalar())
 
-    def _agents(self, tenant: str, filters: Mapping[str, str], after: str, limit: int) -> list[dict[str, Any]]:
-        where = _is_live(tenant) & (agent.c.name > after)
-        if "framework" in filters:
-            where &= agent.c.framework == filters["framework"].lower()
-        if "cell" in filters:
-            where &= agent.c.cell == filters["cell"]
-        if "domain" in filters:
-            where &= _has_tag(f"domain:{filters['domain']}")
-        if "tag" in filters:
-            where &= _has_tag(filters["tag"])
-        if "q" in filters:
-            sought = filters["q"]
-            where &= (
-                agent.c.name.icontains(sought, autoescape=True)
-                | agent.c.description.icontains(sought, autoescape=True)
-                | agent.c.tags.icontains(sought, autoescape=True)
-            )
-        query = select(*_LISTED).where(where).order_by(agent.c.name).limit(limit)
-        with reading(self._engine) as connection:
-            return [_agent_row(row) for row in connection.execute(query).mappings()]
-
-    def _kept_cells(self) -> list[CellSpec]:
-        kept = (agent.c.status == "live") & (agent.c.min_instances > 0) & agent.c.unservable.is_(None)
-        query = select(agent.c.cell).where(kept).distinct()
-        with reading(self._engine) as connection:
-            specs = [read_cell(connection, name) for name in connection.execute(query).scalars().all()]
-        return [spec for spec in specs if spec is not None]
-
-    def _status(self) -> dict[str, Any]:
+    def _status(self, connection: Connection) -> dict[str, Any]:
         live = agent.c.status == "live"
-        with reading(self._engine) as connection:
-            by_framework = connection.execute(
-                select(agent.c.framework, func.count()).where(live).group_by(agent.c.framework)
-            ).all()
-            pages = connection.execute(text("PRAGMA page_count")).scalar() or 0
-            page_size = connection.execute(text("PRAGMA page_size")).scalar() or 0
-            unfinished = select(func.count()).select_from(batch).where(batch.c.result.is_(None))
-            return {
-                "agents": sum(count for _, count in by_framework),
-                "agents_by_framework": {framework: count for framework, count in sorted(by_framework)},
-                "revisions": connection.execute(select(func.count()).select_from(revision)).scalar(),
-                "cells": connection.execute(select(func.count(agent.c.cell.distinct())).where(live)).scalar(),
-                "open_batches": connection.execute(unfinished).scalar(),
-                "sequence": read_sequence(connection),
-                "database_bytes": pages * page_size,
-            }
+        by_framework = connection.execute(
+            select(agent.c.framework, func.count()).where(live).group_by(agent.c.framework)
+        ).all()
+        unfinished = select(func.count()).select_from(batch).where(batch.c.result.is_(None))
+        return {
+            "agents": sum(count for _, count in by_framework),
+            "agents_by_framework": {framework: count for framework, count in sorted(by_framework)},
+            "revisions": connection.execute(select(func.count()).select_from(revision)).scalar(),
+            "cells": connection.execute(select(func.count(agent.c.cell.distinct())).where(live)).scalar(),
+            "open_batches": connection.execute(unfinished).scalar(),
+            "sequence": read_sequence(connection),
+            "database_bytes": self._database.size(connection),
+        }
+
+
+def _live_sources(connection: Connection, tenant: str, wanted: set[str]) -> tuple[dict[str, str], int]:
+    query = select(agent.c.source, agent.c.name).where(_is_live(tenant) & (agent.c.compiler == compiler_id()))
+    sequence = read_sequence(connection)
+    return {source: name for source, name in connection.execute(query) if source in wanted}, sequence
+
+
+def _agents(
+    connection: Connection, tenant: str, filters: Mapping[str, str], after: str, limit: int
+) -> list[dict[str, Any]]:
+    where = _is_live(tenant) & (agent.c.name > after)
+    if "framework" in filters:
+        where &= agent.c.framework == filters["framework"].lower()
+    if "cell" in filters:
+        where &= agent.c.cell == filters["cell"]
+    if "domain" in filters:
+        where &= _has_tag(f"domain:{filters['domain']}")
+    if "tag" in filters:
+        where &= _has_tag(filters["tag"])
+    if "q" in filters:
+        sought = filters["q"]
+        where &= (
+            agent.c.name.icontains(sought, autoescape=True)
+            | agent.c.description.icontains(sought, autoescape=True)
+            | agent.c.tags.icontains(sought, autoescape=True)
+        )
+    query = select(*_LISTED).where(where).order_by(agent.c.name).limit(limit)
+    return [_agent_row(row) for row in connection.execute(query).mappings()]
+
+
+def _kept_cells(connection: Connection) -> list[CellSpec]:
+    kept = (agent.c.status == "live") & (agent.c.min_instances > 0) & agent.c.unservable.is_(None)
+    query = select(agent.c.cell).where(kept).distinct()
+    specs = [read_cell(connection, name) for name in connection.execute(query).scalars().all()]
+    return [spec for spec in specs if spec is not None]
 
 
 def _is_live(tenant: str) -> Any:

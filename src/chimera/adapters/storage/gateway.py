@@ -1,21 +1,19 @@
 """What the gateway reads and writes: routes, revisions, sessions, usage (the ports of `chimera.gateway.ports`).
 
-Look-ups by key take 20 to 60 µs with what they decode, so they run in the event loop; pages of routes run in a thread.
+Look-ups by key take 20 to 60 µs with what they decode on SQLite, and one round trip on PostgreSQL.
 """
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, Engine, bindparam, case, delete, func, select, update
-from sqlalchemy.dialects.sqlite import Insert, insert
+from sqlalchemy import Connection, bindparam, case, delete, func, select, update
 
-from chimera.adapters.storage.database import reading
-from chimera.adapters.storage.prepared import Prepared
-from chimera.adapters.storage.schema import agent, bundle, cell, revision, session, usage
-from chimera.adapters.storage.writer import Writer
+from chimera.adapters.storage.database import Database, Insert
+from chimera.adapters.storage.schema.catalogue import agent, bundle, cell, revision
+from chimera.adapters.storage.schema.quota import usage
+from chimera.adapters.storage.schema.state import session
 from chimera.gateway.errors import SessionConflict
 from chimera.gateway.ports import StoredSession, Usage
 from chimera.platform.model import CellSpec, Route, RuntimeClass
@@ -37,52 +35,54 @@ _CANONICAL = msgspec.json.Decoder(_Canonical)
 class GatewayStorage:
     """The gateway's four ports on one database."""
 
-    def __init__(self, engine: Engine, writer: Writer) -> None:
-        """Read through `engine`, write through `writer`."""
-        self._engine = engine
-        self._writer = writer
+    def __init__(self, database: Database) -> None:
+        """Compile the statements for `database`."""
+        self._database = database
         the_session = (
             (session.c.tenant == bindparam("the_tenant"))
             & (session.c.agent == bindparam("the_agent"))
             & (session.c.session == bindparam("the_session"))
         )
-        self._document = Prepared(
-            engine, select(revision.c.canonical).where(revision.c.digest == bindparam("the_digest")).limit(1)
+        self._document = database.prepared(
+            select(revision.c.canonical).where(revision.c.digest == bindparam("the_digest")).limit(1)
         )
-        self._bundle = Prepared(
-            engine, select(bundle.c.data).where(bundle.c.digest == bindparam("the_digest")).limit(1)
+        self._bundle = database.prepared(
+            select(bundle.c.data).where(bundle.c.digest == bindparam("the_digest")).limit(1)
         )
-        self._load = Prepared(engine, select(session.c.version, session.c.state, session.c.updated).where(the_session))
-        columns = [column.name for column in session.c]
-        self._create = Prepared(engine, insert(session).on_conflict_do_nothing(), columns)
+        self._load = database.prepared(select(session.c.version, session.c.state, session.c.updated).where(the_session))
+        self._create = database.prepared_insert(session, database.insert(session).on_conflict_do_nothing())
         before = the_session & (session.c.version == bindparam("before"))
         changed: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("version", "state", "updated")}
-        self._advance = Prepared(engine, update(session).where(before).values(changed))
-        self._erase = Prepared(engine, delete(session).where(the_session))
-        self._add = Prepared(engine, _adding(), [column.name for column in usage.c])
+        self._advance = database.prepared(update(session).where(before).values(changed))
+        self._erase = database.prepared(delete(session).where(the_session))
+        self._add = database.prepared_insert(usage, _adding(database.insert(usage)))
 
     async def changed_routes(self, after: int, limit: int) -> Sequence[Route]:
         """See `RouteSource`."""
-        return await asyncio.to_thread(self._changed_routes, after, limit)
+        return await self._database.read(lambda connection: _changed_routes(connection, after, limit))
 
     async def cell(self, cell_id: str) -> CellSpec | None:
         """See `RouteSource`."""
-        with reading(self._engine) as connection:
-            return read_cell(connection, cell_id)
+        return await self._database.read(lambda connection: read_cell(connection, cell_id))
 
     async def document(self, digest: str) -> bytes | None:
         """See `RevisionSource`."""
-        row = self._document.one(self._engine, the_digest=digest)
+        row = await self._database.read(
+            lambda connection: self._document.one(connection, the_digest=digest), quick=True
+        )
         return None if row is None else bytes(_CANONICAL.decode(row[0]).agent)
 
     async def bundle(self, digest: str) -> bytes | None:
         """See `RevisionSource`."""
-        row = await asyncio.to_thread(self._bundle.one, self._engine, the_digest=digest)
+        row = await self._database.read(lambda connection: self._bundle.one(connection, the_digest=digest))
         return None if row is None else row[0]
 
     async def load_session(self, tenant: str, agent: str, session: str) -> StoredSession | None:
         """See `SessionStore`."""
-        row = self._load.one(self._engine, the_tenant=tenant, the_agent=agent, the_session=session)
+        row = await self._database.read(
+            lambda connection: self._load.one(connection, the_tenant=tenant, the_agent=agent, the_session=session),
+            quick=True,
+        )
         if row is None:
             return None
         version, state, updated = row
@@ -92,11 +92,11 @@ class GatewayStorage:
 
     async def save_session(self, session: StoredSession) -> None:
         """See `SessionStore`."""
-        await self._writer.submit(lambda connection: self._save_session(connection, session))
+        await self._database.write(lambda connection: self._save_session(connection, session))
 
     async def delete_session(self, tenant: str, agent: str, session: str) -> bool:
         """See `SessionStore`."""
-        return await self._writer.submit(
+        return await self._database.write(
             lambda connection: self._erase.run(connection, the_tenant=tenant, the_agent=agent, the_session=session) > 0
         )
 
@@ -104,15 +104,12 @@ class GatewayStorage:
         """See `UsageStore`."""
         if rows:
             added = [msgspec.structs.asdict(row) for row in rows]
-            await self._writer.submit(lambda connection: self._add.run_many(connection, added))
+            await self._database.write(lambda connection: self._add.run_many(connection, added))
 
     async def usage_of_day(self, day: str) -> Sequence[Usage]:
         """See `UsageStore`."""
-        return await asyncio.to_thread(self._usage_of_day, day)
-
-    def _usage_of_day(self, day: str) -> list[Usage]:
-        with reading(self._engine) as connection:
-            found = connection.execute(select(usage).where(usage.c.day == day)).mappings().all()
+        query = select(usage).where(usage.c.day == day)
+        found = await self._database.read(lambda connection: connection.execute(query).mappings().all())
         return [Usage(**row) for row in found]
 
     def _save_session(self, connection: Connection, saved: StoredSession) -> None:
@@ -145,30 +142,30 @@ class GatewayStorage:
                 agent=saved.agent,
             )
 
-    def _changed_routes(self, after: int, limit: int) -> list[Route]:
-        query = select(agent).where(agent.c.sequence > after).order_by(agent.c.sequence).limit(limit)
-        with reading(self._engine) as connection:
-            rows = connection.execute(query).all()
-        return [
-            Route(
-                tenant=row.tenant,
-                agent=row.name,
-                revision=row.revision,
-                cell=row.cell,
-                framework=row.framework,
-                sequence=row.sequence,
-                status=row.status,
-                concurrency=row.concurrency,
-                protocols=tuple(row.protocols.split()),
-                model=row.model,
-                description=row.description[:_DESCRIPTION],
-                max_tokens_per_day=row.tokens_per_day,
-                max_usd_per_day=row.usd_per_day,
-                unservable=row.unservable,
-                tags=tuple(row.tags.split("\n")) if row.tags else (),
-            )
-            for row in rows
-        ]
+
+def _changed_routes(connection: Connection, after: int, limit: int) -> list[Route]:
+    query = select(agent).where(agent.c.sequence > after).order_by(agent.c.sequence).limit(limit)
+    rows = connection.execute(query).all()
+    return [
+        Route(
+            tenant=row.tenant,
+            agent=row.name,
+            revision=row.revision,
+            cell=row.cell,
+            framework=row.framework,
+            sequence=row.sequence,
+            status=row.status,
+            concurrency=row.concurrency,
+            protocols=tuple(row.protocols.split()),
+            model=row.model,
+            description=row.description[:_DESCRIPTION],
+            max_tokens_per_day=row.tokens_per_day,
+            max_usd_per_day=row.usd_per_day,
+            unservable=row.unservable,
+            tags=tuple(row.tags.split("\n")) if row.tags else (),
+        )
+        for row in rows
+    ]
 
 
 def read_cell(connection: Connection, cell_id: str) -> CellSpec | None:
@@ -188,8 +185,7 @@ def read_cell(connection: Connection, cell_id: str) -> CellSpec | None:
     )
 
 
-def _adding() -> Insert:
-    statement = insert(usage)
+def _adding(statement: Insert) -> Insert:
     added = statement.excluded
     either = usage.c.usd.is_not(None) | added.usd.is_not(None)
     total = func.coalesce(usage.c.usd, 0.0) + func.coalesce(added.usd, 0.0)

@@ -1,4 +1,4 @@
-"""The tables. The tenant is in every key.
+"""The catalogue: agents, their revisions, cells and bundles, and batches on their way in.
 
 Content (revisions, bundles) is addressed by digest and never changes; its key begins with the digest, since hosts ask
 by that alone.
@@ -11,7 +11,7 @@ sent and never committed, and may go.
 
 A canonical form is stored as it is: deflating one of 1.8 KB saves 60% of 30 MB and costs 26 µs for each definition
 applied and 10 µs for each load (measured), and the file is on the same disk as the environments, which take gigabytes.
-Foreign keys keep an agent from pointing to a revision or cell that isn't there. Times are seconds since the epoch.
+Foreign keys keep an agent from pointing to a revision or cell that isn't there.
 """
 
 from sqlalchemy import (
@@ -22,20 +22,12 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     String,
     Table,
     Text,
 )
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-    }
-)
+from chimera.adapters.storage.schema.base import metadata
 
 counter = Table(
     "counter",
@@ -143,28 +135,4 @@ batch_item = Table(
     Column("facts", LargeBinary),
     Column("problem", LargeBinary),
     ForeignKeyConstraint(("tenant", "batch"), ("batch.tenant", "batch.id"), ondelete="CASCADE"),
-)
-
-session = Table(
-    "session",
-    metadata,
-    Column("tenant", String(63), primary_key=True),
-    Column("agent", String(63), primary_key=True),
-    Column("session", String(128), primary_key=True),
-    Column("version", BigInteger, nullable=False),
-    Column("state", LargeBinary, nullable=False),
-    Column("updated", Float, nullable=False),
-)
-
-usage = Table(
-    "usage",
-    metadata,
-    Column("tenant", String(63), primary_key=True),
-    Column("agent", String(63), primary_key=True),
-    Column("model", String(128), primary_key=True),
-    Column("day", String(10), primary_key=True),
-    Column("calls", BigInteger, nullable=False),
-    Column("prompt_tokens", BigInteger, nullable=False),
-    Column("completion_tokens", BigInteger, nullable=False),
-    Column("usd", Float),
 )

@@ -1,0 +1,55 @@
+"""What the database refuses, as problems that say what to do."""
+
+from chimera_host.contract.problem import ProblemError
+
+
+class StorageError(ProblemError):
+    """The database could not be used."""
+
+    code = "storage"
+    status = 503
+    title = "The database failed"
+
+
+class StorageFull(StorageError):
+    """There is no room to write; what only reads goes on."""
+
+    code = "storage-full"
+    status = 507
+    title = "There is no room for what is to be stored"
+
+
+class NewerDatabase(StorageError):
+    """The database was written by a newer release."""
+
+    code = "newer-database"
+    title = "The database is newer than this release"
+
+
+def closing_down() -> StorageError:
+    """The refusal of work that comes while the database is being closed."""
+    return StorageError("the database is being closed", next_step="try again", retry_after=1.0)
+
+
+def locked(words: str) -> StorageError:
+    """Somebody else held a lock for too long."""
+    return StorageError(f"the database is locked: {words}", next_step="try again", retry_after=1.0)
+
+
+def full(words: str) -> StorageFull:
+    """The disk or the database's quota is full."""
+    return StorageFull(
+        f"the disk is full: {words}", next_step="make room on the disk; reads go on meanwhile", retry_after=30.0
+    )
+
+
+def away(words: str) -> StorageError:
+    """The server can't be reached, or went away."""
+    return StorageError(
+        f"the database does not answer: {words}", next_step="see that its server runs, then try again", retry_after=2.0
+    )
+
+
+def failed(words: str) -> StorageError:
+    """Anything else."""
+    return StorageError(f"the database failed: {words}", next_step="see the log; `chimera doctor` checks the database")

@@ -1,0 +1,55 @@
+"""Bringing the schema to this release's, and the refusal of one that a newer release has written."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, text
+
+from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.errors import NewerDatabase
+
+
+async def migrate(database: Database) -> None:
+    """Bring the schema to this release's; raises `NewerDatabase` for one that is ahead.
+
+    It runs in one transaction, and of several processes that start at once one does it while the others wait.
+    """
+    await database.exclusive(upgrade)
+
+
+def upgrade(connection: Connection) -> None:
+    """Run the migrations that are missing, in the connection's transaction; raises `NewerDatabase`."""
+    config = alembic_config()
+    current = schema_version(connection)
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if current is not None and current not in known:
+        raise NewerDatabase(
+            f"the schema is at {current}, which this release doesn't know",
+            next_step="run the release that wrote it, or a newer one",
+        )
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+async def is_current(database: Database) -> bool:
+    """Whether the schema is this release's; for a process that waits until another has migrated it."""
+    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
+    return await database.read(schema_version) == head
+
+
+def schema_version(connection: Connection) -> str | None:
+    """The schema's version; None for a database without one."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return found
+
+
+def alembic_config() -> Config:
+    """Alembic's configuration for the migrations inside this package."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    return config

@@ -1,0 +1,243 @@
+"""SQLite: one file, any number of readers, one writing thread a process.
+
+WAL lets readers go on while one process writes; `synchronous=FULL` makes a commit survive a power cut. All processes
+that write (control plane: catalogue; gateway: sessions and the rest) take the write lock at the start of a transaction
+and wait for each other up to the busy time-out. Readers' connections refuse to write.
+"""
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, Executable, Table, create_engine, event
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import QueuePool
+
+from chimera.adapters.storage.database import Database, Prepared, Row, compiled
+from chimera.adapters.storage.errors import StorageError, closing_down, failed, full, locked
+from chimera.adapters.storage.group import MOST_JOBS, Item, Outcome, answer, run_group
+from chimera.adapters.storage.journal import JournalStatements
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT_MS = 20_000
+
+
+class SQLiteDatabase(Database):
+    """A database file; its folder must exist."""
+
+    dialect: Literal["sqlite", "postgresql"] = "sqlite"
+
+    def __init__(self, file: Path) -> None:
+        """Open it; nothing is read or migrated yet."""
+        self._readers = _engine(file, writes=False)
+        self._writers = _engine(file, writes=True)
+        self._quick: Connection | None = None
+        self._quick_lock = threading.Lock()
+        self._journal = JournalStatements(self)
+        self._writer = _Writer(self._writers, self._journal)
+
+    async def read(self, query: Callable[[Connection], T], *, quick: bool = False) -> T:
+        """See `Database`."""
+        return self._look_up(query) if quick else await asyncio.to_thread(self._read, query)
+
+    async def write(self, job: Callable[[Connection], T]) -> T:
+        """See `Database`."""
+        return await self._writer.submit(job)
+
+    async def exclusive(self, job: Callable[[Connection], T]) -> T:
+        """See `Database`."""
+        return await asyncio.to_thread(self._exclusive, job)
+
+    def insert(self, table: Table) -> sqlite.Insert:
+        """See `Database`."""
+        return sqlite.insert(table)
+
+    def prepared(self, statement: Executable, columns: Iterable[str] = ()) -> Prepared:
+        """See `Database`."""
+        return _Prepared(*compiled(statement, columns, sqlite.dialect()))
+
+    def size(self, connection: Connection) -> int:
+        """See `Database`."""
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar() or 0
+        return int(pages * (connection.exec_driver_sql("PRAGMA page_size").scalar() or 0))
+
+    def close(self) -> None:
+        """See `Database`."""
+        self._writer.close()
+        with self._quick_lock:
+            if self._quick is not None:
+                self._quick.close()
+                self._quick = None
+        self._readers.dispose()
+        self._writers.dispose()
+
+    def _look_up(self, query: Callable[[Connection], T]) -> T:
+        # The pool and a transaction would cost more than the look-up: one connection is kept for these.
+        with self._quick_lock, translated_errors():
+            if self._quick is None:
+                self._quick = self._readers.connect()
+            try:
+                return query(self._quick)
+            finally:
+                if self._quick.in_transaction():
+                    self._quick.rollback()
+
+    def _read(self, query: Callable[[Connection], T]) -> T:
+        with translated_errors(), self._readers.begin() as connection:
+            return query(connection)
+
+    def _exclusive(self, job: Callable[[Connection], T]) -> T:
+        with translated_errors(), self._writers.begin() as connection:
+            result: T = run_group(connection, [job], self._journal, translated_errors)[0][0]
+        return result
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Raise what SQLite refuses as `StorageError`, with its words and what to do."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise storage_error(error.orig or error) from error
+    except (sqlite3.Error, PoolTimeout) as error:
+        raise storage_error(error) from error
+
+
+def storage_error(error: BaseException) -> StorageError:
+    """SQLite's error as ours; a lock and a full disk pass, so they say when to come back."""
+    words = str(error)
+    if "locked" in words or "busy" in words:
+        return locked(words)
+    if "full" in words:
+        return full(words)
+    return failed(words)
+
+
+class _Writer:
+    """The process's one writing thread."""
+
+    def __init__(self, engine: Engine, journal: JournalStatements) -> None:
+        self._engine = engine
+        self._journal = journal
+        self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="storage-writer", daemon=True)
+        self._thread.start()
+
+    async def submit(self, job: Callable[[Connection], T]) -> T:
+        if self._closed:
+            raise closing_down()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._queue.put(Item(job, loop, future))
+        return await future
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (first := self._queue.get()) is not None:
+            items = [first]
+            last = False
+            while len(items) < MOST_JOBS and not self._queue.empty():
+                following = self._queue.get()
+                if following is None:
+                    last = True
+                    break
+                items.append(following)
+            answer(items, self._commit(items))
+            if last:
+                return
+
+    def _commit(self, items: list[Item]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        try:
+            with translated_errors(), self._engine.begin() as connection:
+                outcomes = run_group(connection, [item.job for item in items], self._journal, translated_errors)
+        except Exception as error:
+            # Nothing of the transaction is there, whatever its jobs returned; those that had failed keep their error.
+            if len(items) > 1:
+                log.error("transaction failed", exc_info=error)
+            failures = [failure for _, failure in outcomes] or [None] * len(items)
+            return [(None, failure or error) for failure in failures]
+        return outcomes
+
+
+class _Prepared(Prepared):
+    def __init__(self, sql: str, names: tuple[str, ...], fixed: dict[str, Any]) -> None:
+        self._sql = sql
+        self._names = names
+        self._fixed = fixed
+
+    def one(self, connection: Connection, **values: Any) -> Row | None:
+        row: Row | None = _driver(connection).execute(self._sql, self._row(values)).fetchone()
+        return row
+
+    def all(self, connection: Connection, **values: Any) -> list[Row]:
+        rows: list[Row] = _driver(connection).execute(self._sql, self._row(values)).fetchall()
+        return rows
+
+    def run(self, connection: Connection, **values: Any) -> int:
+        count: int = _driver(connection).execute(self._sql, self._row(values)).rowcount
+        return count
+
+    def run_many(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
+        names, fixed = self._names, self._fixed
+        if fixed:
+            rows = ({**fixed, **row} for row in rows)
+        _driver(connection).executemany(self._sql, [tuple([row[name] for name in names]) for row in rows])
+
+    def _row(self, values: Mapping[str, Any]) -> Row:
+        fixed = self._fixed
+        return tuple([values[name] if name in values else fixed[name] for name in self._names])
+
+
+def _driver(connection: Connection) -> Any:
+    return connection.connection.driver_connection
+
+
+def _engine(file: Path, *, writes: bool) -> Engine:
+    url = URL.create("sqlite", database=str(file))
+    engine = create_engine(
+        url,
+        poolclass=QueuePool,
+        pool_size=1 if writes else 4,
+        max_overflow=4,
+        connect_args={"check_same_thread": False},
+    )
+
+    def prepare(connection: sqlite3.Connection, _: Any) -> None:
+        # SQLAlchemy begins transactions itself (see `begin`); the driver must not do so a second time.
+        connection.isolation_level = None
+        for pragma in (
+            f"busy_timeout={BUSY_TIMEOUT_MS}",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "cache_size=-16000",
+            "journal_size_limit=67108864",
+            f"query_only={not writes}",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    def begin(connection: Any) -> None:
+        # A reader that later writes would deadlock with another; writers say so at the start.
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN DEFERRED")
+
+    event.listen(engine, "connect", prepare)
+    event.listen(engine, "begin", begin)
+    return engine

@@ -1,0 +1,22 @@
+"""A fact: something that has happened, as it is recorded in the transaction that made it true."""
+
+from typing import Any
+
+from msgspec import Struct
+
+
+class Fact(Struct, frozen=True, kw_only=True):
+    """One fact before it has its place in the order of all facts (`seq`, given when its transaction commits).
+
+    `type` is the fact's name in the catalogue of facts (`session.updated`), `subject` what it happened to
+    (`agents/anna/sessions/s1`): facts of one subject are delivered in their order. `data` is what the type says it is:
+    a struct or a mapping that JSON can hold. `at` is in seconds since the epoch.
+    """
+
+    id: str
+    type: str
+    tenant: str
+    subject: str
+    at: float
+    data: Struct | dict[str, Any]
+    traceparent: str | None = None
