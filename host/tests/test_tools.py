@@ -17,6 +17,8 @@ class FakeBroker:
         self.document = document
         self.called = []
         self.closed = 0
+        self.running = []
+        self.looked_for = 0
 
     async def specs(self):
         parameters = {"type": "object", "properties": {"message": {"type": "string"}}}
@@ -35,7 +37,8 @@ class FakeBroker:
         self.closed += 1
 
     def missing(self, now):
-        return []
+        self.looked_for += 1
+        return self.running
 
 
 @pytest.fixture
@@ -115,6 +118,24 @@ async def test_tools_are_let_go_with_their_agent(platform, local_host, make_brok
     await host.invoke(invoke_request(agent, platform.add(agent)))
     host.host.agents.unload_idle(-1.0)
     await until(lambda: brokers[0].closed == 1)
+
+
+async def test_a_tool_that_outlives_its_agent_is_looked_for_until_it_comes_back(
+    platform, local_host, make_broker, brokers
+):
+    host = await local_host(make_broker=make_broker)
+    agent = agent_with_tools()
+    await host.invoke(invoke_request(agent, platform.add(agent)))
+    agents, (broker,) = host.host.agents, brokers
+    broker.running = [("agent", 1.0)]
+    agents.unload_idle(-1.0)
+    await until(lambda: broker.closed == 1)
+    agents.unload_idle(-1.0)
+    assert agents.missing_tools(0.0) == [("agent", 1.0)]
+    broker.running = []
+    agents.unload_idle(-1.0)
+    looked_for = broker.looked_for
+    assert agents.missing_tools(0.0) == [] and broker.looked_for == looked_for
 
 
 async def test_tools_are_let_go_when_the_agent_cant_be_made(platform, local_host, make_broker, brokers):

@@ -99,6 +99,7 @@ class Agents:
     _bundles: dict[str, BundleCode] = field(default_factory=dict)
     _closing: set[asyncio.Task[None]] = field(default_factory=set)
     _brokers: set[AgentTools] = field(default_factory=set)
+    _late: set[AgentTools] = field(default_factory=set)
 
     def __len__(self) -> int:
         """How many are loaded."""
@@ -291,7 +292,8 @@ class Agents:
         self.costs = memory.estimate(self.costs, resident=resident, loaded=len(self._kept))
 
     def unload_idle(self, idle: float) -> int:
-        """Give up all that were not used for `idle` seconds; how many."""
+        """Give up all that were not used for `idle` seconds; how many. Late tools that came back are forgotten."""
+        self._forget_late()
         dropped = self._kept.drop_idle(asyncio.get_running_loop().time() - idle)
         self.counts.unloads += len(dropped)
         for _, old in dropped:
@@ -322,9 +324,17 @@ class Agents:
         try:
             await broker.aclose()
         finally:
-            # A tool that never comes back outlives its agent, and is still looked for.
-            if not broker.missing(time.monotonic()):
+            # A tool that doesn't come back outlives its agent, and is looked for until it does.
+            if broker.missing(time.monotonic()):
+                self._late.add(broker)
+            else:
                 self._brokers.discard(broker)
+
+    def _forget_late(self) -> None:
+        now = time.monotonic()
+        back = {broker for broker in self._late if not broker.missing(now)}
+        self._late -= back
+        self._brokers -= back
 
     def missing_tools(self, now: float) -> list[tuple[str, float]]:
         """Tools that were given up and still run: the agent, and for how long since. From any thread."""
