@@ -1,8 +1,9 @@
 """One warm host for all tests of a module: a framework takes seconds to import, a call milliseconds."""
 
+import asyncio
 import importlib.util
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -10,10 +11,13 @@ import pytest
 import pytest_asyncio
 
 from chimera_host import frameworks
+from chimera_host.contract.call import InvokeRequest
+from chimera_host.testing.doubles import refused, until
 from chimera_host.testing.platform import FakePlatform, default_answer
 from chimera_host.testing.process import HostProcess
 
 Warm = tuple[FakePlatform, HostProcess]
+Cancelled = Callable[[InvokeRequest, Callable[[], object]], Awaitable[None]]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -41,6 +45,23 @@ def warm_platform(warm: Warm) -> FakePlatform:
 def warm_host(warm: Warm) -> HostProcess:
     """The host."""
     return warm[1]
+
+
+@pytest.fixture
+def cancelled(host: HostProcess) -> Cancelled:
+    """Make a call, cancel it once a condition holds, and wait until the host has nothing left of it."""
+
+    async def idle() -> bool:
+        return (await host.client.loaded())["in_flight"] == 0
+
+    async def cancel(call: InvokeRequest, once: Callable[[], object]) -> None:
+        running = asyncio.create_task(host.invoke(call))
+        await until(once, 20)
+        await host.client.cancel(call.call)
+        assert (await refused(running)).code == "call-cancelled"
+        await until(idle)
+
+    return cancel
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from chimera_host.contract.agent import SourceCode
 from chimera_host.contract.behaviour import AutoGenBehaviour, AutoGenParticipant, Behaviour
 from chimera_host.contract.tools import AgentTool, FunctionTool
 from chimera_host.testing.builders import document, invoke_request
-from chimera_host.testing.doubles import refused, until
+from chimera_host.testing.doubles import refused
 from chimera_host.testing.platform import problem, tool_answer
 
 FRAMEWORK = "autogen"
@@ -96,20 +96,11 @@ async def test_a_tools_failure_is_told_to_the_model(platform, host):
     assert "no agent nobody" in platform.chats[-1].last
 
 
-async def idle(host):
-    return (await host.client.loaded())["in_flight"] == 0
-
-
 @pytest.mark.parametrize("make", [agent, lambda: agent("task_execution"), group], ids=["one", "pair", "group"])
-async def test_a_cancelled_call_ends_at_its_model_call(platform, host, make):
+async def test_a_cancelled_call_ends_at_its_model_call(platform, cancelled, make):
     made = make()
     platform.model_delay = 30.0
-    call = invoke_request(made, platform.add(made))
-    running = asyncio.create_task(host.invoke(call))
-    await until(lambda: platform.chats)
-    await host.client.cancel(call.call)
-    assert (await refused(running)).code == "call-cancelled"
-    await until(lambda: idle(host))
+    await cancelled(invoke_request(made, platform.add(made)), lambda: platform.chats)
     assert len(platform.chats) == 1
 
 
@@ -154,14 +145,9 @@ def tooled(platform, kind):
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "coordination", "entrypoint"])
-async def test_a_call_cancelled_in_a_tool_runs_nothing_more(platform, host, tmp_path, kind):
+async def test_a_call_cancelled_in_a_tool_runs_nothing_more(platform, cancelled, tmp_path, kind):
     made = tooled(platform, kind)
     started, marked = tmp_path / "started", tmp_path / "marked"
     platform.say(tool_answer(("wait", {"where": str(started)}), ("mark", {"where": str(marked)})))
-    call = invoke_request(made, platform.add(made))
-    running = asyncio.create_task(host.invoke(call))
-    await until(started.exists)
-    await host.client.cancel(call.call)
-    assert (await refused(running)).code == "call-cancelled"
-    await until(lambda: idle(host))
+    await cancelled(invoke_request(made, platform.add(made)), started.exists)
     assert not marked.exists() and len(platform.chats) == 1

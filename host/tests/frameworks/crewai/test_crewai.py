@@ -9,7 +9,6 @@ from chimera_host.contract.agent import SourceCode
 from chimera_host.contract.behaviour import Behaviour, CrewAIBehaviour, CrewMember, CrewTask
 from chimera_host.contract.problem import RemoteProblem
 from chimera_host.testing.builders import document, invoke_request, session
-from chimera_host.testing.doubles import until
 from chimera_host.testing.platform import problem, tool_answer
 from chimera_host.testing.process import HostProcess, environment, host_config
 from chimera_host.testing.zygotes import ZygoteProcess
@@ -102,19 +101,10 @@ async def test_calls_at_once_dont_mix(platform, host):
         assert {word for word in words.values() if word in seen(chat)} == {words[chat.call]}
 
 
-async def test_a_cancelled_call_ends_at_its_model_call(platform, host):
+async def test_a_cancelled_call_ends_at_its_model_call(platform, cancelled):
     crew = agent(3)
     platform.model_delay = 30.0
-    call = invoke_request(crew, platform.add(crew))
-    running = asyncio.create_task(host.invoke(call))
-    async with asyncio.timeout(20):
-        await until(lambda: platform.chats)
-        await host.client.cancel(call.call)
-        with pytest.raises(RemoteProblem) as caught:
-            await running
-        assert caught.value.code == "call-cancelled"
-        while (await host.client.loaded())["in_flight"]:  # noqa: ASYNC110 - another process's state
-            await asyncio.sleep(0.02)
+    await cancelled(invoke_request(crew, platform.add(crew)), lambda: platform.chats)
     assert len(platform.chats) == 1
 
 

@@ -8,7 +8,7 @@ from chimera_host.contract.agent import SourceCode
 from chimera_host.contract.behaviour import Behaviour
 from chimera_host.contract.tools import FunctionTool
 from chimera_host.testing.builders import document, invoke_request, session
-from chimera_host.testing.doubles import refused, until
+from chimera_host.testing.doubles import refused
 from chimera_host.testing.platform import problem, tool_answer
 from chimera_host.testing.process import HostProcess
 from chimera_host.watchdog import ExitCode
@@ -242,19 +242,10 @@ async def test_a_models_failure_is_the_calls(platform, host, factory):
     assert failed.code == "budget-exceeded" and len(platform.chats) == 1
 
 
-async def idle(host):
-    return (await host.client.loaded())["in_flight"] == 0
-
-
 @pytest.mark.parametrize("factory", ["uncompiled", "blocking", "handy", "handy_blocking"])
-async def test_a_cancelled_call_ends_at_its_model_call(platform, host, factory):
+async def test_a_cancelled_call_ends_at_its_model_call(platform, cancelled, factory):
     platform.model_delay = 30.0
-    call = invoke_request(*coded(platform, factory))
-    running = asyncio.create_task(host.invoke(call))
-    await until(lambda: platform.chats)
-    await host.client.cancel(call.call)
-    assert (await refused(running)).code == "call-cancelled"
-    await until(lambda: idle(host))
+    await cancelled(invoke_request(*coded(platform, factory)), lambda: platform.chats)
     assert len(platform.chats) == 1 and platform.chats[0].cancelled
 
 

@@ -1,7 +1,5 @@
 """What declared graphs stream, what their nodes are told, how their loops and calls end, and who is blamed."""
 
-import asyncio
-
 import pytest
 
 from chimera_host.contract.agent import SourceCode
@@ -107,22 +105,13 @@ async def test_a_pattern_that_is_none_is_refused_with_its_node(platform, host):
     assert failed.code == "agent-load-failed" and "choice" in failed.detail
 
 
-async def idle(host):
-    return (await host.client.loaded())["in_flight"] == 0
-
-
 @pytest.mark.parametrize(
     "kind", [PromptNode(name="a", prompt="?", on_error="b"), AgentNode(name="a", system_message="?")]
 )
-async def test_a_cancelled_call_ends_at_its_model_call(platform, host, kind):
+async def test_a_cancelled_call_ends_at_its_model_call(platform, cancelled, kind):
     made = graph(kind, PromptNode(name="b", prompt="?"), start=("a",))
     platform.model_delay = 30.0
-    call = invoke_request(made, platform.add(made))
-    running = asyncio.create_task(host.invoke(call))
-    await until(lambda: platform.chats)
-    await host.client.cancel(call.call)
-    assert (await refused(running)).code == "call-cancelled"
-    await until(lambda: idle(host))
+    await cancelled(invoke_request(made, platform.add(made)), lambda: platform.chats)
     await until(lambda: platform.chats[0].cancelled)
     assert len(platform.chats) == 1
 
@@ -140,7 +129,7 @@ async def wait(where: str) -> str:
 
 
 @pytest.mark.parametrize("kind", ["tool", "agent"])
-async def test_a_call_cancelled_in_a_tool_runs_nothing_more(platform, host, tmp_path, kind):
+async def test_a_call_cancelled_in_a_tool_runs_nothing_more(platform, cancelled, tmp_path, kind):
     started = tmp_path / "started"
     if kind == "tool":
         node = ToolNode(name="a", tool="wait", arguments={"where": str(started)}, next=("b",), on_error="b")
@@ -150,11 +139,5 @@ async def test_a_call_cancelled_in_a_tool_runs_nothing_more(platform, host, tmp_
     source = SourceCode(bundle=platform.add_bundle({"slow.py": CODE}))
     tools = (FunctionTool(name="wait", function="slow:wait"),)
     made = graph(node, PromptNode(name="b", prompt="?"), start=("a",), source=source, tools=tools)
-    call = invoke_request(made, platform.add(made))
-    running = asyncio.create_task(host.invoke(call))
-    await until(started.exists)
-    asked = len(platform.chats)
-    await host.client.cancel(call.call)
-    assert (await refused(running)).code == "call-cancelled"
-    await until(lambda: idle(host))
-    assert len(platform.chats) == asked
+    await cancelled(invoke_request(made, platform.add(made)), started.exists)
+    assert len(platform.chats) == (kind == "agent")
