@@ -21,6 +21,7 @@ import uvloop
 
 from chimera.adapters.models.openai_compatible import OpenAICompatible
 from chimera.adapters.storage.gateway import GatewayStorage
+from chimera.adapters.storage.identity import IdentityStorage
 from chimera.adapters.storage.migrating import is_current
 from chimera.adapters.storage.opening import open_database
 from chimera.adapters.substrates.node_client import NodeClient
@@ -38,7 +39,6 @@ from chimera.gateway.errors import GatewayError
 from chimera.gateway.ports import ModelProvider
 from chimera.kernel.clock import SystemClock
 from chimera.kernel.settings import SettingsError
-from chimera.testing.identity import FakeIdentityStore
 from chimera.testing.scripted_model import ScriptedModel
 from chimera_host.contract.problem import ProblemError
 from chimera_host.logs import configure
@@ -82,7 +82,7 @@ def make_ports(config: GatewayConfig, environ: Mapping[str, str], *, sample: flo
         revisions=storage,
         sessions=storage,
         usage=storage,
-        identity=FakeIdentityStore(),
+        identity=IdentityStorage(database),
         pool=NodeClient(config.node_socket, SystemClock(), sample=sample),
         models=models,
     )

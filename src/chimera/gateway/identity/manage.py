@@ -211,6 +211,8 @@ def check_gift(
         raise InvalidRequest(
             f"{unknown[0][:100]!r} is no scope", next_step="name actions (`agent:invoke`) or things (`session:*`)"
         )
+    if agents is not None and (unknown := [agent for agent in agents if not is_name(agent)]):
+        raise InvalidRequest(f"{unknown[0][:100]!r} is no agent's name", next_step="see `chimera get agents`")
     if tenant == ALL_TENANTS and by.tenant != ALL_TENANTS:
         raise MoreThanOwn("only the platform's own principals give what reaches all tenants")
     if missing := carried_by(frozenset(roles)) - carried_by(by.roles):

@@ -1,8 +1,8 @@
 """Keys, grants of roles, policies and tenants.
 
 Each row has the `sequence` of its last change, from one counter for all four, which is how gateways follow them. Lists
-are texts joined by spaces: no scope, role or agent's name holds one. What is taken away leaves its row, without roles or
-text, until every gateway has followed.
+are texts joined by spaces: no scope, role or agent's name holds one. What is taken away leaves its row, without roles
+or text, for gateways that follow.
 """
 
 from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, String, Table, Text
