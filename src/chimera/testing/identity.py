@@ -26,11 +26,11 @@ class FakeIdentityStore:
         self._policies: dict[tuple[str, str], StoredPolicy] = {}
         self._tenants: dict[str, Tenant] = {
             DEFAULT_TENANT: Tenant(
-                name=DEFAULT_TENANT, status="active", created=0.0, updated=0.0, by="system:migration", sequence=1
+                name=DEFAULT_TENANT, status="active", created=0.0, updated=0.0, by="system:migration", sequence=0
             )
         }
-        self._numbers = itertools.count(2)
-        self._last = 1
+        self._numbers = itertools.count(1)
+        self._last = 0
         self.told: list[tuple[str, str]] = []
         self.reads = 0
         self.fail: Exception | None = None

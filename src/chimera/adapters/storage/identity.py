@@ -37,6 +37,9 @@ class IdentityStorage:
         self._database = database
         self._clock = clock or SystemClock()
         self._counter = database.prepared(select(counter.c.value).where(counter.c.name == COUNTER))
+        first = database.insert(counter)
+        counted = first.on_conflict_do_update(index_elements=["name"], set_={"value": counter.c.value + 1})
+        self._count = database.prepared_insert(counter, counted)
         self._key = database.prepared(select(api_key).where(api_key.c.id == bindparam("the_id")))
         the_grant = (role_grant.c.tenant == bindparam("the_tenant")) & (role_grant.c.principal == bindparam("who"))
         self._grant = database.prepared(select(role_grant).where(the_grant))
@@ -117,7 +120,7 @@ class IdentityStorage:
         """See `IdentityStore`."""
 
         def job(connection: Connection) -> StoredKey:
-            number = _next(connection)
+            number = self._next(connection)
             _check_tenant(connection, key.tenant)
             stored = replace(key, sequence=number)
             connection.execute(api_key.insert().values(_key_row(stored)))
@@ -132,7 +135,7 @@ class IdentityStorage:
         """See `IdentityStore`."""
 
         def job(connection: Connection) -> StoredKey:
-            number = _next(connection)
+            number = self._next(connection)
             here = (api_key.c.tenant == tenant) & (api_key.c.id == key)
             row = connection.execute(select(api_key).where(here).with_for_update()).mappings().one_or_none()
             if row is None:
@@ -150,7 +153,7 @@ class IdentityStorage:
         """See `IdentityStore`."""
 
         def job(connection: Connection) -> Grant:
-            number = _next(connection)
+            number = self._next(connection)
             _check_tenant(connection, grant.tenant)
             stored = replace(grant, sequence=number)
             values = {**asdict(stored), "roles": " ".join(stored.roles)}
@@ -168,7 +171,7 @@ class IdentityStorage:
         """See `IdentityStore`."""
 
         def job(connection: Connection) -> list[StoredPolicy]:
-            _next(connection)  # first, so that two changes at once don't both find room
+            self._next(connection)  # first, so that two changes at once don't both find room
             _check_tenant(connection, tenant)
             stored = []
             for name, text in texts.items():
@@ -188,7 +191,7 @@ class IdentityStorage:
                     version=1 if row is None else row["version"] + 1,
                     updated=at,
                     by=by.actor,
-                    sequence=_next(connection),
+                    sequence=self._next(connection),
                 )
                 connection.execute(self._database.upsert(policy, ("tenant", "name")).values(asdict(made)))
                 what = "policy.changed" if text else "policy.deleted"
@@ -205,7 +208,7 @@ class IdentityStorage:
         """See `IdentityStore`."""
 
         def job(connection: Connection) -> Tenant:
-            number = _next(connection)
+            number = self._next(connection)
             made = Tenant(name=name, status="active", created=at, updated=at, by=by.actor, sequence=number)
             insert = self._database.insert(tenant).values(asdict(made)).on_conflict_do_nothing()
             if connection.execute(insert).rowcount != 1:
@@ -219,7 +222,7 @@ class IdentityStorage:
         """See `IdentityStore`."""
 
         def job(connection: Connection) -> Tenant:
-            number = _next(connection)
+            number = self._next(connection)
             here = tenant.c.name == name
             row = connection.execute(select(tenant).where(here)).mappings().one_or_none()
             if row is None:
@@ -248,6 +251,13 @@ class IdentityStorage:
             return [made(row) for row in connection.execute(query).mappings()]
 
         return await self._database.read(run)
+
+    def _next(self, connection: Connection) -> int:
+        """The number of this change. Its row is locked until the commit."""
+        self._count.run(connection, name=COUNTER, value=1)
+        found = self._counter.one(connection)
+        assert found is not None
+        return int(found[0])
 
     def _tell(
         self, connection: Connection, what: str, tenant: str, subject: str, by: Principal, data: dict[str, Any]
@@ -280,13 +290,6 @@ def expire(connection: Connection, now: float, limit: int) -> int:
     if ids:
         connection.execute(delete(api_key).where(api_key.c.id.in_(ids)))
     return len(ids)
-
-
-def _next(connection: Connection) -> int:
-    """The number of this change. Its lock is held until the commit."""
-    here = counter.c.name == COUNTER
-    connection.execute(update(counter).where(here).values(value=counter.c.value + 1))
-    return int(connection.execute(select(counter.c.value).where(here)).scalar_one())
 
 
 def _check_tenant(connection: Connection, name: str) -> None:

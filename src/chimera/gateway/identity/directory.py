@@ -44,7 +44,7 @@ class Directory:
         self._tenants: dict[str, Tenant] = {}
         self._lock = asyncio.Lock()
         self._used: dict[str, float] = {}
-        self.sequence = 0
+        self.sequence = -1  # tenants that a migration found have 0
         self.loaded = False
 
     # -- what is known -------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Make the tables, the counter of changes, and a tenant for each that has agents."""
+    """Make the tables, and a tenant for each that has agents."""
     op.create_table(
         "api_key",
         sa.Column("tenant", sa.String(length=63), nullable=False),
@@ -67,9 +67,5 @@ def upgrade() -> None:
     op.create_index("ix_tenant_sequence", "tenant", ["sequence"], unique=False)
     agents = sa.table("agent", sa.column("tenant", sa.String))
     known = {row.tenant for row in op.get_bind().execute(sa.select(agents.c.tenant).distinct())} | {"default"}
-    row = {"status": "active", "created": 0.0, "updated": 0.0, "by": "system:migration"}
-    op.bulk_insert(
-        tenant, [{**row, "name": name, "sequence": number} for number, name in enumerate(sorted(known), start=1)]
-    )
-    counter = sa.table("counter", sa.column("name", sa.String), sa.column("value", sa.BigInteger))
-    op.bulk_insert(counter, [{"name": "identity", "value": len(known)}])
+    row = {"status": "active", "created": 0.0, "updated": 0.0, "by": "system:migration", "sequence": 0}
+    op.bulk_insert(tenant, [{**row, "name": name} for name in sorted(known)])
