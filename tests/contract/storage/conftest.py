@@ -1,14 +1,13 @@
-"""The gateway's storage, once on a database and once in memory, with one way of filling both."""
+"""The gateway's storage, on both databases and in memory, with one way of filling both."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.gateway import GatewayStorage
-from chimera.adapters.storage.migrating import migrate
 from chimera.adapters.storage.opening import open_database
 from chimera.agents.compile import CompiledAgent
 from chimera.platform.cells import cell_spec
@@ -55,12 +54,16 @@ class InDatabase:
         await self.catalogue.delete_agents(tenant, [name])
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def filled(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Filled]:
-    if request.param == "memory":
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+def dialect(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def filled(dialect: str, request: pytest.FixtureRequest) -> AsyncIterator[Filled]:
+    if dialect == "memory":
         yield InMemory()
         return
-    database = open_database(tmp_path / "chimera.db")
-    await migrate(database)
+    database = open_database(request.getfixturevalue("database_name"))
     yield InDatabase(Catalogue(database, max_hosts=MAX_HOSTS), GatewayStorage(database))
-    database.close()
+    await asyncio.to_thread(database.close)

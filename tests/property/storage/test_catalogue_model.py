@@ -3,6 +3,8 @@
 import asyncio
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,12 @@ from hypothesis import strategies as st
 
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.gateway import GatewayStorage
-from chimera.adapters.storage.migrating import migrate
 from chimera.adapters.storage.opening import open_database
 from chimera.agents.catalogue import Applied, BatchHasFaults, DuplicateNames
 from chimera.agents.compile import CompiledAgent
 from chimera.platform.model import Route
 from chimera.testing.definitions import compiled, refused, staged
+from chimera.testing.postgresql import PostgreSQLServer
 
 TENANTS = ("default", "other")
 AGENTS = {
@@ -113,17 +115,36 @@ class Follower:
         return {key: route.revision for key, route in self.routes.items() if route.status == "live"}
 
 
+@dataclass
+class Databases:
+    """Makes databases by the name of a dialect; each example has one of its own."""
+
+    file: Path
+    server: PostgreSQLServer
+
+    @contextmanager
+    def make(self, dialect: str) -> Iterator[str]:
+        if dialect == "sqlite":
+            with tempfile.TemporaryDirectory() as folder:
+                yield shutil.copy(self.file, folder)
+            return
+        url = self.server.new_database()
+        yield url
+        self.server.drop_database(url)
+
+
 @pytest.fixture(scope="module")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("template") / "chimera.db"
-    database = open_database(file)
-    asyncio.run(migrate(database))
-    database.close()
-    return file
+def databases(migrated_file: Path, postgresql_server: PostgreSQLServer) -> Databases:
+    return Databases(migrated_file, postgresql_server)
 
 
-async def run(folder: Path, steps: list[Any], in_chunks: int, page: int) -> None:
-    database = open_database(folder / "chimera.db")
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def run(name: str, steps: list[Any], in_chunks: int, page: int) -> None:
+    database = open_database(name)
     catalogue, model = Catalogue(database, max_hosts=4), Model()
     follower = Follower(GatewayStorage(database))
     try:
@@ -157,7 +178,8 @@ async def _apply(catalogue: Catalogue, step: Apply, agents: list[CompiledAgent],
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(applies | deletes, max_size=12), st.integers(1, 4), st.integers(1, 3))
-def test_the_catalogue_is_its_model(migrated: Path, steps: list[Any], in_chunks: int, page: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(migrated, folder)
-        asyncio.run(run(Path(folder), steps, in_chunks, page))
+def test_the_catalogue_is_its_model(
+    databases: Databases, kind: str, steps: list[Any], in_chunks: int, page: int
+) -> None:
+    with databases.make(kind) as name:
+        asyncio.run(run(name, steps, in_chunks, page))

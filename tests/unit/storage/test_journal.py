@@ -61,8 +61,8 @@ async def test_a_job_that_fails_leaves_nothing_and_no_gap(database: Database) ->
     assert await check_chain(database) == 40
 
 
-async def test_several_processes_share_one_order_and_one_chain(database: Database, tmp_path: object) -> None:
-    others = [open_database(f"{tmp_path}/chimera.db") for _ in range(2)]
+async def test_several_processes_share_one_order_and_one_chain(database: Database, database_name: str) -> None:
+    others = [open_database(database_name) for _ in range(2)]
     everyone = [database, *others]
     await asyncio.gather(
         *(

@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, text
@@ -17,6 +16,12 @@ from chimera.adapters.storage.opening import open_database
 
 class Refused(Exception):
     pass
+
+
+DEFERRED = {
+    "sqlite": "PRAGMA defer_foreign_keys=ON",
+    "postgresql": "ALTER TABLE batch_item ALTER CONSTRAINT fk_batch_item_tenant_batch DEFERRABLE INITIALLY DEFERRED",
+}
 
 
 def set_counter(name: str, value: int = 1) -> Callable[[Connection], int]:
@@ -108,7 +113,7 @@ async def test_what_the_database_refuses_is_ours(database: Database) -> None:
 async def test_a_commit_that_fails_fails_every_job_in_it(database: Database) -> None:
     def deferred(connection: Connection) -> str:
         # A row that breaks a foreign key is found at the commit alone.
-        connection.exec_driver_sql("PRAGMA defer_foreign_keys=ON")
+        connection.exec_driver_sql(DEFERRED[database.dialect])
         connection.exec_driver_sql(
             "INSERT INTO batch_item (tenant, batch, position, source) VALUES ('t', 'nowhere', 0, '')"
         )
@@ -126,7 +131,7 @@ async def test_a_commit_that_fails_fails_every_job_in_it(database: Database) -> 
     assert await database.write(set_counter("after")) == 1
 
 
-async def test_an_answer_comes_after_the_commit(database: Database, tmp_path: Path) -> None:
+async def test_an_answer_comes_after_the_commit(database: Database, database_name: str) -> None:
     for number in range(20):
         await database.write(set_counter(f"c{number}"))
         assert f"c{number}" in await counters(database)
@@ -145,8 +150,8 @@ async def test_a_caller_that_gives_up_does_not_take_its_job_back(database: Datab
     assert await counters(database) == {"kept", "later"}
 
 
-async def test_closing_finishes_what_was_submitted_and_takes_no_more(database: Database, tmp_path: Path) -> None:
-    other = open_database(tmp_path / "chimera.db")
+async def test_closing_finishes_what_was_submitted_and_takes_no_more(database: Database, database_name: str) -> None:
+    other = open_database(database_name)
     jobs = [asyncio.ensure_future(other.write(set_counter(f"c{number}"))) for number in range(30)]
     await asyncio.sleep(0)
     await asyncio.to_thread(other.close)
@@ -158,8 +163,8 @@ async def test_closing_finishes_what_was_submitted_and_takes_no_more(database: D
     other.close()
 
 
-async def test_two_processes_may_write(database: Database, tmp_path: Path) -> None:
-    other = open_database(tmp_path / "chimera.db")
+async def test_two_processes_may_write(database: Database, database_name: str) -> None:
+    other = open_database(database_name)
     mine = [database.write(set_counter(f"a{number}")) for number in range(100)]
     theirs = [other.write(set_counter(f"b{number}")) for number in range(100)]
     await asyncio.gather(*mine, *theirs)

@@ -87,6 +87,10 @@ class Database(ABC):
         """Compile `statement`; `columns` are those that an insert sets, where they are not said in it."""
 
     @abstractmethod
+    def now(self, connection: Connection) -> float:
+        """Seconds since the epoch by the clock that all who share the database share: on PostgreSQL the server's."""
+
+    @abstractmethod
     def size(self, connection: Connection) -> int:
         """The database's size in bytes."""
 

@@ -19,6 +19,27 @@ class StorageFull(StorageError):
     title = "There is no room for what is to be stored"
 
 
+class StorageBusy(StorageError):
+    """Somebody else holds what this needs, and did not let go in time."""
+
+    code = "storage-busy"
+    title = "The database is busy"
+
+
+class StorageAway(StorageError):
+    """The database's server can't be reached."""
+
+    code = "storage-away"
+    title = "The database does not answer"
+
+
+class StorageUnsure(StorageError):
+    """The server went away between the commit and its answer: what was asked for may be done, or not."""
+
+    code = "storage-unsure"
+    title = "It is not known whether this was stored"
+
+
 class NewerDatabase(StorageError):
     """The database was written by a newer release."""
 
@@ -31,9 +52,9 @@ def closing_down() -> StorageError:
     return StorageError("the database is being closed", next_step="try again", retry_after=1.0)
 
 
-def locked(words: str) -> StorageError:
+def locked(words: str) -> StorageBusy:
     """Somebody else held a lock for too long."""
-    return StorageError(f"the database is locked: {words}", next_step="try again", retry_after=1.0)
+    return StorageBusy(f"the database is locked: {words}", next_step="try again", retry_after=1.0)
 
 
 def full(words: str) -> StorageFull:
@@ -43,10 +64,19 @@ def full(words: str) -> StorageFull:
     )
 
 
-def away(words: str) -> StorageError:
+def away(words: str) -> StorageAway:
     """The server can't be reached, or went away."""
-    return StorageError(
+    return StorageAway(
         f"the database does not answer: {words}", next_step="see that its server runs, then try again", retry_after=2.0
+    )
+
+
+def unsure(words: str) -> StorageUnsure:
+    """The server went away while it committed."""
+    return StorageUnsure(
+        f"the database went away while it stored this: {words}",
+        next_step="look whether it was done; repeating it with the same Idempotency-Key is safe",
+        retry_after=2.0,
     )
 
 

@@ -25,6 +25,7 @@ from chimera.adapters.storage.database import Database, Prepared, Row, compiled
 from chimera.adapters.storage.errors import StorageError, closing_down, failed, full, locked
 from chimera.adapters.storage.group import MOST_JOBS, Item, Outcome, answer, run_group
 from chimera.adapters.storage.journal import JournalStatements
+from chimera.kernel.clock import Clock, SystemClock
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,9 @@ class SQLiteDatabase(Database):
 
     dialect: Literal["sqlite", "postgresql"] = "sqlite"
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, clock: Clock | None = None) -> None:
         """Open it; nothing is read or migrated yet."""
+        self._clock = clock or SystemClock()
         self._readers = _engine(file, writes=False)
         self._writers = _engine(file, writes=True)
         self._quick: Connection | None = None
@@ -66,6 +68,10 @@ class SQLiteDatabase(Database):
     def prepared(self, statement: Executable, columns: Iterable[str] = ()) -> Prepared:
         """See `Database`."""
         return _Prepared(*compiled(statement, columns, sqlite.dialect()))
+
+    def now(self, connection: Connection) -> float:
+        """See `Database`: whoever shares the file shares the machine's clock."""
+        return self._clock.wall()
 
     def size(self, connection: Connection) -> int:
         """See `Database`."""
