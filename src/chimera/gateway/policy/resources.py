@@ -24,7 +24,7 @@ def resource_of(action: str, values: Mapping[str, str], facts_of: FactsOf) -> Re
     agent = values.get("agent")
     if kind == "Tenant":
         return Resource(kind="Tenant", tenant=tenant)
-    name = values.get(kind.lower())
+    name = None if kind == "Agent" else values.get(kind.lower())
     if agent is None:
         return Resource(kind="Tenant", tenant=tenant) if name is None else Resource(kind=kind, tenant=tenant, name=name)
     facts = facts_of(tenant, agent)
