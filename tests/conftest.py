@@ -14,6 +14,7 @@ import pytest
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.migrating import migrate
 from chimera.adapters.storage.opening import open_database
+from chimera.testing.elsewhere import elsewhere
 from chimera.testing.postgresql import PostgreSQLServer
 
 
@@ -28,7 +29,7 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite database of this release's schema, to be copied."""
     file = tmp_path_factory.mktemp("migrated") / "chimera.db"
     database = open_database(file)
-    asyncio.run(migrate(database))
+    elsewhere(lambda: migrate(database))
     database.close()
     return file
 

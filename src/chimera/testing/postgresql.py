@@ -18,7 +18,6 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Coroutine
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +28,7 @@ import asyncpg
 
 from chimera.adapters.storage.migrating import migrate
 from chimera.adapters.storage.opening import open_database
+from chimera.testing.elsewhere import elsewhere
 
 START_TIMEOUT = 30.0
 SUPERUSER = "chimera"
@@ -120,17 +120,17 @@ class PostgreSQLServer:
         """
         with self._lock:
             if migrated and not self._has_template:
-                _elsewhere(self._make_template)
+                elsewhere(self._make_template)
                 self._has_template = True
             name = f"test_{next(self._numbers)}"
         template = _TEMPLATE if migrated else "template0"
-        _elsewhere(lambda: self._execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"))
+        elsewhere(lambda: self._execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"))
         return self.url(name)
 
     def drop_database(self, url: str) -> None:
         """Remove a database, whoever is connected to it."""
         name = url.partition("@/")[2].partition("?")[0]
-        _elsewhere(lambda: self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+        elsewhere(lambda: self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
 
     async def _make_template(self) -> None:
         await self._execute(f"CREATE DATABASE {_TEMPLATE} TEMPLATE template0")
@@ -206,20 +206,3 @@ def _runs(pid: int) -> bool:
     except (OSError, IndexError):
         return False
     return state != "Z"
-
-
-def _elsewhere(make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a coroutine to its end in a thread of its own."""
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            asyncio.run(make())
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=run, name="testing-postgresql")
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
