@@ -26,6 +26,10 @@ COMMANDS = {
     "top": ("watching", "top", "Show processes, cells and hosts, live."),
     "status": ("watching", "status", "Show whether all is well."),
     "doctor": ("doctor", "doctor", "Check this machine and say what to mend."),
+    "keys": ("identity", "keys", "Make, list, rotate and revoke API keys."),
+    "roles": ("identity", "roles", "Give users roles."),
+    "policies": ("policies", "policies", "Apply, list, test and explain policies."),
+    "tenants": ("identity", "tenants", "Make, list, suspend and resume tenants."),
     "runtime": ("runtime", "runtime", "Install frameworks' environments."),
     "completion": ("completion", "completion", "Print the shell's completion script."),
 }

@@ -155,7 +155,7 @@ class Manager:
         errors: list[dict[str, str]] = []
         for name, text in texts.items():
             if not is_name(name):
-                errors.append({"policy": name[:100], "problem": "a name has lower-case letters, digits and hyphens"})
+                errors.append({"path": name[:100], "message": "a name has lower-case letters, digits and hyphens"})
             if text is None:
                 continue
             if len(text.encode("utf-8", "surrogatepass")) > self._settings.policy_bytes:
@@ -165,13 +165,13 @@ class Manager:
                 )
             try:
                 self._engine.parse(text)
-                errors += [{"policy": name, "problem": problem} for problem in self._engine.check(text)]
+                errors += [{"path": name, "message": problem} for problem in self._engine.check(text)]
             except InvalidPolicy as error:
-                errors.append({"policy": name, "problem": error.detail})
+                errors.append({"path": name, "message": error.detail})
         if errors:
             first = errors[0]
             raise InvalidPolicy(
-                f"policy {first['policy']}: {first['problem']}",
+                f"policy {first['path']}: {first['message']}",
                 next_step="correct it; docs/guides/policies.md lists what policies can ask",
                 errors=errors,
             )
