@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -21,31 +22,38 @@ from msgspec import Struct
 
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.migrating import migrate
-from chimera.adapters.storage.opening import open_database
+from chimera.adapters.storage.opening import shown
+from chimera.bootstrap.database import open_named, when_there
 from chimera.bootstrap.lifeline import end_with
 from chimera.bootstrap.startup import listen_unix
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
+from chimera.kernel.settings import SettingsError
 from chimera_host.contract.problem import ProblemError
 from chimera_host.logs import configure
 
 log = logging.getLogger("chimera.bootstrap.control_plane")  # as a program this module is called __main__
 
 TELL_INTERVAL = 30.0
+EXIT_SETTINGS = 78
 
 
 class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The control plane's start; paths are absolute. `max_hosts` bounds every shared cell."""
+    """The control plane's start; paths are absolute. `max_hosts` bounds every shared cell.
+
+    `database` is a SQLite file or a server's URL, `database_password` a reference (`env:NAME`, `file:PATH`).
+    """
 
     database: str
     socket: str
     node_socket: str
     max_hosts: int = 1000
+    database_password: str | None = None
 
 
 async def serve(config: ControlPlaneConfig) -> None:
     """Serve until SIGTERM."""
-    database = open_database(config.database)
-    await migrate(database)
+    database = open_named(config.database, config.database_password, os.environ)
+    await when_there(lambda: migrate(database))
     catalogue = Catalogue(database, max_hosts=config.max_hosts)
     changed = asyncio.Event()
     changed.set()
@@ -55,7 +63,7 @@ async def serve(config: ControlPlaneConfig) -> None:
     runner = web.AppRunner(ControlPlaneApp(catalogue, changed.set).make(), access_log=None, shutdown_timeout=10.0)
     await runner.setup()
     await listen_unix(runner, Path(config.socket))
-    log.info("control plane ready", extra={"database": config.database})
+    log.info("control plane ready", extra={"database": shown(config.database)})
     telling = asyncio.create_task(tell_node(catalogue, config.node_socket, changed), name="tell-node")
     stopping = asyncio.create_task(told_to_stop.wait(), name="stop")
     try:
@@ -103,6 +111,9 @@ def main() -> int:
     try:
         config = msgspec.json.decode(options.config.read_bytes(), type=ControlPlaneConfig)
         uvloop.run(serve(config))
+    except SettingsError as error:
+        log.error("control plane did not start", extra={"problems": error.problems})
+        return EXIT_SETTINGS
     except ProblemError as error:
         log.error("control plane failed", extra={"error": error.detail, "next_step": error.next_step})
         return 1

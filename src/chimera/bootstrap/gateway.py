@@ -23,8 +23,9 @@ from chimera.adapters.models.openai_compatible import OpenAICompatible
 from chimera.adapters.storage.gateway import GatewayStorage
 from chimera.adapters.storage.identity import IdentityStorage
 from chimera.adapters.storage.migrating import is_current
-from chimera.adapters.storage.opening import open_database
+from chimera.adapters.storage.opening import shown
 from chimera.adapters.substrates.node_client import NodeClient
+from chimera.bootstrap.database import open_named, when_there
 from chimera.bootstrap.gateway_config import (
     GatewayConfig,
     ModelConfig,
@@ -59,7 +60,7 @@ async def serve(config: GatewayConfig, environ: Mapping[str, str]) -> None:
     told_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
-    await _database(config)
+    await _database(config, environ)
     ports, close = make_ports(config, environ, sample=settings.routes.sample)
     gateway = Gateway(config, settings, ports, key=key, token_secret=token_secret, secrets=secrets_of(environ))
     try:
@@ -75,7 +76,7 @@ async def serve(config: GatewayConfig, environ: Mapping[str, str]) -> None:
 def make_ports(config: GatewayConfig, environ: Mapping[str, str], *, sample: float) -> tuple[Ports, Callable[[], None]]:
     """The real adapters, and what closes the database. Made inside the event loop."""
     models = {name: make_provider(name, model, environ) for name, model in config.models.items()}
-    database = open_database(config.database)
+    database = open_named(config.database, config.database_password, environ)
     storage = GatewayStorage(database)
     ports = Ports(
         routes=storage,
@@ -111,16 +112,16 @@ def secrets_of(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-async def _database(config: GatewayConfig) -> None:
+async def _database(config: GatewayConfig, environ: Mapping[str, str]) -> None:
     """Wait for the control plane, which starts at the same time, to have made the database."""
-    database = open_database(config.database)
+    database = open_named(config.database, config.database_password, environ)
     loop = asyncio.get_running_loop()
     until = loop.time() + DATABASE_TIMEOUT
     try:
-        while not await is_current(database):
+        while not await when_there(lambda: is_current(database)):
             if loop.time() > until:
                 raise GatewayError(
-                    f"the database {config.database} was not made in {DATABASE_TIMEOUT:.0f} s",
+                    f"the database {shown(config.database)} was not made in {DATABASE_TIMEOUT:.0f} s",
                     next_step="see the control plane's log; all processes must be of one release",
                 )
             await asyncio.sleep(DATABASE_POLL)

@@ -56,6 +56,7 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     (`chimera.gateway.tokens.mint`). Hosts reach the internal API at `internal_socket` (a Unix socket's path) or,
     without it, at `internal_port` of 127.0.0.1. `lifeline_fd` is a pipe whose end of file ends the process; on
     `ready_fd` one line of JSON says where it listens (`{"public": url, "internal": url}`), once it does.
+    `database` is a SQLite file or a server's URL, `database_password` where its password is (`env:NAME`, `file:PATH`).
     `public_fd` and `internal_fd` are listening sockets made by the parent instead: while the gateway is started again,
     connections wait in them.
     """
@@ -77,6 +78,7 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     models: dict[str, ModelConfig] = {}
     issuers: dict[str, IssuerConfig] = {}
     settings: dict[str, dict[str, Any]] = {}
+    database_password: str | None = None
     drain: Annotated[float, Meta(ge=0)] = 20.0
     lifeline_fd: int | None = None
     ready_fd: int | None = None

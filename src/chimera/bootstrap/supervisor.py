@@ -29,6 +29,7 @@ from chimera.adapters.substrates.local.children import Child, ChildSpec
 from chimera.adapters.substrates.local.launcher import LauncherOptions, LocalLauncher
 from chimera.bootstrap import settings as machine
 from chimera.bootstrap.control_plane import ControlPlaneConfig
+from chimera.bootstrap.database import database_name, password_reference, read_password
 from chimera.bootstrap.gateway_config import GatewayConfig, ModelConfig, load_settings
 from chimera.bootstrap.lifeline import end_with
 from chimera.bootstrap.startup import free_port, listen_unix, listener, ready, secret_of
@@ -75,6 +76,9 @@ class Supervisor:
         self._lock = self._only_one()
         self._public = listener(options.host, options.port)
         self.settings = machine.load(self.home)
+        self._database = database_name(self.settings.node, self.home)
+        self._database_password = password_reference(self.settings.node, self.home)
+        read_password(self._database_password, os.environ)
         self.runtimes = Runtimes(runtimes_folder(os.environ), runtime_overrides(os.environ))
         self._run = self._run_folder()
         self._children: list[Child] = []
@@ -191,7 +195,8 @@ class Supervisor:
 
     def _control_plane_config(self) -> ControlPlaneConfig:
         return ControlPlaneConfig(
-            database=str(self.home / "chimera.db"),
+            database=self._database,
+            database_password=self._database_password,
             socket=str(self._run / "control-plane.sock"),
             node_socket=str(self.socket),
         )
@@ -202,7 +207,8 @@ class Supervisor:
             home=str(self.home),
             key_file=str(self.home / "chimera.key"),
             token_secret_file=str(self.home / "token.secret"),
-            database=str(self.home / "chimera.db"),
+            database=self._database,
+            database_password=self._database_password,
             control_plane_socket=str(self._run / "control-plane.sock"),
             node_socket=str(self.socket),
             host=options.host,

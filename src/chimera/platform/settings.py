@@ -24,6 +24,14 @@ class NodeSettings:
     warm_parents: bool = setting(
         True, "Keep a warm parent of each installed runtime to fork from; off saves memory, costs seconds at a wake-up."
     )
+    database: str = setting(
+        "",
+        "Where everything is kept: empty for a SQLite file in the home, or a PostgreSQL server's URL, "
+        "`postgresql://user@host/name?sslmode=verify-full`, without a password.",
+    )
+    database_password: str = setting(
+        "", "Where the database's password is: `env:NAME`, `file:PATH` or `secret:NAME`; never the password itself."
+    )
     log_bytes: int = setting(
         33_554_432,
         "A process's log that is longer is moved aside to `.jsonl.1`, in place of the one there.",
