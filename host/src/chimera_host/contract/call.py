@@ -11,6 +11,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from chimera_host.contract.state import RunState
+
 HEADER_CALL = "Chimera-Call"
 HEADER_DEADLINE = "Chimera-Deadline"
 HEADER_TRACEPARENT = "traceparent"
@@ -37,7 +39,8 @@ class InvokeRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A call. `messages` are the caller's new messages, the last one from the user; `session` what came before.
 
     `deadline` is the seconds left for the whole call when it was sent. `call` names the call to the gateway's
-    internal API: model and tool calls made on its behalf carry it in the `Chimera-Call` header.
+    internal API: model and tool calls made on its behalf carry it in the `Chimera-Call` header. `run` names the work
+    that outlives the call, where its steps are kept (`chimera_host.contract.state`); `resume` what it goes on from.
     """
 
     call: str
@@ -50,6 +53,8 @@ class InvokeRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     session_id: str | None = None
     stream: bool = False
     model_override: str | None = None
+    run: str | None = None
+    resume: RunState | None = None
     contract: int = 1
 
 
