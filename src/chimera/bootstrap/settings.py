@@ -1,11 +1,16 @@
 """One machine's settings: a TOML file in the home folder, overridden by `CHIMERA_*` variables and the command line.
 
-    [node]                    groups of dataclass settings: node, deadlines, admission, http, models, routes
+    [node]                    groups of dataclass settings: node, deadlines, admission, http, models, quota, …
     max_hosts = 2
     [model.default]           models that agents may name (see `ModelConfig`)
     provider = "openai"
     base_url = "https://models.example/v1"
     api_key = "env:MODEL_KEY"
+    [issuer.login]            who signs users' tokens (see `IssuerConfig`)
+    issuer = "https://login.example.com"
+    audience = "chimera"
+    jwks = "https://login.example.com/keys"
+    tenant = "default"
 
 A variable `CHIMERA_NODE__MAX_HOSTS=4` sets `max_hosts` of the group `node` (`chimera.kernel.settings`). The environment
 is read here and nowhere below.
@@ -20,10 +25,11 @@ from typing import Any
 import msgspec
 
 from chimera.bootstrap.gateway_config import ModelConfig
+from chimera.gateway.identity.claims import IssuerConfig, faults
 from chimera.kernel.settings import FILE_NAME, SettingsError, load_group, read_groups
 from chimera.platform.settings import NodeSettings
 
-GATEWAY_GROUPS = ("deadlines", "admission", "http", "models", "routes")
+GATEWAY_GROUPS = ("deadlines", "admission", "http", "models", "quota", "routes", "identity")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +39,7 @@ class MachineSettings:
     node: NodeSettings
     gateway: dict[str, dict[str, Any]]
     models: dict[str, ModelConfig]
+    issuers: dict[str, IssuerConfig]
 
 
 def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSettings:
@@ -40,16 +47,23 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
     environ = os.environ if environ is None else environ
     file = home / FILE_NAME
     data = read_groups(file, environ)
-    known = {"node", "model", *GATEWAY_GROUPS}
+    known = {"node", "model", "issuer", *GATEWAY_GROUPS}
     if unknown := sorted(set(data) - known):
         raise SettingsError([f"{file}: unknown group {name!r}; known: {', '.join(sorted(known))}" for name in unknown])
     try:
         models = msgspec.convert(data.get("model", {}), dict[str, ModelConfig])
     except msgspec.ValidationError as error:
         raise SettingsError([f"{file}: model: {error}"]) from None
+    try:
+        issuers = msgspec.convert(data.get("issuer", {}), dict[str, IssuerConfig])
+    except msgspec.ValidationError as error:
+        raise SettingsError([f"{file}: issuer: {error}"]) from None
+    if wrong := [fault for name, issuer in issuers.items() for fault in faults(name, issuer)]:
+        raise SettingsError([f"{file}: {fault}" for fault in wrong])
     here = {"max_hosts": os.cpu_count() or 2}
     return MachineSettings(
         node=load_group(NodeSettings, {**here, **data.get("node", {})}, where=f"{file}: node"),
         gateway={name: data[name] for name in GATEWAY_GROUPS if name in data},
         models=models,
+        issuers=issuers,
     )

@@ -220,6 +220,7 @@ class Supervisor:
             public_fd=self._public.fileno(),
             internal_fd=self._internal.fileno(),
             models=models,
+            issuers=self.settings.issuers,
             settings=self.settings.gateway,
             ready_fd=ready,
         )

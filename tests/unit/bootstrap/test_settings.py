@@ -36,3 +36,22 @@ def test_a_variable_of_a_group_that_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "settings.toml").write_text("node = 3")
     with pytest.raises(SettingsError, match="node: a group is a table"):
         load(tmp_path, {"CHIMERA_NODE__TICK": "4"})
+
+
+def test_issuers_are_tables_of_their_own(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    text = """
+    [issuer.login]
+    issuer = "https://login.example.com"
+    audience = "chimera"
+    jwks = "https://login.example.com/keys"
+    tenant = "default"
+    [issuer.login.roles]
+    ops = "operator"
+    """
+    file.write_text(text)
+    assert load(tmp_path, {}).issuers["login"].roles == {"ops": "operator"}
+    for wrong in (text.replace("https://login.example.com/keys", "http://x"), text.replace("audience", "audiense")):
+        file.write_text(wrong)
+        with pytest.raises(SettingsError, match=r"issuer"):
+            load(tmp_path, {})

@@ -48,7 +48,7 @@ class IssuerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 def faults(name: str, config: IssuerConfig) -> list[str]:
     """What is wrong with a configuration; empty: nothing."""
-    where = f"issuers.{name}"
+    where = f"issuer.{name}"
     found = []
     if bad := [one for one in config.algorithms if one not in ASYMMETRIC]:
         found.append(
