@@ -13,6 +13,7 @@ wrong last link makes the next entry fail to link, and what it could hide the ne
 
 import base64
 import binascii
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -51,10 +52,6 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
         return made
 
 
-BEGINNING = Frontier()
-"""The tree before the first entry."""
-
-
 def text_of(head: TreeHead) -> str:
     """The text that is signed."""
     return f"{notes.check_name(head.origin)}\n{head.size}\n{base64.b64encode(head.root).decode()}\n"
@@ -86,15 +83,18 @@ def make(tree: Frontier, *, last: bytes, at: float, signer: Signer) -> Checkpoin
     return Checkpoint(size=tree.size, at=at, last=last, frontier=tuple(tree.hashes), note=note)
 
 
-def check(checkpoint: Checkpoint, key: PublicKey, checker: Checker) -> TreeHead:
+def check(checkpoint: Checkpoint, keys: Sequence[PublicKey], checker: Checker) -> TreeHead:
     """What a checkpoint says, once its signature, size and frontier are checked.
 
-    Raises `UntrustedCheckpoint` where `key` did not sign it, `InvalidNote` where it isn't one.
+    Raises `UntrustedCheckpoint` where none of `keys` signed it, `InvalidNote` where it isn't one.
     """
-    text = notes.open_note(checkpoint.note, key, checker)
-    if text is None:
+    for key in keys:
+        text = notes.open_note(checkpoint.note, key, checker)
+        if text is not None:
+            break
+    else:
         raise UntrustedCheckpoint(
-            f"the checkpoint of {checkpoint.size} entries is not signed by {key.name}",
+            f"the checkpoint of {checkpoint.size} entries is not signed by {', '.join(key.name for key in keys)}",
             next_step="see that this is the log's public key; else somebody has forged the checkpoint",
         )
     head = parse_text(text)

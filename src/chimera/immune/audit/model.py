@@ -15,6 +15,9 @@ from msgspec import Struct
 
 Decision = Literal["allow", "deny", "none"]
 
+EXPIRE = "audit:expire"
+"""The action of an entry that says that entries were removed; its detail has `through`, the last of them."""
+
 LONGEST_NAME = 128
 """Most characters of a tenant, an action, an outcome or an id."""
 LONGEST_TEXT = 512
@@ -56,11 +59,24 @@ class AuditRecord(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fie
     detail: dict[str, Any] = {}
 
 
-class ChainedEntry(Struct, frozen=True, kw_only=True):
-    """An entry in its place, as it is stored: `entry` are its canonical bytes, `hash` its link (32 bytes)."""
+class ChainedEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An entry in its place: as it is stored, listed, and exported (one JSON object a line).
+
+    `entry` are its canonical bytes, passed on as they are: JSON inside JSON, so that whoever reads an export can hash
+    them again. `hash` is its link. `columns` are what the database keeps beside them to search by (tenant, time, actor,
+    action), where it is the database that is verified.
+    """
 
     seq: int
-    entry: bytes
+    hash: bytes
+    entry: msgspec.Raw
+    columns: tuple[str, float, str, str] | None = None
+
+
+class Head(Struct, frozen=True, kw_only=True):
+    """The end of the log: how many entries it has had, and the link of the last."""
+
+    seq: int
     hash: bytes
 
 
@@ -97,7 +113,7 @@ def canonical(record: AuditRecord) -> tuple[AuditRecord, bytes]:
     return mended, _ENCODER.encode(mended)
 
 
-def decode(entry: bytes) -> AuditRecord:
+def decode(entry: bytes | msgspec.Raw) -> AuditRecord:
     """The record of canonical bytes; `msgspec.MsgspecError` for what is none of a known format."""
     return _DECODER.decode(entry)
 
