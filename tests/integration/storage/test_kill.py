@@ -89,12 +89,13 @@ def forker() -> Iterator[Forker]:
     made.close()
 
 
-async def look(database: Path, acknowledged: Acknowledged) -> int:
+async def look(database: str, acknowledged: Acknowledged) -> int:
     """Compare what is there with what was acknowledged; the number of the batch that is live."""
     opened = open_database(database)
     store, catalogue = GatewayStorage(opened), Catalogue(opened, max_hosts=2)
     try:
-        for check, answer in (("integrity_check", ["ok"]), ("foreign_key_check", [])):
+        checks = (("integrity_check", ["ok"]), ("foreign_key_check", [])) if opened.dialect == "sqlite" else ()
+        for check, answer in checks:
             pragma = text(f"PRAGMA {check}")
             assert await opened.read(lambda connection, p=pragma: connection.execute(p).scalars().all()) == answer
         for name, version in list(acknowledged.sessions.items()):
@@ -125,13 +126,13 @@ async def look(database: Path, acknowledged: Acknowledged) -> int:
 
 
 @pytest.mark.slow
-def test_nothing_acknowledged_is_lost_and_no_batch_is_half_there(tmp_path: Path, forker: Forker) -> None:
+def test_nothing_acknowledged_is_lost_and_no_batch_is_half_there(database_name: str, forker: Forker) -> None:
     moments, acknowledged = random.Random(SEED), Acknowledged()
-    database, batches_done = tmp_path / "chimera.db", 0
+    batches_done = 0
     for run in range(KILLS):
-        told = [str(database), f"day-{run:04d}", batches_done]
+        told = [database_name, f"day-{run:04d}", batches_done]
         forker.write_until_killed(told, moments.uniform(0.0, LONGEST), acknowledged)
-        batches_done = asyncio.run(look(database, acknowledged))
+        batches_done = asyncio.run(look(database_name, acknowledged))
         acknowledged.batches = max(acknowledged.batches, batches_done)
     assert sum(acknowledged.sessions.values()) > KILLS, "too little was written for the kills to mean anything"
     assert batches_done > 0

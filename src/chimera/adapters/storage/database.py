@@ -118,5 +118,5 @@ def compiled(
     made = statement.compile(dialect=dialect, column_keys=list(columns) or None)
     assert isinstance(made, SQLCompiler)
     assert made.positiontup is not None
-    fixed = {name: value for name, value in made.params.items() if value is not None}
+    fixed = {name: value for name, value in made.params.items() if not made.binds[name].required and value is not None}
     return str(made), tuple(made.positiontup), fixed

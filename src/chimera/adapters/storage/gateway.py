@@ -50,7 +50,10 @@ class GatewayStorage:
             select(bundle.c.data).where(bundle.c.digest == bindparam("the_digest")).limit(1)
         )
         self._load = database.prepared(select(session.c.version, session.c.state, session.c.updated).where(the_session))
-        self._create = database.prepared_insert(session, database.insert(session).on_conflict_do_nothing())
+        self._create = database.prepared(
+            database.insert(session).on_conflict_do_nothing(),
+            ("tenant", "agent", "session", "version", "state", "updated"),
+        )
         before = the_session & (session.c.version == bindparam("before"))
         changed: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("version", "state", "updated")}
         self._advance = database.prepared(update(session).where(before).values(changed))

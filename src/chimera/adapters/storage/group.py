@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection
 
+from chimera.adapters.storage.errors import StorageAway
 from chimera.adapters.storage.journal import JournalStatements, recording
 
 MOST_JOBS = 256
@@ -68,6 +69,8 @@ def _in_savepoint(job: Job, connection: Connection, translated: Callable[[], Abs
     try:
         with translated():
             result, failure = job(connection), None
+    except StorageAway:
+        raise  # with the connection all of the transaction is gone
     except Exception as error:
         result, failure = None, error
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT job")

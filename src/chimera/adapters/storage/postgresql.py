@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar
 import asyncpg
 from sqlalchemy import Connection, Executable, Table, event, text
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
@@ -180,7 +180,10 @@ class PostgreSQLDatabase(Database):
                 log.info("a group of writes met a lock; its jobs run one by one", extra={"jobs": len(items)})
             except Exception as error:
                 # Nothing of it is there, whatever its jobs returned; those that had failed keep their error.
-                log.error("transaction failed", exc_info=error)
+                if isinstance(error, StorageError):
+                    log.error("transaction failed", extra={"error": error.detail, "jobs": len(items)})
+                else:
+                    log.error("transaction failed", exc_info=error)
                 return [(None, failure or error) for _, failure in done or [(None, None)] * len(items)]
         outcomes: list[Outcome] = []
         for item in items:
@@ -247,6 +250,11 @@ def translated_errors() -> Iterator[None]:
         raise storage_error(error.orig or error) from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.ClientConfigurationError, OSError) as error:
         raise storage_error(error) from error
+    except PendingRollbackError as error:  # a statement before this one found the connection lost
+        raise away("the connection was lost") from error
+    except asyncpg.InternalClientError as error:
+        # The server has said that it ends the connection and not closed it yet; nothing was sent to it.
+        raise away(str(error)) from error
     except (TimeoutError, PoolTimeout) as error:
         raise away(str(error) or "no answer in time") from error
 
@@ -272,7 +280,7 @@ def storage_error(error: BaseException) -> StorageError:
 
 def _is_gone(error: BaseException | None) -> bool:
     while error is not None:
-        if isinstance(error, (OSError, TimeoutError, asyncpg.InterfaceError)):
+        if isinstance(error, (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)):
             return True
         error = error.__cause__
     return False
@@ -313,6 +321,8 @@ def _commit(driver: Any) -> None:
         with translated_errors():
             tag = await_only(driver.execute("COMMIT"))
     except StorageAway as error:
+        if isinstance(error.__cause__, asyncpg.InternalClientError):
+            raise
         raise unsure(error.detail) from error
     if tag != "COMMIT":  # a job caught the error of a statement and went on: the server has taken everything back
         raise failed("a statement failed, and the transaction was taken back")

@@ -176,7 +176,9 @@ class _Writer:
                 outcomes = run_group(connection, [item.job for item in items], self._journal, translated_errors)
         except Exception as error:
             # Nothing of the transaction is there, whatever its jobs returned; those that had failed keep their error.
-            if len(items) > 1:
+            if len(items) > 1 and isinstance(error, StorageError):
+                log.error("transaction failed", extra={"error": error.detail, "jobs": len(items)})
+            elif len(items) > 1:
                 log.error("transaction failed", exc_info=error)
             failures = [failure for _, failure in outcomes] or [None] * len(items)
             return [(None, failure or error) for failure in failures]
