@@ -28,6 +28,7 @@ from chimera_host.metrics import CallMetrics, exposition
 from chimera_host.outcome import as_problem
 from chimera_host.platform_client import PlatformClient
 from chimera_host.ports import FrameworkAdapter, RunResult, current_call
+from chimera_host.renewal import keep_fresh
 from chimera_host.streaming import EventQueue
 from chimera_host.threads import WatchedThreads
 from chimera_host.trace import TraceContext, span
@@ -81,6 +82,7 @@ class Host:
         self._ticks = self.loop.call_later(TICK / 2, self._tick)
         self._cleaned_at = self.loop.time()
         self._relieved_at = -RELIEVE_EVERY
+        self._renewing = self.loop.create_task(keep_fresh(self.platform), name="token")
 
     @property
     def in_flight(self) -> int:
@@ -310,6 +312,8 @@ class Host:
     async def aclose(self) -> None:
         """Let go of agents and connections."""
         self._ticks.cancel()
+        self._renewing.cancel()
+        await asyncio.gather(self._renewing, return_exceptions=True)
         await self.agents.aclose()
         await self.platform.aclose()
 

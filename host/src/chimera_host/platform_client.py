@@ -16,6 +16,7 @@ import msgspec
 from chimera_host.contract.agent import AgentDocument
 from chimera_host.contract.call import HEADER_CALL, HEADER_DEADLINE, HEADER_TRACEPARENT
 from chimera_host.contract.problem import Problem, RemoteProblem
+from chimera_host.contract.token import PATH_TOKEN, FreshToken
 from chimera_host.errors import HostError, ModelFailed, PlatformUnavailable, ToolFailed
 from chimera_host.trace import current_trace
 
@@ -30,6 +31,7 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 _documents = msgspec.json.Decoder(AgentDocument)
 _problems = msgspec.json.Decoder(Problem)
 _chats = msgspec.json.Decoder(dict[str, Any])
+_tokens = msgspec.json.Decoder(FreshToken)
 _outputs = msgspec.json.Decoder(dict[str, str])
 
 
@@ -67,6 +69,13 @@ class PlatformClient:
     async def bundle(self, digest: str) -> bytes:
         """A source bundle, as packed."""
         return await self._get(f"/internal/v1/bundles/{quote(digest)}")
+
+    async def renew(self) -> float:
+        """Change the token for a fresh one; the seconds until that ends."""
+        data = await self._post(self._base + PATH_TOKEN, b"", None, 30.0, PlatformUnavailable, again=True)
+        fresh = _decoded(_tokens, data, "a token")
+        self._session.headers["Authorization"] = f"Bearer {fresh.token}"
+        return fresh.expires_in
 
     async def chat(self, call_id: str, body: dict[str, Any], deadline: float) -> dict[str, Any]:
         """A whole model call; `deadline` is the seconds left."""
@@ -121,7 +130,7 @@ class PlatformClient:
         self,
         url: str,
         data: bytes,
-        call_id: str,
+        call_id: str | None,
         deadline: float,
         otherwise: Callable[[str], HostError],
         *,
@@ -151,8 +160,10 @@ class PlatformClient:
         )
 
 
-def _headers(call_id: str, deadline: float) -> dict[str, str]:
-    headers = {HEADER_CALL: call_id, HEADER_DEADLINE: f"{deadline:.3f}", "Content-Type": "application/json"}
+def _headers(call_id: str | None, deadline: float) -> dict[str, str]:
+    headers = {HEADER_DEADLINE: f"{deadline:.3f}", "Content-Type": "application/json"}
+    if call_id is not None:
+        headers[HEADER_CALL] = call_id
     if (trace := current_trace.get()) is not None:
         headers[HEADER_TRACEPARENT] = trace.header()
     return headers

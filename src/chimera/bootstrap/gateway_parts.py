@@ -185,6 +185,7 @@ class Gateway:
             invoker=self.invoker,
             models=self.models,
             routes=self.routes,
+            pool=ports.pool,
             authoriser=authoriser,
             credentials=Credentials(Path(config.home) / "secrets", secrets),
             settings=settings,

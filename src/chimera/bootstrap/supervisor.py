@@ -48,7 +48,6 @@ from chimera_host.logs import configure
 # Run as a program, `__name__` would be `__main__`, whose lines the log configuration passes over.
 log = logging.getLogger("chimera.bootstrap.supervisor")
 
-TOKEN_LIFE = 10 * 365 * 86_400.0
 STOP_GRACE = 25.0
 LOG_INTERVAL = 10.0
 WARMED: tuple[FrameworkName, ...] = ("autogen", "langgraph", "crewai")
@@ -89,11 +88,12 @@ class Supervisor:
         secret = secret_of(self.home / "token.secret")
         # Checked here, where a person sees it at once, and not only in the process that uses them.
         bounds = load_settings(self._gateway_config({}, -1))
+        life = bounds.identity.token_life
         self.launcher = LocalLauncher(
             LauncherOptions(
                 home=self.home,
                 platform_url=f"http://127.0.0.1:{self._internal.getsockname()[1]}",
-                mint=lambda host, cell: mint(secret, host=host, cell=cell, expires=time.time() + TOKEN_LIFE),
+                mint=lambda host, cell: mint(secret, host=host, cell=cell, expires=time.time() + life),
                 requirements=self._requirements,
                 request_timeout=bounds.deadlines.host,
                 stream_idle=bounds.http.stream_idle,

@@ -124,6 +124,9 @@ class IdentitySettings:
     )
     policies: int = setting(500, "Most policy texts of a tenant.", minimum=1, maximum=10_000)
     policy_bytes: int = setting(32 * 1024, "Largest policy text.", unit="bytes", minimum=256)
+    token_life: float = setting(
+        3_600.0, "How long a host's token lives; hosts change it at a third of that.", unit="s", minimum=300
+    )
     jwks_pause: float = setting(
         10.0, "Least time between two fetches of an issuer's keys, whatever tokens arrive.", unit="s", minimum=0.1
     )

@@ -325,3 +325,13 @@ async def test_a_database_that_is_away_refuses_what_is_not_known(world: World) -
     assert (await world.get("/v1/whoami", **bearer(made["token"])))[0] == 200
     assert (await world.get("/v1/whoami", **bearer(other["token"])))[0] == 500
     world.identity.fail = None
+
+
+async def test_a_running_host_gets_a_fresh_token_and_no_other_does(make_world: Any) -> None:
+    async with make_world(settings={"identity": {"token_life": 900}}) as world:
+        await world.host()
+        status, fresh = await world.internal("/internal/v1/token", {})
+        assert (status, fresh["expires_in"]) == (200, 900.0)
+        assert (await world.internal("/internal/v1/token", {}, Authorization=f"Bearer {fresh['token']}"))[0] == 200
+        status, problem = await world.internal("/internal/v1/token", {}, host="gone")
+        assert (status, problem["code"]) == (403, "forbidden")

@@ -40,6 +40,7 @@ class Host {
     this.key = Buffer.from(`Bearer ${this.config.host_key}`);
     this.box = config.black_box ? new BlackBox(config.black_box, this.config.concurrency + SPARE_SLOTS) : undefined;
     setInterval(() => this.box?.beat(), 500).unref();
+    void this.platform.keepFresh();
     setInterval(() => this.agents.unloadIdle(), Math.min(30_000, this.config.idle_unload * 500)).unref();
   }
 

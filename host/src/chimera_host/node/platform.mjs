@@ -2,6 +2,7 @@
 
 import http from "node:http";
 
+import { write } from "./logs.mjs";
 import { modelFailed, platformAway, remote } from "./problem.mjs";
 
 const MOST_BYTES = 300 * 1024 * 1024;
@@ -32,6 +33,23 @@ export class Platform {
     const answer = JSON.parse(data);
     if (!answer?.choices?.[0]?.message) throw modelFailed("the model's answer holds no message");
     return answer;
+  }
+
+  // A third of its life after each renewal the token is changed for a fresh one, as chimera_host/renewal.py has it.
+  async keepFresh(first = 60_000) {
+    let wait = first;
+    for (;;) {
+      await new Promise((done) => setTimeout(done, wait).unref());
+      try {
+        const { token, expires_in: life } = JSON.parse(await this.send("POST", "/internal/v1/token", {}, ""));
+        this.headers = { authorization: `Bearer ${token}` };
+        wait = Math.min(Math.max((life * 1000) / 3, 10_000), 3_600_000);
+      } catch (error) {
+        wait = 15_000;
+        const why = String(error?.detail ?? error?.message ?? error);
+        write("warning", "the host's token was not renewed", { error: why });
+      }
+    }
   }
 
   send(method, path, headers, body, signal) {

@@ -19,6 +19,7 @@ from msgspec import Struct
 from chimera_host.contract.agent import AgentDocument
 from chimera_host.contract.call import HEADER_CALL, HEADER_DEADLINE, HEADER_TRACEPARENT
 from chimera_host.contract.problem import PROBLEM_MEDIA_TYPE, PROBLEM_TYPE_PREFIX, Problem
+from chimera_host.contract.token import PATH_TOKEN, FreshToken
 from chimera_host.testing import builders
 
 TOKEN = "platform-token"
@@ -90,6 +91,8 @@ class FakePlatform:
     def __init__(self, *script: Script, token: str = TOKEN) -> None:
         """Answer model calls from `script`, then by `default_answer`."""
         self.token = token
+        self.token_life = 3_600.0
+        self.renewals = 0
         self.script: deque[Script] = deque(script)
         self.default: Script = default_answer
         self.model_delay = 0.0
@@ -129,6 +132,7 @@ class FakePlatform:
         app.router.add_post("/internal/v1/chat/completions", self._chat)
         app.router.add_post("/internal/v1/agents/{name}/invoke", self._invoke)
         app.router.add_post("/internal/v1/credentials", self._credentials)
+        app.router.add_post(PATH_TOKEN, self._renew)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -137,13 +141,22 @@ class FakePlatform:
         self.url = f"http://{host}:{port}"
         return self
 
+    async def _renew(self, request: web.Request) -> web.Response:
+        """A token of its own for each renewal; the one before goes on."""
+        if (refusal := self._refuse(request)) is not None:
+            return refusal
+        self.renewals += 1
+        fresh = FreshToken(token=f"{self.token}-{self.renewals}", expires_in=self.token_life)
+        return web.json_response(msgspec.to_builtins(fresh))
+
     async def __aexit__(self, *_: object) -> None:
         """Stop listening."""
         if self._runner is not None:
             await self._runner.cleanup()
 
     def _refuse(self, request: web.Request) -> web.Response | None:
-        if request.headers.get("Authorization") == f"Bearer {self.token}":
+        shown = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if shown in (self.token, f"{self.token}-{self.renewals}"):
             return None
         return _problem(problem("unauthorized", 401, "wrong platform token"))
 

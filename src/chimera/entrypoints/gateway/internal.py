@@ -35,12 +35,13 @@ from chimera.gateway.invoke import Incoming, Invoker
 from chimera.gateway.models import ModelGateway
 from chimera.gateway.policy.authorise import Asked, Authoriser, agent_principal
 from chimera.gateway.policy.resources import facts_of_route
-from chimera.gateway.ports import RevisionSource
+from chimera.gateway.ports import HostPool, RevisionSource
 from chimera.gateway.routes import RouteTable
 from chimera.gateway.settings import GatewaySettings
 from chimera.kernel.clock import Clock
 from chimera_host.contract.call import HEADER_CALL, HEADER_DEADLINE, HEADER_TRACEPARENT, Message
 from chimera_host.contract.problem import ProblemError
+from chimera_host.contract.token import PATH_TOKEN, FreshToken
 from chimera_host.trace import current_trace, parse
 
 PREFIX = "/internal/v1/"
@@ -80,6 +81,7 @@ class InternalApi:
         calls: CallTable,
         invoker: Invoker,
         routes: RouteTable,
+        pool: HostPool,
         authoriser: Authoriser,
         models: ModelGateway,
         credentials: Credentials,
@@ -93,6 +95,7 @@ class InternalApi:
         self._calls = calls
         self._invoker = invoker
         self._routes = routes
+        self._pool = pool
         self._authoriser = authoriser
         self._models = models
         self._credentials = credentials
@@ -152,6 +155,8 @@ class InternalApi:
         if request.method == "POST" and path.startswith(AGENTS) and path.endswith(INVOKE):
             agent = path.removeprefix(AGENTS).removesuffix(INVOKE)
             return await self._agent(request, self._call(request, host), agent)
+        if request.method == "POST" and path == PATH_TOKEN:
+            return self._renew(host)
         if request.method == "POST" and path == PREFIX + "credentials":
             return await self._give(request, self._call(request, host))
         raise NotFound(f"the internal API has no {request.method[:20]} {path[:200]}")
@@ -235,6 +240,15 @@ class InternalApi:
             )
         )
         return json_response({"output": answered.response.output})
+
+    def _renew(self, host: tokens.HostClaims) -> web.Response:
+        """A fresh token for a host that is known to run; one that isn't gets no longer life out of an old token."""
+        running = any(one.host == host.host for one in self._pool.endpoints(host.cell))
+        if not (running or self._calls.on_host(host.host)):
+            raise Forbidden(f"no host {host.host[:100]} of cell {host.cell[:100]} runs here")
+        life = self._settings.identity.token_life
+        fresh = tokens.mint(self._secret, host=host.host, cell=host.cell, expires=self._clock.wall() + life)
+        return json_response(FreshToken(token=fresh, expires_in=life))
 
     async def _authorise(self, call: InFlightCall, agent: str) -> None:
         """An agent's call is a call like any other: policies say whether this agent may, on top of its own tools."""

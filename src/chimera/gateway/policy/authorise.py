@@ -30,7 +30,7 @@ HOME_KEY = "home-key"
 """The reason why the home's key may administer identity."""
 
 _WHY = {
-    REACH: "it belongs to another tenant",
+    REACH: "it reaches no further than its own tenant",
     SCOPE: "its scopes don't hold that",
     NO_PERMIT: "no role and no policy permits it",
     FAULT: "it could not be decided, so it is refused",
