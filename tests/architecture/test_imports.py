@@ -11,7 +11,10 @@ import pytest
 SEAMS = {"blackbox", "bundles", "config", "contract", "errors", "imports", "logs", "trace"}
 FRAMEWORKS = {"autogen", "crewai", "langgraph", "langchain_core", "langsmith", "mcp", "openai"}
 DATABASE = {"sqlalchemy", "alembic", "mako"}
-COMMANDS = ("applying", "calling", "completion", "definitions", "doctor", "looking", "runtime", "up", "watching")
+COMMANDS = (
+    *("applying", "calling", "completion", "definitions", "doctor", "identity", "looking", "policies"),
+    *("runtime", "up", "watching"),
+)
 
 
 def brought_in(module: str) -> set[str]:
