@@ -2,33 +2,40 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 from sqlalchemy import select
 
+from chimera.adapters.identity.cedar import Cedar
+from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.identity import IdentityStorage, expire
-from chimera.adapters.storage.migrating import migrate
 from chimera.adapters.storage.opening import open_database
 from chimera.adapters.storage.schema.journal import audit_entry, event
+from chimera.gateway.identity.directory import Directory
 from chimera.gateway.identity.errors import KeyNotFound, TenantExists, TenantNotFound
 from chimera.gateway.identity.model import Grant, StoredKey
 from chimera.gateway.identity.ports import IdentityStore
 from chimera.gateway.identity.principal import BOOTSTRAP_ADMIN
+from chimera.gateway.policy.decide import Policies
 from chimera.gateway.policy.errors import PolicyNotFound, TooManyPolicies
 from chimera.testing.identity import FakeIdentityStore
 
 BY = BOOTSTRAP_ADMIN
+on_databases = pytest.mark.parametrize("dialect", ["sqlite", "postgresql"], indirect=True)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[IdentityStore]:
-    if request.param == "memory":
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+def dialect(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def store(dialect: str, request: pytest.FixtureRequest) -> AsyncIterator[IdentityStore]:
+    if dialect == "memory":
         yield FakeIdentityStore()
         return
-    database = open_database(tmp_path / "chimera.db")
-    await migrate(database)
+    database = open_database(request.getfixturevalue("database_name"))
     yield IdentityStorage(database)
     await asyncio.to_thread(database.close)
 
@@ -174,9 +181,8 @@ async def test_changes_are_followed_by_number_and_none_is_missed(store: Identity
     assert await store.changed_grants(last, 9) == []
 
 
-async def test_each_change_leaves_a_fact_and_an_audit_entry(tmp_path: Path) -> None:
-    database = open_database(tmp_path / "chimera.db")
-    await migrate(database)
+@on_databases
+async def test_each_change_leaves_a_fact_and_an_audit_entry(database: Database) -> None:
     store = IdentityStorage(database)
     await store.create_key(key(), BY)
     await store.change_key("default", "key1", lambda one: replace(one, revoked=6.0), what="revoked", by=BY)
@@ -201,12 +207,10 @@ async def test_each_change_leaves_a_fact_and_an_audit_entry(tmp_path: Path) -> N
     assert [row.action for row in entries] == expected
     secret = bytes([1]) * 32
     assert not any(secret in bytes(row[1]) for row in (*told, *entries))
-    await asyncio.to_thread(database.close)
 
 
-async def test_keys_that_ended_long_ago_are_removed_in_batches(tmp_path: Path) -> None:
-    database = open_database(tmp_path / "chimera.db")
-    await migrate(database)
+@on_databases
+async def test_keys_that_ended_long_ago_are_removed_in_batches(database: Database) -> None:
     store = IdentityStorage(database)
     for number in range(1, 6):
         await store.create_key(key(number, expires=float(number)), BY)
@@ -214,4 +218,35 @@ async def test_keys_that_ended_long_ago_are_removed_in_batches(tmp_path: Path) -
     assert await database.write(lambda connection: expire(connection, 4.5, 3)) == 3
     assert await database.write(lambda connection: expire(connection, 4.5, 3)) == 1
     assert [one.id for one in await store.keys("default", "", 9)] == ["key5", "key6"]
-    await asyncio.to_thread(database.close)
+
+
+@on_databases
+async def test_two_gateways_change_one_key_and_both_see_what_came_of_it(database_name: str) -> None:
+    """Rotations through two gateways at once: none is lost, each has a number of its own, both follow to the same."""
+    first, second = open_database(database_name), open_database(database_name)
+    stores = (IdentityStorage(first), IdentityStorage(second))
+    await stores[0].create_key(key(), BY)
+
+    def count(one: StoredKey) -> StoredKey:
+        return replace(one, name=str(int(one.name) + 1) if one.name.isdecimal() else "1")
+
+    changed = await asyncio.gather(
+        *(stores[n % 2].change_key("default", "key1", count, what="rotated", by=BY) for n in range(20))
+    )
+    assert sorted(int(one.name) for one in changed) == list(range(1, 21))
+    assert len({one.sequence for one in changed}) == 20
+    texts = {f"policy-{n}": "permit (principal, action, resource);" for n in range(6)}
+    made = await asyncio.gather(
+        *(
+            stores[n % 2].put_policies("default", {name: text}, BY, at=1.0, most=4)
+            for n, (name, text) in enumerate(texts.items())
+        ),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(one, TooManyPolicies) for one in made) == 2
+    directories = [Directory(store, Policies(Cedar())) for store in stores]
+    for directory in directories:
+        await directory.refresh()
+    assert directories[0].sequence == directories[1].sequence == await stores[0].sequence()
+    for one in (first, second):
+        await asyncio.to_thread(one.close)
