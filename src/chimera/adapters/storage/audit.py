@@ -22,7 +22,7 @@ from chimera.kernel.leases import Lease
 
 _CHECKPOINT = msgspec.json.Decoder(Checkpoint)
 _ENTRY = (
-    *(audit_entry.c.seq, audit_entry.c.hash, audit_entry.c.record),
+    *(audit_entry.c.seq, audit_entry.c.hash, audit_entry.c.entry),
     *(audit_entry.c.tenant, audit_entry.c.at, audit_entry.c.actor, audit_entry.c.action),
 )
 

@@ -153,7 +153,7 @@ class Verifier:
         newest = max(self._anchors.roots, default=0)
         if newest > self._seq:
             self._find("truncated", self._seq + 1, f"a checkpoint of {newest} entries is signed", until=newest)
-        if self._seq and not self._holds:
+        if self._seq and not self._anchors.roots:
             self._find("unsigned", self._first or 1, "no checkpoint vouches for any entry", until=self._seq)
         if self._base > self._expired and not self._resumed:
             self._find("missing", 1, "they are gone, and no entry says that retention removed them", until=self._base)

@@ -1,0 +1,109 @@
+"""An audit log for tests: written, signed and verified as the platform does it, and damaged by SQL behind its back."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+
+from chimera.adapters.signing.ed25519 import Ed25519Signer, check_signature
+from chimera.adapters.signing.files import FileOfCheckpoints, FolderArchive
+from chimera.adapters.storage.audit import AuditStorage
+from chimera.adapters.storage.database import Database
+from chimera.immune.audit.chain import GENESIS, link
+from chimera.immune.audit.checkpointer import Checkpointer
+from chimera.immune.audit.model import AuditRecord
+from chimera.immune.audit.reading import verify
+from chimera.immune.audit.settings import AuditSettings
+from chimera.immune.audit.verify import Finding, Report
+from chimera.testing.clock import ManualClock
+
+KEEP_DAYS = 30.0
+
+
+def record(number: int, **more: Any) -> AuditRecord:
+    """The entry of a call; the same number gives the same entry."""
+    values: dict[str, Any] = {
+        "at": 1_000_000.0 + number,
+        "tenant": "default" if number % 3 else "other",
+        "actor": f"key:{number % 5}",
+        "action": "agent:invoke",
+        "resource": f"agent/a{number % 7}",
+        "decision": "allow",
+        "call": f"call_{number}",
+    }
+    return AuditRecord(**{**values, **more})
+
+
+@dataclass
+class AuditLog:
+    """A log that can be written, signed, damaged and verified."""
+
+    database: Database
+    folder: Path
+    clock: ManualClock = field(default_factory=ManualClock)
+    written: int = 0
+
+    def __post_init__(self) -> None:
+        """Make a key and the places beside the database."""
+        self.store = AuditStorage(self.database)
+        self.signer = Ed25519Signer("log.example/audit", bytes(range(32)))
+        self.file = FileOfCheckpoints(self.folder / "checkpoints")
+        self.archive = FolderArchive(self.folder / "archive")
+        self.checkpointer = self.signed_by(self.signer)
+
+    def signed_by(self, signer: Ed25519Signer) -> Checkpointer:
+        """What makes checkpoints with another key, while the log's is trusted."""
+        return Checkpointer(
+            self.store,
+            files=(self.file,),
+            keys=(self.signer.public,),
+            checker=check_signature,
+            signer=signer,
+            archive=self.archive,
+            clock=self.clock,
+            settings=AuditSettings(keep_days=KEEP_DAYS),
+        )
+
+    async def write(self, count: int) -> None:
+        """Append so many entries."""
+        await self.store.record([record(self.written + number) for number in range(1, count + 1)])
+        self.written += count
+
+    async def sign(self) -> None:
+        """Make a checkpoint."""
+        await self.checkpointer.step(None, now_at_once=True)
+
+    async def sql(self, statement: str, **values: Any) -> None:
+        """Change the database without the platform."""
+
+        def job(connection: Any) -> None:
+            connection.execute(text(statement), values)
+
+        await self.database.exclusive(job)
+
+    async def rewrite(self, first: int) -> None:
+        """Link all entries anew from `first` on, and set the head: what somebody does who knows how links are made."""
+
+        def job(connection: Any) -> None:
+            rows = connection.execute(text("SELECT seq, entry, hash FROM audit_entry ORDER BY seq")).all()
+            last, seq = GENESIS, 0
+            for seq, entry, kept in rows:
+                last = link(last, seq, bytes(entry)) if seq >= first else bytes(kept)
+                change = text("UPDATE audit_entry SET hash = :hash WHERE seq = :seq")
+                connection.execute(change, {"hash": last, "seq": seq})
+            connection.execute(
+                text("UPDATE journal_head SET audit_seq = :seq, audit_hash = :hash"), {"seq": seq, "hash": last}
+            )
+
+        await self.database.exclusive(job)
+
+    async def verify(self, *, file: bool = True, **more: Any) -> Report:
+        """Verify against the file of checkpoints too, unless told otherwise."""
+        files = (("the file", self.file),) if file else ()
+        return await verify(self.store, keys=(self.signer.public,), checker=check_signature, files=files, **more)
+
+    async def findings(self, **more: Any) -> list[tuple[str, int, int | None]]:
+        """What a verification finds: kind, first and last entry."""
+        found: list[Finding] = list((await self.verify(**more)).findings)
+        return [(one.kind, one.seq, one.until) for one in found]
