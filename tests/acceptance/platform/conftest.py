@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ SCRIPT = """
 class Platform:
     """One home and what runs in it."""
 
-    def __init__(self, home: Path, *options: str) -> None:
+    def __init__(self, home: Path, *options: str, **environ: str) -> None:
         self.home = home
-        self.environ = {**os.environ, "CHIMERA_HOME": str(home)}
+        self.environ = {**os.environ, "CHIMERA_HOME": str(home), **environ}
         home.mkdir()
         (home / "script.yaml").write_text(SCRIPT)
         command = [CHIMERA, "up", "--port", "0", "--model", "scripted", "--script", str(home / "script.yaml")]
@@ -92,3 +92,9 @@ def another(tmp_path: Path) -> Iterator[Any]:
     yield start
     for one in made:
         one.stop()
+
+
+@pytest.fixture(scope="session")
+def new_platform() -> Callable[..., Platform]:
+    """Starts a platform of the caller's own: a home that isn't there yet, options of `up`, variables."""
+    return Platform
