@@ -187,7 +187,9 @@ class Gateway:
             routes=self.routes,
             pool=ports.pool,
             authoriser=authoriser,
-            credentials=Credentials(Path(config.home) / "secrets", secrets),
+            credentials=Credentials(
+                Path(config.home) / "secrets", secrets, [Path(mount) for mount in settings.identity.secret_mounts]
+            ),
             settings=settings,
             clock=clock,
         )

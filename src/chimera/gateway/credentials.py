@@ -1,8 +1,8 @@
 """Credentials for tools: given to a host by name, during a call, and only those that the agent's document refers to.
 
-`secret:NAME` is the file NAME in the folder of secrets, which nobody but its owner may read, else what `bootstrap` took
-from the environment variable CHIMERA_SECRET_NAME. Values are read at each request, so a changed secret needs no
-restart, and are never logged.
+`secret:NAME` is the file NAME in the folder of secrets, which nobody but its owner may read, else in a mounted folder
+(a Kubernetes Secret), else what `bootstrap` took from the environment variable CHIMERA_SECRET_NAME. Values are read at
+each request, so a changed secret needs no restart, and are never logged.
 """
 
 import asyncio
@@ -24,9 +24,13 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
 class Credentials:
     """Resolves references."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        """Look in `folder` first, then in `environment` (by name, without a prefix)."""
+    def __init__(self, folder: Path, environment: Mapping[str, str], mounts: Sequence[Path] = ()) -> None:
+        """Look in `folder` first, then in `mounts`, then in `environment` (by name, without a prefix).
+
+        The modes of mounted files are not looked at: the kubelet sets them for the pod, and its wall is the pod's.
+        """
         self._folder = folder
+        self._mounts = tuple(mounts)
         self._environment = dict(environment)
 
     async def resolve(self, document: AgentDocument, references: Sequence[str]) -> dict[str, str]:
@@ -43,29 +47,36 @@ class Credentials:
 
     def _read(self, reference: str) -> str:
         name = reference.removeprefix(PREFIX)
-        path = self._folder / name
         if _NAME.fullmatch(name) is not None:
-            try:
-                with path.open("rb") as file:
-                    mode = stat.S_IMODE(path.stat().st_mode)
-                    if mode & 0o077:
-                        raise CredentialRefused(
-                            f"the file of {reference} may be read by others (mode {mode:04o})",
-                            next_step=f"chmod 600 {path}",
-                        )
-                    return file.read(MAX_SECRET).decode().rstrip("\r\n")
-            except UnicodeDecodeError:
-                raise CredentialRefused(f"{reference} is not text", next_step="store it as UTF-8") from None
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                raise CredentialMissing(f"{reference} can't be read: {error}", next_step=f"see {path}") from error
+            for folder in (self._folder, *self._mounts):
+                value = _in_file(folder / name, reference, private=folder is self._folder)
+                if value is not None:
+                    return value
         if name in self._environment:
             return self._environment[name]
         raise CredentialMissing(
             f"no {reference} is stored",
-            next_step=f"put it into {path} (mode 0600) or start Chimera with CHIMERA_SECRET_{name}",
+            next_step=f"put it into {self._folder / name} (mode 0600), mount it, or set CHIMERA_SECRET_{name}",
         )
+
+
+def _in_file(path: Path, reference: str, *, private: bool) -> str | None:
+    """The secret in a file, which nobody else may read where it is `private`; None where there is no file."""
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if private and mode & 0o077:
+                raise CredentialRefused(
+                    f"the file of {reference} may be read by others (mode {mode:04o})",
+                    next_step=f"chmod 600 {path}",
+                )
+            return file.read(MAX_SECRET).decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise CredentialRefused(f"{reference} is not text", next_step="store it as UTF-8") from None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CredentialMissing(f"{reference} can't be read: {error}", next_step=f"see {path}") from error
 
 
 def held_by(document: AgentDocument) -> frozenset[str]:

@@ -124,6 +124,11 @@ class IdentitySettings:
     )
     policies: int = setting(500, "Most policy texts of a tenant.", minimum=1, maximum=10_000)
     policy_bytes: int = setting(32 * 1024, "Largest policy text.", unit="bytes", minimum=256)
+    secret_mounts: tuple[str, ...] = setting(
+        (),
+        "Folders with one file for each `secret:NAME`, as Kubernetes mounts a Secret; looked into after the home's "
+        "folder `secrets`. Who may read them is for who mounts them to say.",
+    )
     token_life: float = setting(
         3_600.0, "How long a host's token lives; hosts change it at a third of that.", unit="s", minimum=300
     )

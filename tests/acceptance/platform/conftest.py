@@ -21,10 +21,13 @@ SCRIPT = """
 class Platform:
     """One home and what runs in it."""
 
-    def __init__(self, home: Path, *options: str, **environ: str) -> None:
+    def __init__(
+        self, home: Path, *options: str, prepare: Callable[[Path], None] = lambda _: None, **environ: str
+    ) -> None:
         self.home = home
         self.environ = {**os.environ, "CHIMERA_HOME": str(home), **environ}
         home.mkdir()
+        prepare(home)
         (home / "script.yaml").write_text(SCRIPT)
         command = [CHIMERA, "up", "--port", "0", "--model", "scripted", "--script", str(home / "script.yaml")]
         self.process = subprocess.Popen(
