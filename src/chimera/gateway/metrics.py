@@ -41,6 +41,15 @@ class GatewayMetrics:
         self.held = Gauge("chimera_gateway_held", "Calls that wait for a host.", registry=registry)
         self.routes = Gauge("chimera_gateway_routes", "Live agents known.", registry=registry)
         self.sequence = Gauge("chimera_gateway_route_sequence", "Newest change of a route known.", registry=registry)
+        self.audit_entries = Counter(
+            "chimera_gateway_audit_entries", "Entries of the audit log written.", registry=registry
+        )
+        self.audit_lost = Counter(
+            "chimera_gateway_audit_lost", "Entries lost because the audit log could not be written.", registry=registry
+        )
+        self.audit_waiting = Gauge(
+            "chimera_gateway_audit_waiting", "Entries of the audit log not written yet.", registry=registry
+        )
 
     def exposition(self) -> bytes:
         """The page for Prometheus."""

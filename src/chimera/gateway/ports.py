@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from chimera.immune.audit.model import AuditRecord
 from chimera.platform.model import CellSpec, Endpoint, Route
 from chimera_host.contract.call import SessionState
 
@@ -74,6 +75,13 @@ class UsageStore(Protocol):
 
     async def usage_of_day(self, day: str) -> Sequence[Usage]:
         """All sums of a day; read once at start."""
+
+
+class Audit(Protocol):
+    """The audit log, to which the gateway appends decisions and what came of them."""
+
+    async def record(self, records: Sequence[AuditRecord]) -> None:
+        """Append entries in one transaction; they are durable when it returns."""
 
 
 class HostPool(Protocol):

@@ -49,3 +49,11 @@ class AuditEntryNotFound(AuditError):
     code = "audit-entry-not-found"
     status = 404
     title = "There is no such entry"
+
+
+class AuditUnavailable(AuditError):
+    """The audit log can't be written, and the settings say that nothing may happen unrecorded."""
+
+    code = "audit-unavailable"
+    status = 503
+    title = "The audit log can't be written"

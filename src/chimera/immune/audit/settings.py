@@ -33,6 +33,11 @@ class AuditSettings:
         "Whether the decision on each call and what came of it are recorded. Refused calls always are. Without, "
         "nothing tells afterwards who called which agent.",
     )
+    strict: bool = setting(
+        False,
+        "Whether a call is refused (503) when its decision can't be written, as on a full disk. Else calls go on, "
+        "and up to 100,000 entries wait in memory.",
+    )
     flush: float = setting(
         0.5, "What came of calls is written in batches, after so long.", unit="s", minimum=0.01, maximum=1.0
     )

@@ -1,0 +1,196 @@
+"""How the gateway writes the audit log: decisions before the answer, outcomes in batches, one transaction at a time.
+
+While one batch is being committed the next one gathers, so the log costs one flush of the disk for all entries of that
+time, however many calls there are; and a call that waits for its decision to be durable waits while its agent works
+anyway.
+
+    decided   of a call that goes on; the answer waits for `durable`
+    refused   the answer waits
+    outcome   nobody waits: written with the next batch, at the latest `flush` seconds later
+
+A decision without an outcome means that the gateway ended in between: what came of it is unknown.
+
+When the log can't be written (a full disk, a database that is away), refusals are answered all the same. Calls go on
+too, unless the setting `audit.strict` says that nothing may happen unrecorded. Entries wait in memory, up to a bound,
+and are written when it can be done; what was beyond the bound is counted, and an entry says how many are missing.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from contextlib import suppress
+from typing import TypeAlias
+
+from chimera.gateway.metrics import GatewayMetrics
+from chimera.gateway.ports import Audit
+from chimera.immune.audit.errors import AuditUnavailable
+from chimera.immune.audit.model import AuditRecord
+from chimera.immune.audit.settings import AuditSettings
+from chimera.kernel.clock import Clock
+from chimera_host.contract.problem import ProblemError
+
+log = logging.getLogger(__name__)
+
+MOST_WAITING = 100_000
+"""Entries that wait in memory while the log can't be written: about 50 MB."""
+BATCH = 5_000
+RETRY = 1.0
+Ticket: TypeAlias = "asyncio.Future[bool]"
+"""Done once its entry is durable (True) or could not be made so at once (False)."""
+
+PATIENCE = 2.0
+"""Seconds that an answer waits for the log before it goes on without, or is refused."""
+
+
+class _Batch:
+    """Entries that are written in one transaction, and who waits for them: True once they are durable."""
+
+    __slots__ = ("records", "ticket")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.records: list[AuditRecord] = []
+        self.ticket: Ticket = loop.create_future()
+
+
+class AuditTrail:
+    """Gathers entries and writes them in batches. Made inside the event loop; `run` is its loop."""
+
+    def __init__(self, port: Audit, settings: AuditSettings, clock: Clock, metrics: GatewayMetrics) -> None:
+        """Write to `port`."""
+        self._port = port
+        self._settings = settings
+        self._clock = clock
+        self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
+        self._batches = deque([_Batch(self._loop)])
+        self._waiting = 0
+        self._lost = 0
+        self._failing = False
+        self._wanted = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._written = self._loop.time()
+
+    @property
+    def records_calls(self) -> bool:
+        """Whether calls that are allowed are recorded."""
+        return self._settings.calls
+
+    @property
+    def waiting(self) -> int:
+        """Entries that are not written yet."""
+        return self._waiting
+
+    def now(self) -> float:
+        """The time for an entry's `at`."""
+        return self._clock.wall()
+
+    def decided(self, record: AuditRecord) -> Ticket:
+        """Add a decision, to be written at once; give the ticket to `durable` before the answer."""
+        ticket = self._add(record)
+        self._wanted.set()
+        return ticket
+
+    async def durable(self, ticket: Ticket) -> None:
+        """Wait until a decision is durable. Raises `AuditUnavailable` where it can't be made so and must be."""
+        if not await self._settled(ticket) and self._settings.strict:
+            raise AuditUnavailable(
+                "the audit log can't be written, and nothing may happen unrecorded",
+                next_step="see `chimera doctor`; the setting audit.strict decides",
+                retry_after=RETRY,
+            )
+
+    async def refused(self, record: AuditRecord) -> None:
+        """Add a refusal, and wait until it is durable or can't be made so: it is a refusal either way."""
+        await self._settled(self.decided(record))
+
+    def outcome(self, record: AuditRecord) -> None:
+        """Add what came of something; it is written soon."""
+        self._add(record)
+
+    async def run(self) -> None:
+        """Write batches until cancelled."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(self._written + self._settings.flush):
+                    await self._wanted.wait()
+            self._written = self._loop.time()
+            # A write that was begun is committed even if this is cancelled; `flush` waits for it.
+            if not await asyncio.shield(self._write()):
+                await asyncio.sleep(RETRY)
+
+    async def flush(self) -> None:
+        """Write what waits, at the end, when `run` is cancelled."""
+        while await self._write() and self._waiting:
+            pass
+        if self._waiting:
+            log.error("entries of the audit log were not written", extra={"entries": self._waiting})
+
+    def _add(self, record: AuditRecord) -> Ticket:
+        last = self._batches[-1]
+        if len(last.records) >= BATCH:
+            last = _Batch(self._loop)
+            self._batches.append(last)
+        if self._waiting >= MOST_WAITING:
+            self._lost += 1
+            self._metrics.audit_lost.inc()
+            return last.ticket
+        last.records.append(record)
+        self._waiting += 1
+        return last.ticket
+
+    async def _settled(self, ticket: Ticket) -> bool:
+        if not ticket.done():
+            await asyncio.wait((ticket,), timeout=PATIENCE)
+        return ticket.done() and ticket.result()
+
+    async def _write(self) -> bool:
+        """Write the oldest batch; whether that went well."""
+        async with self._writing:
+            return await self._write_oldest()
+
+    async def _write_oldest(self) -> bool:
+        batch = self._batches.popleft()
+        if not self._batches:
+            self._batches.append(_Batch(self._loop))
+            self._wanted.clear()
+        if not batch.records:
+            return True
+        lost = self._lost
+        try:
+            await self._port.record([*batch.records, self._gap(lost)] if lost else batch.records)
+        except Exception as error:
+            # It is first again. Whoever waits for it is told that it isn't durable yet.
+            self._batches.appendleft(batch)
+            self._wanted.set()
+            self._tell(batch.ticket, durable=False)
+            self._report(error)
+            return False
+        self._waiting -= len(batch.records)
+        self._lost -= lost
+        self._metrics.audit_entries.inc(len(batch.records))
+        self._tell(batch.ticket, durable=True)
+        if self._failing:
+            self._failing = False
+            log.warning("the audit log is written again", extra={"lost": lost})
+        return True
+
+    def _tell(self, ticket: Ticket, *, durable: bool) -> None:
+        if not ticket.done():
+            ticket.set_result(durable)
+
+    def _report(self, error: Exception) -> None:
+        if not self._failing:
+            self._failing = True
+            detail = error.detail if isinstance(error, ProblemError) else str(error)
+            log.error("the audit log can't be written; entries wait", extra={"problem": detail})
+
+    def _gap(self, lost: int) -> AuditRecord:
+        return AuditRecord(
+            at=self.now(),
+            tenant="",
+            actor="system:gateway",
+            action="audit:lose",
+            resource="audit",
+            outcome="lost",
+            detail={"entries": lost},
+        )
