@@ -23,6 +23,7 @@ from chimera.gateway.settings import (
     IdentitySettings,
     ModelGatewaySettings,
     RouteSettings,
+    StateSettings,
 )
 from chimera.kernel.settings import SettingsError, load_group
 
@@ -108,6 +109,7 @@ def load_settings(config: GatewayConfig) -> GatewaySettings:
         "models": ModelGatewaySettings,
         "routes": RouteSettings,
         "identity": IdentitySettings,
+        "state": StateSettings,
     }
     problems = [f"settings: unknown group {name!r}" for name in config.settings if name not in known]
     if problems:
@@ -120,6 +122,7 @@ def load_settings(config: GatewayConfig) -> GatewaySettings:
         models=_group(ModelGatewaySettings, given, "models"),
         routes=_group(RouteSettings, given, "routes"),
         identity=_group(IdentitySettings, given, "identity"),
+        state=_group(StateSettings, given, "state"),
     )
     settings.deadlines.check()
     for name, model in config.models.items():

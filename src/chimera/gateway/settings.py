@@ -145,6 +145,47 @@ class IdentitySettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StateSettings:
+    """What is kept of conversations, unfinished work and shared spaces: how long, and how much."""
+
+    session_ttl: float = setting(
+        2_592_000.0,
+        "A session ends this long after its last save, unless it has a time to live of its own; 0: never.",
+        unit="s",
+        minimum=0,
+    )
+    answer_ttl: float = setting(
+        86_400.0, "An answer is given again to the same Idempotency-Key this long.", unit="s", minimum=60
+    )
+    open_ttl: float = setting(
+        604_800.0, "Unfinished work can be gone on with this long after its last step.", unit="s", minimum=60
+    )
+    model_answer_ttl: float = setting(
+        86_400.0, "Model answers of unfinished work are kept this long, at most.", unit="s", minimum=60
+    )
+    model_answer_bytes: int = setting(
+        1024**2, "Largest model answer that is kept; a larger one is asked for again.", unit="bytes", minimum=1024
+    )
+    run_bytes: int = setting(
+        64 * 1024**2, "Most that one piece of unfinished work may hold.", unit="bytes", minimum=64 * 1024
+    )
+    run_steps: int = setting(10_000, "Most steps of one piece of work.", minimum=1)
+    step_bytes: int = setting(8 * 1024**2, "Largest step, checkpoint or shared write.", unit="bytes", minimum=1024)
+    checkpoints: int = setting(
+        10, "Checkpoints of each graph thread that a session keeps once its work is finished.", minimum=1
+    )
+    deaths: int = setting(2, "Hosts that may die under one call that can go on elsewhere.", minimum=0, maximum=10)
+    holder_life: float = setting(
+        15.0,
+        "A gateway that was silent this long works on nothing any more; others may go on with its calls.",
+        unit="s",
+        minimum=1,
+    )
+    space_bytes: int = setting(16 * 1024**2, "Most that a shared space may hold.", unit="bytes", minimum=1024)
+    space_keys: int = setting(100_000, "Most keys of a shared space.", minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RouteSettings:
     """How the gateway follows the catalogue."""
 
@@ -164,3 +205,4 @@ class GatewaySettings:
     quota: QuotaSettings = QuotaSettings()
     routes: RouteSettings = RouteSettings()
     identity: IdentitySettings = IdentitySettings()
+    state: StateSettings = StateSettings()

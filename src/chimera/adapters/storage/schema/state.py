@@ -1,6 +1,7 @@
 """What outlives a call: sessions, unfinished and answered runs with their steps, checkpoints, model answers, and spaces.
 
 All that belongs to a run goes with it, and all that belongs to a session with that, each found by the start of a key.
+A checkpoint's `scope` is the session or run that it belongs to, `thread` the name that its graph gives it there.
 `bytes` are sizes as they were stored, so that limits need not read what they limit. `expires` is when a row counts as
 gone (seconds since the epoch); it is removed by retention some time after.
 """
@@ -74,8 +75,8 @@ step = Table(
     Column("at", Float, nullable=False),
 )
 
-model_answer = Table(
-    "model_answer",
+stored_answer = Table(
+    "stored_answer",
     metadata,
     Column("tenant", String(63), primary_key=True),
     Column("run", String(64), primary_key=True),
@@ -84,7 +85,7 @@ model_answer = Table(
     Column("answer", LargeBinary, nullable=False),
     Column("created", Float, nullable=False),
     Column("expires", Float, nullable=False),
-    Index("ix_model_answer_expires", "expires"),
+    Index("ix_stored_answer_expires", "expires"),
 )
 
 checkpoint = Table(
@@ -92,7 +93,8 @@ checkpoint = Table(
     metadata,
     Column("tenant", String(63), primary_key=True),
     Column("agent", String(63), primary_key=True),
-    Column("thread", String(160), primary_key=True),
+    Column("scope", String(140), primary_key=True),
+    Column("thread", String(128), primary_key=True),
     Column("namespace", String(400), primary_key=True),
     Column("checkpoint", String(64), primary_key=True),
     Column("parent", String(64)),
@@ -101,8 +103,6 @@ checkpoint = Table(
     Column("metadata", LargeBinary, nullable=False),
     Column("run", String(64), nullable=False),
     Column("at", Float, nullable=False),
-    Column("expires", Float, nullable=False),
-    Index("ix_checkpoint_expires", "expires"),
 )
 
 checkpoint_write = Table(
@@ -110,7 +110,8 @@ checkpoint_write = Table(
     metadata,
     Column("tenant", String(63), primary_key=True),
     Column("agent", String(63), primary_key=True),
-    Column("thread", String(160), primary_key=True),
+    Column("scope", String(140), primary_key=True),
+    Column("thread", String(128), primary_key=True),
     Column("namespace", String(400), primary_key=True),
     Column("checkpoint", String(64), primary_key=True),
     Column("task", String(64), primary_key=True),

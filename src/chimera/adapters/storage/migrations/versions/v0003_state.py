@@ -61,7 +61,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant", "run", "step", name=op.f("pk_step")),
     )
     op.create_table(
-        "model_answer",
+        "stored_answer",
         sa.Column("tenant", sa.String(length=63), nullable=False),
         sa.Column("run", sa.String(length=64), nullable=False),
         sa.Column("key", sa.String(length=255), nullable=False),
@@ -69,14 +69,15 @@ def upgrade() -> None:
         sa.Column("answer", sa.LargeBinary(), nullable=False),
         sa.Column("created", sa.Float(), nullable=False),
         sa.Column("expires", sa.Float(), nullable=False),
-        sa.PrimaryKeyConstraint("tenant", "run", "key", "digest", name=op.f("pk_model_answer")),
+        sa.PrimaryKeyConstraint("tenant", "run", "key", "digest", name=op.f("pk_stored_answer")),
     )
-    op.create_index("ix_model_answer_expires", "model_answer", ["expires"], unique=False)
+    op.create_index("ix_stored_answer_expires", "stored_answer", ["expires"], unique=False)
     op.create_table(
         "checkpoint",
         sa.Column("tenant", sa.String(length=63), nullable=False),
         sa.Column("agent", sa.String(length=63), nullable=False),
-        sa.Column("thread", sa.String(length=160), nullable=False),
+        sa.Column("scope", sa.String(length=140), nullable=False),
+        sa.Column("thread", sa.String(length=128), nullable=False),
         sa.Column("namespace", sa.String(length=400), nullable=False),
         sa.Column("checkpoint", sa.String(length=64), nullable=False),
         sa.Column("parent", sa.String(length=64), nullable=True),
@@ -85,15 +86,16 @@ def upgrade() -> None:
         sa.Column("metadata", sa.LargeBinary(), nullable=False),
         sa.Column("run", sa.String(length=64), nullable=False),
         sa.Column("at", sa.Float(), nullable=False),
-        sa.Column("expires", sa.Float(), nullable=False),
-        sa.PrimaryKeyConstraint("tenant", "agent", "thread", "namespace", "checkpoint", name=op.f("pk_checkpoint")),
+        sa.PrimaryKeyConstraint(
+            "tenant", "agent", "scope", "thread", "namespace", "checkpoint", name=op.f("pk_checkpoint")
+        ),
     )
-    op.create_index("ix_checkpoint_expires", "checkpoint", ["expires"], unique=False)
     op.create_table(
         "checkpoint_write",
         sa.Column("tenant", sa.String(length=63), nullable=False),
         sa.Column("agent", sa.String(length=63), nullable=False),
-        sa.Column("thread", sa.String(length=160), nullable=False),
+        sa.Column("scope", sa.String(length=140), nullable=False),
+        sa.Column("thread", sa.String(length=128), nullable=False),
         sa.Column("namespace", sa.String(length=400), nullable=False),
         sa.Column("checkpoint", sa.String(length=64), nullable=False),
         sa.Column("task", sa.String(length=64), nullable=False),
@@ -103,7 +105,15 @@ def upgrade() -> None:
         sa.Column("value", sa.LargeBinary(), nullable=False),
         sa.Column("path", sa.String(length=400), nullable=False),
         sa.PrimaryKeyConstraint(
-            "tenant", "agent", "thread", "namespace", "checkpoint", "task", "idx", name=op.f("pk_checkpoint_write")
+            "tenant",
+            "agent",
+            "scope",
+            "thread",
+            "namespace",
+            "checkpoint",
+            "task",
+            "idx",
+            name=op.f("pk_checkpoint_write"),
         ),
     )
     op.create_table(

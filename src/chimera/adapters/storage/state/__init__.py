@@ -1,0 +1,1 @@
+"""The ports of `chimera.gateway.state.ports` on a database."""

@@ -1,0 +1,284 @@
+"""Shared spaces in the database (`SpaceStore`).
+
+Whoever writes locks the space's row first, so writes to a space happen one after another, whatever keys they touch, and
+a write of several keys is seen whole or not at all. Spaces are written independently of each other.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+from msgspec.structs import asdict, replace
+from sqlalchemy import Connection, delete, or_, select, update
+
+from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.schema.state import space, space_entry
+from chimera.adapters.storage.state.answers import AnswerStorage
+from chimera.adapters.storage.state.runs import RunStorage
+from chimera.adapters.storage.state.telling import note, tell
+from chimera.gateway.errors import PayloadTooLarge
+from chimera.gateway.state.errors import SpaceConflict, SpaceNotFound
+from chimera.gateway.state.model import SpaceEntry, StoredRun, StoredSpace
+from chimera.gateway.state.spaces_rules import Declared, Held, apply_write, check_access
+from chimera_host.contract.state import SharedWrite
+
+_DECLARED = msgspec.json.Decoder(Declared)
+_ENTRIES = msgspec.msgpack.Decoder(tuple[int, tuple[SpaceEntry, ...]])
+_OVERHEAD = 100
+"""Bytes that a key takes beside its name and value, about."""
+
+Once: TypeAlias = tuple[StoredRun, str, bytes, float]
+
+
+class SpaceStorage:
+    """The store of spaces on one database."""
+
+    def __init__(
+        self, database: Database, runs: RunStorage, answers: AnswerStorage, *, most_bytes: int, most_keys: int
+    ) -> None:
+        """A space may hold `most_bytes` in `most_keys`; `runs` and `answers` see to it that a step's write is once."""
+        self._database = database
+        self._runs = runs
+        self._answers = answers
+        self._most_bytes = most_bytes
+        self._most_keys = most_keys
+
+    async def space(self, tenant: str, space: str) -> StoredSpace | None:
+        """See `SpaceStore`."""
+        return await self._database.read(lambda connection: _load(connection, tenant, space, lock=False))
+
+    async def spaces(self, tenant: str, after: str, limit: int, now: float) -> Sequence[StoredSpace]:
+        """See `SpaceStore`."""
+        columns = space.c
+        lives = or_(columns.expires.is_(None), columns.expires > now)
+        query = select(space).where((columns.tenant == tenant) & (columns.space > after) & lives)
+
+        def read(connection: Connection) -> list[StoredSpace]:
+            return [_space(row) for row in connection.execute(query.order_by(columns.space).limit(limit)).mappings()]
+
+        return await self._database.read(read)
+
+    async def put_space(self, space: StoredSpace, by: str) -> StoredSpace:
+        """See `SpaceStore`."""
+        return await self._database.write(lambda connection: self._put(connection, space, by))
+
+    async def delete_space(self, tenant: str, space: str, by: str) -> bool:
+        """See `SpaceStore`."""
+
+        def job(connection: Connection) -> bool:
+            found = _load(connection, tenant, space, lock=True)
+            if found is None:
+                return False
+            erase_space(connection, tenant, space)
+            subject = f"spaces/{space}"
+            now = self._database.now(connection)
+            tell(connection, "space.deleted", tenant, subject, now, {"space": space, "by": by})
+            note(connection, "space:write", tenant, subject, now, by, change="deleted")
+            return True
+
+        return await self._database.write(job)
+
+    async def entries(self, tenant: str, space: str, after: str, limit: int, now: float) -> Sequence[SpaceEntry]:
+        """See `SpaceStore`."""
+        columns = space_entry.c
+        its = (columns.tenant == tenant) & (columns.space == space) & (columns.key > after)
+        query = select(*_ENTRY).where(its & or_(columns.expires.is_(None), columns.expires > now))
+
+        def read(connection: Connection) -> list[SpaceEntry]:
+            rows = connection.execute(query.order_by(columns.key).limit(limit)).mappings()
+            return [SpaceEntry(**row) for row in rows]
+
+        return await self._database.read(read)
+
+    async def apply(
+        self,
+        tenant: str,
+        space: str,
+        *,
+        writes: Sequence[SharedWrite],
+        read: Sequence[str],
+        agent: str | None,
+        by: str,
+        now: float,
+        once: Once | None = None,
+    ) -> tuple[int, Sequence[SpaceEntry]]:
+        """See `SpaceStore`."""
+
+        def job(connection: Connection) -> tuple[int, Sequence[SpaceEntry]]:
+            found, declared = _usable(connection, tenant, space, now, lock=bool(writes))
+            check_access(declared, space, agent, writes=bool(writes))
+            if once is not None and (before := self._before(connection, once, now)) is not None:
+                return before
+            version = found.version
+            if writes:
+                version = self._write(connection, found, declared, writes, by, now)
+            keys = dict.fromkeys([*(write.key for write in writes), *read])
+            answer = version, [_entry(connection, tenant, space, key, now) for key in sorted(keys)]
+            if once is not None:
+                self._remember(connection, once, answer, now)
+            return answer
+
+        if writes:
+            return await self._database.write(job)
+        return await self._database.read(job)
+
+    def _put(self, connection: Connection, new: StoredSpace, by: str) -> StoredSpace:
+        found = _load(connection, new.tenant, new.space, lock=True)
+        if found is not None and found.expires is not None and found.expires <= new.updated:
+            erase_space(connection, new.tenant, new.space)
+            found = None
+        if (found.version if found else 0) != new.version - 1:
+            at = f"is at version {found.version}" if found else "is not there"
+            raise SpaceConflict(
+                f"space {new.space} {at}",
+                next_step="read it again, and say the version that you change",
+                errors=[{"space": new.space, "version": found.version if found else 0}],
+            )
+        made = replace(new, entries=found.entries, size=found.size, created=found.created) if found else new
+        if found is None:
+            # Two that declare a name at once: the second one's insert fails, and is told as what it is.
+            if connection.execute(self._database.insert(space).on_conflict_do_nothing(), _row(made)).rowcount != 1:
+                raise SpaceConflict(f"space {new.space} is being declared", next_step="read it, and go on from there")
+        else:
+            connection.execute(update(space).where(_is(new.tenant, new.space)).values(_row(made)))
+        subject = f"spaces/{new.space}"
+        what = "space.updated" if found else "space.created"
+        tell(connection, what, new.tenant, subject, new.updated, {"space": new.space, "version": new.version, "by": by})
+        note(connection, "space:write", new.tenant, subject, new.updated, by, change=what.partition(".")[2])
+        return made
+
+    def _write(
+        self,
+        connection: Connection,
+        found: StoredSpace,
+        declared: Declared,
+        writes: Sequence[SharedWrite],
+        by: str,
+        now: float,
+    ) -> int:
+        version = found.version + 1
+        size, count = found.size, found.entries
+        for write in writes:
+            row = _entry_row(connection, found.tenant, found.space, write.key)
+            held = Held()
+            if row is not None and (row.expires is None or row.expires > now):
+                held = Held(version=row.version, value=msgspec.json.decode(row.value))
+            after = apply_write(declared, held, write, version)
+            size -= row.bytes if row is not None else 0
+            count -= 1 if row is not None else 0
+            if after.version == 0:
+                connection.execute(delete(space_entry).where(*_key(found.tenant, found.space, write.key)))
+                continue
+            value = msgspec.json.encode(after.value)
+            taken = len(value) + len(write.key) + _OVERHEAD
+            size, count = size + taken, count + 1
+            made = {
+                "tenant": found.tenant,
+                "space": found.space,
+                "key": write.key,
+                "version": version,
+                "value": value,
+                "bytes": taken,
+                "by": by,
+                "updated": now,
+                "expires": None if declared.entry_ttl is None else now + declared.entry_ttl,
+            }
+            connection.execute(self._database.upsert(space_entry, ["tenant", "space", "key"]), made)
+        if size > self._most_bytes or count > self._most_keys:
+            raise PayloadTooLarge(
+                f"space {found.space} would hold {size} bytes in {count} keys; it may hold {self._most_bytes} bytes in "
+                f"{self._most_keys} keys",
+                next_step="remove keys, use several spaces, or raise state.space_bytes or state.space_keys",
+            )
+        expires = None if declared.ttl is None else now + declared.ttl
+        changes = {"version": version, "bytes": size, "entries": count, "updated": now, "expires": expires}
+        connection.execute(update(space).where(_is(found.tenant, found.space)).values(changes))
+        keys = sorted({write.key for write in writes})
+        data = {"space": found.space, "version": version, "keys": keys, "by": by}
+        tell(connection, "space.written", found.tenant, f"spaces/{found.space}", now, data)
+        return version
+
+    def _before(self, connection: Connection, once: Once, now: float) -> tuple[int, Sequence[SpaceEntry]] | None:
+        run, key, digest, life = once
+        self._runs.working_in(connection, run, life)
+        stored = self._answers.find_in(connection, run.tenant, run.run, key, digest, now)
+        return None if stored is None else _ENTRIES.decode(stored)
+
+    def _remember(
+        self, connection: Connection, once: Once, answer: tuple[int, Sequence[SpaceEntry]], now: float
+    ) -> None:
+        run, key, digest, life = once
+        self._answers.keep_in(connection, run, key, digest, msgspec.msgpack.encode(answer), now, life)
+
+
+_ENTRY = [column for column in space_entry.c if column.name not in ("tenant", "space", "bytes")]
+
+
+def erase_space(connection: Connection, tenant: str, name: str) -> None:
+    """Remove a space with its entries."""
+    for table in (space_entry, space):
+        connection.execute(delete(table).where((table.c.tenant == tenant) & (table.c.space == name)))
+
+
+def expire_spaces(connection: Connection, now: float, limit: int) -> int:
+    """Remove spaces and keys that ended before `now`, `limit` of each at most; how many that were."""
+    over = select(space.c.tenant, space.c.space).where(space.c.expires <= now).order_by(space.c.expires)
+    spaces = connection.execute(over.limit(limit).with_for_update(skip_locked=True)).all()
+    for row in spaces:
+        erase_space(connection, row.tenant, row.space)
+    columns = space_entry.c
+    gone = select(columns.tenant, columns.space, columns.key, columns.bytes).where(columns.expires <= now)
+    entries = connection.execute(gone.order_by(columns.expires).limit(limit)).all()
+    for entry in entries:
+        found = _load(connection, entry.tenant, entry.space, lock=True)
+        its = (*_key(entry.tenant, entry.space, entry.key), columns.expires <= now)
+        if connection.execute(delete(space_entry).where(*its)).rowcount and found is not None:
+            less = {"bytes": space.c.bytes - entry.bytes, "entries": space.c.entries - 1}
+            connection.execute(update(space).where(_is(entry.tenant, entry.space)).values(less))
+    return len(spaces) + len(entries)
+
+
+def _usable(connection: Connection, tenant: str, name: str, now: float, *, lock: bool) -> tuple[StoredSpace, Declared]:
+    found = _load(connection, tenant, name, lock=lock)
+    if found is None or (found.expires is not None and found.expires <= now):
+        raise SpaceNotFound(
+            f"there is no space {name[:128]!r}", next_step="declare it with `chimera state spaces put`, or the API"
+        )
+    return found, _DECLARED.decode(found.declared)
+
+
+def _load(connection: Connection, tenant: str, name: str, *, lock: bool) -> StoredSpace | None:
+    query = select(space).where(_is(tenant, name))
+    row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
+    return None if row is None else _space(row)
+
+
+def _entry(connection: Connection, tenant: str, name: str, key: str, now: float) -> SpaceEntry:
+    row = connection.execute(select(*_ENTRY).where(*_key(tenant, name, key))).mappings().one_or_none()
+    if row is None or (row["expires"] is not None and row["expires"] <= now):
+        return SpaceEntry(key=key, version=0, value=b"null", by="", updated=0.0)
+    return SpaceEntry(**row)
+
+
+def _entry_row(connection: Connection, tenant: str, name: str, key: str) -> Any:
+    return connection.execute(select(space_entry).where(*_key(tenant, name, key))).one_or_none()
+
+
+def _is(tenant: str, name: str) -> Any:
+    return (space.c.tenant == tenant) & (space.c.space == name)
+
+
+def _key(tenant: str, name: str, key: str) -> list[Any]:
+    return [space_entry.c.tenant == tenant, space_entry.c.space == name, space_entry.c.key == key]
+
+
+def _row(made: StoredSpace) -> dict[str, Any]:
+    values = asdict(made)
+    values["bytes"] = values.pop("size")
+    return values
+
+
+def _space(row: Any) -> StoredSpace:
+    values = dict(row)
+    values["size"] = values.pop("bytes")
+    return StoredSpace(**values)
