@@ -10,11 +10,11 @@ import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from sqlalchemy import Connection
 
-from chimera.adapters.storage.errors import StorageAway
+from chimera.adapters.storage.errors import StorageAway, StorageFull
 from chimera.adapters.storage.journal import JournalStatements, recording
 
 MOST_JOBS = 256
@@ -32,11 +32,21 @@ class Item:
     future: "asyncio.Future[Any]"
 
 
+class Transactions(Protocol):
+    """What differs between dialects inside a transaction."""
+
+    def translated(self) -> AbstractContextManager[None]:
+        """Raise the driver's errors as `StorageError`."""
+
+    def execute(self, connection: Connection, *statements: str) -> None:
+        """Run statements without parameters, in as few round trips as can be."""
+
+
 def run_group(
     connection: Connection,
     jobs: Sequence[Job],
     journal: JournalStatements,
-    translated: Callable[[], AbstractContextManager[None]],
+    dialect: Transactions,
 ) -> list[Outcome]:
     """Run `jobs` in the connection's transaction, and append what they recorded; the caller commits.
 
@@ -47,11 +57,16 @@ def run_group(
             outcomes: list[Outcome] = [(jobs[0](connection), None)]
         else:
             outcomes = []
+            dialect.execute(connection, "SAVEPOINT job")
             for job in jobs:
                 mark = records.mark()
-                outcomes.append(_in_savepoint(job, connection, translated))
-                if outcomes[-1][1] is not None:
+                outcome = _attempt(job, connection, dialect)
+                if outcome[1] is None:
+                    dialect.execute(connection, "RELEASE SAVEPOINT job", "SAVEPOINT job")
+                else:
+                    dialect.execute(connection, "ROLLBACK TO SAVEPOINT job")
                     records.rewind(mark)
+                outcomes.append(outcome)
         records.append(connection, journal)
     return outcomes
 
@@ -64,18 +79,14 @@ def answer(items: Sequence[Item], outcomes: Sequence[Outcome]) -> None:
             item.loop.call_soon_threadsafe(_settle, item.future, result, failure)
 
 
-def _in_savepoint(job: Job, connection: Connection, translated: Callable[[], AbstractContextManager[None]]) -> Outcome:
-    connection.exec_driver_sql("SAVEPOINT job")
+def _attempt(job: Job, connection: Connection, dialect: Transactions) -> Outcome:
     try:
-        with translated():
-            result, failure = job(connection), None
-    except StorageAway:
-        raise  # with the connection all of the transaction is gone
+        with dialect.translated():
+            return job(connection), None
+    except (StorageAway, StorageFull):
+        raise  # with the connection, or the room to go on, all of the transaction is gone
     except Exception as error:
-        result, failure = None, error
-        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT job")
-    connection.exec_driver_sql("RELEASE SAVEPOINT job")
-    return result, failure
+        return None, error
 
 
 def _settle(future: "asyncio.Future[Any]", result: Any, failure: BaseException | None) -> None:

@@ -31,6 +31,7 @@ from chimera.adapters.storage.errors import (
     StorageAway,
     StorageBusy,
     StorageError,
+    StorageFull,
     away,
     closing_down,
     failed,
@@ -150,7 +151,7 @@ class PostgreSQLDatabase(Database):
             driver = _driver(connection)
             await_only(driver.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0"))
             await_only(driver.execute(f"SELECT pg_advisory_xact_lock({_ONE_PROCESS})"))
-            result: T = run_group(connection, [job], self._journal, translated_errors)[0][0]
+            result: T = run_group(connection, [job], self._journal, _Transactions())[0][0]
             return result
 
         engine = self._engine(size=0)
@@ -176,8 +177,9 @@ class PostgreSQLDatabase(Database):
             done: list[Outcome] = []
             try:
                 return await self._group(items, _WRITE_GROUP, done)
-            except StorageBusy:
-                log.info("a group of writes met a lock; its jobs run one by one", extra={"jobs": len(items)})
+            except (StorageBusy, StorageFull) as error:
+                # Another's lock, or one job that was too large: the others need not suffer from either.
+                log.info("a group of writes runs one by one", extra={"error": error.detail, "jobs": len(items)})
             except Exception as error:
                 # Nothing of it is there, whatever its jobs returned; those that had failed keep their error.
                 if isinstance(error, StorageError):
@@ -197,7 +199,7 @@ class PostgreSQLDatabase(Database):
         jobs = [item.job for item in items]
 
         def together(connection: Connection) -> list[Outcome]:
-            done[:] = run_group(connection, jobs, self._journal, translated_errors)
+            done[:] = run_group(connection, jobs, self._journal, _Transactions())
             if len(jobs) > 1 and any(isinstance(failure, StorageBusy) for _, failure in done):
                 raise locked("another transaction held a lock")
             return done
@@ -284,6 +286,13 @@ def _is_gone(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+class _Transactions:
+    translated = staticmethod(translated_errors)
+
+    def execute(self, connection: Connection, *statements: str) -> None:
+        await_only(_driver(connection).execute("; ".join(statements)))
 
 
 async def _transact(engine: AsyncEngine, begin: str | None, work: Callable[[Connection], T]) -> T:

@@ -22,7 +22,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
 from chimera.adapters.storage.database import Database, Prepared, Row, compiled
-from chimera.adapters.storage.errors import StorageError, closing_down, failed, full, locked
+from chimera.adapters.storage.errors import StorageError, StorageFull, closing_down, failed, full, locked
 from chimera.adapters.storage.group import MOST_JOBS, Item, Outcome, answer, run_group
 from chimera.adapters.storage.journal import JournalStatements
 from chimera.kernel.clock import Clock, SystemClock
@@ -105,7 +105,7 @@ class SQLiteDatabase(Database):
 
     def _exclusive(self, job: Callable[[Connection], T]) -> T:
         with translated_errors(), self._writers.begin() as connection:
-            result: T = run_group(connection, [job], self._journal, translated_errors)[0][0]
+            result: T = run_group(connection, [job], self._journal, _Transactions())[0][0]
         return result
 
 
@@ -123,11 +123,22 @@ def translated_errors() -> Iterator[None]:
 def storage_error(error: BaseException) -> StorageError:
     """SQLite's error as ours; a lock and a full disk pass, so they say when to come back."""
     words = str(error)
-    if "locked" in words or "busy" in words:
+    name = str(getattr(error, "sqlite_errorname", ""))
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or "locked" in words:
         return locked(words)
-    if "full" in words:
+    # Where the write-ahead log's index can't grow, SQLite speaks of an I/O error.
+    if name in ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE") or "is full" in words:
         return full(words)
     return failed(words)
+
+
+class _Transactions:
+    translated = staticmethod(translated_errors)
+
+    def execute(self, connection: Connection, *statements: str) -> None:
+        driver = _driver(connection)
+        for statement in statements:
+            driver.execute(statement)
 
 
 class _Writer:
@@ -170,10 +181,21 @@ class _Writer:
                 return
 
     def _commit(self, items: list[Item]) -> list[Outcome]:
+        try:
+            return self._transaction(items)
+        except StorageFull as error:
+            if len(items) == 1:
+                return [(None, error)]
+            # One of them was too large; the others may fit.
+            return [outcome for item in items for outcome in self._commit([item])]
+
+    def _transaction(self, items: list[Item]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         try:
             with translated_errors(), self._engine.begin() as connection:
-                outcomes = run_group(connection, [item.job for item in items], self._journal, translated_errors)
+                outcomes = run_group(connection, [item.job for item in items], self._journal, _Transactions())
+        except StorageFull:
+            raise
         except Exception as error:
             # Nothing of the transaction is there, whatever its jobs returned; those that had failed keep their error.
             if len(items) > 1 and isinstance(error, StorageError):
