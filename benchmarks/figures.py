@@ -69,6 +69,24 @@ ROWS = (
         what="the same of a LangGraph workflow with a model call in each of its steps",
         unit="ms",
     ),
+    Row(
+        id="policy_kept",
+        what="decisions of 500 policies over 12,000 agents, kept in memory, one core",
+        unit="decisions/s",
+        must=50_000,
+        aim=500_000,
+        better="more",
+    ),
+    Row(id="policy_kept_p99", what="one of them, p99", unit="ms", must=0.1, aim=0.01),
+    Row(
+        id="policy_made",
+        what="the same, each made for the first time",
+        unit="decisions/s",
+        must=5_000,
+        aim=10_000,
+        better="more",
+    ),
+    Row(id="policy_alone", what="the same by cedarpy alone over all 500 policies", unit="decisions/s", better="more"),
 )
 
 
@@ -99,6 +117,7 @@ class Sizes(Struct, frozen=True, kw_only=True):
     loaded: int = 2_000
     plain: int = 2_000
     alone: int = 50
+    decisions: int = 50_000
 
     def scaled(self, by: int) -> "Sizes":
         """A part of everything, enough to see that it works."""
@@ -112,6 +131,7 @@ class Sizes(Struct, frozen=True, kw_only=True):
             loaded=max(20, self.loaded // by),
             plain=max(10, self.plain // by),
             alone=max(2, self.alone // by),
+            decisions=max(1_000, self.decisions // by),
         )
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks import policies
 from benchmarks.agents import Agent, Roster, dedicated
 from benchmarks.applying import apply
 from benchmarks.figures import Measured, Sizes
@@ -49,6 +50,8 @@ def one_run(home: Path, roster: Roster, sizes: Sizes, bare: dict[str, tuple[Agen
         for framework in ("AutoGen", "LangGraph", "CrewAI"):
             say(f"wake-ups of {framework}")
             values[f"wake_{framework.lower()}"] = wake(platform, home / "definitions", framework, sizes.wakes)
+    say("decisions of policies")
+    values |= policies.measure(sizes.decisions)
     return values
 
 
