@@ -21,10 +21,12 @@ from collections import deque
 from contextlib import suppress
 from typing import TypeAlias
 
+from chimera.gateway.identity.principal import ALL_TENANTS, Principal
 from chimera.gateway.metrics import GatewayMetrics
+from chimera.gateway.policy.model import Resource
 from chimera.gateway.ports import Audit
 from chimera.immune.audit.errors import AuditUnavailable
-from chimera.immune.audit.model import AuditRecord
+from chimera.immune.audit.model import AuditRecord, Decision
 from chimera.immune.audit.settings import AuditSettings
 from chimera.kernel.clock import Clock
 from chimera_host.contract.problem import ProblemError
@@ -40,6 +42,52 @@ Ticket: TypeAlias = "asyncio.Future[bool]"
 
 PATIENCE = 2.0
 """Seconds that an answer waits for the log before it goes on without, or is refused."""
+
+
+_PLURALS = {
+    "Session": "sessions",
+    "Space": "spaces",
+    "Task": "tasks",
+    "Subscription": "subscriptions",
+    "Key": "keys",
+    "Grant": "roles",
+    "Policy": "policies",
+}
+
+
+def subject_of(resource: Resource) -> str:
+    """What a decision was about, named as facts and changes name it: `agents/anna/sessions/s1`."""
+    if resource.kind in ("Platform", "Tenant"):
+        return resource.kind.lower() if not resource.name else f"{resource.kind.lower()}s/{resource.name}"
+    parts = [] if resource.agent is None else [f"agents/{resource.agent}"]
+    if resource.name:
+        parts.append(f"{_PLURALS.get(resource.kind, resource.kind.lower())}/{resource.name}")
+    return "/".join(parts)
+
+
+def decision_record(
+    principal: Principal,
+    action: str,
+    resource: Resource,
+    *,
+    at: float,
+    decision: Decision,
+    outcome: str,
+    request: str = "",
+    call: str = "",
+) -> AuditRecord:
+    """The entry of a decision about `principal`, and what came of it."""
+    return AuditRecord(
+        at=at,
+        tenant="" if resource.tenant == ALL_TENANTS else resource.tenant,
+        actor=principal.actor,
+        action=action,
+        resource=subject_of(resource),
+        decision=decision,
+        outcome=outcome,
+        request=request,
+        call=call,
+    )
 
 
 class _Batch:

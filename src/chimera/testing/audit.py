@@ -28,7 +28,7 @@ def record(number: int, **more: Any) -> AuditRecord:
         "tenant": "default" if number % 3 else "other",
         "actor": f"key:{number % 5}",
         "action": "agent:invoke",
-        "resource": f"agent/a{number % 7}",
+        "resource": f"agents/a{number % 7}",
         "decision": "allow",
         "call": f"call_{number}",
     }

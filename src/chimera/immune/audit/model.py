@@ -37,7 +37,7 @@ class AuditRecord(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fie
         tenant: Whose it is; empty for what concerns the whole platform.
         actor: Who did it: `key:<id>`, `user:<iss>|<sub>`, `agent:<name>`, `host:<id>`, `system:<part>`.
         action: What an operation is called in policies (`agent:invoke`).
-        resource: What it was done to (`agent/anna`).
+        resource: What it was done to, as facts name it (`agents/anna/sessions/s1`).
         decision: That of the policy; `none` where none was asked, as for an outcome.
         outcome: What came of it: `done`, or an error's code; empty for a decision.
         request: Id of the request to the API, where there was one.
