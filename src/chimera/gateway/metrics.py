@@ -34,6 +34,15 @@ class GatewayMetrics:
         self.model_retries = Counter(
             "chimera_gateway_model_retries", "Model calls tried again.", ("model",), registry=registry
         )
+        self.model_replays = Counter(
+            "chimera_gateway_model_replays", "Stored model answers given again instead of a call.", registry=registry
+        )
+        self.runs = Counter(
+            "chimera_gateway_runs",
+            "Calls that asked for a run by its key or went on with one: begun, resumed, afresh, replayed, busy, reused.",
+            ("outcome",),
+            registry=registry,
+        )
         self.tokens = Counter(
             "chimera_gateway_tokens", "Tokens by model and kind.", ("model", "kind"), registry=registry
         )
