@@ -25,6 +25,7 @@ from chimera.gateway.settings import (
     RouteSettings,
     StateSettings,
 )
+from chimera.immune.audit.settings import AuditSettings
 from chimera.kernel.settings import SettingsError, load_group
 
 G = TypeVar("G")
@@ -109,6 +110,7 @@ def load_settings(config: GatewayConfig) -> GatewaySettings:
         "models": ModelGatewaySettings,
         "routes": RouteSettings,
         "identity": IdentitySettings,
+        "audit": AuditSettings,
         "state": StateSettings,
     }
     problems = [f"settings: unknown group {name!r}" for name in config.settings if name not in known]
@@ -122,6 +124,7 @@ def load_settings(config: GatewayConfig) -> GatewaySettings:
         models=_group(ModelGatewaySettings, given, "models"),
         routes=_group(RouteSettings, given, "routes"),
         identity=_group(IdentitySettings, given, "identity"),
+        audit=_group(AuditSettings, given, "audit"),
         state=_group(StateSettings, given, "state"),
     )
     settings.deadlines.check()

@@ -29,7 +29,7 @@ from chimera.gateway.identity.claims import IssuerConfig, faults
 from chimera.kernel.settings import FILE_NAME, SettingsError, load_group, read_groups
 from chimera.platform.settings import NodeSettings
 
-GATEWAY_GROUPS = ("deadlines", "admission", "http", "models", "quota", "routes", "identity")
+GATEWAY_GROUPS = ("deadlines", "admission", "http", "models", "quota", "routes", "identity", "audit")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

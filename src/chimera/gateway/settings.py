@@ -7,6 +7,7 @@ name was on its way: model < tool < host < gateway < Knative's request time-out 
 import itertools
 from dataclasses import dataclass
 
+from chimera.immune.audit.settings import AuditSettings
 from chimera.kernel.settings import SettingsError, setting
 
 
@@ -205,4 +206,5 @@ class GatewaySettings:
     quota: QuotaSettings = QuotaSettings()
     routes: RouteSettings = RouteSettings()
     identity: IdentitySettings = IdentitySettings()
+    audit: AuditSettings = AuditSettings()
     state: StateSettings = StateSettings()
