@@ -22,8 +22,9 @@ from msgspec import Struct
 
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.migrating import migrate
+from chimera.adapters.storage.naming import open_named
 from chimera.adapters.storage.opening import shown
-from chimera.bootstrap.database import open_named, when_there
+from chimera.bootstrap.database import when_there
 from chimera.bootstrap.lifeline import end_with
 from chimera.bootstrap.startup import listen_unix
 from chimera.entrypoints.control_plane.app import ControlPlaneApp

@@ -23,9 +23,10 @@ from chimera.adapters.models.openai_compatible import OpenAICompatible
 from chimera.adapters.storage.gateway import GatewayStorage
 from chimera.adapters.storage.identity import IdentityStorage
 from chimera.adapters.storage.migrating import is_current
+from chimera.adapters.storage.naming import open_named
 from chimera.adapters.storage.opening import shown
 from chimera.adapters.substrates.node_client import NodeClient
-from chimera.bootstrap.database import open_named, when_there
+from chimera.bootstrap.database import when_there
 from chimera.bootstrap.gateway_config import (
     GatewayConfig,
     ModelConfig,

@@ -24,12 +24,12 @@ import uvloop
 from aiohttp import web
 
 from chimera.adapters.runtimes import Runtimes
+from chimera.adapters.storage.naming import database_name, password_reference, read_password
 from chimera.adapters.substrates.local import limits, logfiles, procfs
 from chimera.adapters.substrates.local.children import Child, ChildSpec
 from chimera.adapters.substrates.local.launcher import LauncherOptions, LocalLauncher
 from chimera.bootstrap import settings as machine
 from chimera.bootstrap.control_plane import ControlPlaneConfig
-from chimera.bootstrap.database import database_name, password_reference, read_password
 from chimera.bootstrap.gateway_config import GatewayConfig, ModelConfig, load_settings
 from chimera.bootstrap.lifeline import end_with
 from chimera.bootstrap.startup import free_port, listen_unix, listener, ready, secret_of

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from chimera.adapters.storage.errors import StorageAway, away
+from chimera.adapters.storage.naming import database_name, password_reference, read_password
 from chimera.adapters.storage.opening import shown
 from chimera.bootstrap import database
-from chimera.bootstrap.database import database_name, password_reference, read_password, when_there
+from chimera.bootstrap.database import when_there
 from chimera.kernel.settings import SettingsError
 from chimera.platform.settings import NodeSettings
 from chimera.testing.virtual_time import run

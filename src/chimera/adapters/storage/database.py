@@ -15,6 +15,7 @@ PostgreSQL database (on SQLite the write lock makes them true by itself):
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Executable, Table
@@ -53,6 +54,14 @@ class Prepared(ABC):
         """Run it for each of `rows`."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Health:
+    """`server` names the product and its version; each of `faults` is a sentence that says what to do."""
+
+    server: str
+    faults: tuple[str, ...] = ()
+
+
 class Database(ABC):
     """A database, opened. Any event loop may use it; `close` ends its threads and connections."""
 
@@ -89,6 +98,10 @@ class Database(ABC):
     @abstractmethod
     def now(self, connection: Connection) -> float:
         """Seconds since the epoch by the clock that all who share the database share: on PostgreSQL the server's."""
+
+    @abstractmethod
+    def health(self, connection: Connection) -> "Health":
+        """What it is, and what about its set-up should be otherwise."""
 
     @abstractmethod
     def size(self, connection: Connection) -> int:

@@ -1,5 +1,6 @@
 """Bringing the schema to this release's, and the refusal of one that a newer release has written."""
 
+from enum import Enum
 from pathlib import Path
 
 from alembic import command
@@ -22,21 +23,39 @@ async def migrate(database: Database) -> None:
 def upgrade(connection: Connection) -> None:
     """Run the migrations that are missing, in the connection's transaction; raises `NewerDatabase`."""
     config = alembic_config()
-    current = schema_version(connection)
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if current is not None and current not in known:
+    if schema_state(connection) is SchemaState.NEWER:
         raise NewerDatabase(
-            f"the schema is at {current}, which this release doesn't know",
+            f"the schema is at {schema_version(connection)}, which this release doesn't know",
             next_step="run the release that wrote it, or a newer one",
         )
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
 
+class SchemaState(Enum):
+    """How a database's schema stands to this release's."""
+
+    NONE = "none"
+    OLDER = "older"
+    CURRENT = "current"
+    NEWER = "newer"
+
+
+def schema_state(connection: Connection) -> SchemaState:
+    """How the schema stands to this release's."""
+    current = schema_version(connection)
+    if current is None:
+        return SchemaState.NONE
+    script = ScriptDirectory.from_config(alembic_config())
+    if current == script.get_current_head():
+        return SchemaState.CURRENT
+    known = {one.revision for one in script.walk_revisions()}
+    return SchemaState.OLDER if current in known else SchemaState.NEWER
+
+
 async def is_current(database: Database) -> bool:
     """Whether the schema is this release's; for a process that waits until another has migrated it."""
-    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
-    return await database.read(schema_version) == head
+    return await database.read(schema_state) is SchemaState.CURRENT
 
 
 def schema_version(connection: Connection) -> str | None:

@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 from sqlalchemy.util import await_only
 
-from chimera.adapters.storage.database import Database, Prepared, Row, compiled
+from chimera.adapters.storage.database import Database, Health, Prepared, Row, compiled
 from chimera.adapters.storage.errors import (
     StorageAway,
     StorageBusy,
@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+OLDEST = 14
+"""The oldest release of the server that is supported."""
 CONNECTIONS = 8
 """Connections of a process for reading; writing has one more, migrations one while they run."""
 CONNECT_TIMEOUT = 10.0
@@ -112,6 +114,20 @@ class PostgreSQLDatabase(Database):
     def now(self, connection: Connection) -> float:
         """See `Database`."""
         return float(connection.execute(_NOW).scalar_one()) if self._clock is None else self._clock.wall()
+
+    def health(self, connection: Connection) -> Health:
+        """See `Database`."""
+        names = ("server_version", "server_version_num", "fsync", "full_page_writes", "server_encoding")
+        said = {name: str(connection.execute(text(f"SHOW {name}")).scalar()) for name in names}
+        faults = []
+        if int(said["server_version_num"]) < OLDEST * 10_000:
+            faults.append(f"PostgreSQL {said['server_version']} is too old; use {OLDEST} or newer")
+        for name in ("fsync", "full_page_writes"):
+            if said[name] == "off":
+                faults.append(f"{name} is off: a crash of the server's machine may lose what was stored; set it to on")
+        if said["server_encoding"] != "UTF8":
+            faults.append(f"its encoding is {said['server_encoding']}; make a database with ENCODING UTF8")
+        return Health(server=f"PostgreSQL {said['server_version'].partition(' ')[0]}", faults=tuple(faults))
 
     def size(self, connection: Connection) -> int:
         """See `Database`."""

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
-from chimera.adapters.storage.database import Database, Prepared, Row, compiled
+from chimera.adapters.storage.database import Database, Health, Prepared, Row, compiled
 from chimera.adapters.storage.errors import StorageError, StorageFull, closing_down, failed, full, locked
 from chimera.adapters.storage.group import MOST_JOBS, Item, Outcome, answer, run_group
 from chimera.adapters.storage.journal import JournalStatements
@@ -72,6 +72,12 @@ class SQLiteDatabase(Database):
     def now(self, connection: Connection) -> float:
         """See `Database`: whoever shares the file shares the machine's clock."""
         return self._clock.wall()
+
+    def health(self, connection: Connection) -> Health:
+        """See `Database`."""
+        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
+        faults = () if mode == "wal" else (f"the journal's mode is {mode} and not WAL; put the home on a local disk",)
+        return Health(server=f"SQLite {sqlite3.sqlite_version}", faults=faults)
 
     def size(self, connection: Connection) -> int:
         """See `Database`."""

@@ -27,8 +27,8 @@ Row = dict[str, Any]
 @out.output_option
 @click.pass_context
 def doctor(context: click.Context, output: str) -> int:
-    """Check this machine: system, Python, disk, runtimes, keys, what runs. Ends with 1 where something is broken."""
-    rows = [*_machine(), *_runtimes(), *_home(), _running(context)]
+    """Check this machine: system, disk, runtimes, keys, database, what runs. Ends with 1 where something is broken."""
+    rows = [*_machine(), *_runtimes(), *_home(), *_database(), _running(context)]
     out.show(rows, output, columns=COLUMNS, rows=rows)
     return int(any(row["state"] == "broken" for row in rows))
 
@@ -93,6 +93,26 @@ def _home() -> Iterator[Row]:
         yield _row("key", "broken", f"others may read {key}", f"chmod 600 {key}")
     else:
         yield _row("key", "ok", str(key))
+
+
+def _database() -> Iterator[Row]:
+    from chimera.adapters.storage.checking import check
+    from chimera.platform.settings import NodeSettings
+
+    home = default_home(os.environ)
+    file = home / FILE_NAME
+    try:
+        settings = load_group(NodeSettings, read_groups(file, os.environ).get("node", {}), where=f"{file}: node")
+        found = check(settings, home, os.environ)
+    except SettingsError as error:
+        yield _row("database", "broken", str(error), "correct the settings")
+    except ProblemError as error:
+        yield _row("database", "broken", error.detail, error.next_step or "")
+    else:
+        yield _row("database", "ok", found.detail)
+        for fault in found.faults:
+            what, _, step = fault.partition("; ")
+            yield _row("database", "limited", what, step)
 
 
 def _running(context: click.Context) -> Row:
