@@ -13,7 +13,7 @@ import msgspec
 
 from chimera.agents import reference, schema
 from chimera.entrypoints.gateway import openapi
-from docs.generator import api, cli, errors, settings
+from docs.generator import actions, api, cli, errors, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,6 +34,7 @@ FILES: dict[str, Callable[[], str | bytes]] = {
     "docs/reference/errors.md": errors.page,
     "docs/reference/api.md": _openapi_page,
     "docs/reference/cli.md": cli.page,
+    "docs/reference/actions.md": actions.page,
 }
 
 

@@ -105,6 +105,7 @@ def _part(module: str) -> str:
     parts = {
         "agents": "control plane or command line",
         "platform": "node agent",
+        "immune": "gateway or command line",
         "gateway": "gateway",
         "adapters": "storage" if inner.startswith("storage") else "node agent",
         "bootstrap": "`chimera up`",

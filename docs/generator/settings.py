@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from chimera.bootstrap.gateway_config import ModelConfig
+from chimera.gateway.identity.claims import IssuerConfig
 from chimera.gateway.settings import GatewaySettings
 from chimera.kernel.settings import FILE_NAME
 from chimera.platform.settings import NodeSettings
@@ -31,6 +32,20 @@ MODEL_TEXTS = {
     "max_concurrency": "Calls at once; the rest wait in a queue of `models.queue` places.",
     "attempts": "Attempts of a call, the first included; by default `models.attempts`.",
     "script": "The scripted provider's file.",
+}
+
+ISSUER_TEXTS = {
+    "issuer": "The claim `iss` of its tokens.",
+    "audience": "What the claim `aud` must hold: the name of this API at the issuer.",
+    "jwks": "Where its public keys are: an https address, or `file:PATH`.",
+    "algorithms": "Signature algorithms that are taken; asymmetric ones alone.",
+    "tenant": "The tenant of all its users; `*`: they belong to the platform.",
+    "tenant_claim": "The claim that names a user's tenant, in place of `tenant`.",
+    "roles_claim": "The claim that holds groups; dots go into objects.",
+    "roles": "Which group gives which role; others give nothing.",
+    "scope_claim": "The claim whose scopes narrow a user; by default none does.",
+    "types": "Values that the header `typ` may have.",
+    "leeway": "Seconds by which clocks may differ.",
 }
 
 HOST_TEXTS = {
@@ -86,6 +101,8 @@ def page() -> str:
         parts.append(table(("setting", "type", "unit", "default", "bounds", "meaning"), _rows(group)))
     parts.append(f"## model\n\n{_MODELS}")
     parts.append(table(("setting", "type", "default", "meaning"), _fields(ModelConfig, MODEL_TEXTS)))
+    parts.append(f"## issuer\n\n{_ISSUERS}")
+    parts.append(table(("setting", "type", "default", "meaning"), _fields(IssuerConfig, ISSUER_TEXTS)))
     parts.append("## Environment variables\n")
     parts.append(table(("variable", "meaning"), ((code(name), text) for name, text in ENVIRONMENT.items())))
     parts.append(f"## A host's configuration\n\n{_HOSTS}")
@@ -141,6 +158,11 @@ _INTRODUCTION = f"""\
 Settings stand in `{FILE_NAME}` in the home folder. Each group is a table of TOML; each setting can also be given as an
 environment variable. `chimera up` reads them when it starts; an unknown name or a value out of bounds is refused with
 all that is wrong. [How to change settings](../guides/settings.md) has examples.
+"""
+
+_ISSUERS = """\
+`[issuer.NAME]` is an identity provider whose tokens are taken. [Users of your identity
+provider](../guides/identity.md#users-of-your-identity-provider) has an example.
 """
 
 _MODELS = """\

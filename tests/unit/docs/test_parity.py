@@ -16,6 +16,7 @@ import chimera
 from chimera.bootstrap.gateway_config import ModelConfig
 from chimera.entrypoints.cli import failing
 from chimera.entrypoints.gateway.operations import OPERATIONS
+from chimera.gateway.identity.claims import IssuerConfig
 from chimera_host.config import HostConfig
 from docs.generator import cli, errors, settings
 
@@ -45,7 +46,14 @@ def test_every_setting_is_on_the_page_with_its_text(name: str) -> None:
         assert f"| `{field.name}` |" in section
 
 
-@pytest.mark.parametrize(("kind", "texts"), [(ModelConfig, settings.MODEL_TEXTS), (HostConfig, settings.HOST_TEXTS)])
+@pytest.mark.parametrize(
+    ("kind", "texts"),
+    [
+        (ModelConfig, settings.MODEL_TEXTS),
+        (IssuerConfig, settings.ISSUER_TEXTS),
+        (HostConfig, settings.HOST_TEXTS),
+    ],
+)
 def test_every_field_of_a_configuration_has_a_text(kind: type[msgspec.Struct], texts: dict[str, str]) -> None:
     assert list(texts) == [field.name for field in msgspec.structs.fields(kind)]
 
