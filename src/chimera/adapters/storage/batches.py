@@ -14,6 +14,7 @@ from sqlalchemy import Connection, bindparam, delete, exists, func, select, upda
 
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.facts import AgentFacts, agent_columns, cell_columns
+from chimera.adapters.storage.journal import journal
 from chimera.adapters.storage.schema.catalogue import agent, batch, batch_item, cell, counter, history, revision
 from chimera.adapters.storage.schema.state import session
 from chimera.agents.catalogue import (
@@ -25,6 +26,7 @@ from chimera.agents.catalogue import (
     UnknownBatch,
     compiler_id,
 )
+from chimera.immune.audit.model import AuditRecord
 from chimera.kernel.clock import Clock
 from chimera.kernel.ids import new_id
 
@@ -207,6 +209,11 @@ class BatchStatements:
                     updated += item.is_live
                     same_version += item.is_live and item.live_version == facts.version
                     changes.append(_change(tenant, item.name, sequence, item.revision, now, by))
+                    told = {"revision": item.revision, "version": facts.version, "batch": batch_id}
+                    if item.is_live:
+                        told["before"] = item.live_revision or ""
+                    what = "agent.updated" if item.is_live else "agent.created"
+                    _audit(connection, what, tenant, item.name, now, by, told)
                     if facts.cell.cell not in cells:
                         cells[facts.cell.cell] = cell_columns(tenant, facts.cell)
                 rows.append(_agent_row(tenant, item, facts, row_sequence, now, compiler))
@@ -263,8 +270,19 @@ class BatchStatements:
                 deleted += 1
                 connection.execute(delete(session).where((session.c.tenant == tenant) & (session.c.agent == name)))
                 self._put_history.run(connection, **_change(tenant, name, sequence, None, now, by))
+                _audit(connection, "agent.deleted", tenant, name, now, by, {})
         _write_sequence(connection, sequence)
         return deleted, sequence
+
+
+def _audit(
+    connection: Connection, what: str, tenant: str, name: str, at: float, by: str | None, detail: dict[str, Any]
+) -> None:
+    actor, resource = by or "system:control-plane", f"agents/{name}"
+    entry = AuditRecord(
+        at=at, tenant=tenant, actor=actor, action=what, resource=resource, outcome="done", detail=detail
+    )
+    journal(connection).audit(entry)
 
 
 def read_sequence(connection: Connection) -> int:
