@@ -2,7 +2,8 @@
 
 The configuration is `ControlPlaneConfig` as JSON. The process owns the catalogue: it migrates the database at its
 start, serves the catalogue on its socket, and tells the node agent which cells must keep hosts (at its start, after
-each change, and every half minute, so that a lost message costs that long and no more).
+each change, and every half minute, so that a lost message costs that long and no more). It makes the checkpoints of the
+audit log, while it holds their lease.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -20,28 +22,39 @@ import uvloop
 from aiohttp import web
 from msgspec import Struct
 
+from chimera.adapters.storage.audit import AuditStorage
 from chimera.adapters.storage.catalogue import Catalogue
+from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.leases import StoredLeases
 from chimera.adapters.storage.migrating import migrate
 from chimera.adapters.storage.naming import open_named
 from chimera.adapters.storage.opening import shown
+from chimera.bootstrap.audit_parts import make_checkpointer, started
 from chimera.bootstrap.database import when_there
 from chimera.bootstrap.lifeline import end_with
 from chimera.bootstrap.startup import listen_unix
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
-from chimera.kernel.settings import SettingsError
+from chimera.immune.audit.checkpointer import LEASE
+from chimera.immune.audit.settings import AuditSettings
+from chimera.kernel.clock import SystemClock
+from chimera.kernel.ids import new_id
+from chimera.kernel.leases import work_while_held
+from chimera.kernel.settings import SettingsError, load_group
 from chimera_host.contract.problem import ProblemError
 from chimera_host.logs import configure
 
 log = logging.getLogger("chimera.bootstrap.control_plane")  # as a program this module is called __main__
 
 TELL_INTERVAL = 30.0
+LEASE_LIFE = 15.0
 EXIT_SETTINGS = 78
 
 
 class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The control plane's start; paths are absolute. `max_hosts` bounds every shared cell.
 
-    `database` is a SQLite file or a server's URL, `database_password` a reference (`env:NAME`, `file:PATH`).
+    `database` is a SQLite file or a server's URL, `database_password` a reference (`env:NAME`, `file:PATH`). `home` is
+    where the audit log's key and files are, `audit` its settings; without a home no checkpoints are made.
     """
 
     database: str
@@ -49,6 +62,8 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
     node_socket: str
     max_hosts: int = 1000
     database_password: str | None = None
+    home: str | None = None
+    audit: dict[str, Any] = {}
 
 
 async def serve(config: ControlPlaneConfig) -> None:
@@ -65,22 +80,47 @@ async def serve(config: ControlPlaneConfig) -> None:
     await runner.setup()
     await listen_unix(runner, Path(config.socket))
     log.info("control plane ready", extra={"database": shown(config.database)})
-    telling = asyncio.create_task(tell_node(catalogue, config.node_socket, changed), name="tell-node")
     stopping = asyncio.create_task(told_to_stop.wait(), name="stop")
+    loops = [
+        asyncio.create_task(tell_node(catalogue, config.node_socket, changed), name="tell-node"),
+        asyncio.create_task(keep_audit(database, config), name="audit"),
+    ]
     try:
-        # Telling ends by a fault alone; then the process ends too, and its supervisor starts it again.
-        await asyncio.wait((telling, stopping), return_when=asyncio.FIRST_COMPLETED)
-        if telling.done():
-            await telling
+        # A loop ends by a fault alone; then the process ends too, and its supervisor starts it again.
+        await asyncio.wait((*loops, stopping), return_when=asyncio.FIRST_COMPLETED)
+        for ended in loops:
+            if ended.done():
+                await ended
     finally:
-        for task in (telling, stopping):
+        for task in (*loops, stopping):
             task.cancel()
-        await asyncio.gather(telling, stopping, return_exceptions=True)
+        await asyncio.gather(*loops, stopping, return_exceptions=True)
         await runner.cleanup()
         await asyncio.to_thread(database.close)
         with contextlib.suppress(FileNotFoundError):
             Path(config.socket).unlink()  # noqa: ASYNC240 - once, after everything is served
         log.info("control plane ended")
+
+
+async def keep_audit(database: Database, config: ControlPlaneConfig) -> None:
+    """Make the checkpoints of the audit log, whenever this process holds their lease.
+
+    A key that can't be used stops no work: it is said in the log, and changes and calls are recorded all the same.
+    """
+    store, clock = AuditStorage(database), SystemClock()
+    try:
+        await store.record([started("control-plane", clock, {"audit": config.audit, "max_hosts": config.max_hosts})])
+        if config.home is None:
+            await asyncio.Event().wait()
+            return
+        settings = load_group(AuditSettings, config.audit, where="audit")
+        checkpointer = make_checkpointer(store, Path(config.home), settings, clock)
+    except ProblemError as error:
+        extra = {"problem": error.detail, "next_step": error.next_step}
+        log.error("no checkpoints of the audit log are made", extra=extra)
+        await asyncio.Event().wait()
+        return
+    await work_while_held(StoredLeases(database), LEASE, new_id("cp"), LEASE_LIFE, checkpointer.run)
 
 
 async def tell_node(catalogue: Catalogue, socket: str, changed: asyncio.Event) -> None:

@@ -29,6 +29,7 @@ from chimera.adapters.substrates.local import limits, logfiles, procfs
 from chimera.adapters.substrates.local.children import Child, ChildSpec
 from chimera.adapters.substrates.local.launcher import LauncherOptions, LocalLauncher
 from chimera.bootstrap import settings as machine
+from chimera.bootstrap.audit_parts import ensure_key
 from chimera.bootstrap.control_plane import ControlPlaneConfig
 from chimera.bootstrap.gateway_config import GatewayConfig, ModelConfig, load_settings
 from chimera.bootstrap.lifeline import end_with
@@ -88,6 +89,7 @@ class Supervisor:
         secret = secret_of(self.home / "token.secret")
         # Checked here, where a person sees it at once, and not only in the process that uses them.
         bounds = load_settings(self._gateway_config({}, -1))
+        self._audit = bounds.audit
         life = bounds.identity.token_life
         self.launcher = LocalLauncher(
             LauncherOptions(
@@ -109,6 +111,7 @@ class Supervisor:
     async def start(self) -> dict[str, Any]:
         """Start everything; where it listens."""
         secret_of(self.home / "chimera.key")
+        audit = ensure_key(self.home, self._audit)
         report = NodeReport(self.agent, SystemClock(), self.home / "logs", self.processes, procfs.proportional_bytes)
         # Kept: the loop holds no reference to a server, and a collected one closes its socket.
         self._runner = web.AppRunner(NodeApp(self.agent, report).make(), access_log=None, shutdown_timeout=2.0)
@@ -130,6 +133,7 @@ class Supervisor:
             "pid": os.getpid(),
             "home": str(self.home),
             "models": models_shown(models),
+            "audit_keys": str(audit.public_keys),
         }
         (self.home / "run" / "endpoint.json").write_bytes(msgspec.json.encode(where))
         if self.settings.node.warm_parents:
@@ -199,6 +203,8 @@ class Supervisor:
             database_password=self._database_password,
             socket=str(self._run / "control-plane.sock"),
             node_socket=str(self.socket),
+            home=str(self.home),
+            audit=self.settings.gateway.get("audit", {}),
         )
 
     def _gateway_config(self, models: dict[str, ModelConfig], ready: int) -> GatewayConfig:

@@ -86,6 +86,7 @@ def announce(where: dict[str, Any]) -> None:
     click.echo(f"Chimera is up at {url} (home {where['home']}). Ctrl-C stops it.")
     for name, shown in where["models"].items():
         click.echo(f"  model {name}: {shown}")
+    click.echo(f"  audit log: its public key is in {where['audit_keys']}; keep a copy on another machine")
     click.echo("\nUse it from another terminal:")
     click.echo("  chimera init hello && chimera apply hello.yaml && chimera invoke hello 'What can you do?'")
     click.echo("\nPoint an OpenAI client at it (model: agent/<name>):")
