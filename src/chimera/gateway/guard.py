@@ -1,31 +1,18 @@
-"""Who may speak to a listener at all: the key, the Host header and the Origin header, as pure rules.
+"""Who may speak to a listener at all: the Host header and the Origin header, as pure rules.
 
-A web page in the user's browser can send requests to 127.0.0.1. It can't read the key, so it can't call anything; the
+A web page in the user's browser can send requests to 127.0.0.1. It holds no credential, so it can't call anything; the
 two headers keep it from trying, also by DNS rebinding (a name of the attacker's that points to 127.0.0.1 shows in
 Host). There is no CORS: no foreign origin is ever told that it may read an answer.
 """
 
-import hmac
 import ipaddress
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
-from chimera.gateway.errors import Forbidden, Unauthenticated
+from chimera.gateway.errors import Forbidden
 from chimera.kernel.settings import SettingsError
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
-_BEARER = "bearer "
-
-
-def check_key(authorization: str | None, key: bytes) -> None:
-    """Raise `Unauthenticated` unless `authorization` shows `key`; takes the same time for every wrong key."""
-    shown = authorization or ""
-    given = shown[len(_BEARER) :].strip() if shown[: len(_BEARER)].lower() == _BEARER else ""
-    if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), key):
-        raise Unauthenticated(
-            "the request shows no key" if not given else "the request shows a wrong key",
-            next_step="send `Authorization: Bearer` and the key that `chimera up` wrote to its file chimera.key",
-        )
 
 
 def check_host(host: str | None, allowed: Collection[str]) -> None:

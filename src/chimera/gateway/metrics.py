@@ -24,6 +24,12 @@ class GatewayMetrics:
         self.call_seconds = Histogram(
             "chimera_gateway_call_seconds", "Time of a call at the gateway.", buckets=BUCKETS, registry=registry
         )
+        self.refused = Counter(
+            "chimera_gateway_refused",
+            "Requests refused for who asks or what they may: by the problem's code.",
+            ("code",),
+            registry=registry,
+        )
         self.retries = Counter("chimera_gateway_retries", "Calls placed again, by reason.", ("why",), registry=registry)
         self.model_calls = Counter(
             "chimera_gateway_model_calls", "Model calls by model and outcome.", ("model", "outcome"), registry=registry

@@ -39,6 +39,7 @@ from chimera.gateway.errors import (
 )
 from chimera.gateway.guard import check_host, check_origin
 from chimera.gateway.identity.authenticate import Authenticator
+from chimera.gateway.identity.errors import IssuerUnavailable, NotAllowed, TenantSuspended, TooManyFailures
 from chimera.gateway.identity.principal import ALL_TENANTS, Principal
 from chimera.gateway.metrics import MEDIA_TYPE, GatewayMetrics
 from chimera.gateway.policy.authorise import Asked, Authoriser
@@ -119,7 +120,11 @@ class PublicApi:
             if principal is not None and operation.resource != "body":
                 self._authorise(principal, operation, found.values)
             return await self._answer(operation, request, found.values, name)
+        except (NotAllowed, TenantSuspended, TooManyFailures, IssuerUnavailable) as error:
+            self._metrics.refused.labels(error.code).inc()
+            return _refused(request, error, name, path)
         except Unauthenticated as error:
+            self._metrics.refused.labels(error.code).inc()
             response = _refused(request, error, name, path)
             shown = "Authorization" in request.headers
             response.headers["WWW-Authenticate"] = self._identity.challenge(request, shown=shown)

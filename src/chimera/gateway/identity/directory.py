@@ -125,7 +125,7 @@ class Directory:
 
     async def _take_over(self) -> None:
         after = self.sequence
-        if self.loaded:  # before the first time none is held
+        if len(self._keys) or len(self._grants):
             for key in await _all(self._store.changed_keys, after):
                 if self._keys.get(key.id) is not None:
                     self._keys.put(key.id, key)
