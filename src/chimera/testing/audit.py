@@ -4,12 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import text
-
 from chimera.adapters.signing.ed25519 import Ed25519Signer, check_signature
 from chimera.adapters.signing.files import FileOfCheckpoints, FolderArchive
 from chimera.adapters.storage.audit import AuditStorage
 from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.schema.journal import audit_entry, journal_head
 from chimera.immune.audit.chain import GENESIS, link
 from chimera.immune.audit.checkpointer import Checkpointer
 from chimera.immune.audit.model import AuditRecord
@@ -74,29 +73,43 @@ class AuditLog:
         """Make a checkpoint."""
         await self.checkpointer.step(None, now_at_once=True)
 
-    async def sql(self, statement: str, **values: Any) -> None:
-        """Change the database without the platform."""
+    async def sql(self, statement: str, **values: int) -> None:
+        """Change the database without the platform; `:name` in the statement stands for a value."""
+        for name, value in values.items():
+            statement = statement.replace(f":{name}", str(value))
 
         def job(connection: Any) -> None:
-            connection.execute(text(statement), values)
+            connection.exec_driver_sql(statement)
+
+        await self.database.exclusive(job)
+
+    async def set_head(self, seq: int, made: bytes) -> None:
+        """Set the head of the log."""
+
+        def job(connection: Any) -> None:
+            connection.execute(journal_head.update().values(audit_seq=seq, audit_hash=made))
 
         await self.database.exclusive(job)
 
     async def rewrite(self, first: int) -> None:
         """Link all entries anew from `first` on, and set the head: what somebody does who knows how links are made."""
+        ends: list[tuple[int, bytes]] = []
 
         def job(connection: Any) -> None:
-            rows = connection.execute(text("SELECT seq, entry, hash FROM audit_entry ORDER BY seq")).all()
             last, seq = GENESIS, 0
-            for seq, entry, kept in rows:
-                last = link(last, seq, bytes(entry)) if seq >= first else bytes(kept)
-                change = text("UPDATE audit_entry SET hash = :hash WHERE seq = :seq")
-                connection.execute(change, {"hash": last, "seq": seq})
-            connection.execute(
-                text("UPDATE journal_head SET audit_seq = :seq, audit_hash = :hash"), {"seq": seq, "hash": last}
-            )
+            for row in connection.execute(audit_entry.select().order_by(audit_entry.c.seq)).all():
+                seq, last = row.seq, link(last, row.seq, row.entry) if row.seq >= first else row.hash
+                connection.execute(audit_entry.update().where(audit_entry.c.seq == seq).values(hash=last))
+            ends.append((seq, last))
 
         await self.database.exclusive(job)
+        await self.set_head(*ends[-1])
+
+    async def empty(self) -> None:
+        """Remove all entries and checkpoints, as if nothing had ever been recorded."""
+        await self.sql("DELETE FROM audit_entry")
+        await self.sql("DELETE FROM audit_checkpoint")
+        await self.set_head(0, GENESIS)
 
     async def verify(self, *, file: bool = True, **more: Any) -> Report:
         """Verify against the file of checkpoints too, unless told otherwise."""

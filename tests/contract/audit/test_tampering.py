@@ -90,9 +90,7 @@ async def test_entries_cut_off_with_their_checkpoints_and_the_head_set_back(sign
 
 
 async def test_an_emptied_log(signed: AuditLog) -> None:
-    await signed.sql("DELETE FROM audit_entry")
-    await signed.sql("DELETE FROM audit_checkpoint")
-    await signed.sql("UPDATE journal_head SET audit_seq = 0, audit_hash = :hash", hash=bytes(32))
+    await signed.empty()
     assert await signed.findings() == [("truncated", 1, 30)]
 
 
@@ -109,17 +107,13 @@ async def test_a_fork(signed: AuditLog) -> None:
 
 
 async def test_a_whole_replacement(signed: AuditLog) -> None:
-    await signed.sql("DELETE FROM audit_entry")
-    await signed.sql("DELETE FROM audit_checkpoint")
-    await signed.sql("UPDATE journal_head SET audit_seq = 0, audit_hash = :hash", hash=bytes(32))
+    await signed.empty()
     await signed.store.record([record(number, actor="key:somebody-else") for number in range(1, 41)])
     assert await signed.findings() == [("replaced", 1, 10)]
 
 
 async def test_a_whole_replacement_signed_by_another_key(signed: AuditLog) -> None:
-    await signed.sql("DELETE FROM audit_entry")
-    await signed.sql("DELETE FROM audit_checkpoint")
-    await signed.sql("UPDATE journal_head SET audit_seq = 0, audit_hash = :hash", hash=bytes(32))
+    await signed.empty()
     forged = AuditLog(signed.database, signed.folder / "elsewhere", written=500)
     forged.signer = Ed25519Signer("log.example/audit", bytes(32))
     forged.checkpointer = forged.signed_by(forged.signer)
@@ -148,7 +142,7 @@ async def test_a_forged_checkpoint_in_the_database(signed: AuditLog) -> None:
 
 
 async def test_an_altered_head(signed: AuditLog) -> None:
-    await signed.sql("UPDATE journal_head SET audit_hash = :hash", hash=bytes(32))
+    await signed.set_head(40, bytes(32))
     assert await signed.findings() == [("altered", 40, None)]
 
 
