@@ -13,7 +13,14 @@ from chimera.gateway.policy.errors import InvalidPolicy
 from chimera.gateway.policy.model import AgentFacts, Circumstances, Decision, Question, Resource
 from chimera.gateway.policy.ports import PolicySet, Statement
 from chimera.gateway.policy.slicing import Index, positions
-from chimera.gateway.policy.vocabulary import Hierarchy, cedar_schema, hierarchy, role_policies
+from chimera.gateway.policy.vocabulary import (
+    ATTRIBUTES,
+    Hierarchy,
+    cedar_schema,
+    hierarchy,
+    mentioned,
+    role_policies,
+)
 
 from .policy_worlds import Oracle, World, policies, question
 
@@ -173,6 +180,21 @@ def test_an_operator_that_is_not_understood_admits_everything() -> None:
     strange = {"principal": {"op": "near"}, "action": {"op": "==", "slot": "?action"}, "resource": {}}
     asked = hierarchy(Question(principal=OPERATOR, action="agent:invoke", resource=AGENT, context=NOON))
     assert Index([strange]).slice(asked) == 1
+
+
+def test_every_way_to_see_an_attribute_is_found() -> None:
+    engine = Cedar()
+    conditions = {
+        "resource.tags.isEmpty()": {"tags"},
+        'resource["model"] == "x"': {"model"},
+        "principal has protocols": {"protocols"},
+        "principal has framework && resource has name": {"framework", "name"},
+        'if context.depth > 1 then [resource.name].contains("x") else {a: resource.model}.a == "y"': {"name", "model"},
+        'Agent::"t/a".tags == resource.tags && principal == resource': {"tags"},
+    }
+    for condition, expected in conditions.items():
+        parsed = engine.parse(f"forbid (principal, action, resource) when {{ {condition} }};")
+        assert mentioned(parsed) & ATTRIBUTES == expected, condition
 
 
 def test_the_schema_knows_what_policies_may_ask() -> None:

@@ -21,7 +21,7 @@ from chimera.gateway.identity.principal import ALL_TENANTS
 from chimera.gateway.policy.model import Decision, Question, refusal
 from chimera.gateway.policy.ports import PolicyEngine, PolicySet, Statement
 from chimera.gateway.policy.slicing import Index, positions
-from chimera.gateway.policy.vocabulary import hierarchy, role_policies
+from chimera.gateway.policy.vocabulary import hierarchy, mentioned, role_policies
 from chimera.kernel.lru import Lru
 
 NO_PERMIT = "no-permit"
@@ -97,10 +97,10 @@ class Policies:
 
     def _decided(self, question: Question) -> Decision:
         try:
-            asked = hierarchy(question)
             sliced = self._sliced(question.resource.tenant)
             if sliced.broken:
                 return refusal(FAULT, *sliced.broken)
+            asked = hierarchy(question, sliced.attributes)
             bits = sliced.index.slice(asked)
             if not bits:
                 return refusal(NO_PERMIT)
@@ -150,6 +150,7 @@ class _Sliced:
                 (statement_id(document, position, len(parsed)), one) for position, one in enumerate(parsed)
             ]
         self.index = Index([statement for _, statement in self.statements])
+        self.attributes = mentioned(statement for _, statement in self.statements)
 
 
 def statement_id(document: PolicyDocument, position: int, count: int) -> str:
