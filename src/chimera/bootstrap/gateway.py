@@ -20,6 +20,7 @@ import msgspec
 import uvloop
 
 from chimera.adapters.models.openai_compatible import OpenAICompatible
+from chimera.adapters.storage.audit import AuditStorage
 from chimera.adapters.storage.gateway import GatewayStorage
 from chimera.adapters.storage.identity import IdentityStorage
 from chimera.adapters.storage.migrating import is_current
@@ -85,6 +86,7 @@ def make_ports(config: GatewayConfig, environ: Mapping[str, str], *, sample: flo
         sessions=storage,
         usage=storage,
         identity=IdentityStorage(database),
+        audit=AuditStorage(database),
         pool=NodeClient(config.node_socket, SystemClock(), sample=sample),
         models=models,
     )

@@ -24,6 +24,7 @@ from chimera.entrypoints.gateway.internal import InternalApi
 from chimera.entrypoints.gateway.proxy import Proxy
 from chimera.entrypoints.gateway.public import Guards, PublicApi
 from chimera.gateway.admission import Admission
+from chimera.gateway.audit import AuditTrail
 from chimera.gateway.calls import CallTable
 from chimera.gateway.credentials import Credentials
 from chimera.gateway.documents import Documents
@@ -35,7 +36,7 @@ from chimera.gateway.metering import Meter, Price, day_of, flush
 from chimera.gateway.metrics import GatewayMetrics
 from chimera.gateway.models import Model, ModelGateway
 from chimera.gateway.placing import Placer
-from chimera.gateway.ports import HostPool, ModelProvider, RevisionSource, RouteSource, SessionStore, UsageStore
+from chimera.gateway.ports import Audit, HostPool, ModelProvider, RevisionSource, RouteSource, SessionStore, UsageStore
 from chimera.gateway.routes import RouteTable
 from chimera.gateway.sessions import Sessions
 from chimera.gateway.settings import GatewaySettings
@@ -66,6 +67,7 @@ class Ports:
     sessions: SessionStore
     usage: UsageStore
     identity: IdentityStore
+    audit: Audit
     pool: FollowedPool
     models: Mapping[str, ModelProvider]
 
@@ -94,6 +96,7 @@ class Gateway:
         self._clock = clock
         admission = settings.admission
         self.metrics = GatewayMetrics()
+        self.audit = AuditTrail(ports.audit, settings.audit, clock, self.metrics)
         self.meter = Meter(clock)
         self.routes = RouteTable(ports.routes, page=settings.routes.page)
         self.calls = CallTable(depth=admission.depth, family=admission.family)
@@ -120,6 +123,7 @@ class Gateway:
             sessions=sessions,
             documents=documents,
             meter=self.meter,
+            audit=self.audit,
             metrics=self.metrics,
             deadlines=settings.deadlines,
         )
@@ -175,6 +179,7 @@ class Gateway:
             metrics=self.metrics,
             control_plane=self._control_plane,
             node=self._node,
+            audit=self.audit,
             settings=settings.http,
         )
         self.internal = InternalApi(
@@ -187,6 +192,7 @@ class Gateway:
             routes=self.routes,
             pool=ports.pool,
             authoriser=authoriser,
+            audit=self.audit,
             credentials=Credentials(
                 Path(config.home) / "secrets", secrets, [Path(mount) for mount in settings.identity.secret_mounts]
             ),
@@ -204,6 +210,7 @@ class Gateway:
         self._spawn(self.identity.directory.follow(settings.identity.poll), "identity")
         self._spawn(self.routes.follow(settings.routes.poll), "routes")
         self._spawn(self._ports.pool.run(), "pool")
+        self._spawn(self.audit.run(), "audit")
         self._spawn(self._flush_for_ever(), "usage")
         self.internal_url = await self._listen_internal()
         self.public_url = await self._listen_public()
@@ -222,6 +229,7 @@ class Gateway:
             await part.aclose()
         await flush(self.meter, self._ports.usage)
         await self.identity.directory.note_use()
+        await self.audit.flush()
 
     async def _listen_public(self) -> str:
         config = self._config

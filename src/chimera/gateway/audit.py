@@ -19,8 +19,9 @@ import asyncio
 import logging
 from collections import deque
 from contextlib import suppress
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from chimera.gateway.identity.errors import Refused
 from chimera.gateway.identity.principal import ALL_TENANTS, Principal
 from chimera.gateway.metrics import GatewayMetrics
 from chimera.gateway.policy.model import Resource
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 MOST_WAITING = 100_000
 """Entries that wait in memory while the log can't be written: about 50 MB."""
 BATCH = 5_000
+MOST_REASONS = 8
 RETRY = 1.0
 Ticket: TypeAlias = "asyncio.Future[bool]"
 """Done once its entry is durable (True) or could not be made so at once (False)."""
@@ -74,7 +76,7 @@ def decision_record(
     decision: Decision,
     outcome: str,
     request: str = "",
-    call: str = "",
+    detail: dict[str, Any] | None = None,
 ) -> AuditRecord:
     """The entry of a decision about `principal`, and what came of it."""
     return AuditRecord(
@@ -86,7 +88,39 @@ def decision_record(
         decision=decision,
         outcome=outcome,
         request=request,
-        call=call,
+        detail=detail or {},
+    )
+
+
+def denial(error: ProblemError, *, at: float, request: str = "") -> AuditRecord | None:
+    """The entry of a refusal by policy; None for an error that is no such thing."""
+    denied = error.denied if isinstance(error, Refused) else None
+    if denied is None:
+        return None
+    return decision_record(
+        denied.principal,
+        denied.action,
+        denied.resource,
+        at=at,
+        decision="deny",
+        outcome=error.code,
+        request=request,
+        detail={"reasons": denied.reasons[:MOST_REASONS]},
+    )
+
+
+def unauthenticated(*, at: float, request: str, outcome: str, address: str) -> AuditRecord:
+    """The entry of a credential that isn't valid. How many an address may show is limited before this."""
+    return AuditRecord(
+        at=at,
+        tenant="",
+        actor="unauthenticated",
+        action="api:authenticate",
+        resource="platform",
+        decision="deny",
+        outcome=outcome,
+        request=request,
+        detail={"address": address},
     )
 
 
@@ -122,6 +156,11 @@ class AuditTrail:
     def records_calls(self) -> bool:
         """Whether calls that are allowed are recorded."""
         return self._settings.calls
+
+    @property
+    def records_reads(self) -> bool:
+        """Whether operations that only look are recorded."""
+        return self._settings.reads
 
     @property
     def waiting(self) -> int:
@@ -241,4 +280,58 @@ class AuditTrail:
             resource="audit",
             outcome="lost",
             detail={"entries": lost},
+        )
+
+
+class CallEntries:
+    """The two entries of one call: that it goes on, and what came of it.
+
+    A call that is not admitted (its agent is busy, or not there) has one entry, which says both.
+    """
+
+    __slots__ = ("_actor", "_agent", "_call", "_request", "_tenant", "_ticket", "_traceparent", "_trail")
+
+    def __init__(
+        self, trail: AuditTrail, *, tenant: str, agent: str, actor: str, request: str | None, traceparent: str
+    ) -> None:
+        """A call of `agent` by `actor`, which authorisation has allowed."""
+        self._trail = trail
+        self._tenant = tenant
+        self._agent = agent
+        self._actor = actor
+        self._request = request or ""
+        self._traceparent = traceparent
+        self._call = ""
+        self._ticket: Ticket | None = None
+
+    def admitted(self, call: str, detail: dict[str, Any]) -> None:
+        """It goes on as `call`."""
+        self._call = call
+        if self._trail.records_calls:
+            self._ticket = self._trail.decided(self._record("allow", "", detail))
+
+    async def durable(self) -> None:
+        """Wait until that is durable; before anything of the answer is given. Raises `AuditUnavailable`."""
+        if self._ticket is not None:
+            ticket, self._ticket = self._ticket, None
+            await self._trail.durable(ticket)
+
+    def ended(self, outcome: str, detail: dict[str, Any]) -> None:
+        """What came of it: `ok`, `cancelled` or an error's code."""
+        if self._trail.records_calls:
+            self._trail.outcome(self._record("none" if self._call else "allow", outcome, detail))
+
+    def _record(self, decision: Decision, outcome: str, detail: dict[str, Any]) -> AuditRecord:
+        return AuditRecord(
+            at=self._trail.now(),
+            tenant=self._tenant,
+            actor=self._actor,
+            action="agent:invoke",
+            resource=f"agents/{self._agent}",
+            decision=decision,
+            outcome=outcome,
+            request=self._request,
+            call=self._call,
+            traceparent=self._traceparent if decision == "allow" else "",
+            detail=detail,
         )

@@ -10,8 +10,10 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from chimera.gateway.admission import Admission
+from chimera.gateway.audit import AuditTrail, CallEntries
 from chimera.gateway.calls import CallTable, InFlightCall
 from chimera.gateway.documents import Documents
 from chimera.gateway.errors import CallTimeout, HostFailed, NotServable
@@ -40,7 +42,10 @@ REFUSED_BEFORE_BEGIN = frozenset({"host-busy", "host-draining"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Incoming:
-    """A call as it comes in. `within` is the seconds the caller gives it; `parent` the call that makes this one."""
+    """A call as it comes in, allowed to `actor`.
+
+    `within` is the seconds the caller gives it; `parent` the call that makes this one.
+    """
 
     tenant: str
     agent: str
@@ -51,6 +56,7 @@ class Incoming:
     trace: TraceContext | None = None
     request: str | None = None
     parent: InFlightCall | None = None
+    actor: str = "system:gateway"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +82,7 @@ class Invoker:
         sessions: Sessions,
         documents: Documents,
         meter: Meter,
+        audit: AuditTrail,
         metrics: GatewayMetrics,
         deadlines: DeadlineSettings,
     ) -> None:
@@ -89,6 +96,7 @@ class Invoker:
         self._sessions = sessions
         self._documents = documents
         self._meter = meter
+        self._audit = audit
         self._metrics = metrics
         self._deadlines = deadlines
         self._loop = asyncio.get_running_loop()
@@ -96,19 +104,23 @@ class Invoker:
     async def run(self, incoming: Incoming, sink: Sink | None = None) -> Answered:
         """One call; its events go to `sink` as they come. Cancelling this cancels the call in its host."""
         began = time.perf_counter()
-        outcome = "cancelled"
+        outcome, host = "cancelled", None
+        entries = self._entries(incoming)
         try:
             with span("gateway.call", remote=incoming.trace) as opened:
                 call = self._admit(incoming, opened.context)
+                entries.admitted(call.call, _told(incoming, call))
                 opened.set(request=incoming.request, call=call.call, agent=call.route.agent, tenant=call.route.tenant)
                 opened.set(revision=call.route.revision, protocol=incoming.protocol)
                 fields = {"request": call.call, "agent": call.route.agent, "revision": call.route.revision}
                 token = log_fields.set(fields)
                 try:
-                    response = await self._admitted(call, incoming, sink)
+                    response = await self._admitted(call, incoming, sink and _after(entries, sink))
+                    await entries.durable()
                 finally:
                     log_fields.reset(token)
                     opened.set(host=call.host)
+                    host = call.host
                     self._leave(call)
             outcome = "ok"
             return Answered(response=response, call=call)
@@ -116,10 +128,22 @@ class Invoker:
             outcome = error.code
             raise
         finally:
+            seconds = time.perf_counter() - began
+            entries.ended(outcome, {"ms": round(seconds * 1000), "host": host})
             self._metrics.calls.labels(incoming.protocol, outcome).inc()
-            self._metrics.call_seconds.observe(time.perf_counter() - began)
+            self._metrics.call_seconds.observe(seconds)
 
     # -- in and out -----------------------------------------------------------------------------------------------
+
+    def _entries(self, incoming: Incoming) -> CallEntries:
+        return CallEntries(
+            self._audit,
+            tenant=incoming.tenant,
+            agent=incoming.agent,
+            actor=incoming.actor,
+            request=incoming.request,
+            traceparent="" if incoming.trace is None else incoming.trace.header(),
+        )
 
     def _admit(self, incoming: Incoming, trace: TraceContext) -> InFlightCall:
         route = self._routes.find(incoming.tenant, incoming.agent)
@@ -239,6 +263,26 @@ class Invoker:
             await self._pool.report(host, kind=kind, agent=call.route.agent, call=call.call)
         except ProblemError as error:
             log.warning("host not reported", extra={"host": host, "kind": kind, "problem": error.detail})
+
+
+def _told(incoming: Incoming, call: InFlightCall) -> dict[str, Any]:
+    """What the audit log says of a call, beside who and whom: nothing of what is said in it."""
+    detail: dict[str, Any] = {"protocol": incoming.protocol, "revision": call.route.revision}
+    if incoming.session is not None:
+        detail["session"] = incoming.session
+    if incoming.parent is not None:
+        detail["parent"] = incoming.parent.call
+    return detail
+
+
+def _after(entries: CallEntries, sink: Sink) -> Sink:
+    """`sink`, which gets nothing before the decision is durable."""
+
+    async def take(name: bytes, data: bytes) -> None:
+        await entries.durable()
+        await sink(name, data)
+
+    return take
 
 
 def _failed(call: InFlightCall, endpoint: Endpoint, what: str) -> HostFailed:

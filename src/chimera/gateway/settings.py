@@ -5,7 +5,7 @@ name was on its way: model < tool < host < gateway < Knative's request time-out 
 """
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from chimera.immune.audit.settings import AuditSettings
 from chimera.kernel.settings import SettingsError, setting
@@ -206,5 +206,5 @@ class GatewaySettings:
     quota: QuotaSettings = QuotaSettings()
     routes: RouteSettings = RouteSettings()
     identity: IdentitySettings = IdentitySettings()
-    audit: AuditSettings = AuditSettings()
+    audit: AuditSettings = field(default_factory=AuditSettings)
     state: StateSettings = StateSettings()

@@ -1,5 +1,6 @@
 """An audit log for tests: written, signed and verified as the platform does it, and damaged by SQL behind its back."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,3 +121,15 @@ class AuditLog:
         """What a verification finds: kind, first and last entry."""
         found: list[Finding] = list((await self.verify(**more)).findings)
         return [(one.kind, one.seq, one.until) for one in found]
+
+
+class MemoryAudit:
+    """The gateway's `Audit` in memory: the entries in their order."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.records: list[AuditRecord] = []
+
+    async def record(self, records: Sequence[AuditRecord]) -> None:
+        """See `Audit`."""
+        self.records += records

@@ -14,6 +14,7 @@ from chimera.bootstrap.gateway_parts import Gateway, Ports
 from chimera.gateway import tokens
 from chimera.gateway.ports import ModelRequest
 from chimera.platform.model import Route
+from chimera.testing.audit import MemoryAudit
 from chimera.testing.hosts import FakeHost
 from chimera.testing.identity import FakeIdentityStore
 from chimera.testing.pool import FakeHostPool
@@ -87,6 +88,7 @@ class World:
             settings=settings,
             **config,
         )
+        self.audit = MemoryAudit()
         self.gateway: Gateway
         self.http: aiohttp.ClientSession
         self._stack = AsyncExitStack()
@@ -100,6 +102,7 @@ class World:
             usage=store,
             pool=self.pool,
             identity=self.identity,
+            audit=self.audit,
             models=dict.fromkeys(self.config.models, self.model),
         )
         self.gateway = Gateway(

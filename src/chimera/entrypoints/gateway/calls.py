@@ -63,6 +63,7 @@ class CallHandlers:
             within=body.deadline,
             trace=parse(request.headers.get(HEADER_TRACEPARENT)),
             request=request_id,
+            actor=principal_of(request).actor,
         )
         if not streams:
             answered = await self._invoker.run(incoming)
@@ -95,6 +96,7 @@ class CallHandlers:
             protocol="openai",
             trace=parse(request.headers.get(HEADER_TRACEPARENT)),
             request=request_id,
+            actor=principal_of(request).actor,
         )
         created = int(self._clock.wall())
         if not body.stream:

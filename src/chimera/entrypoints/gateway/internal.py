@@ -26,11 +26,13 @@ from chimera.entrypoints.gateway.http import (
 )
 from chimera.entrypoints.gateway.streams import EventStream, data_event
 from chimera.gateway import tokens
+from chimera.gateway.audit import AuditTrail, denial
 from chimera.gateway.calls import CallTable, InFlightCall
 from chimera.gateway.credentials import Credentials, may_call
 from chimera.gateway.documents import Documents
 from chimera.gateway.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated, UnknownCall
 from chimera.gateway.guard import LOOPBACK_NAMES, check_host
+from chimera.gateway.identity.principal import Principal
 from chimera.gateway.invoke import Incoming, Invoker
 from chimera.gateway.models import ModelGateway
 from chimera.gateway.policy.authorise import Asked, Authoriser, agent_principal
@@ -83,6 +85,7 @@ class InternalApi:
         routes: RouteTable,
         pool: HostPool,
         authoriser: Authoriser,
+        audit: AuditTrail,
         models: ModelGateway,
         credentials: Credentials,
         settings: GatewaySettings,
@@ -97,6 +100,7 @@ class InternalApi:
         self._routes = routes
         self._pool = pool
         self._authoriser = authoriser
+        self._audit = audit
         self._models = models
         self._credentials = credentials
         self._settings = settings
@@ -118,6 +122,8 @@ class InternalApi:
                 current_trace.set(trace)
             return await self._dispatch(request, path, claims)
         except ProblemError as error:
+            if (entry := denial(error, at=self._clock.wall())) is not None:
+                await self._audit.refused(entry)
             return problem_response(error, request=request.headers.get(HEADER_CALL))
         except (ConnectionError, asyncio.CancelledError):
             raise
@@ -226,7 +232,7 @@ class InternalApi:
                 next_step="add it to `tools` of its definition",
                 agent=call.route.agent,
             )
-        await self._authorise(call, agent)
+        principal = await self._authorise(call, agent)
         call.effects += 1
         answered = await self._invoker.run(
             Incoming(
@@ -237,6 +243,7 @@ class InternalApi:
                 within=left,
                 trace=parse(request.headers.get(HEADER_TRACEPARENT)) or call.trace,
                 parent=call,
+                actor=principal.actor,
             )
         )
         return json_response({"output": answered.response.output})
@@ -250,12 +257,13 @@ class InternalApi:
         fresh = tokens.mint(self._secret, host=host.host, cell=host.cell, expires=self._clock.wall() + life)
         return json_response(FreshToken(token=fresh, expires_in=life))
 
-    async def _authorise(self, call: InFlightCall, agent: str) -> None:
+    async def _authorise(self, call: InFlightCall, agent: str) -> Principal:
         """An agent's call is a call like any other: policies say whether this agent may, on top of its own tools."""
         route = call.route
         principal = agent_principal(route, await self._routes.cell(route.cell))
         asked = Asked(protocol="agent", depth=call.depth + 1, caller=facts_of_route(route))
         self._authoriser.check_agent(principal, route.tenant, agent, asked)
+        return principal
 
     async def _give(self, request: web.BaseRequest, call: InFlightCall) -> web.Response:
         body: CredentialsBody = await self._body(request, _references)

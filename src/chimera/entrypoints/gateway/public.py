@@ -7,6 +7,7 @@ that fails gets a problem document, whatever failed.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from aiohttp import web
 
@@ -29,6 +30,7 @@ from chimera.entrypoints.gateway.proxy import Proxy
 from chimera.entrypoints.published.operation import JSON, Operation
 from chimera.gateway import api
 from chimera.gateway.admission import Admission
+from chimera.gateway.audit import AuditTrail, decision_record, denial, unauthenticated
 from chimera.gateway.errors import (
     AgentNotFound,
     GatewayError,
@@ -56,6 +58,14 @@ _OTHERWISE = Asked()
 Handler = Callable[[web.BaseRequest, Values, str], Awaitable[web.StreamResponse]]
 
 
+class Allowed(NamedTuple):
+    """An operation that a principal may do on a resource."""
+
+    principal: Principal
+    operation: Operation
+    resource: Resource
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Guards:
     """What a request must show: a Host of `hosts`, no Origin but its own by `scheme`, who asks, and that they may."""
@@ -80,6 +90,7 @@ class PublicApi:
         metrics: GatewayMetrics,
         control_plane: Proxy,
         node: Proxy,
+        audit: AuditTrail,
         settings: HttpSettings,
     ) -> None:
         """Put the parts together."""
@@ -91,6 +102,7 @@ class PublicApi:
         self._metrics = metrics
         self._control_plane = control_plane
         self._node = node
+        self._audit = audit
         self._settings = settings
         self._matcher = Matcher(OPERATIONS)
         handlers = self._named_handlers()
@@ -108,6 +120,7 @@ class PublicApi:
         """Answer one request."""
         name = request_id(request)
         path = request.rel_url.raw_path
+        allowed: Allowed | None = None
         try:
             found = self._matcher.find(request.method, path)
             operation = found.operation
@@ -118,22 +131,32 @@ class PublicApi:
             if operation is None:
                 raise _absent(request.method, path, found.methods)
             if principal is not None and operation.resource != "body":
-                self._authorise(principal, operation, found.values)
-            return await self._answer(operation, request, found.values, name)
+                allowed = Allowed(principal, operation, self._authorise(principal, operation, found.values))
+            response = await self._answer(operation, request, found.values, name)
+            self._tell(allowed, str(response.status), name)
+            return response
         except (NotAllowed, TenantSuspended, TooManyFailures, IssuerUnavailable) as error:
             self._metrics.refused.labels(error.code).inc()
+            if (entry := denial(error, at=self._audit.now(), request=name)) is not None:
+                await self._audit.refused(entry)
             return _refused(request, error, name, path)
         except Unauthenticated as error:
             self._metrics.refused.labels(error.code).inc()
             response = _refused(request, error, name, path)
             shown = "Authorization" in request.headers
+            if shown:
+                at, address = self._audit.now(), request.remote or ""
+                await self._audit.refused(unauthenticated(at=at, request=name, outcome=error.code, address=address))
             response.headers["WWW-Authenticate"] = self._identity.challenge(request, shown=shown)
             return response
         except ProblemError as error:
+            self._tell(allowed, error.code, name)
             return _refused(request, error, name, path)
         except (ConnectionError, asyncio.CancelledError):
+            self._tell(allowed, "cancelled", name)
             raise
         except Exception as error:
+            self._tell(allowed, "internal", name)
             return _refused(request, internal_error(error), name, path)
 
     async def _authenticated(self, request: web.BaseRequest) -> Principal:
@@ -143,7 +166,26 @@ class PublicApi:
         check_origin(headers.get("Origin"), host or "", guards.scheme)
         return await guards.authenticator.authenticate(headers.get("Authorization"), request.remote or "")
 
-    def _authorise(self, principal: Principal, operation: Operation, values: Values) -> None:
+    def _tell(self, allowed: "Allowed | None", outcome: str, request: str) -> None:
+        """Record an operation that was allowed, and what came of it; a call of an agent has entries of its own."""
+        if allowed is None or allowed.operation.action == "agent:invoke":
+            return
+        if allowed.operation.method == "GET" and not self._audit.records_reads:
+            return
+        self._audit.outcome(
+            decision_record(
+                allowed.principal,
+                allowed.operation.action,
+                allowed.resource,
+                at=self._audit.now(),
+                decision="allow",
+                outcome=outcome,
+                request=request,
+                detail={"operation": allowed.operation.name},
+            )
+        )
+
+    def _authorise(self, principal: Principal, operation: Operation, values: Values) -> Resource:
         authoriser = self._guards.authoriser
         if operation.resource == "own":
             everywhere = principal.tenant == ALL_TENANTS
@@ -151,6 +193,7 @@ class PublicApi:
         else:
             resource = resource_of(operation.action, values, authoriser.facts_of)
         authoriser.check(principal, operation.action, resource, _ASKED.get(operation.tag, _OTHERWISE))
+        return resource
 
     async def _answer(
         self, operation: Operation, request: web.BaseRequest, values: Values, name: str
@@ -224,6 +267,7 @@ class PublicApi:
         metrics.held.set(self._admission.held)
         metrics.routes.set(len(self._routes))
         metrics.sequence.set(self._routes.sequence)
+        metrics.audit_waiting.set(self._audit.waiting)
         return web.Response(body=metrics.exposition(), headers={"Content-Type": MEDIA_TYPE})
 
 

@@ -1,9 +1,19 @@
 """What can be wrong with who asks, and with keys, roles and tenants."""
 
 from chimera.gateway.errors import GatewayError
+from chimera.gateway.policy.model import Denied
 
 
-class NotAllowed(GatewayError):
+class Refused(GatewayError):
+    """A decision went against the principal; `denied` says what was asked, for the audit log."""
+
+    code = "refused"
+    status = 403
+    title = "This is refused"
+    denied: Denied | None = None
+
+
+class NotAllowed(Refused):
     """The principal may not do this: another tenant's, out of its key's scopes, or no policy permits it."""
 
     code = "not-allowed"
@@ -11,7 +21,7 @@ class NotAllowed(GatewayError):
     title = "You may not do this"
 
 
-class TenantSuspended(GatewayError):
+class TenantSuspended(Refused):
     """The tenant is suspended: its data is kept, and nothing is done for it."""
 
     code = "tenant-suspended"

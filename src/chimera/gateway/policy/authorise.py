@@ -17,7 +17,15 @@ from chimera.gateway.identity.directory import Directory
 from chimera.gateway.identity.errors import NotAllowed, TenantSuspended
 from chimera.gateway.identity.principal import ALL_TENANTS, BOOTSTRAP_ADMIN, Principal
 from chimera.gateway.policy.decide import FAULT, NO_PERMIT, Policies
-from chimera.gateway.policy.model import AgentFacts, Circumstances, Decision, Question, Resource, refusal
+from chimera.gateway.policy.model import (
+    AgentFacts,
+    Circumstances,
+    Decision,
+    Denied,
+    Question,
+    Resource,
+    refusal,
+)
 from chimera.gateway.policy.resources import FactsOf, agent_resource
 from chimera.kernel.clock import Clock
 from chimera.platform.model import CellSpec, Route
@@ -67,7 +75,9 @@ class Authoriser:
         """The decision, where it allows. Raises `NotAllowed` or `TenantSuspended`."""
         decision = self.decide(principal, action, resource, asked)
         if not decision.allowed:
-            raise refused(decision, principal, action, resource)
+            error = refused(decision, principal, action, resource)
+            error.denied = Denied(principal=principal, action=action, resource=resource, reasons=decision.reasons)
+            raise error
         return decision
 
     def check_agent(self, principal: Principal, tenant: str, agent: str, asked: Asked = _HTTP) -> Decision:

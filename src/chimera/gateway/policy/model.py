@@ -54,6 +54,15 @@ class Resource(Struct, frozen=True, kw_only=True):
 PLATFORM = Resource(kind="Platform", tenant=ALL_TENANTS)
 
 
+class Denied(Struct, frozen=True, kw_only=True):
+    """What was asked and refused, and why: names of policies, or the caps of `authorise`."""
+
+    principal: Principal
+    action: str
+    resource: Resource
+    reasons: tuple[str, ...]
+
+
 class Circumstances(Struct, frozen=True, kw_only=True):
     """What policies see as `context`: how it is asked and, coarsely, when (UTC; Monday is 1).
 

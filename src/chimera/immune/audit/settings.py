@@ -33,6 +33,11 @@ class AuditSettings:
         "Whether the decision on each call and what came of it are recorded. Refused calls always are. Without, "
         "nothing tells afterwards who called which agent.",
     )
+    reads: bool = setting(
+        True,
+        "Whether operations that only look (lists, exports, metrics) are recorded when they are allowed. Refused ones "
+        "always are.",
+    )
     strict: bool = setting(
         False,
         "Whether a call is refused (503) when its decision can't be written, as on a full disk. Else calls go on, "
