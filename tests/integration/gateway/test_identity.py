@@ -95,6 +95,7 @@ async def test_scopes_and_agents_narrow_a_key(world: World) -> None:
         path = f"/v1/tenants/default/agents/{name}/invoke"
         answers[name] = (await world.post(path, {"input": "x"}, **headers))[0]
     assert answers == {"one": 200, "two": 403}
+    assert (await world.get("/v1/whoami", **headers))[1]["agents"] == ["one"]
     status, problem = await world.get("/v1/models", **headers)
     assert (status, problem["code"]) == (403, "not-allowed")
     assert "catalogue:read" in problem["detail"]

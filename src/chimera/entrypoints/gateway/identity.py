@@ -1,5 +1,6 @@
 """Handlers of the operations on keys, roles, policies and tenants."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -210,7 +211,7 @@ class IdentityHandlers:
     async def test(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
         """POST …/policies/test."""
         body = await self._body(request, _cases)
-        self._manager.check_policies(body.policies)
+        await asyncio.to_thread(self._manager.check_policies, body.policies)
         return _answer(await self._explainer.test(_tenant(values), body, principal_of(request)), name)
 
     # -- tenants ------------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ _WHY = {
 }
 
 OPEN = frozenset({"api:read"})
-"""Actions that a limit to certain agents doesn't touch."""
+"""Actions that no key's own limits touch: asking what there is, and who one is."""
 ADMINISTRATION = frozenset({"key", "role", "policy", "tenant"})
 
 
@@ -93,9 +93,7 @@ class Authoriser:
             principal.tenant == ALL_TENANTS and thing in ADMINISTRATION
         ):
             return refusal(SUSPENDED)
-        if principal.scopes is not None and not covers(principal.scopes, action):
-            return refusal(SCOPE)
-        if principal.agents is not None and resource.agent not in principal.agents and action not in OPEN:
+        if action not in OPEN and not _within_limits(principal, action, resource):
             return refusal(SCOPE)
         if principal == BOOTSTRAP_ADMIN and thing in ADMINISTRATION:
             return Decision(allowed=True, reasons=(HOME_KEY,))
@@ -108,6 +106,12 @@ class Authoriser:
                 caller=asked.caller,
             )
         )
+
+
+def _within_limits(principal: Principal, action: str, resource: Resource) -> bool:
+    if principal.scopes is not None and not covers(principal.scopes, action):
+        return False
+    return principal.agents is None or resource.agent in principal.agents
 
 
 def circumstances(asked: Asked, now: float) -> Circumstances:

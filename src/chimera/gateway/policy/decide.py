@@ -53,6 +53,7 @@ class Policies:
         self._most_tenants = tenants
         self._roles = [(name, engine.parse(text)[0]) for name, text in role_policies().items()]
         self._documents: dict[str, dict[str, PolicyDocument]] = {}
+        self._parsed: dict[tuple[str, str], _Parsed] = {}
         self.hits = self.misses = 0
 
     def replace(self, changed: Sequence[PolicyDocument], gone: Sequence[tuple[str, str]] = ()) -> None:
@@ -61,6 +62,7 @@ class Policies:
             self._documents.setdefault(document.tenant, {})[document.name] = document
         for tenant, name in gone:
             self._documents.get(tenant, {}).pop(name, None)
+            self._parsed.pop((tenant, name), None)
         self.forget()
         self._slices.drop()
         self._indices.drop()
@@ -120,37 +122,49 @@ class Policies:
     def _sliced(self, tenant: str) -> "_Sliced":
         found = self._indices.get(tenant)
         if found is None:
-            documents = list(self._documents.get(ALL_TENANTS, {}).values())
-            if tenant != ALL_TENANTS:
-                documents += self._documents.get(tenant, {}).values()
-            found = _Sliced(self._engine, self._roles, documents)
+            owners = (ALL_TENANTS,) if tenant == ALL_TENANTS else (ALL_TENANTS, tenant)
+            found = _Sliced(self._roles, [self._read(one) for owner in owners for one in self._of(owner)])
             self._indices.put(tenant, found)
         return found
+
+    def _of(self, tenant: str) -> list[PolicyDocument]:
+        return [document for _, document in sorted(self._documents.get(tenant, {}).items())]
+
+    def _read(self, document: PolicyDocument) -> "_Parsed":
+        """The document as parsed before, where it hasn't changed: most of them, at most changes."""
+        key = (document.tenant, document.name)
+        known = self._parsed.get(key)
+        if known is None or known.document != document:
+            known = self._parsed[key] = _Parsed(self._engine, document)
+        return known
+
+
+class _Parsed:
+    """One document, read: its policies with their ids, and the attributes that they ask for; or why it can't be."""
+
+    def __init__(self, engine: PolicyEngine, document: PolicyDocument) -> None:
+        self.document = document
+        self.fault: str | None = None
+        self.statements: list[tuple[str, Statement]] = []
+        try:
+            parsed = engine.parse(document.text)
+        except Exception as error:
+            # It was valid when it was stored. What it forbids can't be known, so nothing is allowed meanwhile.
+            self.fault = f"policy {document.tenant}/{document.name} can't be read: {error}"
+        else:
+            ids = (statement_id(document, position, len(parsed)) for position in range(len(parsed)))
+            self.statements = list(zip(ids, parsed, strict=True))
+        self.attributes = mentioned(statement for _, statement in self.statements)
 
 
 class _Sliced:
     """The policies that count for one tenant: the roles, those of the platform, its own."""
 
-    def __init__(
-        self,
-        engine: PolicyEngine,
-        roles: Sequence[tuple[str, Statement]],
-        documents: Sequence[PolicyDocument],
-    ) -> None:
-        self.statements: list[tuple[str, Statement]] = list(roles)
-        self.broken: list[str] = []
-        for document in sorted(documents, key=lambda one: (one.tenant, one.name)):
-            try:
-                parsed = engine.parse(document.text)
-            except Exception as error:
-                # It was valid when it was stored. What it forbids can't be known, so nothing is allowed meanwhile.
-                self.broken.append(f"policy {document.tenant}/{document.name} can't be read: {error}")
-                continue
-            self.statements += [
-                (statement_id(document, position, len(parsed)), one) for position, one in enumerate(parsed)
-            ]
+    def __init__(self, roles: Sequence[tuple[str, Statement]], documents: Sequence[_Parsed]) -> None:
+        self.statements = [*roles, *(statement for one in documents for statement in one.statements)]
+        self.broken = [one.fault for one in documents if one.fault is not None]
         self.index = Index([statement for _, statement in self.statements])
-        self.attributes = mentioned(statement for _, statement in self.statements)
+        self.attributes = frozenset[str]().union(*(one.attributes for one in documents))
 
 
 def statement_id(document: PolicyDocument, position: int, count: int) -> str:
