@@ -16,9 +16,12 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from chimera.adapters.signing.ed25519 import check_signature
+from chimera.bootstrap.audit_parts import places, public_keys
 from chimera.bootstrap.gateway_config import GatewayConfig, allowed_hosts
 from chimera.bootstrap.identity_parts import make_identity
 from chimera.bootstrap.startup import listen_unix
+from chimera.entrypoints.gateway.audit import AuditHandlers
 from chimera.entrypoints.gateway.calls import CallHandlers
 from chimera.entrypoints.gateway.internal import InternalApi
 from chimera.entrypoints.gateway.proxy import Proxy
@@ -40,7 +43,10 @@ from chimera.gateway.ports import Audit, HostPool, ModelProvider, RevisionSource
 from chimera.gateway.routes import RouteTable
 from chimera.gateway.sessions import Sessions
 from chimera.gateway.settings import GatewaySettings
+from chimera.immune.audit.note import PublicKey
+from chimera.immune.audit.service import AuditService, AuditStore
 from chimera.kernel.clock import Clock, SystemClock
+from chimera_host.contract.problem import ProblemError
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +64,10 @@ class FollowedPool(HostPool, Protocol):
         """Close connections."""
 
 
+class AuditLog(Audit, AuditStore, Protocol):
+    """The audit log, to be written and read."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ports:
     """The adapters that a gateway stands on."""
@@ -67,7 +77,7 @@ class Ports:
     sessions: SessionStore
     usage: UsageStore
     identity: IdentityStore
-    audit: Audit
+    audit: AuditLog
     pool: FollowedPool
     models: Mapping[str, ModelProvider]
 
@@ -180,6 +190,7 @@ class Gateway:
             control_plane=self._control_plane,
             node=self._node,
             audit=self.audit,
+            audit_log=AuditHandlers(self._audit_service(), settings.http),
             settings=settings.http,
         )
         self.internal = InternalApi(
@@ -271,6 +282,14 @@ class Gateway:
                 raise
             except Exception:
                 log.exception("metered use could not be written down; it is kept for the next time")
+
+    def _audit_service(self) -> AuditService:
+        keys: tuple[PublicKey, ...] = ()
+        try:
+            keys = public_keys(places(Path(self._config.home), self._settings.audit))
+        except (ProblemError, OSError) as error:
+            log.error("the audit log's public keys can't be read", extra={"error": str(error)})
+        return AuditService(self._ports.audit, keys, check_signature)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(coroutine, name=f"gateway-{name}")

@@ -1,9 +1,12 @@
 """An audit log for tests: written, signed and verified as the platform does it, and damaged by SQL behind its back."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from chimera.adapters.signing.ed25519 import Ed25519Signer, check_signature
 from chimera.adapters.signing.files import FileOfCheckpoints, FolderArchive
@@ -11,11 +14,13 @@ from chimera.adapters.storage.audit import AuditStorage
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.schema.journal import audit_entry, journal_head
 from chimera.immune.audit.chain import GENESIS, link
+from chimera.immune.audit.checkpoint import Checkpoint
 from chimera.immune.audit.checkpointer import Checkpointer
-from chimera.immune.audit.model import AuditRecord
+from chimera.immune.audit.model import AuditRecord, ChainedEntry, Head, canonical
 from chimera.immune.audit.reading import verify
 from chimera.immune.audit.settings import AuditSettings
 from chimera.immune.audit.verify import Finding, Report
+from chimera.kernel.leases import Lease
 from chimera.testing.clock import ManualClock
 
 KEEP_DAYS = 30.0
@@ -124,12 +129,66 @@ class AuditLog:
 
 
 class MemoryAudit:
-    """The gateway's `Audit` in memory: the entries in their order."""
+    """The gateway's audit log in memory: `Audit` and `AuditStore`."""
 
     def __init__(self) -> None:
         """Start empty."""
         self.records: list[AuditRecord] = []
+        self.recorded = asyncio.Event()
+        self.error: Exception | None = None
+        self._entries: list[ChainedEntry] = []
+        self._checkpoints: list[Checkpoint] = []
 
     async def record(self, records: Sequence[AuditRecord]) -> None:
-        """See `Audit`."""
-        self.records += records
+        """See `Audit`; raises `error` where a test has set one."""
+        if self.error is not None:
+            raise self.error
+        for given in records:
+            kept, entry = canonical(given)
+            head = await self.head()
+            seq = head.seq + 1
+            columns = (kept.tenant, kept.at, kept.actor, kept.action)
+            made = link(head.hash, seq, entry)
+            self._entries.append(ChainedEntry(seq=seq, hash=made, entry=msgspec.Raw(entry), columns=columns))
+            self.records.append(kept)
+            self.recorded.set()
+
+    async def head(self) -> Head:
+        """See `AuditStore`."""
+        return Head(seq=len(self._entries), hash=self._entries[-1].hash if self._entries else GENESIS)
+
+    async def first(self) -> int | None:
+        """See `AuditStore`."""
+        return 1 if self._entries else None
+
+    async def entries(self, after: int, limit: int) -> list[ChainedEntry]:
+        """See `AuditStore`."""
+        return self._entries[after : after + limit]
+
+    async def entries_of(
+        self, tenant: str | None, *, after: int | None = None, before: int | None = None, limit: int
+    ) -> list[ChainedEntry]:
+        """See `AuditStore`."""
+        mine = [one for one in self._entries if one.columns and tenant in (None, one.columns[0])]
+        if after is not None:
+            return [one for one in mine if one.seq > after][:limit]
+        return [one for one in reversed(mine) if before is None or one.seq < before][:limit]
+
+    async def checkpoints(self, after: int, limit: int) -> list[Checkpoint]:
+        """See `AuditStore`."""
+        return [one for one in self._checkpoints if one.size > after][:limit]
+
+    async def last_checkpoint(self, at_most: int | None = None) -> Checkpoint | None:
+        """See `AuditStore`."""
+        return next((one for one in reversed(self._checkpoints) if at_most is None or one.size <= at_most), None)
+
+    async def add_checkpoint(self, checkpoint: Checkpoint, lease: Lease | None = None) -> None:
+        """See `AuditStore`."""
+        self._checkpoints = sorted([*self._checkpoints, checkpoint], key=lambda one: one.size)
+
+    async def unarchived(self, before: float) -> tuple[Checkpoint | None, Checkpoint | None]:
+        """See `AuditStore`: nothing is ever archived."""
+        return None, None
+
+    async def mark_archived(self, size: int, lease: Lease) -> None:
+        """See `AuditStore`."""

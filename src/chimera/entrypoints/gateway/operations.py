@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
+from chimera.entrypoints.gateway.audit_operations import AUDIT
 from chimera.entrypoints.gateway.identity_operations import IDENTITY
 from chimera.entrypoints.published.catalogue import CATALOGUE
 from chimera.entrypoints.published.operation import AGENT, TENANT, Operation
@@ -185,7 +186,7 @@ NODE = (
         ),
     ),
 )
-OPERATIONS = SERVED + IDENTITY + CATALOGUE + NODE
+OPERATIONS = SERVED + IDENTITY + AUDIT + CATALOGUE + NODE
 
 
 class Found(NamedTuple):

@@ -12,6 +12,8 @@ from typing import NamedTuple
 from aiohttp import web
 
 from chimera.entrypoints.gateway import openapi
+from chimera.entrypoints.gateway.audit import AuditHandlers
+from chimera.entrypoints.gateway.audit_operations import AUDIT
 from chimera.entrypoints.gateway.calls import CallHandlers, Values, page_limit
 from chimera.entrypoints.gateway.http import (
     HEADER_REQUEST,
@@ -91,6 +93,7 @@ class PublicApi:
         control_plane: Proxy,
         node: Proxy,
         audit: AuditTrail,
+        audit_log: AuditHandlers,
         settings: HttpSettings,
     ) -> None:
         """Put the parts together."""
@@ -103,10 +106,11 @@ class PublicApi:
         self._control_plane = control_plane
         self._node = node
         self._audit = audit
+        self._audit_log = audit_log
         self._settings = settings
         self._matcher = Matcher(OPERATIONS)
         handlers = self._named_handlers()
-        self._handlers = {operation.name: handlers.pop(operation.name) for operation in SERVED + IDENTITY}
+        self._handlers = {operation.name: handlers.pop(operation.name) for operation in SERVED + IDENTITY + AUDIT}
         if handlers:
             raise AssertionError(f"not published: {', '.join(handlers)}")
         self._document = b""
@@ -224,6 +228,7 @@ class PublicApi:
             "readyz": self._readyz,
             "metrics": self._exposition,
             **self._identity.handlers(),
+            **self._audit_log.handlers(),
         }
 
     async def _model(self, _: web.BaseRequest, values: Values, name: str) -> web.Response:
