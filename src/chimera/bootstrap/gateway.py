@@ -26,6 +26,7 @@ from chimera.adapters.storage.identity import IdentityStorage
 from chimera.adapters.storage.migrating import is_current
 from chimera.adapters.storage.naming import open_named
 from chimera.adapters.storage.opening import shown
+from chimera.adapters.storage.state.stores import make_state
 from chimera.adapters.substrates.node_client import NodeClient
 from chimera.bootstrap.database import when_there
 from chimera.bootstrap.gateway_config import (
@@ -40,6 +41,7 @@ from chimera.bootstrap.gateway_parts import Gateway, Ports
 from chimera.bootstrap.lifeline import end_with
 from chimera.gateway.errors import GatewayError
 from chimera.gateway.ports import ModelProvider
+from chimera.gateway.settings import GatewaySettings
 from chimera.kernel.clock import SystemClock
 from chimera.kernel.settings import SettingsError
 from chimera.testing.scripted_model import ScriptedModel
@@ -63,7 +65,7 @@ async def serve(config: GatewayConfig, environ: Mapping[str, str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
     await _database(config, environ)
-    ports, close = make_ports(config, environ, sample=settings.routes.sample)
+    ports, close = make_ports(config, settings, environ)
     gateway = Gateway(config, settings, ports, key=key, token_secret=token_secret, secrets=secrets_of(environ))
     try:
         await gateway.start()
@@ -75,7 +77,9 @@ async def serve(config: GatewayConfig, environ: Mapping[str, str]) -> None:
     log.info("gateway ended")
 
 
-def make_ports(config: GatewayConfig, environ: Mapping[str, str], *, sample: float) -> tuple[Ports, Callable[[], None]]:
+def make_ports(
+    config: GatewayConfig, settings: GatewaySettings, environ: Mapping[str, str]
+) -> tuple[Ports, Callable[[], None]]:
     """The real adapters, and what closes the database. Made inside the event loop."""
     models = {name: make_provider(name, model, environ) for name, model in config.models.items()}
     database = open_named(config.database, config.database_password, environ)
@@ -83,11 +87,11 @@ def make_ports(config: GatewayConfig, environ: Mapping[str, str], *, sample: flo
     ports = Ports(
         routes=storage,
         revisions=storage,
-        sessions=storage,
+        state=make_state(database, settings.state),
         usage=storage,
         identity=IdentityStorage(database),
         audit=AuditStorage(database),
-        pool=NodeClient(config.node_socket, SystemClock(), sample=sample),
+        pool=NodeClient(config.node_socket, SystemClock(), sample=settings.routes.sample),
         models=models,
     )
     return ports, database.close

@@ -21,6 +21,7 @@ from chimera.bootstrap.audit_parts import places, public_keys
 from chimera.bootstrap.gateway_config import GatewayConfig, allowed_hosts
 from chimera.bootstrap.identity_parts import make_identity
 from chimera.bootstrap.startup import listen_unix
+from chimera.bootstrap.state_parts import make_state_services
 from chimera.entrypoints.gateway.audit import AuditHandlers
 from chimera.entrypoints.gateway.calls import CallHandlers
 from chimera.entrypoints.gateway.internal import InternalApi
@@ -39,10 +40,10 @@ from chimera.gateway.metering import Meter, Price, day_of, flush
 from chimera.gateway.metrics import GatewayMetrics
 from chimera.gateway.models import Model, ModelGateway
 from chimera.gateway.placing import Placer
-from chimera.gateway.ports import Audit, HostPool, ModelProvider, RevisionSource, RouteSource, SessionStore, UsageStore
+from chimera.gateway.ports import Audit, HostPool, ModelProvider, RevisionSource, RouteSource, UsageStore
 from chimera.gateway.routes import RouteTable
-from chimera.gateway.sessions import Sessions
 from chimera.gateway.settings import GatewaySettings
+from chimera.gateway.state.ports import StateStores
 from chimera.immune.audit.note import PublicKey
 from chimera.immune.audit.service import AuditService, AuditStore
 from chimera.kernel.clock import Clock, SystemClock
@@ -74,7 +75,7 @@ class Ports:
 
     routes: RouteSource
     revisions: RevisionSource
-    sessions: SessionStore
+    state: StateStores
     usage: UsageStore
     identity: IdentityStore
     audit: AuditLog
@@ -121,7 +122,7 @@ class Gateway:
         )
         ports.pool.on_change(self._placer.freed)
         self._hosts = HostClient()
-        sessions = Sessions(ports.sessions, clock, most_bytes=settings.http.session_bytes)
+        self.state = make_state_services(ports.state, settings, clock, self.metrics)
         documents = Documents(ports.revisions)
         self.invoker = Invoker(
             routes=self.routes,
@@ -130,12 +131,13 @@ class Gateway:
             placer=self._placer,
             hosts=self._hosts,
             pool=ports.pool,
-            sessions=sessions,
+            runs=self.state.runs,
             documents=documents,
             meter=self.meter,
             audit=self.audit,
             metrics=self.metrics,
             deadlines=settings.deadlines,
+            deaths=settings.state.deaths,
         )
         self.models = ModelGateway(
             make_models(config, settings, ports.models),
@@ -179,11 +181,10 @@ class Gateway:
         )
         authoriser = self.identity.authoriser
         self.public = PublicApi(
-            guards=Guards(
-                authenticator=self.identity.authenticator, authoriser=authoriser, hosts=hosts, scheme=scheme
-            ),
-            calls=CallHandlers(self.invoker, authoriser, sessions, settings.http, clock),
+            guards=Guards(authenticator=self.identity.authenticator, authoriser=authoriser, hosts=hosts, scheme=scheme),
+            calls=CallHandlers(self.invoker, authoriser, settings.http, clock),
             identity=self.identity.handlers,
+            state=self.state.handlers,
             routes=self.routes,
             admission=self.admission,
             metrics=self.metrics,
@@ -200,6 +201,8 @@ class Gateway:
             calls=self.calls,
             invoker=self.invoker,
             models=self.models,
+            answers=self.state.answers,
+            state=self.state.internal,
             routes=self.routes,
             pool=ports.pool,
             authoriser=authoriser,
@@ -222,6 +225,7 @@ class Gateway:
         self._spawn(self.routes.follow(settings.routes.poll), "routes")
         self._spawn(self._ports.pool.run(), "pool")
         self._spawn(self.audit.run(), "audit")
+        self._spawn(self.state.runs.keep_alive(), "runs")
         self._spawn(self._flush_for_ever(), "usage")
         self.internal_url = await self._listen_internal()
         self.public_url = await self._listen_public()
@@ -235,6 +239,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.state.runs.aclose()
         await self._placer.aclose()
         for part in (self._hosts, self.models, self._control_plane, self._node, self._ports.pool):
             await part.aclose()

@@ -11,8 +11,9 @@ from msgspec import Meta, Struct
 from chimera.gateway.errors import InvalidRequest
 from chimera.gateway.invoke import Answered
 from chimera.platform.model import Route
-from chimera_host.contract.call import Message, SessionState, Timings
+from chimera_host.contract.call import Message, Timings
 
+Subject = Annotated[str, Meta(min_length=1, max_length=200)]
 Seconds = Annotated[float, Meta(gt=0, le=600)]
 MAX_MESSAGES = 10_000
 MODEL_PREFIX = "agent/"
@@ -21,18 +22,24 @@ MODEL_PREFIX = "agent/"
 class InvokeBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A call of an agent: `input` is short for one message of the user.
 
-    `session` names the conversation to go on with; it begins with its first use. `deadline` is the seconds that the
-    caller gives the call. With `stream`, or if the request accepts text/event-stream, the answer is a stream of events.
+    `session` names the conversation to go on with; it begins with its first use. `subject` names the person whom it is
+    for: what is kept of it can be found and erased by that. With `resume` the call goes on with the session's
+    unfinished work, whatever its messages, which may be left out then. `deadline` is the seconds that the caller gives
+    the call. With `stream`, or if the request accepts text/event-stream, the answer is a stream of events.
     """
 
     input: str | None = None
     messages: Annotated[tuple[Message, ...], Meta(max_length=MAX_MESSAGES)] | None = None
     session: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")] | None = None
+    subject: Subject | None = None
+    resume: bool = False
     deadline: Seconds | None = None
     stream: bool = False
 
     def said(self) -> tuple[Message, ...]:
         """The messages, in either form."""
+        if self.resume and self.input is None and self.messages is None:
+            return ()
         if (self.input is None) == (self.messages is None):
             raise InvalidRequest("a call has either `input` or `messages`", next_step='send {"input": "your question"}')
         if self.input is not None:
@@ -52,7 +59,7 @@ class TokenUsage(Struct, frozen=True, kw_only=True):
 
 
 class InvokeAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The answer of an agent."""
+    """The answer of an agent. `run` names the work that it came of, where that outlives the call."""
 
     output: str
     agent: str
@@ -65,17 +72,7 @@ class InvokeAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     timings: Timings = Timings()
     model_calls: int = 0
     tool_calls: int = 0
-
-
-class SessionAnswer(Struct, frozen=True, kw_only=True):
-    """A session as stored."""
-
-    tenant: str
-    agent: str
-    session: str
-    version: int
-    updated: float
-    state: SessionState
+    run: str | None = None
 
 
 class TextPart(Struct, frozen=True, kw_only=True):
@@ -103,7 +100,8 @@ class ChatBody(Struct, frozen=True, kw_only=True):
     """An OpenAI chat-completions request. `model` is `agent/<name>`.
 
     The agent's definition says how its model is used, so sampling parameters are taken and have no effect. Several
-    answers (`n`) and the caller's own tools would change what the agent is, and are refused.
+    answers (`n`) and the caller's own tools would change what the agent is, and are refused. `user` names the person
+    whom the call is for.
     """
 
     model: str
@@ -113,6 +111,7 @@ class ChatBody(Struct, frozen=True, kw_only=True):
     n: int | None = None
     tools: list[Any] | None = None
     functions: list[Any] | None = None
+    user: Subject | None = None
 
     def agent(self) -> str:
         """The name of the agent."""
@@ -177,6 +176,7 @@ def answer_of(answered: Answered, session: str | None) -> InvokeAnswer:
         timings=response.timings,
         model_calls=response.model_calls,
         tool_calls=response.tool_calls,
+        run=None if call.opened is None else call.opened.name,
     )
 
 

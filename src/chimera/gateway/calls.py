@@ -7,6 +7,7 @@ It also says whether a call may be run again after its host died, which is only 
 from dataclasses import dataclass, field
 
 from chimera.gateway.errors import CallLoop, UnknownCall
+from chimera.gateway.state.runs import OpenRun
 from chimera.platform.model import Route
 from chimera_host.trace import TraceContext
 
@@ -14,6 +15,8 @@ from chimera_host.trace import TraceContext
 @dataclass(kw_only=True, slots=True, eq=False)
 class InFlightCall:
     """One call. `deadline` is the event loop's time; `effects` counts what it asked of models, agents and secrets.
+
+    `opened` is the run that it works on, where it has one.
 
     `family` counts, at the root alone, all calls that the call from outside has led to.
     """
@@ -23,6 +26,7 @@ class InFlightCall:
     deadline: float
     trace: TraceContext
     parent: "InFlightCall | None" = None
+    opened: OpenRun | None = None
     host: str | None = None
     depth: int = 0
     effects: int = 0

@@ -1,9 +1,12 @@
 """The way of a call: route, admit, place on a host, run, keep the session, answer.
 
-A call is run again on another host only where that can't do harm: it never reached the host, the host refused it before
-it began, or the host died before it said anything and the call had asked for nothing that has effects (no model, agent
-or credential through the internal API, and an agent with neither tools nor code that could act on its own). Else the
-caller is told that the host failed, and the node agent, which saw who ran there, names the suspects.
+A call is run again on another host where that can't do harm: it never reached the host, the host refused it before it
+began, or the host died before it said anything and the call had asked for nothing that has effects (no model, agent or
+credential through the internal API, and an agent with neither tools nor code that could act on its own). Where it has a
+run (`chimera.gateway.state.runs`), it goes on there from its last finished step: if its caller gave it a key, which
+says that repeating is safe, or the agent is pure declaration, whose step in flight repeats its tools under the same
+idempotency keys. Else the caller is told that the host failed, and the node agent, which saw who ran there, names the
+suspects.
 """
 
 import asyncio
@@ -21,10 +24,10 @@ from chimera.gateway.hosts import HostClient, HostDied, HostUnreachable, Sink
 from chimera.gateway.metering import Meter
 from chimera.gateway.metrics import GatewayMetrics
 from chimera.gateway.placing import Placer
-from chimera.gateway.ports import HostPool, StoredSession
+from chimera.gateway.ports import HostPool
 from chimera.gateway.routes import Protocol, RouteTable, check_offered
-from chimera.gateway.sessions import Sessions
 from chimera.gateway.settings import DeadlineSettings
+from chimera.gateway.state.runs import NO_STATE, Runs, Wanted
 from chimera.kernel.ids import new_id
 from chimera.platform.model import Endpoint
 from chimera_host.contract.call import InvokeRequest, InvokeResponse, Message
@@ -44,14 +47,15 @@ REFUSED_BEFORE_BEGIN = frozenset({"host-busy", "host-draining"})
 class Incoming:
     """A call as it comes in, allowed to `actor`.
 
-    `within` is the seconds the caller gives it; `parent` the call that makes this one.
+    `within` is the seconds the caller gives it; `parent` the call that makes this one; `state` says which session and
+    run it belongs to, and for whom it is.
     """
 
     tenant: str
     agent: str
     messages: tuple[Message, ...]
     protocol: Protocol
-    session: str | None = None
+    state: Wanted = NO_STATE
     within: float | None = None
     trace: TraceContext | None = None
     request: str | None = None
@@ -61,10 +65,11 @@ class Incoming:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answered:
-    """A call that ended well."""
+    """A call that ended well; `replayed` says that the answer is a stored one."""
 
     response: InvokeResponse
     call: InFlightCall
+    replayed: bool = False
 
 
 class Invoker:
@@ -79,26 +84,28 @@ class Invoker:
         placer: Placer,
         hosts: HostClient,
         pool: HostPool,
-        sessions: Sessions,
+        runs: Runs,
         documents: Documents,
         meter: Meter,
         audit: AuditTrail,
         metrics: GatewayMetrics,
         deadlines: DeadlineSettings,
+        deaths: int,
     ) -> None:
-        """Put the parts together."""
+        """Put the parts together; `deaths` hosts may die under a call that goes on elsewhere."""
         self._routes = routes
         self._admission = admission
         self._calls = calls
         self._placer = placer
         self._hosts = hosts
         self._pool = pool
-        self._sessions = sessions
+        self._runs = runs
         self._documents = documents
         self._meter = meter
         self._audit = audit
         self._metrics = metrics
         self._deadlines = deadlines
+        self._deaths = deaths
         self._loop = asyncio.get_running_loop()
 
     async def run(self, incoming: Incoming, sink: Sink | None = None) -> Answered:
@@ -123,7 +130,8 @@ class Invoker:
                     host = call.host
                     self._leave(call)
             outcome = "ok"
-            return Answered(response=response, call=call)
+            replayed = call.opened is not None and call.opened.answer is not None
+            return Answered(response=response, call=call, replayed=replayed)
         except ProblemError as error:
             outcome = error.code
             raise
@@ -176,13 +184,9 @@ class Invoker:
     async def _admitted(self, call: InFlightCall, incoming: Incoming, sink: Sink | None) -> InvokeResponse:
         try:
             async with asyncio.timeout_at(call.deadline) as limit:
-                before = None
-                if incoming.session is not None:
-                    before = await self._sessions.open(call.route.tenant, call.route.agent, incoming.session)
-                response = await self._in_a_host(call, incoming, before, sink)
-                if before is not None and response.session is not None:
-                    await self._sessions.save(before, response.session)
-                return response
+                if incoming.state is NO_STATE:
+                    return await self._in_a_host(call, incoming, sink)
+                return await self._on_a_run(call, incoming, sink)
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -194,17 +198,27 @@ class Invoker:
                 agent=call.route.agent,
             ) from None
 
+    async def _on_a_run(self, call: InFlightCall, incoming: Incoming, sink: Sink | None) -> InvokeResponse:
+        """Answer from the run where it is finished; else work on it, and commit what came of it before answering."""
+        route = call.route
+        async with self._runs.opened(route.tenant, route.agent, call.call, incoming.messages, incoming.state) as opened:
+            call.opened = opened
+            if opened is not None and opened.answer is not None:
+                return opened.answer
+            response = await self._in_a_host(call, incoming, sink)
+            if opened is not None:
+                await self._runs.finish(opened, response, incoming.state.actor)
+            return response
+
     # -- in a host ------------------------------------------------------------------------------------------------
 
-    async def _in_a_host(
-        self, call: InFlightCall, incoming: Incoming, before: StoredSession | None, sink: Sink | None
-    ) -> InvokeResponse:
+    async def _in_a_host(self, call: InFlightCall, incoming: Incoming, sink: Sink | None) -> InvokeResponse:
         traceparent = call.trace.header()
         avoid: set[str] = set()
         deaths = refusals = 0
         while True:
             endpoint = await self._placer.place(call, avoid)
-            request = self._request(call, incoming, before, stream=sink is not None)
+            request = self._request(call, incoming, stream=sink is not None)
             try:
                 if sink is None:
                     return await self._hosts.invoke(endpoint, request, traceparent)
@@ -222,7 +236,7 @@ class Invoker:
                 why = "crashed"
                 await self._report(endpoint.host, why, call)
                 deaths += 1
-                if error.spoke or deaths > MAX_DEATHS or not await self._harmless(call):
+                if error.spoke or not await self._goes_on(call, deaths):
                     raise _failed(call, endpoint, f"died while it ran the call ({error})") from error
             log.warning("call placed again", extra={"host": endpoint.host, "why": why})
             self._metrics.retries.labels(why).inc()
@@ -234,9 +248,9 @@ class Invoker:
                 await asyncio.sleep(BUSY_PAUSE * 2**refusals)
                 avoid.clear()
 
-    def _request(
-        self, call: InFlightCall, incoming: Incoming, before: StoredSession | None, *, stream: bool
-    ) -> InvokeRequest:
+    def _request(self, call: InFlightCall, incoming: Incoming, *, stream: bool) -> InvokeRequest:
+        opened = call.opened
+        before = None if opened is None else opened.before
         left = call.deadline - self._loop.time()
         spare = self._deadlines.gateway - self._deadlines.host
         return InvokeRequest(
@@ -244,12 +258,25 @@ class Invoker:
             tenant=call.route.tenant,
             agent=call.route.agent,
             revision=call.route.revision,
-            messages=incoming.messages,
+            messages=incoming.messages if opened is None else opened.messages,
             deadline=max(0.001, min(self._deadlines.host, left - min(spare, left * 0.1))),
             session=before.state if before is not None else None,
-            session_id=incoming.session,
+            session_id=incoming.state.session,
             stream=stream,
+            run=None if opened is None else opened.name,
+            resume=None if opened is None else self._runs.resume_state(opened),
         )
+
+    async def _goes_on(self, call: InFlightCall, deaths: int) -> bool:
+        """Whether the call may run again after so many hosts have died under it."""
+        opened = call.opened
+        if opened is not None and deaths <= self._deaths:
+            if opened.run.keyed:
+                return True
+            document = await self._documents.get(call.route.revision)
+            if document.source is None:
+                return True
+        return deaths <= MAX_DEATHS and await self._harmless(call)
 
     async def _harmless(self, call: InFlightCall) -> bool:
         """Whether the call can't have done anything yet, so that it may be run again."""
@@ -268,8 +295,8 @@ class Invoker:
 def _told(incoming: Incoming, call: InFlightCall) -> dict[str, Any]:
     """What the audit log says of a call, beside who and whom: nothing of what is said in it."""
     detail: dict[str, Any] = {"protocol": incoming.protocol, "revision": call.route.revision}
-    if incoming.session is not None:
-        detail["session"] = incoming.session
+    if incoming.state.session is not None:
+        detail["session"] = incoming.state.session
     if incoming.parent is not None:
         detail["parent"] = incoming.parent.call
     return detail
@@ -286,9 +313,12 @@ def _after(entries: CallEntries, sink: Sink) -> Sink:
 
 
 def _failed(call: InFlightCall, endpoint: Endpoint, what: str) -> HostFailed:
+    again = "call again if that is safe"
+    if call.opened is not None:
+        again = "the same call again goes on from its last finished step"
     return HostFailed(
         f"host {endpoint.host} {what}; agent {call.route.agent} may or may not have acted",
-        next_step="see `chimera top` for suspects, `chimera logs` for its last lines; call again if that is safe",
+        next_step=f"see `chimera top` for suspects, `chimera logs` for its last lines; {again}",
         agent=call.route.agent,
     )
 

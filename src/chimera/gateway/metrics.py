@@ -45,7 +45,7 @@ class GatewayMetrics:
         )
         self.runs = Counter(
             "chimera_gateway_runs",
-            "Calls that asked for a run by its key or went on with one: begun, resumed, afresh, replayed, busy, reused.",
+            "Calls that asked for a run by a key, or went on with one, by what became of that.",
             ("outcome",),
             registry=registry,
         )

@@ -1,4 +1,4 @@
-"""What the gateway needs from outside: routes, revisions, hosts, sessions, usage and models."""
+"""What the gateway needs from outside: routes, revisions, hosts, usage and models (state: `chimera.gateway.state`)."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
@@ -7,7 +7,6 @@ from msgspec import Struct
 
 from chimera.immune.audit.model import AuditRecord
 from chimera.platform.model import CellSpec, Endpoint, Route
-from chimera_host.contract.call import SessionState
 
 
 class RouteSource(Protocol):
@@ -28,30 +27,6 @@ class RevisionSource(Protocol):
 
     async def bundle(self, digest: str) -> bytes | None:
         """A source bundle (tar.gz)."""
-
-
-class StoredSession(Struct, frozen=True, kw_only=True):
-    """A session as stored; `version` grows by one with each save. `updated` is seconds since the epoch."""
-
-    tenant: str
-    agent: str
-    session: str
-    version: int
-    state: SessionState
-    updated: float
-
-
-class SessionStore(Protocol):
-    """Conversation state, versioned."""
-
-    async def load_session(self, tenant: str, agent: str, session: str) -> StoredSession | None:
-        """The newest committed version, or None."""
-
-    async def save_session(self, session: StoredSession) -> None:
-        """Commit `session` if the stored version is one less (or none for version 1); else `SessionConflict`."""
-
-    async def delete_session(self, tenant: str, agent: str, session: str) -> bool:
-        """Erase it; False where there was none."""
 
 
 class Usage(Struct, frozen=True, kw_only=True):

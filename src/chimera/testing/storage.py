@@ -5,15 +5,14 @@ from collections.abc import Sequence
 import msgspec
 from msgspec.structs import replace
 
-from chimera.gateway.errors import SessionConflict
-from chimera.gateway.ports import StoredSession, Usage
+from chimera.gateway.ports import Usage
 from chimera.platform.model import CellSpec, ResourceClass, Route, RuntimeClass
 from chimera_host.contract.agent import AgentDocument
 from chimera_host.testing.builders import digest, encode_document
 
 
 class MemoryStorage:
-    """A `RouteSource`, `RevisionSource`, `SessionStore` and `UsageStore`."""
+    """A `RouteSource`, `RevisionSource` and `UsageStore`."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -21,7 +20,6 @@ class MemoryStorage:
         self.cells: dict[str, CellSpec] = {}
         self.documents: dict[str, bytes] = {}
         self.bundles: dict[str, bytes] = {}
-        self.sessions: dict[tuple[str, str, str], StoredSession] = {}
         self.usage: dict[tuple[str, str, str, str], Usage] = {}
         self.sequence = 0
 
@@ -82,28 +80,6 @@ class MemoryStorage:
     async def bundle(self, digest: str) -> bytes | None:
         """A source bundle."""
         return self.bundles.get(digest)
-
-    # -- SessionStore -------------------------------------------------------------------------------------------------
-
-    async def load_session(self, tenant: str, agent: str, session: str) -> StoredSession | None:
-        """The newest version."""
-        return self.sessions.get((tenant, agent, session))
-
-    async def save_session(self, session: StoredSession) -> None:
-        """Store the next version."""
-        key = (session.tenant, session.agent, session.session)
-        stored = self.sessions.get(key)
-        if session.version != (stored.version if stored else 0) + 1:
-            raise SessionConflict(
-                f"session {session.session} is at version {stored.version if stored else 0}",
-                next_step="load the session and send the call again",
-                agent=session.agent,
-            )
-        self.sessions[key] = session
-
-    async def delete_session(self, tenant: str, agent: str, session: str) -> bool:
-        """Erase it."""
-        return self.sessions.pop((tenant, agent, session), None) is not None
 
     # -- UsageStore ---------------------------------------------------------------------------------------------------
 

@@ -1,27 +1,16 @@
-"""What the gateway relies on, whatever keeps it: routes, revisions, sessions, usage."""
+"""What the gateway relies on, whatever keeps it: routes, revisions, usage."""
 
-import asyncio
 from typing import Any
 
 import msgspec
-import pytest
 
 from chimera.agents.compile import document_bytes
-from chimera.gateway.errors import SessionConflict
-from chimera.gateway.ports import StoredSession, Usage
+from chimera.gateway.ports import Usage
 from chimera.platform.cells import cell_spec
 from chimera.testing.definitions import compiled
 from chimera_host.contract.agent import AgentDocument
-from chimera_host.contract.call import Message, SessionState
 
 DAY = "2031-05-06"
-
-
-def session(version: int, *, tenant: str = "default", name: str = "s", text: str = "") -> StoredSession:
-    state = SessionState(messages=(Message(role="user", content=text or f"turn {version}"),))
-    return StoredSession(
-        tenant=tenant, agent="anna", session=name, version=version, state=state, updated=float(version)
-    )
 
 
 def usage(tokens: int, usd: float | None, *, tenant: str = "default", day: str = DAY) -> Usage:
@@ -87,69 +76,7 @@ async def test_what_is_not_there_is_none(filled: Any) -> None:
     assert await filled.store.document(digest) is None
     assert await filled.store.bundle(digest) is None
     assert await filled.store.cell("no-such-cell") is None
-    assert await filled.store.load_session("default", "anna", "s") is None
-    assert await filled.store.delete_session("default", "anna", "s") is False
     assert await filled.store.usage_of_day(DAY) == []
-
-
-async def test_a_session_comes_back_as_it_was_saved(filled: Any) -> None:
-    saved = session(1, text="line\nNUL\0 and Zoë \U0001f600")
-    await filled.store.save_session(saved)
-
-    assert await filled.store.load_session("default", "anna", "s") == saved
-
-    await filled.store.save_session(session(2))
-    assert await filled.store.load_session("default", "anna", "s") == session(2)
-
-
-@pytest.mark.parametrize("version", [1, 2, 4, 7])
-async def test_a_version_that_is_not_the_next_is_refused(filled: Any, version: int) -> None:
-    await filled.store.save_session(session(1))
-    await filled.store.save_session(session(2))
-
-    with pytest.raises(SessionConflict) as caught:
-        await filled.store.save_session(session(version, text="mine"))
-
-    assert caught.value.next_step
-    assert await filled.store.load_session("default", "anna", "s") == session(2)
-
-
-async def test_a_first_version_above_one_is_refused(filled: Any) -> None:
-    with pytest.raises(SessionConflict):
-        await filled.store.save_session(session(2))
-    assert await filled.store.load_session("default", "anna", "s") is None
-
-
-async def test_of_two_that_save_the_same_version_one_wins(filled: Any) -> None:
-    await filled.store.save_session(session(1))
-    saves = [filled.store.save_session(session(2, text=f"writer {number}")) for number in range(20)]
-
-    outcomes = await asyncio.gather(*saves, return_exceptions=True)
-
-    winners = [number for number, outcome in enumerate(outcomes) if outcome is None]
-    assert len(winners) == 1
-    assert all(isinstance(outcome, SessionConflict) for outcome in outcomes if outcome is not None)
-    stored = await filled.store.load_session("default", "anna", "s")
-    assert stored.state.messages[0].content == f"writer {winners[0]}"
-
-
-async def test_sessions_of_tenants_are_apart(filled: Any) -> None:
-    await filled.store.save_session(session(1, tenant="one", text="1"))
-    await filled.store.save_session(session(1, tenant="two", text="2"))
-
-    assert await filled.store.delete_session("one", "anna", "s") is True
-
-    assert await filled.store.load_session("one", "anna", "s") is None
-    assert await filled.store.load_session("two", "anna", "s") == session(1, tenant="two", text="2")
-
-
-async def test_an_erased_session_begins_again_at_one(filled: Any) -> None:
-    await filled.store.save_session(session(1))
-    await filled.store.delete_session("default", "anna", "s")
-
-    await filled.store.save_session(session(1, text="again"))
-
-    assert (await filled.store.load_session("default", "anna", "s")).state.messages[0].content == "again"
 
 
 async def test_use_is_summed_by_tenant_agent_model_and_day(filled: Any) -> None:

@@ -1,14 +1,19 @@
 """A gateway in the test's own event loop, with real sockets on loopback, fake hosts and a model that a test scripts."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import msgspec
 import pytest
 
+from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.opening import open_database
+from chimera.adapters.storage.state.stores import make_state
 from chimera.bootstrap.gateway_config import GatewayConfig, ModelConfig, load_settings
 from chimera.bootstrap.gateway_parts import Gateway, Ports
 from chimera.gateway import tokens
@@ -66,8 +71,9 @@ class Model:
 class World:
     """A running gateway and everything around it."""
 
-    def __init__(self, folder: Any, **config: Any) -> None:
+    def __init__(self, folder: Any, database: Database, **config: Any) -> None:
         self.folder = folder
+        self.database = database
         self.store = MemoryStorage()
         self.identity = FakeIdentityStore()
         self.pool = FakeHostPool()
@@ -95,10 +101,11 @@ class World:
 
     async def __aenter__(self) -> "World":
         store = self.store
+        settings = load_settings(self.config)
         ports = Ports(
             routes=store,
             revisions=store,
-            sessions=store,
+            state=make_state(self.database, settings.state),
             usage=store,
             pool=self.pool,
             identity=self.identity,
@@ -107,7 +114,7 @@ class World:
         )
         self.gateway = Gateway(
             self.config,
-            load_settings(self.config),
+            settings,
             ports,
             key=KEY.encode(),
             token_secret=SECRET,
@@ -168,13 +175,20 @@ class World:
 
 
 @pytest.fixture
-def make_world(tmp_path: Any) -> Callable[..., Any]:
-    """A gateway by its configuration, as an asynchronous context manager."""
+def make_world(tmp_path: Path, migrated_file: Path) -> Callable[..., Any]:
+    """A gateway by its configuration, as an asynchronous context manager; its state is on a SQLite database."""
 
     @asynccontextmanager
     async def make(**config: Any) -> AsyncIterator[World]:
-        async with World(tmp_path, **config) as world:
-            yield world
+        file = tmp_path / "chimera.db"
+        if not file.exists():
+            shutil.copy(migrated_file, file)
+        database = open_database(file)
+        try:
+            async with World(tmp_path, database, **config) as world:
+                yield world
+        finally:
+            await asyncio.to_thread(database.close)
 
     return make
 

@@ -20,6 +20,7 @@ from yarl import URL
 from chimera.entrypoints.gateway import openapi
 from chimera.entrypoints.gateway.http import decoded
 from chimera.entrypoints.gateway.operations import SERVED
+from chimera.entrypoints.gateway.state_operations import STATE
 from chimera.gateway import api
 from chimera.gateway.errors import InvalidRequest
 from chimera.gateway.identity.principal import BOOTSTRAP_ADMIN, decode_header
@@ -286,7 +287,9 @@ def test_the_openapi_document_is_valid_and_as_published() -> None:
 
 
 async def test_every_served_operation_has_a_handler(world: Any) -> None:
-    for operation in SERVED:
-        path = operation.path.replace("{tenant}", "default").replace("{agent}", "a").replace("{session}", "s")
+    for operation in (*SERVED, *STATE):
+        path = operation.path
+        for field in ("tenant", "agent", "session", "subject", "space"):
+            path = path.replace("{" + field + "}", "default" if field == "tenant" else "a")
         async with world.http.request(operation.method, world.url + path, json={}) as answer:
             assert b"nothing serves" not in await answer.read()

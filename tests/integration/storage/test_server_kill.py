@@ -18,7 +18,7 @@ from chimera.adapters.storage.journal import journal
 from chimera.adapters.storage.opening import open_database
 from chimera.adapters.storage.schema.journal import audit_entry, event
 from chimera.events.model import Fact
-from chimera.gateway.ports import StoredSession
+from chimera.gateway.state.model import StoredSession
 from chimera.immune.audit.chain import GENESIS, link
 from chimera.immune.audit.model import AuditRecord
 from chimera.testing.postgresql import PostgreSQLServer

@@ -17,7 +17,8 @@ from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.gateway import GatewayStorage
 from chimera.adapters.storage.migrating import migrate
 from chimera.adapters.storage.opening import open_database
-from chimera.gateway.ports import StoredSession, Usage
+from chimera.gateway.ports import Usage
+from chimera.gateway.state.model import StoredSession
 from chimera.testing.definitions import compiled, staged
 from chimera_host.contract.call import Message, SessionState
 

@@ -1,25 +1,21 @@
-"""What the gateway reads and writes: routes, revisions, sessions, usage (the ports of `chimera.gateway.ports`).
+"""What the gateway reads and writes: routes, revisions, usage (the ports of `chimera.gateway.ports`), and sessions.
 
 Look-ups by key take 20 to 60 µs with what they decode on SQLite, and one round trip on PostgreSQL.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, bindparam, case, delete, func, select, update
+from sqlalchemy import Connection, bindparam, case, func, select
 
 from chimera.adapters.storage.database import Database, Insert
 from chimera.adapters.storage.schema.catalogue import agent, bundle, cell, revision
 from chimera.adapters.storage.schema.quota import usage
-from chimera.adapters.storage.schema.state import session
-from chimera.gateway.errors import SessionConflict
-from chimera.gateway.ports import StoredSession, Usage
+from chimera.adapters.storage.state.sessions import SessionStorage
+from chimera.gateway.ports import Usage
 from chimera.platform.model import CellSpec, Route, RuntimeClass
-from chimera_host.contract.call import SessionState
 
-_STATE = msgspec.json.Decoder(SessionState)
 _DESCRIPTION = 200
 
 
@@ -32,32 +28,18 @@ class _Canonical(Struct, frozen=True):
 _CANONICAL = msgspec.json.Decoder(_Canonical)
 
 
-class GatewayStorage:
-    """The gateway's four ports on one database."""
+class GatewayStorage(SessionStorage):
+    """The ports of routes, revisions and usage on one database, and the sessions."""
 
     def __init__(self, database: Database) -> None:
         """Compile the statements for `database`."""
-        self._database = database
-        the_session = (
-            (session.c.tenant == bindparam("the_tenant"))
-            & (session.c.agent == bindparam("the_agent"))
-            & (session.c.session == bindparam("the_session"))
-        )
+        super().__init__(database)
         self._document = database.prepared(
             select(revision.c.canonical).where(revision.c.digest == bindparam("the_digest")).limit(1)
         )
         self._bundle = database.prepared(
             select(bundle.c.data).where(bundle.c.digest == bindparam("the_digest")).limit(1)
         )
-        self._load = database.prepared(select(session.c.version, session.c.state, session.c.updated).where(the_session))
-        self._create = database.prepared(
-            database.insert(session).on_conflict_do_nothing(),
-            ("tenant", "agent", "session", "version", "state", "updated"),
-        )
-        before = the_session & (session.c.version == bindparam("before"))
-        changed: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("version", "state", "updated")}
-        self._advance = database.prepared(update(session).where(before).values(changed))
-        self._erase = database.prepared(delete(session).where(the_session))
         self._add = database.prepared_insert(usage, _adding(database.insert(usage)))
 
     async def changed_routes(self, after: int, limit: int) -> Sequence[Route]:
@@ -80,29 +62,6 @@ class GatewayStorage:
         row = await self._database.read(lambda connection: self._bundle.one(connection, the_digest=digest))
         return None if row is None else row[0]
 
-    async def load_session(self, tenant: str, agent: str, session: str) -> StoredSession | None:
-        """See `SessionStore`."""
-        row = await self._database.read(
-            lambda connection: self._load.one(connection, the_tenant=tenant, the_agent=agent, the_session=session),
-            quick=True,
-        )
-        if row is None:
-            return None
-        version, state, updated = row
-        return StoredSession(
-            tenant=tenant, agent=agent, session=session, version=version, state=_STATE.decode(state), updated=updated
-        )
-
-    async def save_session(self, session: StoredSession) -> None:
-        """See `SessionStore`."""
-        await self._database.write(lambda connection: self._save_session(connection, session))
-
-    async def delete_session(self, tenant: str, agent: str, session: str) -> bool:
-        """See `SessionStore`."""
-        return await self._database.write(
-            lambda connection: self._erase.run(connection, the_tenant=tenant, the_agent=agent, the_session=session) > 0
-        )
-
     async def add_usage(self, rows: Sequence[Usage]) -> None:
         """See `UsageStore`."""
         if rows:
@@ -114,36 +73,6 @@ class GatewayStorage:
         query = select(usage).where(usage.c.day == day)
         found = await self._database.read(lambda connection: connection.execute(query).mappings().all())
         return [Usage(**row) for row in found]
-
-    def _save_session(self, connection: Connection, saved: StoredSession) -> None:
-        state = msgspec.json.encode(saved.state)
-        if saved.version == 1:
-            done = self._create.run(
-                connection,
-                tenant=saved.tenant,
-                agent=saved.agent,
-                session=saved.session,
-                version=1,
-                state=state,
-                updated=saved.updated,
-            )
-        else:
-            done = self._advance.run(
-                connection,
-                the_tenant=saved.tenant,
-                the_agent=saved.agent,
-                the_session=saved.session,
-                before=saved.version - 1,
-                new_version=saved.version,
-                new_state=state,
-                new_updated=saved.updated,
-            )
-        if done != 1:
-            raise SessionConflict(
-                f"session {saved.session!r} was saved by somebody else meanwhile",
-                next_step="read the session again and repeat the call",
-                agent=saved.agent,
-            )
 
 
 def _changed_routes(connection: Connection, after: int, limit: int) -> list[Route]:

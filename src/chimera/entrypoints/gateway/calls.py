@@ -1,4 +1,4 @@
-"""Calls and sessions over HTTP: JSON whole, or server-sent events."""
+"""Calls over HTTP: JSON whole, or server-sent events."""
 
 from typing import Any
 
@@ -17,17 +17,20 @@ from chimera.entrypoints.gateway.http import (
 )
 from chimera.entrypoints.gateway.streams import EventStream, data_event, event
 from chimera.gateway import api
-from chimera.gateway.errors import InvalidRequest, NotFound
+from chimera.gateway.errors import InvalidRequest
 from chimera.gateway.hosts import SinkClosed
 from chimera.gateway.invoke import Answered, Incoming, Invoker
 from chimera.gateway.policy.authorise import Asked, Authoriser
-from chimera.gateway.sessions import Sessions
 from chimera.gateway.settings import HttpSettings
+from chimera.gateway.state.runs import NO_STATE, Wanted
 from chimera.kernel.clock import Clock
 from chimera.kernel.ids import DEFAULT_TENANT
 from chimera_host.contract.call import HEADER_CALL, HEADER_TRACEPARENT
 from chimera_host.contract.problem import ProblemError
+from chimera_host.contract.state import HEADER_IDEMPOTENCY
 from chimera_host.trace import parse
+
+HEADER_REPLAYED = "Idempotent-Replayed"
 
 _invoke_bodies = msgspec.json.Decoder(api.InvokeBody)
 _chat_bodies = msgspec.json.Decoder(api.ChatBody)
@@ -39,13 +42,10 @@ Values = dict[str, str]
 class CallHandlers:
     """Handlers of the operations that call agents."""
 
-    def __init__(
-        self, invoker: Invoker, authoriser: Authoriser, sessions: Sessions, settings: HttpSettings, clock: Clock
-    ) -> None:
+    def __init__(self, invoker: Invoker, authoriser: Authoriser, settings: HttpSettings, clock: Clock) -> None:
         """Call agents through `invoker`; ask `authoriser` where the body names the agent."""
         self._invoker = invoker
         self._authoriser = authoriser
-        self._sessions = sessions
         self._settings = settings
         self._clock = clock
 
@@ -59,7 +59,7 @@ class CallHandlers:
             agent=values["agent"],
             messages=body.said(),
             protocol="sse" if streams else "http",
-            session=body.session,
+            state=_wanted(request, body),
             within=body.deadline,
             trace=parse(request.headers.get(HEADER_TRACEPARENT)),
             request=request_id,
@@ -67,8 +67,7 @@ class CallHandlers:
         )
         if not streams:
             answered = await self._invoker.run(incoming)
-            headers = {HEADER_REQUEST: request_id, HEADER_CALL: answered.call.call}
-            return json_response(api.answer_of(answered, body.session), headers=headers)
+            return json_response(api.answer_of(answered, body.session), headers=_headers(answered, request_id))
         async with self._events(request, request_id) as stream:
 
             async def relay(name: bytes, data: bytes) -> None:
@@ -94,6 +93,7 @@ class CallHandlers:
             agent=agent,
             messages=body.said(),
             protocol="openai",
+            state=_wanted(request, body),
             trace=parse(request.headers.get(HEADER_TRACEPARENT)),
             request=request_id,
             actor=principal_of(request).actor,
@@ -101,8 +101,7 @@ class CallHandlers:
         created = int(self._clock.wall())
         if not body.stream:
             answered = await self._invoker.run(incoming)
-            headers = {HEADER_REQUEST: request_id, HEADER_CALL: answered.call.call}
-            return json_response(api.chat_completion(answered, created), headers=headers)
+            return json_response(api.chat_completion(answered, created), headers=_headers(answered, request_id))
         async with self._events(request, request_id) as stream:
             writer = _ChunkWriter(stream, request_id, body.model, created)
             try:
@@ -114,27 +113,6 @@ class CallHandlers:
             except Exception as error:
                 problem = _late(stream, error)
                 return await stream.end(data_event(ENCODER.encode({"error": openai_error(problem)})))
-
-    async def session(self, _: web.BaseRequest, values: Values, request_id: str) -> web.Response:
-        """GET …/sessions/{session}."""
-        found = await self._sessions.find(values["tenant"], values["agent"], values["session"])
-        if found is None:
-            raise _no_session(values)
-        answer = api.SessionAnswer(
-            tenant=found.tenant,
-            agent=found.agent,
-            session=found.session,
-            version=found.version,
-            updated=found.updated,
-            state=found.state,
-        )
-        return json_response(answer, headers={HEADER_REQUEST: request_id})
-
-    async def delete_session(self, _: web.BaseRequest, values: Values, request_id: str) -> web.Response:
-        """DELETE …/sessions/{session}."""
-        if not await self._sessions.delete(values["tenant"], values["agent"], values["session"]):
-            raise _no_session(values)
-        return web.Response(status=204, headers={HEADER_REQUEST: request_id})
 
     def _events(self, request: web.BaseRequest, request_id: str) -> EventStream:
         return EventStream(
@@ -193,11 +171,27 @@ def _late(stream: EventStream, error: Exception) -> ProblemError:
     return error if isinstance(error, ProblemError) else internal_error(error)
 
 
-def _no_session(values: Values) -> NotFound:
-    return NotFound(
-        f"agent {values['agent'][:100]!r} has no session {values['session'][:100]!r}",
-        next_step="a session begins with the first call that names it",
+def _wanted(request: web.BaseRequest, body: api.InvokeBody | api.ChatBody) -> Wanted:
+    """What a call says of its session and run; nothing where it has neither, whose way is shorter."""
+    key = request.headers.get(HEADER_IDEMPOTENCY)
+    if isinstance(body, api.ChatBody):
+        return NO_STATE if key is None else Wanted(actor=principal_of(request).actor, key=key, subject=body.user)
+    if key is None and body.session is None and not body.resume:
+        return NO_STATE
+    return Wanted(
+        actor=principal_of(request).actor,
+        key=key,
+        session=body.session,
+        subject=body.subject,
+        resume=body.resume,
     )
+
+
+def _headers(answered: Answered, request_id: str) -> dict[str, str]:
+    headers = {HEADER_REQUEST: request_id, HEADER_CALL: answered.call.call}
+    if answered.replayed:
+        headers[HEADER_REPLAYED] = "true"
+    return headers
 
 
 def page_limit(text: str | None, default: int, most: int = 100_000) -> int:

@@ -1,4 +1,4 @@
-"""The listener for hosts: revisions, bundles, models, agents as tools, credentials.
+"""The listener for hosts: revisions, bundles, models, agents as tools, credentials, state.
 
 A host shows its token, which says its name and cell. Everything it asks for is on behalf of a call in flight on it: the
 header Chimera-Call names the call, except for a revision and its bundle, which several calls may wait for at once; they
@@ -8,6 +8,7 @@ are given to a host on which a call of that revision is in flight. So a token al
 import asyncio
 import re
 from collections import OrderedDict
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -24,6 +25,7 @@ from chimera.entrypoints.gateway.http import (
     problem_response,
     read_body,
 )
+from chimera.entrypoints.gateway.internal_state import InternalState
 from chimera.entrypoints.gateway.streams import EventStream, data_event
 from chimera.gateway import tokens
 from chimera.gateway.audit import AuditTrail, denial
@@ -40,9 +42,12 @@ from chimera.gateway.policy.resources import facts_of_route
 from chimera.gateway.ports import HostPool, RevisionSource
 from chimera.gateway.routes import RouteTable
 from chimera.gateway.settings import GatewaySettings
+from chimera.gateway.state.answers import Answers
+from chimera.gateway.state.runs import NO_STATE, Wanted
 from chimera.kernel.clock import Clock
 from chimera_host.contract.call import HEADER_CALL, HEADER_DEADLINE, HEADER_TRACEPARENT, Message
 from chimera_host.contract.problem import ProblemError
+from chimera_host.contract.state import HEADER_IDEMPOTENCY
 from chimera_host.contract.token import PATH_TOKEN, FreshToken
 from chimera_host.trace import current_trace, parse
 
@@ -50,6 +55,7 @@ PREFIX = "/internal/v1/"
 BODY_BYTES = 64 * 1024**2
 KNOWN_TOKENS = 4_096
 REVISIONS, BUNDLES, AGENTS, INVOKE = PREFIX + "revisions/", PREFIX + "bundles/", PREFIX + "agents/", "/invoke"
+STATE = PREFIX + "state/"
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -87,6 +93,8 @@ class InternalApi:
         authoriser: Authoriser,
         audit: AuditTrail,
         models: ModelGateway,
+        answers: Answers,
+        state: InternalState,
         credentials: Credentials,
         settings: GatewaySettings,
         clock: Clock,
@@ -102,6 +110,8 @@ class InternalApi:
         self._authoriser = authoriser
         self._audit = audit
         self._models = models
+        self._answers = answers
+        self._state = state
         self._credentials = credentials
         self._settings = settings
         self._clock = clock
@@ -165,6 +175,8 @@ class InternalApi:
             return self._renew(host)
         if request.method == "POST" and path == PREFIX + "credentials":
             return await self._give(request, self._call(request, host))
+        if path.startswith(STATE):
+            return await self._state.answer(request, path.removeprefix(STATE), self._call(request, host))
         raise NotFound(f"the internal API has no {request.method[:20]} {path[:200]}")
 
     def _call(self, request: web.BaseRequest, host: tokens.HostClaims) -> InFlightCall:
@@ -206,12 +218,13 @@ class InternalApi:
         body = await self._body(request, _chats)
         left = self._left(request, call)
         call.effects += 1
+        key = request.headers.get(HEADER_IDEMPOTENCY)
         if not body.get("stream"):
-            return json_response(await self._models.complete(call, body, left))
+            return json_response(await self._complete(call, key, body, left))
         http = self._settings.http
         async with EventStream(request, {}, comment=http.stream_comment, idle=http.stream_idle) as stream:
             try:
-                async with aclosing(self._models.stream(call, body, left)) as chunks:
+                async with aclosing(self._chunks(call, key, body, left)) as chunks:
                     async for chunk in chunks:
                         await stream.send(data_event(ENCODER.encode(chunk)))
                 return await stream.end(data_event(b"[DONE]"))
@@ -221,6 +234,22 @@ class InternalApi:
                 if not stream.started:
                     raise
                 return await stream.end(data_event(ENCODER.encode({"error": openai_error(error)})))
+
+    async def _complete(self, call: InFlightCall, key: str | None, body: dict[str, Any], left: float) -> dict[str, Any]:
+        """A whole answer; with a key of the call's run, one that is paid once."""
+        if key is None or call.opened is None:
+            return await self._models.complete(call, body, left)
+        asked = {**body, "model": call.route.model}
+        return await self._answers.whole(call.opened, key, asked, lambda: self._models.complete(call, body, left))
+
+    def _chunks(
+        self, call: InFlightCall, key: str | None, body: dict[str, Any], left: float
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """The same as a stream."""
+        if key is None or call.opened is None:
+            return self._models.stream(call, body, left)
+        asked = {**body, "model": call.route.model}
+        return self._answers.chunks(call.opened, key, asked, lambda: self._models.stream(call, body, left))
 
     async def _agent(self, request: web.BaseRequest, call: InFlightCall, agent: str) -> web.Response:
         body: AgentToolBody = await self._body(request, _messages)
@@ -240,6 +269,7 @@ class InternalApi:
                 agent=agent,
                 messages=(Message(role="user", content=body.message),),
                 protocol="agent",
+                state=_child(call, request.headers.get(HEADER_IDEMPOTENCY)),
                 within=left,
                 trace=parse(request.headers.get(HEADER_TRACEPARENT)) or call.trace,
                 parent=call,
@@ -270,6 +300,14 @@ class InternalApi:
         document = await self._documents.get(call.route.revision)
         call.effects += 1
         return json_response(await self._credentials.resolve(document, body.names))
+
+
+def _child(call: InFlightCall, key: str | None) -> Wanted:
+    """The run of a call that a run makes: asked for again by the same step, it gives the same answer."""
+    if key is None or call.opened is None:
+        return NO_STATE
+    run = call.opened.run
+    return Wanted(actor=f"run:{run.run}", key=key, subject=run.subject)
 
 
 def _digest(text: str) -> str:

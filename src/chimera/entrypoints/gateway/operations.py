@@ -11,10 +11,18 @@ from urllib.parse import quote, unquote
 
 from chimera.entrypoints.gateway.audit_operations import AUDIT
 from chimera.entrypoints.gateway.identity_operations import IDENTITY
-from chimera.entrypoints.published.catalogue import CATALOGUE
+from chimera.entrypoints.gateway.state_operations import STATE
+from chimera.entrypoints.published.catalogue import CATALOGUE, HEADER_KEY
 from chimera.entrypoints.published.operation import AGENT, TENANT, Operation
 from chimera.gateway import api
 
+IDEMPOTENT = (
+    (
+        HEADER_KEY,
+        "string",
+        "names the work: the same key again goes on with it where it is unfinished, and gives its answer again",
+    ),
+)
 SERVED = (
     Operation(
         method="POST",
@@ -26,6 +34,7 @@ SERVED = (
         body=api.InvokeBody,
         answer=api.InvokeAnswer,
         streams=True,
+        headers=IDEMPOTENT,
     ),
     Operation(
         method="POST",
@@ -38,6 +47,7 @@ SERVED = (
         body=api.ChatBody,
         answer=dict[str, Any],
         streams=True,
+        headers=IDEMPOTENT,
     ),
     Operation(
         method="POST",
@@ -50,6 +60,7 @@ SERVED = (
         body=api.ChatBody,
         answer=dict[str, Any],
         streams=True,
+        headers=IDEMPOTENT,
     ),
     Operation(
         method="GET",
@@ -88,24 +99,6 @@ SERVED = (
         tag="openai",
         action="catalogue:read",
         answer=api.ModelCard,
-    ),
-    Operation(
-        method="GET",
-        path=AGENT + "/sessions/{session}",
-        name="session",
-        summary="A session as stored",
-        tag="sessions",
-        action="session:read",
-        answer=api.SessionAnswer,
-    ),
-    Operation(
-        method="DELETE",
-        path=AGENT + "/sessions/{session}",
-        name="delete_session",
-        summary="Erase a session",
-        tag="sessions",
-        action="session:delete",
-        status=204,
     ),
     Operation(
         method="GET",
@@ -186,7 +179,7 @@ NODE = (
         ),
     ),
 )
-OPERATIONS = SERVED + IDENTITY + AUDIT + CATALOGUE + NODE
+OPERATIONS = SERVED + STATE + IDENTITY + AUDIT + CATALOGUE + NODE
 
 
 class Found(NamedTuple):

@@ -29,6 +29,8 @@ from chimera.entrypoints.gateway.identity import IdentityHandlers
 from chimera.entrypoints.gateway.identity_operations import IDENTITY
 from chimera.entrypoints.gateway.operations import OPERATIONS, SERVED, Matcher, path_of
 from chimera.entrypoints.gateway.proxy import Proxy
+from chimera.entrypoints.gateway.state import StateHandlers
+from chimera.entrypoints.gateway.state_operations import STATE
 from chimera.entrypoints.published.operation import JSON, Operation
 from chimera.gateway import api
 from chimera.gateway.admission import Admission
@@ -87,6 +89,7 @@ class PublicApi:
         guards: Guards,
         calls: CallHandlers,
         identity: IdentityHandlers,
+        state: StateHandlers,
         routes: RouteTable,
         admission: Admission,
         metrics: GatewayMetrics,
@@ -100,6 +103,7 @@ class PublicApi:
         self._guards = guards
         self._calls = calls
         self._identity = identity
+        self._state = state
         self._routes = routes
         self._admission = admission
         self._metrics = metrics
@@ -110,7 +114,8 @@ class PublicApi:
         self._settings = settings
         self._matcher = Matcher(OPERATIONS)
         handlers = self._named_handlers()
-        self._handlers = {operation.name: handlers.pop(operation.name) for operation in SERVED + IDENTITY + AUDIT}
+        answered = SERVED + STATE + IDENTITY + AUDIT
+        self._handlers = {operation.name: handlers.pop(operation.name) for operation in answered}
         if handlers:
             raise AssertionError(f"not published: {', '.join(handlers)}")
         self._document = b""
@@ -221,12 +226,11 @@ class PublicApi:
             "tenant_models": self._models,
             "model": self._model,
             "tenant_model": self._model,
-            "session": self._calls.session,
-            "delete_session": self._calls.delete_session,
             "openapi": self._openapi,
             "livez": self._livez,
             "readyz": self._readyz,
             "metrics": self._exposition,
+            **self._state.handlers(),
             **self._identity.handlers(),
             **self._audit_log.handlers(),
         }

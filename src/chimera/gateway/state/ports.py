@@ -51,7 +51,9 @@ class SessionStore(Protocol):
         Raises `SessionConflict`, which names the current version.
         """
 
-    async def delete_session(self, key: SessionKey, *, expected: StoredSession | None, by: str) -> bool:
+    async def delete_session(
+        self, tenant: str, agent: str, session: str, *, expected: StoredSession | None = None, by: str = ""
+    ) -> bool:
         """Erase it with its runs and checkpoints; False where there was none.
 
         With `expected`, only if that is still the stored version; else `SessionConflict`.

@@ -64,6 +64,10 @@ class Wanted:
     resume: bool = False
 
 
+NO_STATE = Wanted()
+"""What a call says that has no run."""
+
+
 @dataclass(kw_only=True, slots=True, eq=False)
 class OpenRun:
     """A run that a call works on. `run` is as it was when the call began; `stored` says whether it has a row by now.

@@ -132,7 +132,8 @@ class Sessions:
         if if_match is not None and not rules.matches(if_match, found):
             raise _changed(key, found)
         try:
-            await self._store.delete_session(key, expected=None if if_match is None else found, by=by)
+            expected = None if if_match is None else found
+            await self._store.delete_session(key.tenant, key.agent, key.session, expected=expected, by=by)
         except SessionConflict:
             raise _changed(key, await self.find(key.tenant, key.agent, key.session)) from None
 

@@ -1,4 +1,4 @@
-"""What outlives a call: sessions, unfinished and answered runs with their steps, checkpoints, model answers, and spaces.
+"""What outlives a call: sessions, unfinished and answered runs with their steps, checkpoints, answers, and spaces.
 
 All that belongs to a run goes with it, and all that belongs to a session with that, each found by the start of a key.
 A checkpoint's `scope` is the session or run that it belongs to, `thread` the name that its graph gives it there.

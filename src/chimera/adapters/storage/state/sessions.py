@@ -53,8 +53,11 @@ class SessionStorage:
         """See `SessionStore`."""
         await self._database.write(lambda connection: self.save_in(connection, session, by))
 
-    async def delete_session(self, key: SessionKey, *, expected: StoredSession | None, by: str) -> bool:
+    async def delete_session(
+        self, tenant: str, agent: str, session: str, *, expected: StoredSession | None = None, by: str = ""
+    ) -> bool:
         """See `SessionStore`."""
+        key = SessionKey(tenant=tenant, agent=agent, session=session)
         now = self._clock.wall()
 
         def job(connection: Connection) -> bool:
