@@ -72,10 +72,15 @@ class Api:
 
     async def lines(self, path: str, query: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """JSON lines."""
+        async for line in self.raw_lines(path, query):
+            yield msgspec.json.decode(line)
+
+    async def raw_lines(self, path: str, query: Mapping[str, Any]) -> AsyncIterator[bytes]:
+        """JSON lines as they are written, each with its end."""
         async with self._opened("GET", path, params=query) as answer:
             async for line in answer.content:
                 if line.strip():
-                    yield msgspec.json.decode(line)
+                    yield line
 
     @asynccontextmanager
     async def _opened(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:

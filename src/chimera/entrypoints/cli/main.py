@@ -30,6 +30,7 @@ COMMANDS = {
     "roles": ("identity", "roles", "Give users roles."),
     "policies": ("policies", "policies", "Apply, list, test and explain policies."),
     "tenants": ("identity", "tenants", "Make, list, suspend and resume tenants."),
+    "audit": ("audit", "audit", "List, export and verify the audit log."),
     "runtime": ("runtime", "runtime", "Install frameworks' environments."),
     "completion": ("completion", "completion", "Print the shell's completion script."),
 }
