@@ -23,7 +23,8 @@ def page(document: dict[str, Any] | None = None) -> str:
     """The whole page."""
     document = document or json.loads(SCHEMA.read_text(encoding="utf-8"))
     parts = [head("The API"), _INTRODUCTION]
-    for tag, title in SECTIONS.items():
+    tags = [operation["tags"][0] for methods in document["paths"].values() for operation in methods.values()]
+    for tag, title in {**SECTIONS, **{tag: tag.capitalize() for tag in tags if tag not in SECTIONS}}.items():
         parts.append(f"## {title}\n")
         for method, path, operation in _operations(document):
             if operation["tags"] == [tag]:
@@ -87,6 +88,8 @@ def _kind(what: dict[str, Any]) -> str:
         return " or ".join(code(option) for option in what["enum"])
     if "const" in what:
         return code(what["const"])
+    if "prefixItems" in what:
+        return f"list of {', '.join(_kind(one) for one in what['prefixItems'])}"
     if what.get("type") == "array":
         return f"list of {_kind(what.get('items', {}))}"
     words = {"string": "text", "integer": "whole number", "boolean": "true or false", "object": "object"}
@@ -97,8 +100,8 @@ _INTRODUCTION = """\
 One HTTP API on one address, by default `http://127.0.0.1:8080`. The same is in `schemas/openapi.json` as OpenAPI 3.1,
 and a running gateway serves it at `/openapi.json`. [Calling agents](../guides/call.md) shows it in use.
 
-- Every request but the two probes carries `Authorization: Bearer <key>`. The `Host` header must be one of the gateway's
-  names, an `Origin` header the gateway's own; there is no CORS.
+- Every request but the probes carries `Authorization: Bearer` and [a key or token](../guides/identity.md). The `Host`
+  header must be one of the gateway's names, an `Origin` header the gateway's own; there is no CORS.
 - Nothing else is served: another path is 404, another method of a path 405, with those that it takes in `Allow`.
 - Bodies are JSON, uncompressed; one that says it is something else is 415. An unknown field of a call's body is
   refused; OpenAI's are taken.

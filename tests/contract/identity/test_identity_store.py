@@ -248,5 +248,11 @@ async def test_two_gateways_change_one_key_and_both_see_what_came_of_it(database
     for directory in directories:
         await directory.refresh()
     assert directories[0].sequence == directories[1].sequence == await stores[0].sequence()
+    assert await directories[1].key("key1") is not None
+    await stores[0].change_key("default", "key1", lambda one: replace(one, revoked=9.0), what="revoked", by=BY)
+    await directories[1].refresh()
+    held = directories[1].known_key("key1")
+    assert held is not None
+    assert held.revoked == 9.0
     for one in (first, second):
         await asyncio.to_thread(one.close)

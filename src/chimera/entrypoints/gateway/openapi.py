@@ -46,7 +46,14 @@ def document() -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": dict(sorted(components.items())),
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "An API key, a token of an issuer, or the home's key. `x-chimera-action` of "
+                    "an operation is what its caller must be allowed to do.",
+                }
+            },
             "responses": {
                 "Problem": {
                     "description": "What is wrong and what to do about it",
@@ -97,7 +104,9 @@ def _operation(operation: Operation, by_type: dict[Any, Any]) -> dict[str, Any]:
         schema = by_type[operation.body] if operation.takes == JSON else {}
         content = {operation.takes: {"schema": schema}}
         described["requestBody"] = {"required": operation.body_required, "content": content}
-    if not operation.key:
+    if operation.key:
+        described["x-chimera-action"] = operation.action
+    else:
         described["security"] = []
     return described
 
