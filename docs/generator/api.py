@@ -81,7 +81,7 @@ def _type(name: str, schema: dict[str, Any]) -> str:
 def _kind(what: dict[str, Any]) -> str:
     if "$ref" in what:
         name = what["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})"
+        return f"[{name}](#{name.lower().replace('.', '')})"
     if "anyOf" in what:
         return " or ".join(_kind(option) for option in what["anyOf"] if option != {"type": "null"})
     if "enum" in what:
