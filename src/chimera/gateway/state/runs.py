@@ -280,6 +280,7 @@ class Runs:
         if found.base == before.version:
             steps = await self._store.steps(found.tenant, found.run, 0, self._settings.run_steps)
             kinds = [(one.kind, one.output) for one in steps]
+            before = _of_run(before, found)
             folded = rules.folded(before.state, _requests.decode(found.request), kinds)
         after = None if folded is None else self._sessions.following(before, folded)
         await self._store.fold(claimed, after, "system:runs")
@@ -291,6 +292,7 @@ class Runs:
         match verdict:
             case rules.Begin() | rules.GoOn():
                 going_on = isinstance(verdict, rules.GoOn) and not verdict.afresh
+                before = None if before is None else _of_run(before, run)
                 return OpenRun(run=run, stored=True, before=before, messages=messages, checkpoints=going_on)
             case rules.Replay():
                 answer = _answers.decode(run.answer or b"")
@@ -355,6 +357,11 @@ class Runs:
             await self._store.release(opened.run)
         except ProblemError as error:  # it counts as held until this gateway is silent for long enough
             log.warning("run not released", extra={"run": opened.name, "problem": error.detail})
+
+
+def _of_run(before: StoredSession, run: StoredRun) -> StoredSession:
+    """A session that isn't stored yet is the person's whom its unfinished run is for."""
+    return replace(before, subject=run.subject) if before.subject is None else before
 
 
 def _nothing_to_resume(agent: str, session: str | None) -> NothingToResume:
