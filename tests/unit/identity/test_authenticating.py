@@ -12,7 +12,7 @@ from chimera.gateway.errors import Unauthenticated
 from chimera.gateway.identity import keys
 from chimera.gateway.identity.authenticate import Authenticator
 from chimera.gateway.identity.directory import PAGE, Directory
-from chimera.gateway.identity.errors import IssuerUnavailable, TooManyFailures
+from chimera.gateway.identity.errors import IdentityUnavailable, IssuerUnavailable, TooManyFailures
 from chimera.gateway.identity.failures import Failures
 from chimera.gateway.identity.model import Grant, StoredKey
 from chimera.gateway.identity.principal import BOOTSTRAP_ADMIN, Principal
@@ -57,6 +57,7 @@ class Setup:
             failures=Failures(burst=burst, per_second=0.01),
             clock=self.clock,
             tokens=self.tokens,
+            patience=0.02,
         )
 
     async def key(self, **fields: Any) -> str:
@@ -144,6 +145,21 @@ async def test_over_the_limit_no_signature_is_checked() -> None:
     assert (await setup.who("Bearer a.b.c")).kind == "user"  # known
     with pytest.raises(Unauthenticated):
         await setup.who("Bearer x.y.z", address="b")
+
+
+async def test_a_database_that_hangs_lets_nobody_new_in() -> None:
+    setup = Setup(burst=1.0)
+    known, new = await setup.key(), await setup.key()
+    assert (await setup.who(f"Bearer {known}")).kind == "key"
+
+    async def hang(_: str) -> None:
+        await asyncio.Event().wait()
+
+    setup.store.key = hang  # type: ignore[assignment,method-assign]
+    for _ in range(2):  # and it is no failure of the caller's
+        with pytest.raises(IdentityUnavailable):
+            await setup.who(f"Bearer {new}")
+    assert (await setup.who(f"Bearer {known}")).kind == "key"
 
 
 # -- the directory ---------------------------------------------------------------------------------------------------

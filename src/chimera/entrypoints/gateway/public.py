@@ -45,7 +45,13 @@ from chimera.gateway.errors import (
 )
 from chimera.gateway.guard import check_host, check_origin
 from chimera.gateway.identity.authenticate import Authenticator
-from chimera.gateway.identity.errors import IssuerUnavailable, NotAllowed, TenantSuspended, TooManyFailures
+from chimera.gateway.identity.errors import (
+    IdentityUnavailable,
+    IssuerUnavailable,
+    NotAllowed,
+    TenantSuspended,
+    TooManyFailures,
+)
 from chimera.gateway.identity.principal import ALL_TENANTS, Principal
 from chimera.gateway.metrics import MEDIA_TYPE, GatewayMetrics
 from chimera.gateway.policy.authorise import Asked, Authoriser
@@ -58,6 +64,7 @@ from chimera_host.contract.problem import ProblemError
 
 _ASKED = {"openai": Asked(protocol="openai")}
 _OTHERWISE = Asked()
+REFUSALS = (NotAllowed, TenantSuspended, TooManyFailures, IssuerUnavailable, IdentityUnavailable)
 
 Handler = Callable[[web.BaseRequest, Values, str], Awaitable[web.StreamResponse]]
 
@@ -144,7 +151,7 @@ class PublicApi:
             response = await self._answer(operation, request, found.values, name)
             self._tell(allowed, str(response.status), name)
             return response
-        except (NotAllowed, TenantSuspended, TooManyFailures, IssuerUnavailable) as error:
+        except REFUSALS as error:
             self._metrics.refused.labels(error.code).inc()
             if (entry := denial(error, at=self._audit.now(), request=name)) is not None:
                 await self._audit.refused(entry)

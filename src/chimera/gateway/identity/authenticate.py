@@ -9,14 +9,18 @@ A token that held is remembered by its digest until it ends, since a signature c
 are looked up each time, so that taking one counts at once.
 """
 
+import asyncio
 import hashlib
 import hmac
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from msgspec.structs import replace
 
 from chimera.gateway.errors import Unauthenticated
 from chimera.gateway.identity import keys
 from chimera.gateway.identity.directory import Directory
+from chimera.gateway.identity.errors import IdentityUnavailable
 from chimera.gateway.identity.failures import Failures
 from chimera.gateway.identity.ports import TokenVerifier
 from chimera.gateway.identity.principal import BOOTSTRAP_ADMIN, Principal
@@ -26,6 +30,8 @@ from chimera.kernel.lru import Lru
 MAX_CREDENTIAL = 16 * 1024
 REMEMBERED_TOKENS = 8_192
 _BEARER = "bearer "
+
+T = TypeVar("T")
 
 
 class Authenticator:
@@ -39,13 +45,18 @@ class Authenticator:
         failures: Failures,
         clock: Clock,
         tokens: TokenVerifier | None = None,
+        patience: float = 5.0,
     ) -> None:
-        """Know the home's key, the keys in `directory`, and the tokens that `tokens` verifies."""
+        """Know the home's key, the keys in `directory`, and the tokens that `tokens` verifies.
+
+        A look-up that takes more than `patience` seconds lets nobody in.
+        """
         self._home_key = home_key
         self._directory = directory
         self._failures = failures
         self._clock = clock
         self._tokens = tokens
+        self._patience = patience
         self._held: Lru[bytes, Principal] = Lru(REMEMBERED_TOKENS)
 
     async def authenticate(self, authorization: str | None, address: str) -> Principal:
@@ -71,7 +82,7 @@ class Authenticator:
         stored = self._directory.known_key(key)
         if stored is None:
             self._failures.check(address, self._clock.monotonic())
-            stored = await self._directory.key(key)
+            stored = await self._in_time(self._directory.key(key))
         now = self._clock.wall()
         match keys.judge(stored, key, secret, now):
             case "good":
@@ -95,8 +106,19 @@ class Authenticator:
             self._held.put(name, principal)
         elif principal.expires is None or principal.expires <= self._clock.wall():
             raise Unauthenticated("the token has expired", next_step="get another from its issuer")
-        given = await self._directory.roles(principal.tenant, principal.actor)
+        given = await self._in_time(self._directory.roles(principal.tenant, principal.actor))
         return replace(principal, roles=principal.roles | frozenset(given)) if given else principal
+
+    async def _in_time(self, look_up: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(self._patience):
+                return await look_up
+        except TimeoutError:
+            raise IdentityUnavailable(
+                f"keys and roles could not be looked up in {self._patience:g} s",
+                next_step="see whether the database answers (`chimera status`), then try again",
+                retry_after=1.0,
+            ) from None
 
 
 def _bearer(authorization: str | None) -> str:

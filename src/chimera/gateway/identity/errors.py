@@ -45,6 +45,14 @@ class IssuerUnavailable(GatewayError):
     title = "The issuer's keys can't be had"
 
 
+class IdentityUnavailable(GatewayError):
+    """Keys and roles can't be looked up in time, so nobody new is let in."""
+
+    code = "identity-unavailable"
+    status = 503
+    title = "Keys and roles can't be looked up"
+
+
 class KeyNotFound(GatewayError):
     """The tenant has no such API key."""
 
