@@ -19,7 +19,7 @@ import asyncio
 import logging
 from collections import deque
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import Any
 
 from chimera.gateway.identity.errors import Refused
 from chimera.gateway.identity.principal import ALL_TENANTS, Principal
@@ -39,9 +39,6 @@ MOST_WAITING = 100_000
 BATCH = 5_000
 MOST_REASONS = 8
 RETRY = 1.0
-Ticket: TypeAlias = "asyncio.Future[bool]"
-"""Done once its entry is durable (True) or could not be made so at once (False)."""
-
 PATIENCE = 2.0
 """Seconds that an answer waits for the log before it goes on without, or is refused."""
 
@@ -124,14 +121,30 @@ def unauthenticated(*, at: float, request: str, outcome: str, address: str) -> A
     )
 
 
-class _Batch:
-    """Entries that are written in one transaction, and who waits for them: True once they are durable."""
+class Ticket:
+    """A batch of entries that are written in one transaction, and who waits for them.
 
-    __slots__ = ("records", "ticket")
+    Each that waits has a future of its own: awaited together, one would be cancelled with the first call that is.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    __slots__ = ("durable", "records", "timer", "waiting")
+
+    def __init__(self) -> None:
+        """An empty batch."""
         self.records: list[AuditRecord] = []
-        self.ticket: Ticket = loop.create_future()
+        self.waiting: list[asyncio.Future[bool]] = []
+        self.timer: asyncio.TimerHandle | None = None
+        self.durable: bool | None = None
+
+    def tell(self, durable: bool) -> None:
+        """Tell who waits that it is durable, or that it could not be made so in time."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        waiting, self.waiting = self.waiting, []
+        for one in waiting:
+            if not one.done():
+                one.set_result(durable)
 
 
 class AuditTrail:
@@ -144,7 +157,7 @@ class AuditTrail:
         self._clock = clock
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
-        self._batches = deque([_Batch(self._loop)])
+        self._batches = deque([Ticket()])
         self._waiting = 0
         self._lost = 0
         self._failing = False
@@ -215,20 +228,24 @@ class AuditTrail:
     def _add(self, record: AuditRecord) -> Ticket:
         last = self._batches[-1]
         if len(last.records) >= BATCH:
-            last = _Batch(self._loop)
+            last = Ticket()
             self._batches.append(last)
         if self._waiting >= MOST_WAITING:
             self._lost += 1
             self._metrics.audit_lost.inc()
-            return last.ticket
+            return last
         last.records.append(record)
         self._waiting += 1
-        return last.ticket
+        return last
 
     async def _settled(self, ticket: Ticket) -> bool:
-        if not ticket.done():
-            await asyncio.wait((ticket,), timeout=PATIENCE)
-        return ticket.done() and ticket.result()
+        if ticket.durable is not None:
+            return ticket.durable
+        if ticket.timer is None:
+            ticket.timer = self._loop.call_later(PATIENCE, ticket.tell, False)
+        told: asyncio.Future[bool] = self._loop.create_future()
+        ticket.waiting.append(told)
+        return await told
 
     async def _write(self) -> bool:
         """Write the oldest batch; whether that went well."""
@@ -238,7 +255,7 @@ class AuditTrail:
     async def _write_oldest(self) -> bool:
         batch = self._batches.popleft()
         if not self._batches:
-            self._batches.append(_Batch(self._loop))
+            self._batches.append(Ticket())
             self._wanted.clear()
         if not batch.records:
             return True
@@ -249,21 +266,19 @@ class AuditTrail:
             # It is first again. Whoever waits for it is told that it isn't durable yet.
             self._batches.appendleft(batch)
             self._wanted.set()
-            self._tell(batch.ticket, durable=False)
+            batch.durable = False
+            batch.tell(False)
             self._report(error)
             return False
         self._waiting -= len(batch.records)
         self._lost -= lost
         self._metrics.audit_entries.inc(len(batch.records))
-        self._tell(batch.ticket, durable=True)
+        batch.durable = True
+        batch.tell(True)
         if self._failing:
             self._failing = False
             log.warning("the audit log is written again", extra={"lost": lost})
         return True
-
-    def _tell(self, ticket: Ticket, *, durable: bool) -> None:
-        if not ticket.done():
-            ticket.set_result(durable)
 
     def _report(self, error: Exception) -> None:
         if not self._failing:
