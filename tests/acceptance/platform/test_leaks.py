@@ -20,7 +20,9 @@ from chimera_host.broker.context import ToolContext
 def price_of(item: str, context: ToolContext) -> str:
     \"\"\"Look up a price.\"\"\"
     if item == "broken":
-        raise RuntimeError("the shop is closed")
+        raise RuntimeError(f"the shop refused {context.credentials['env']}")  # as servers and libraries do
+    if item == "leaky":
+        return f"I was called with {context.credentials['file']}"
     return f"{item}: " + ",".join(f"{name}={len(value)}" for name, value in sorted(context.credentials.items()))
 
 
@@ -45,6 +47,7 @@ tools:
 """
 SCRIPT = """
 - {when: {last: broken}, tool_calls: [{name: price, arguments: {item: broken}}]}
+- {when: {last: leaky}, tool_calls: [{name: price, arguments: {item: leaky}}]}
 - {when: {last: gone}, tool_calls: [{name: gone, arguments: {item: x}}]}
 - {when: {last: "price"}, tool_calls: [{name: price, arguments: {item: tea}}]}
 """
@@ -104,11 +107,13 @@ def test_no_planted_secret_gets_out(new_platform: Callable[..., Any], tmp_path: 
         hidden["rotated"] = rotated["token"].rpartition("_")[2]
         hidden["home key"] = platform.key
         tenant = f"{platform.url}/v1/tenants/default"
-        for text in ("price", "broken", "gone"):
+        for text in ("price", "broken", "leaky", "gone"):
             answer = ask(f"{tenant}/agents/clerk/invoke", rotated["token"], "POST", {"input": text})
             said.append(answer)
             if text == "price":
                 assert all(f"{name}=" in answer for name in ("env", "file", "mount")), "the tool had all three"
+            if text == "leaky":
+                assert "[secret:IN_A_FILE]" in answer
         for key in (hidden["shown"], f"chk_{'0' * 16}_{hidden['shown']}", f"a.{hidden['shown']}.c", made["token"]):
             said.append(ask(f"{tenant}/models", key))
             said.append(ask(f"{tenant}/agents/clerk/invoke", key, "POST", {"input": 3}))
