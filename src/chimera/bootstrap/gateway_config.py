@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from chimera.gateway.guard import LOOPBACK_NAMES, check_listen
-from chimera.gateway.identity.claims import IssuerConfig, faults
+from chimera.gateway.identity.claims import IssuerConfig, all_faults
 from chimera.gateway.settings import (
     AdmissionSettings,
     DeadlineSettings,
@@ -132,7 +132,7 @@ def load_settings(config: GatewayConfig) -> GatewaySettings:
         most = settings.deadlines.model
         if model.timeout is not None and model.timeout > most:
             raise SettingsError([f"models.{name}.timeout ({model.timeout:g} s) is above deadlines.model ({most:g} s)"])
-    if wrong := [fault for name, issuer in config.issuers.items() for fault in faults(name, issuer)]:
+    if wrong := all_faults(config.issuers):
         raise SettingsError(wrong)
     if (config.tls_certificate is None) != (config.tls_key is None):
         raise SettingsError(["tls_certificate and tls_key belong together"])

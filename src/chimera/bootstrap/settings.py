@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 
 from chimera.bootstrap.gateway_config import ModelConfig
-from chimera.gateway.identity.claims import IssuerConfig, faults
+from chimera.gateway.identity.claims import IssuerConfig, all_faults
 from chimera.kernel.settings import FILE_NAME, SettingsError, load_group, read_groups
 from chimera.platform.settings import NodeSettings
 
@@ -58,7 +58,7 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
         issuers = msgspec.convert(data.get("issuer", {}), dict[str, IssuerConfig])
     except msgspec.ValidationError as error:
         raise SettingsError([f"{file}: issuer: {error}"]) from None
-    if wrong := [fault for name, issuer in issuers.items() for fault in faults(name, issuer)]:
+    if wrong := all_faults(issuers):
         raise SettingsError([f"{file}: {fault}" for fault in wrong])
     here = {"max_hosts": os.cpu_count() or 2}
     return MachineSettings(

@@ -14,7 +14,7 @@ from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 from chimera.adapters.identity.jose import JoseVerifier
 from chimera.adapters.identity.jwks import Jwks
 from chimera.gateway.errors import Unauthenticated
-from chimera.gateway.identity.claims import IssuerConfig, faults, principal_of_claims
+from chimera.gateway.identity.claims import IssuerConfig, all_faults, faults, principal_of_claims
 from chimera.gateway.identity.errors import IssuerUnavailable
 from chimera.testing.clock import ManualClock
 
@@ -266,4 +266,6 @@ def test_roles_that_are_not_mapped_give_nothing(roles: Any) -> None:
 def test_a_configuration_that_is_not_safe_is_refused(fields: dict[str, Any], says: str) -> None:
     assert any(says in fault for fault in faults("test", msgspec.structs.replace(CONFIG, **fields)))
     assert faults("test", CONFIG) == []
+    assert all_faults({"one": CONFIG}) == []
+    assert "issuer.two" in all_faults({"one": CONFIG, "two": CONFIG})[0]
     assert faults("test", msgspec.structs.replace(CONFIG, jwks="http://127.0.0.1:9/keys", tenant="*")) == []

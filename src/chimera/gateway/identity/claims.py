@@ -74,6 +74,16 @@ def faults(name: str, config: IssuerConfig) -> list[str]:
     return found
 
 
+def all_faults(configs: Mapping[str, IssuerConfig]) -> list[str]:
+    """What is wrong with configurations, each alone and together."""
+    found = [fault for name, config in configs.items() for fault in faults(name, config)]
+    named: dict[str, str] = {}
+    for name, config in configs.items():
+        if (other := named.setdefault(config.issuer, name)) != name:
+            found.append(f"issuer.{name}: issuer.{other} is of the same issuer; which would count?")
+    return found
+
+
 def principal_of_claims(claims: Mapping[str, Any], config: IssuerConfig) -> Principal:
     """Who a verified token's claims say. Raises `Unauthenticated` where they don't say it."""
     subject = claims.get("sub")
