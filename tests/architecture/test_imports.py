@@ -13,7 +13,7 @@ FRAMEWORKS = {"autogen", "crewai", "langgraph", "langchain_core", "langsmith", "
 DATABASE = {"sqlalchemy", "alembic", "mako"}
 COMMANDS = (
     *("applying", "calling", "completion", "definitions", "doctor", "identity", "looking", "policies"),
-    *("runtime", "up", "watching"),
+    *("runtime", "sessions", "state", "up", "watching"),
 )
 
 

@@ -1,4 +1,4 @@
-"""Runs at the gateway: hosts that die in the middle, callers who ask again, and what hosts may save, over real sockets."""
+"""Runs at the gateway, over real sockets: hosts that die in the middle, callers who ask again, what hosts may save."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -155,22 +155,19 @@ async def test_other_messages_follow_what_an_unfinished_call_had_said(make_world
 
 
 async def test_a_key_at_work_is_told_to_wait(world: Any) -> None:
-    held = asyncio.Event()
+    begun, held = asyncio.Event(), asyncio.Event()
 
     async def waits(_: InvokeRequest) -> str:
+        begun.set()
         await held.wait()
         return "done"
 
     await world.host(answer=waits)
     await world.agent()
     first = asyncio.create_task(keyed(world))
-    while not world.gateway.calls:
-        await asyncio.sleep(0.005)
-    for _ in range(100):
-        status, body, headers = await keyed(world)
-        if status == 409:
-            break
-    assert (body["code"], headers["Retry-After"]) == ("run-in-progress", "2")
+    await begun.wait()
+    status, body, headers = await keyed(world)
+    assert (status, body["code"], headers["Retry-After"]) == (409, "run-in-progress", "2")
     held.set()
     assert (await first)[1]["output"] == "done"
     assert (await keyed(world))[1]["output"] == "done"

@@ -43,7 +43,9 @@ def test_commands_that_print_data_offer_three_formats():
         for one in command.params
         if one.name == "output" and isinstance(one.type, click.Choice)
     }
-    without = {"init", "delete", "chat", "runtime install", "completion", "audit export"}
+    without = {"init", "delete", "chat", "runtime install", "completion", "audit export"} | {
+        *("sessions export", "sessions delete", "state spaces delete")
+    }
     assert set(formats) == {name for name, _ in commands()} - without
     assert {tuple(choices) for choices in formats.values()} == {("table", "json", "yaml")}
 

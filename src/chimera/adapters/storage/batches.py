@@ -16,7 +16,7 @@ from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.facts import AgentFacts, agent_columns, cell_columns
 from chimera.adapters.storage.journal import journal
 from chimera.adapters.storage.schema.catalogue import agent, batch, batch_item, cell, counter, history, revision
-from chimera.adapters.storage.schema.state import session
+from chimera.adapters.storage.state.sessions import erase_agents
 from chimera.agents.catalogue import (
     Applied,
     BatchHasFaults,
@@ -256,9 +256,9 @@ class BatchStatements:
     def delete_agents(
         self, connection: Connection, tenant: str, names: Sequence[str], by: str | None
     ) -> tuple[int, int]:
-        """Delete live agents and their sessions; how many there were, and the sequence."""
+        """Delete live agents with all that they keep of conversations; how many there were, and the sequence."""
         sequence, now = read_sequence(connection), self._clock.wall()
-        deleted = 0
+        deleted: list[str] = []
         for name in names:
             done = connection.execute(
                 update(agent)
@@ -267,12 +267,12 @@ class BatchStatements:
             )
             if done.rowcount:
                 sequence += 1
-                deleted += 1
-                connection.execute(delete(session).where((session.c.tenant == tenant) & (session.c.agent == name)))
+                deleted.append(name)
                 self._put_history.run(connection, **_change(tenant, name, sequence, None, now, by))
                 _audit(connection, "agent.deleted", tenant, name, now, by, {})
+        erase_agents(connection, tenant, deleted)
         _write_sequence(connection, sequence)
-        return deleted, sequence
+        return len(deleted), sequence
 
 
 def _audit(

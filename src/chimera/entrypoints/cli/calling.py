@@ -16,6 +16,9 @@ from chimera_host.contract.problem import Problem, RemoteProblem
 @click.argument("name")
 @click.argument("text", required=False)
 @click.option("--session", help="Carry the conversation under this id.")
+@click.option("--subject", help="The person whom it is for: what is kept of it is found and erased by that.")
+@click.option("--key", "idempotency", help="Name the work: the same key again goes on with it, or gives its answer.")
+@click.option("--resume", is_flag=True, help="Go on with the session's unfinished work, without TEXT.")
 @click.option("--deadline", type=click.FloatRange(min=0.1), help="Most seconds that it may take.")
 @click.option("--no-stream", is_flag=True, help="Wait for the whole answer.")
 @out.output_option
@@ -25,22 +28,27 @@ def invoke(
     name: str,
     text: str | None,
     session: str | None,
+    subject: str | None,
+    idempotency: str | None,
+    resume: bool,
     deadline: float | None,
     no_stream: bool,
     output: str,
 ) -> None:
     """Call the agent NAME with TEXT (from standard input where it isn't given), and stream its answer."""
-    said = text if text is not None else sys.stdin.read()
-    body = {"input": said, "session": session, "deadline": deadline}
+    said = text if text is not None or resume else sys.stdin.read()
+    body = {"input": said, "session": session, "subject": subject, "deadline": deadline, "resume": resume or None}
     body = {key: value for key, value in body.items() if value is not None}
+    headers = {} if idempotency is None else {"Idempotency-Key": idempotency}
     if output != "table" or no_stream:
-        answer = run(options_of(context), lambda api: api.call("POST", api.path("agents", name, "invoke"), body))
+        where = ("agents", name, "invoke")
+        answer = run(options_of(context), lambda api: api.call("POST", api.path(*where), body, headers=headers))
         if output == "table":
             click.echo(shown(answer["output"]))
         else:
             out.show(answer, output)
         return
-    run(options_of(context), lambda api: _stream(api, name, body))
+    run(options_of(context), lambda api: _stream(api, name, body, headers))
 
 
 @click.command(epilog="Example: chimera chat hello")
@@ -67,10 +75,10 @@ def _line() -> str:
         return ""
 
 
-async def _stream(api: Api, name: str, body: dict[str, Any]) -> None:
+async def _stream(api: Api, name: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
     said: list[str] = []
     source = None
-    async for event, data in api.events(api.path("agents", name, "invoke"), body):
+    async for event, data in api.events(api.path("agents", name, "invoke"), body, headers):
         match event:
             case "delta":
                 if data.get("source") and data["source"] != source:

@@ -35,16 +35,33 @@ class Api:
         """A path below the tenant."""
         return "/".join(["/v1/tenants", quote(self._tenant, safe=""), *(quote(part, safe="") for part in parts)])
 
-    async def call(self, method: str, path: str, body: Any = None, *, query: Mapping[str, Any] | None = None) -> Any:
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
         """One request; the answer as data. A connection that fails is tried again where that changes nothing."""
         data = msgspec.json.encode(body) if body is not None else None
-        return await self.send(method, path, data, query=query)
+        return await self.send(method, path, data, query=query, headers=headers)
 
-    async def send(self, method: str, path: str, data: bytes | None, *, query: Mapping[str, Any] | None = None) -> Any:
+    async def send(
+        self,
+        method: str,
+        path: str,
+        data: bytes | None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
         """The same with a body as bytes."""
         for attempt in range(RETRIES):
             try:
-                async with self._session.request(method, self.url + path, data=data, params=query) as answer:
+                url = self.url + path
+                async with self._session.request(method, url, data=data, params=query, headers=headers) as answer:
                     content = await answer.read()
                     if answer.status >= 400:
                         raise problem_of(answer.status, content)
@@ -56,10 +73,12 @@ class Api:
                 raise _gone(self.url, error) from error
         return None
 
-    async def events(self, path: str, body: Any) -> AsyncIterator[tuple[str, Any]]:
+    async def events(
+        self, path: str, body: Any, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[tuple[str, Any]]:
         """Server-sent events as (name, data)."""
-        headers = {"Accept": "text/event-stream"}
-        async with self._opened("POST", path, data=msgspec.json.encode(body), headers=headers) as answer:
+        sent = {"Accept": "text/event-stream", **(headers or {})}
+        async with self._opened("POST", path, data=msgspec.json.encode(body), headers=sent) as answer:
             name = "message"
             async for line in answer.content:
                 text = line.rstrip(b"\r\n")

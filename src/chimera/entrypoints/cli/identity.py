@@ -179,12 +179,14 @@ def list_roles(context: click.Context, /, limit: int, output: str) -> None:
     out.show(rows, output, columns=GRANT_COLUMNS, rows=told)
 
 
-async def pages(api: Api, path: str, field: str, limit: int) -> list[dict[str, Any]]:
-    """At most `limit` rows of a paged list."""
+async def pages(
+    api: Api, path: str, field: str, limit: int, narrow: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """At most `limit` rows of a paged list, narrowed by the query `narrow`."""
     rows: list[dict[str, Any]] = []
     after = ""
     while len(rows) < limit:
-        query = {"after": after, "limit": min(PAGE, limit - len(rows))}
+        query = {**(narrow or {}), "after": after, "limit": min(PAGE, limit - len(rows))}
         answer = await api.call("GET", path, query=query)
         rows += answer[field]
         if answer["next"] is None:

@@ -155,6 +155,17 @@ def erase_session(connection: Connection, key: SessionKey) -> None:
     connection.execute(delete(session).where(_is(key)))
 
 
+def erase_agents(connection: Connection, tenant: str, agents: Sequence[str]) -> None:
+    """Remove all sessions, runs and checkpoints of agents, with a few statements for hundreds of them."""
+    for start in range(0, len(agents), 500):
+        some = agents[start : start + 500]
+        runs = select(run.c.run).where((run.c.tenant == tenant) & run.c.agent.in_(some))
+        for of_runs in (step, stored_answer):
+            connection.execute(delete(of_runs).where((of_runs.c.tenant == tenant) & of_runs.c.run.in_(runs)))
+        for table in (run, checkpoint_write, checkpoint, session):
+            connection.execute(delete(table).where((table.c.tenant == tenant) & table.c.agent.in_(some)))
+
+
 def erase_runs(connection: Connection, tenant: str, runs: Sequence[str], *, rows: bool = True) -> None:
     """Remove steps and stored answers of `runs` and, with `rows`, the runs."""
     for start in range(0, len(runs), 500):
