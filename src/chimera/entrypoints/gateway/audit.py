@@ -1,5 +1,6 @@
 """Handlers of the operations on the audit log."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -59,7 +60,7 @@ class AuditHandlers:
         return json_response(page, headers={HEADER_REQUEST: name})
 
     async def export(self, request: web.BaseRequest, values: Values, name: str) -> web.StreamResponse:
-        """GET …/audit/export; a reader that doesn't read holds nothing but its connection."""
+        """GET …/audit/export; a reader that reads nothing for `http.body_timeout` is cut off."""
         given = request.query.get("limit")
         limit = None if given is None else page_limit(given, LARGEST_EXPORT, LARGEST_EXPORT)
         pages = self._service.export(_tenant(values), _place(request, "after") or 0, limit)
@@ -67,7 +68,13 @@ class AuditHandlers:
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         async for page in pages:
-            await response.write(b"".join(ENCODER.encode(one) + b"\n" for one in page))
+            try:
+                async with asyncio.timeout(self._settings.body_timeout):
+                    await response.write(b"".join(ENCODER.encode(one) + b"\n" for one in page))
+            except TimeoutError:  # nobody reads
+                if request.transport is not None:
+                    request.transport.abort()
+                return response
         await response.write_eof()
         return response
 

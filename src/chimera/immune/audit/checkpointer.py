@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from chimera.immune.audit.chain import GENESIS, link
-from chimera.immune.audit.checkpoint import Checkpoint, check, head_of, make
+from chimera.immune.audit.checkpoint import Checkpoint, check, make
 from chimera.immune.audit.errors import AuditAltered
 from chimera.immune.audit.merkle import Frontier
+from chimera.immune.audit.model import ChainedEntry
 from chimera.immune.audit.note import Checker, PublicKey, Signer
 from chimera.immune.audit.ports import Archive, CheckpointFile, CheckpointStore
 from chimera.immune.audit.settings import AuditSettings
@@ -192,21 +193,21 @@ async def grown(
         page = await store.entries(tree.size, min(PAGE, size - tree.size))
         if not page:
             raise _altered(tree.size + 1, "is missing")
-        for one in page:
-            if one.seq != tree.size + 1:
-                raise _altered(tree.size + 1, "is missing")
-            last = link(last, one.seq, bytes(one.entry))
-            if last != one.hash:
-                raise _altered(one.seq, "is not what was linked")
-            tree.append(last)
-            each(last)
-        await asyncio.sleep(0)
+        # In a thread: the gateway answers calls meanwhile.
+        last = await asyncio.to_thread(_grow, tree, last, page, each)
     return tree, last
 
 
-def describe(checkpoint: Checkpoint) -> str:
-    """A checkpoint in few words, for logs and people."""
-    return f"{checkpoint.size} entries of {head_of(checkpoint).origin}"
+def _grow(tree: Frontier, last: bytes, page: Sequence[ChainedEntry], each: Callable[[bytes], None]) -> bytes:
+    for one in page:
+        if one.seq != tree.size + 1:
+            raise _altered(tree.size + 1, "is missing")
+        last = link(last, one.seq, bytes(one.entry))
+        if last != one.hash:
+            raise _altered(one.seq, "is not what was linked")
+        tree.append(last)
+        each(last)
+    return last
 
 
 def _altered(seq: int, what: str) -> AuditAltered:

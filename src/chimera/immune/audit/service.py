@@ -4,6 +4,7 @@ Every answer is bounded. A list looks at a few thousand entries at a time, whate
 entries between two checkpoints, never the whole log.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,6 +24,8 @@ from chimera.immune.audit.ports import CheckpointStore
 SCAN = 5_000
 """Entries that a list looks at for one page."""
 PAGE = 1_000
+MOST_AT_ONCE = 2
+"""Proofs and proposals that are worked out at once; others wait."""
 MOST_SIGNED_AT_ONCE = 1_000_000
 """Entries after the last checkpoint that a proposal covers; the rest takes another."""
 
@@ -66,20 +69,15 @@ class AuditService:
 
     def __init__(self, store: AuditStore, keys: Sequence[PublicKey], checker: Checker) -> None:
         """Read `store`; checkpoints that come from elsewhere must be signed by one of `keys`."""
+        self._working = asyncio.Semaphore(MOST_AT_ONCE)
         self._store = store
         self._keys = keys
         self._checker = checker
 
     async def page(self, tenant: str | None, wanted: Wanted, before: int | None, limit: int) -> EntryPage:
         """Entries newest first; looks at no more than `SCAN`."""
-        found: list[ChainedEntry] = []
         rows = await self._store.entries_of(tenant, before=before, limit=SCAN)
-        for number, one in enumerate(rows, start=1):
-            if wanted.holds(decode(one.entry)):
-                found.append(_shown(one))
-                if len(found) == limit:
-                    return EntryPage(entries=found, next=one.seq if number < len(rows) or len(rows) == SCAN else None)
-        return EntryPage(entries=found, next=rows[-1].seq if len(rows) == SCAN else None)
+        return await asyncio.to_thread(_page_of, rows, wanted, limit)
 
     async def export(self, tenant: str | None, after: int, limit: int | None) -> AsyncIterator[list[ChainedEntry]]:
         """All entries after a place, in order, up to the end that the log has at the start."""
@@ -126,7 +124,8 @@ class AuditService:
             if subtrees.size == seq - 1:
                 previous = link
 
-        await grown(self._store, begin, checkpoint.size, each)
+        async with self._working:
+            await grown(self._store, begin, checkpoint.size, each)
         return Proof(entry=_shown(rows[0]), previous=previous, hashes=subtrees.hashes(), checkpoint=checkpoint)
 
     async def proposal(self, since: int | None) -> Proposal | None:
@@ -149,7 +148,8 @@ class AuditService:
             return None
         ranges = consistency_ranges(begin, size) if begin else []
         subtrees = Subtrees(ranges, Frontier() if last is None else last.resume())
-        tree, link = await grown(self._store, last, size, subtrees.append)
+        async with self._working:
+            tree, link = await grown(self._store, last, size, subtrees.append)
         head = TreeHead(origin=self._keys[0].name if self._keys else "unnamed", size=size, root=tree.root())
         return Proposal(
             text=text_of(head),
@@ -173,12 +173,23 @@ class AuditService:
                 f"the checkpoint is of {signed.size} entries, the log has {head.seq}",
                 next_step="sign what `chimera audit checkpoint --sign` proposes",
             )
-        tree, last = await grown(self._store, begin, signed.size)
+        async with self._working:
+            tree, last = await grown(self._store, begin, signed.size)
         if tree.root() != signed.root or last != checkpoint.last:
             raise UntrustedCheckpoint(
                 f"the checkpoint of {signed.size} entries is of another log", next_step="run `chimera audit verify`"
             )
         await self._store.add_checkpoint(checkpoint)
+
+
+def _page_of(rows: Sequence[ChainedEntry], wanted: Wanted, limit: int) -> EntryPage:
+    found: list[ChainedEntry] = []
+    for number, one in enumerate(rows, start=1):
+        if wanted.holds(decode(one.entry)):
+            found.append(_shown(one))
+            if len(found) == limit:
+                return EntryPage(entries=found, next=one.seq if number < len(rows) or len(rows) == SCAN else None)
+    return EntryPage(entries=found, next=rows[-1].seq if len(rows) == SCAN else None)
 
 
 def _shown(one: ChainedEntry) -> ChainedEntry:
