@@ -178,7 +178,7 @@ class SubjectStore(Protocol):
         """A session with its runs, steps, stored answers and checkpoints, as records that JSON can hold."""
 
     async def runs(self, tenant: str, subject: str, after: str, limit: int) -> Sequence[str]:
-        """Runs of a person that belong to no session, by name."""
+        """Runs of a person that belong to no session that is stored, by name."""
 
     async def run_records(self, tenant: str, run: str) -> Sequence[Record]:
         """A run with its steps, stored answers and checkpoints."""

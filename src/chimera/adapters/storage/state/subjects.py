@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Connection, Table, exists, func, select
 
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.schema.state import checkpoint, run, session, step, stored_answer
@@ -56,8 +56,12 @@ class SubjectStorage:
 
     async def runs(self, tenant: str, subject: str, after: str, limit: int) -> Sequence[str]:
         """See `SubjectStore`."""
-        its = (run.c.tenant == tenant) & (run.c.subject == subject) & run.c.session.is_(None) & (run.c.run > after)
-        query = select(run.c.run).where(its).order_by(run.c.run).limit(limit)
+        its = (run.c.tenant == tenant) & (run.c.subject == subject) & (run.c.run > after)
+        of_session = (
+            (session.c.tenant == run.c.tenant) & (session.c.agent == run.c.agent) & (session.c.session == run.c.session)
+        )
+        alone = ~exists().where(of_session)
+        query = select(run.c.run).where(its & alone).order_by(run.c.run).limit(limit)
         return await self._database.read(lambda connection: connection.execute(query).scalars().all())
 
     async def run_records(self, tenant: str, run: str) -> Sequence[Record]:
@@ -66,7 +70,9 @@ class SubjectStorage:
         def read(connection: Connection) -> list[Record]:
             found = _run_records(connection, tenant, run)
             if found:
-                found += _checkpoint_records(connection, tenant, found[0]["agent"], run_scope(run))
+                named = found[0]["session"]
+                scope = run_scope(run) if named is None else session_scope(named)
+                found += _checkpoint_records(connection, tenant, found[0]["agent"], scope)
             return found
 
         return await self._database.read(read)
