@@ -6,6 +6,8 @@
     verified   entries a second of a whole verification: links, Merkle tree, contents against columns
     a call     CPU time in the gateway's process of the two entries of a call (the decision, what came of it), from
                making them to their commit, in microseconds, when calls come in groups of 100
+    decided    median time until a decision is durable, one call after the other, in milliseconds: an answer that takes
+               longer than that doesn't wait at all
 
 SQLite flushes each commit to the disk (`synchronous=FULL`), PostgreSQL has `fsync` on and runs on the same machine over
 a Unix socket; its own CPU time is not in the cost of a call.
@@ -53,12 +55,13 @@ TABLE = "CREATE TABLE plain (seq {0} PRIMARY KEY, tenant TEXT, at FLOAT, actor T
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one database and one run; `plain` is the obvious way's rate, `call` in microseconds."""
+    """Of one database and one run; `plain` is the obvious way's rate, `call` in µs, `decided` in ms."""
 
     appended: float
     plain: float
     verified: float
     call: float
+    decided: float
 
 
 def record(call: str) -> AuditRecord:
@@ -76,8 +79,8 @@ def record(call: str) -> AuditRecord:
     )
 
 
-async def ours(name: str, count: int) -> tuple[float, float, float]:
-    """Entries appended a second, entries verified a second, and the cost of a call in microseconds."""
+async def ours(name: str, count: int) -> tuple[float, float, float, float]:
+    """Entries appended a second and verified a second, the cost of a call in µs, and a decision's way in ms."""
     database = open_database(name)
     try:
         await migrate(database)
@@ -87,8 +90,8 @@ async def ours(name: str, count: int) -> tuple[float, float, float]:
         for batch in batches:
             await store.record(batch)
         appended = len(batches) * BATCH / (time.perf_counter() - began)
-        call = await cost_of_calls(store, count // 4)
-        return appended, await verification(store), call
+        call, decided = await cost_of_calls(store, count // 4)
+        return appended, await verification(store), call, decided
     finally:
         await asyncio.to_thread(database.close)
 
@@ -115,8 +118,8 @@ async def verification(store: AuditStorage) -> float:
     return report.checked / (time.perf_counter() - began)
 
 
-async def cost_of_calls(store: AuditStorage, calls: int) -> float:
-    """Microseconds of this process's CPU for the two entries of a call."""
+async def cost_of_calls(store: AuditStorage, calls: int) -> tuple[float, float]:
+    """Microseconds of this process's CPU for the two entries of a call; milliseconds until one decision is durable."""
     trail = AuditTrail(store, AuditSettings(), SystemClock(), GatewayMetrics())
     running = asyncio.create_task(trail.run())
 
@@ -139,10 +142,15 @@ async def cost_of_calls(store: AuditStorage, calls: int) -> float:
 
     bare = await groups(nothing)
     spent = await groups(call)
+    alone = []
+    for _ in range(max(1, calls // GROUP)):
+        began = time.perf_counter()
+        await trail.durable(trail.decided(record(new_id("call"))))
+        alone.append((time.perf_counter() - began) * 1000)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await trail.flush()
-    return (spent - bare) / (max(1, calls // GROUP) * GROUP) * 1_000_000
+    return (spent - bare) / (max(1, calls // GROUP) * GROUP) * 1_000_000, median(alone)
 
 
 def plain_sqlite(file: Path, count: int) -> float:
@@ -181,12 +189,14 @@ def one_run(count: int) -> dict[str, Figures]:
     with databases() as (folder, server):
         file, url = folder / "chimera.db", server.new_database()
         few = max(1, count // PLAIN)
-        appended, verified, call = asyncio.run(ours(str(file), count))
-        plain = plain_sqlite(folder / "plain.db", few)
-        found = {"SQLite": Figures(appended=appended, plain=plain, verified=verified, call=call)}
-        appended, verified, call = asyncio.run(ours(url, count))
-        plain = asyncio.run(plain_postgresql(url, few))
-        found["PostgreSQL"] = Figures(appended=appended, plain=plain, verified=verified, call=call)
+        plain = {
+            "SQLite": plain_sqlite(folder / "plain.db", few),
+            "PostgreSQL": asyncio.run(plain_postgresql(url, few)),
+        }
+        found = {}
+        for way, name in (("SQLite", str(file)), ("PostgreSQL", url)):
+            appended, verified, call, decided = asyncio.run(ours(name, count))
+            found[way] = Figures(appended=appended, plain=plain[way], verified=verified, call=call, decided=decided)
         return found
 
 
@@ -195,16 +205,20 @@ def show(runs: list[dict[str, Figures]], console: Console) -> None:
     told = machine.describe()
     console.print(f"{told['cores']} cores, {told['processor']}, {told['memory_mib']} MiB; {len(runs)} runs")
     table = Table(box=None, pad_edge=False)
-    names = ("audit log", "appended/s", "a commit each/s", "verified/s", "a call µs CPU")
+    names = ("audit log", "appended/s", "a commit each/s", "verified/s", "a call µs CPU", "decided ms")
     for name in names:
         table.add_column(name, justify="left" if name == names[0] else "right")
     for way in runs[0]:
         cells = []
         for field in Figures.__struct_fields__:
             values = [getattr(run[way], field) for run in runs]
-            cells.append(f"{median(values):,.0f} ±{spread(values) / 2:,.0f}")
+            cells.append(_shown(median(values)) + " ±" + _shown(spread(values) / 2))
         table.add_row(way, *cells)
     console.print(table)
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def main() -> None:
