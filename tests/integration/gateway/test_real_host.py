@@ -103,3 +103,39 @@ async def test_a_client_that_leaves_cancels_down_to_the_model(world: Any) -> Non
                 break
             await asyncio.sleep(0.005)
         assert world.model.cancelled == 1
+
+
+async def test_a_call_with_a_key_goes_on_when_its_host_is_killed(world: Any) -> None:
+    """kill -9 in the middle of a model call: the gateway goes on on another host, and the caller sees one answer."""
+    await world.agent()
+    asked = asyncio.Event()
+    real = world.model.say
+
+    async def first_never(request: Any) -> str:
+        if not asked.is_set():
+            asked.set()
+            await asyncio.Event().wait()
+        return str(await real(request))
+
+    world.model.say = first_never
+    url = f"{world.url}/v1/tenants/default/agents/agent/invoke"
+
+    async def call() -> tuple[int, Any, bool]:
+        body = {"input": "hello", "session": "s", "subject": "ann"}
+        async with world.http.post(url, json=body, headers={"Idempotency-Key": "one"}) as answer:
+            return answer.status, await answer.json(), "Idempotent-Replayed" in answer.headers
+
+    async with host_process(world) as first, host_process(world, "host-2") as second:
+        add(world, first)
+        task = asyncio.create_task(call())
+        await asked.wait()
+        add(world, second, "host-2")
+        first.process.kill()
+        status, body, replayed = await task
+        assert (status, body["output"], replayed) == (200, "model: hello", False)
+        assert ("host-1", "crashed", "agent") in world.pool.reports
+        status, again, replayed = await call()
+        assert (status, again["output"], again["run"], replayed) == (200, "model: hello", body["run"], True)
+        assert len(world.model.requests) == 2
+        status, session = await world.get("/v1/tenants/default/agents/agent/sessions/s")
+        assert (session["version"], len(session["state"]["messages"])) == (1, 2)
