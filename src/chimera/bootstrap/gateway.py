@@ -28,6 +28,7 @@ from chimera.adapters.storage.naming import open_named
 from chimera.adapters.storage.opening import shown
 from chimera.adapters.storage.state.stores import make_state
 from chimera.adapters.substrates.node_client import NodeClient
+from chimera.bootstrap.audit_parts import started
 from chimera.bootstrap.database import when_there
 from chimera.bootstrap.gateway_config import (
     GatewayConfig,
@@ -69,6 +70,7 @@ async def serve(config: GatewayConfig, environ: Mapping[str, str]) -> None:
     gateway = Gateway(config, settings, ports, key=key, token_secret=token_secret, secrets=secrets_of(environ))
     try:
         await gateway.start()
+        gateway.audit.outcome(started("gateway", SystemClock(), {"settings": config.settings}))
         _tell_ready(config.ready_fd, {"public": gateway.public_url, "internal": gateway.internal_url})
         await told_to_stop.wait()
     finally:

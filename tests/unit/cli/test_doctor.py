@@ -1,4 +1,4 @@
-"""The doctor's look at Node.js is the platform's own, by the same setting."""
+"""The doctor's look at Node.js is the platform's own, by the same setting; so is that at the audit log's key."""
 
 import json
 import os
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from chimera.adapters.signing.ed25519 import make_key
 from chimera.entrypoints.cli.main import cli
 
 
@@ -53,3 +54,16 @@ def test_settings_that_can_not_be_read(home: Path) -> None:
     (home / "settings.toml").write_text("node = 3")
     row = check("settings")
     assert row["state"] == "broken" and "a group is a table" in row["detail"]
+
+
+def test_the_key_of_the_audit_log_is_looked_at(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "audit").mkdir()
+    (home / "audit" / "checkpoints").touch()
+    row = check("audit key")
+    assert row["state"] == "broken" and "bring it back" in row["next"]
+    make_key(home / "audit.key", "log.example")
+    assert check("audit key")["detail"] == f"{home / 'audit.key'} of log.example"
+    (home / "audit.key").chmod(0o644)
+    assert check("audit key")["next"] == f"chmod 600 {home / 'audit.key'}"
+    monkeypatch.setenv("CHIMERA_AUDIT__KEY", "elsewhere")
+    assert check("audit key")["state"] == "ok"

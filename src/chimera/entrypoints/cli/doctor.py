@@ -28,7 +28,7 @@ Row = dict[str, Any]
 @click.pass_context
 def doctor(context: click.Context, output: str) -> int:
     """Check this machine: system, disk, runtimes, keys, database, what runs. Ends with 1 where something is broken."""
-    rows = [*_machine(), *_runtimes(), *_home(), *_database(), _running(context)]
+    rows = [*_machine(), *_runtimes(), *_home(), *_database(), *_audit(), _running(context)]
     out.show(rows, output, columns=COLUMNS, rows=rows)
     return int(any(row["state"] == "broken" for row in rows))
 
@@ -113,6 +113,26 @@ def _database() -> Iterator[Row]:
         for fault in found.faults:
             what, _, step = fault.partition("; ")
             yield _row("database", "limited", what, step)
+
+
+def _audit() -> Iterator[Row]:
+    from chimera.adapters.signing.ed25519 import read_key
+    from chimera.immune.audit.settings import AuditSettings
+
+    home = default_home(os.environ)
+    file = home / FILE_NAME
+    try:
+        settings = load_group(AuditSettings, read_groups(file, os.environ).get("audit", {}), where=f"{file}: audit")
+        if settings.key == "elsewhere":
+            yield _row("audit key", "ok", "another machine signs the audit log's checkpoints")
+            return
+        key = Path(settings.key) if settings.key else home / "audit.key"
+        if settings.key or key.exists() or (home / "audit" / "checkpoints").exists():
+            yield _row("audit key", "ok", f"{key} of {read_key(key).public.name}")
+    except SettingsError as error:
+        yield _row("audit key", "broken", str(error), "correct the settings")
+    except ProblemError as error:
+        yield _row("audit key", "broken", error.detail, error.next_step or "")
 
 
 def _running(context: click.Context) -> Row:
