@@ -40,6 +40,7 @@ def make_state_services(
         answers=Answers(stores.answers, runs, clock, settings=state, metrics=metrics),
         handlers=StateHandlers(
             sessions=sessions,
+            runs=runs,
             spaces=spaces,
             subjects=Subjects(stores.subjects, stores.sessions, clock),
             settings=settings.http,

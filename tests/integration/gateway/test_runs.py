@@ -127,6 +127,8 @@ async def test_the_next_call_of_a_session_goes_on(make_world: Any) -> None:
         assert (status, body["code"]) == (502, "host-failed")
         await world.host("host-2", answer=Steps(world, "host-2"))
         host.answer = Steps(world, "host-1")
+        status, body = await world.get("/v1/tenants/default/agents/agent/sessions/s")
+        assert status == 404  # it begins with its first answer
         status, body = await world.invoke(session="s", resume=True, input=None)
         assert (status, body["output"]) == (200, "after 2")
         status, session = await world.get("/v1/tenants/default/agents/agent/sessions/s")
@@ -328,3 +330,54 @@ async def test_checkpoints_belong_to_the_session(world: Any) -> None:
     assert outputs == ["0", "1", "0", "2"]
     assert (await keyed(world))[1]["output"] == "0"
     assert (await keyed(world, key="k-2"))[1]["output"] == "0"
+
+
+async def test_a_session_shows_its_unfinished_work(world: Any) -> None:
+    host = await world.host(answer=Steps(world, "host-1"))
+    await world.agent(document=builders.document("agent", source=CODE))
+    assert (await world.invoke(text="one", session="s"))[0] == 200
+    host.answer = Steps(world, "host-1", dies_at=3)
+    assert (await world.invoke(text="two", session="s"))[0] == 502
+    _, session = await world.get("/v1/tenants/default/agents/agent/sessions/s")
+    assert (session["version"], session["unfinished"]["steps"], session["unfinished"]["held"]) == (1, 2, False)
+    host.answer = Steps(world, "host-1")
+    assert (await world.invoke(text="two", session="s"))[1]["output"] == "after 2"
+    _, session = await world.get("/v1/tenants/default/agents/agent/sessions/s")
+    assert (session["version"], session.get("unfinished")) == (2, None)
+
+
+async def test_two_gateways_share_keys_sessions_and_unfinished_work(make_world: Any) -> None:
+    fast = {"state": {"holder_life": 1.0}}
+    async with make_world(settings=dict(fast)) as one, make_world(settings=dict(fast)) as two:
+        held = asyncio.Event()
+        begun = asyncio.Event()
+
+        async def waits(request: InvokeRequest) -> str:
+            body = {"step": "s1", "kind": "node", "output": 1}
+            await one.internal(STEPS, body, call=request.call)
+            begun.set()
+            await held.wait()
+            return "too late"
+
+        await one.host(answer=waits)
+        await one.agent()
+        await two.host(answer=Steps(two, "host-1"))
+        await two.agent()
+        first = asyncio.create_task(keyed(one, session="s"))
+        await begun.wait()
+        status, body, _ = await keyed(two, session="s")
+        assert (status, body["code"]) == (409, "run-in-progress")
+        for loop in one.gateway._tasks:  # the first gateway falls silent
+            if loop.get_name() == "gateway-runs":
+                loop.cancel()
+        for _ in range(300):
+            status, body, _ = await keyed(two, session="s")
+            if status == 200:
+                break
+            await asyncio.sleep(0.02)
+        assert (status, body["output"]) == (200, "after 1")
+        held.set()
+        status, body, _ = await first
+        assert (status, body["code"]) == (409, "run-taken")
+        _, session = await one.get("/v1/tenants/default/agents/agent/sessions/s")
+        assert (session["version"], session["state"]["messages"][-1]["content"]) == (1, "after 1")

@@ -21,8 +21,9 @@ from chimera.entrypoints.gateway.state_operations import NDJSON
 from chimera.gateway.errors import InvalidRequest
 from chimera.gateway.settings import HttpSettings
 from chimera.gateway.state import api, rules
-from chimera.gateway.state.model import SessionKey, SessionSummary, StoredSession, StoredSpace
+from chimera.gateway.state.model import SessionKey, SessionSummary, StoredRun, StoredSession, StoredSpace
 from chimera.gateway.state.ports import Record, SessionFilter
+from chimera.gateway.state.runs import Runs
 from chimera.gateway.state.sessions import Change, Sessions
 from chimera.gateway.state.spaces import Spaces, shared
 from chimera.gateway.state.spaces_rules import Declared
@@ -44,6 +45,7 @@ class StateHandlers:
     """Handlers of the operations on state."""
 
     sessions: Sessions
+    runs: Runs
     spaces: Spaces
     subjects: Subjects
     settings: HttpSettings
@@ -91,7 +93,8 @@ class StateHandlers:
 
     async def session(self, _: web.BaseRequest, values: Values, name: str) -> web.Response:
         """GET …/sessions/{session}."""
-        return _session(await self.sessions.get(values["tenant"], values["agent"], values["session"]), name)
+        found = await self.sessions.get(values["tenant"], values["agent"], values["session"])
+        return _session(found, name, await self.runs.unfinished(found))
 
     async def put_session(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
         """PUT …/sessions/{session}."""
@@ -126,7 +129,7 @@ class StateHandlers:
         await self.sessions.get(key.tenant, key.agent, key.session)
 
         async def records() -> AsyncIterator[Record]:
-            for record in await self.subjects.session(key):
+            for record in await self.subjects.session(key, principal_of(request).actor):
                 yield record
 
         return await self._lines(request, records(), name)
@@ -226,9 +229,9 @@ class StateHandlers:
         return response
 
 
-def _session(found: StoredSession, name: str) -> web.Response:
+def _session(found: StoredSession, name: str, unfinished: StoredRun | None = None) -> web.Response:
     headers = {HEADER_REQUEST: name, "ETag": rules.etag(found)}
-    return json_response(api.session_answer(found), headers=headers)
+    return json_response(api.session_answer(found, unfinished), headers=headers)
 
 
 def _space(found: StoredSpace, declared: Declared) -> api.SpaceAnswer:

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from chimera.gateway.state.model import SessionSummary, StoredSession, SubjectCounts
+from chimera.gateway.state.model import SessionSummary, StoredRun, StoredSession, SubjectCounts
 from chimera.gateway.state.spaces_rules import Declared
 from chimera_host.contract.call import Message, SessionState
 from chimera_host.contract.state import SharedEntry
@@ -13,6 +13,18 @@ MAX_MESSAGES = 10_000
 Subject = Annotated[str, Meta(min_length=1, max_length=200)]
 Life = Annotated[float, Meta(ge=0, le=3_155_760_000)]
 """Seconds, a hundred years at most; 0: for ever."""
+
+
+class Unfinished(Struct, frozen=True, kw_only=True):
+    """Work of a session that has no answer yet: its run, how many steps are finished, when the last one was.
+
+    `held` says that a gateway works on it, or did so until it fell silent.
+    """
+
+    run: str
+    steps: int
+    updated: float
+    held: bool
 
 
 class SessionAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -28,6 +40,7 @@ class SessionAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     subject: str | None = None
     ttl: float | None = None
     expires: float | None = None
+    unfinished: Unfinished | None = None
 
 
 class SessionPage(Struct, frozen=True, kw_only=True):
@@ -102,8 +115,11 @@ class EntryPage(Struct, frozen=True, kw_only=True):
     next: str | None
 
 
-def session_answer(found: StoredSession) -> SessionAnswer:
+def session_answer(found: StoredSession, run: StoredRun | None = None) -> SessionAnswer:
     """What a caller gets."""
+    unfinished = None
+    if run is not None:
+        unfinished = Unfinished(run=run.run, steps=run.steps, updated=run.updated, held=bool(run.holder))
     return SessionAnswer(
         tenant=found.tenant,
         agent=found.agent,
@@ -115,4 +131,5 @@ def session_answer(found: StoredSession) -> SessionAnswer:
         subject=found.subject,
         ttl=found.ttl,
         expires=found.expires,
+        unfinished=unfinished,
     )

@@ -183,6 +183,9 @@ class SubjectStore(Protocol):
     async def run_records(self, tenant: str, run: str) -> Sequence[Record]:
         """A run with its steps, stored answers and checkpoints."""
 
+    async def told_session(self, key: SessionKey, by: str) -> None:
+        """Record in the audit log, and as a fact, that a session was exported."""
+
     async def told(self, what: str, tenant: str, subject: str, by: str, counts: SubjectCounts) -> None:
         """Record in the audit log, and as a fact, what was done to all that is kept of a person."""
 

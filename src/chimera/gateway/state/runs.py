@@ -200,6 +200,11 @@ class Runs:
         if steps > opened.run.steps:
             opened.run = replace(opened.run, steps=steps)
 
+    async def unfinished(self, session: StoredSession) -> StoredRun | None:
+        """The work of a session that has no answer yet."""
+        found = await self._store.unfinished(session.tenant, session.agent, session.session)
+        return None if found is None or rules.is_over(found.expires, self._clock.wall()) else found
+
     # -- the loop ------------------------------------------------------------------------------------------------------
 
     async def keep_alive(self) -> None:
@@ -241,8 +246,8 @@ class Runs:
     async def _of_session(self, before: StoredSession, new: StoredRun, resume: bool) -> OpenRun:
         """Go on with the session's unfinished run, give it up, or begin one."""
         messages = _requests.decode(new.request).messages
-        found = await self._store.unfinished(new.tenant, new.agent, before.session)
-        if found is None or rules.is_over(found.expires, self._clock.wall()):
+        found = await self.unfinished(before)
+        if found is None:
             if resume:
                 raise _nothing_to_resume(new.agent, before.session)
             return OpenRun(run=new, stored=False, before=before, messages=messages)
@@ -264,8 +269,8 @@ class Runs:
 
     async def _alone(self, before: StoredSession, name: str) -> StoredSession:
         """The session without an unfinished run but the one of this name."""
-        found = await self._store.unfinished(before.tenant, before.agent, before.session)
-        if found is None or found.run == name or rules.is_over(found.expires, self._clock.wall()):
+        found = await self.unfinished(before)
+        if found is None or found.run == name:
             return before
         return await self._given_up(found, before)
 

@@ -45,8 +45,9 @@ class Subjects:
         others = {name: await part.count(tenant, subject) for name, part in self._parts.items()}
         return msgspec.structs.replace(counts, **others)
 
-    async def session(self, key: SessionKey) -> list[Record]:
-        """All that is kept of one session."""
+    async def session(self, key: SessionKey, by: str) -> list[Record]:
+        """All that is kept of one session; the audit log says that it was asked for."""
+        await self._store.told_session(key, by)
         return list(await self._store.session_records(key))
 
     async def export(self, tenant: str, subject: str, by: str) -> AsyncIterator[Record]:

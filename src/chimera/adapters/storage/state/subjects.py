@@ -21,7 +21,7 @@ from chimera.adapters.storage.state.sessions import (
     run_scope,
     session_scope,
 )
-from chimera.adapters.storage.state.telling import note, tell
+from chimera.adapters.storage.state.telling import note, session_subject, tell
 from chimera.gateway.state.model import SessionKey, SubjectCounts
 from chimera.gateway.state.ports import Record
 from chimera.kernel.clock import Clock, SystemClock
@@ -76,6 +76,17 @@ class SubjectStorage:
             return found
 
         return await self._database.read(read)
+
+    async def told_session(self, key: SessionKey, by: str) -> None:
+        """See `SubjectStore`."""
+        now, subject = self._clock.wall(), session_subject(key.agent, key.session)
+        data = {"agent": key.agent, "session": key.session, "by": by}
+
+        def job(connection: Connection) -> None:
+            note(connection, "session:export", key.tenant, subject, now, by)
+            tell(connection, "session.exported", key.tenant, subject, now, data)
+
+        await self._database.write(job)
 
     async def told(self, what: str, tenant: str, subject: str, by: str, counts: SubjectCounts) -> None:
         """See `SubjectStore`."""
