@@ -12,7 +12,7 @@ SEAMS = {"blackbox", "bundles", "config", "contract", "errors", "imports", "logs
 FRAMEWORKS = {"autogen", "crewai", "langgraph", "langchain_core", "langsmith", "mcp", "openai"}
 DATABASE = {"sqlalchemy", "alembic", "mako"}
 COMMANDS = (
-    *("applying", "calling", "completion", "definitions", "doctor", "identity", "looking", "policies"),
+    *("applying", "audit", "calling", "completion", "definitions", "doctor", "identity", "looking", "policies"),
     *("runtime", "sessions", "state", "up", "watching"),
 )
 
