@@ -11,7 +11,7 @@ import pytest
 from chimera.gateway import audit as trail
 from chimera.immune.audit.model import ChainedEntry, decode
 from chimera_host.contract.call import InvokeRequest
-from chimera_host.contract.tools import AgentTool
+from chimera_host.contract.tools import AgentTool, FunctionTool
 from chimera_host.testing import builders
 
 from .conftest import World
@@ -108,6 +108,33 @@ async def test_a_call_of_an_agent_is_recorded_as_the_agents(world: World) -> Non
     outer = (await entries(world, resource="agents/outer", decision="allow"))[0]
     assert inner.actor == "agent:outer"
     assert inner.detail["parent"] == outer.call
+
+
+async def test_secrets_that_agents_get_are_recorded_by_name(world: World) -> None:
+    tool = FunctionTool(name="look", function="tools:look", credentials={"KEY": "secret:FROM_ENVIRONMENT"})
+    await world.agent(document=builders.document("agent", tools=(tool,)))
+    host = await world.host()
+    answers: list[int] = []
+
+    async def answer(request: InvokeRequest) -> str:
+        for name in ("secret:FROM_ENVIRONMENT", "secret:OTHER"):
+            answers.append((await world.internal("/internal/v1/credentials", {"names": [name]}, call=request.call))[0])
+        answers.append((await world.internal("/internal/v1/agents/b/invoke", {"message": ""}, call=request.call))[0])
+        return "done"
+
+    host.answer = answer
+    assert (await world.invoke())[0] == 200
+    assert answers == [200, 403, 403]
+    given, refused = await entries(world, action="credential:read")
+    assert (given.actor, given.decision, given.detail) == (
+        "agent:agent",
+        "allow",
+        {"names": ["secret:FROM_ENVIRONMENT"]},
+    )
+    assert (refused.decision, refused.outcome) == ("deny", "credential-refused")
+    assert given.call
+    (unlisted,) = await entries(world, resource="agents/b")
+    assert (unlisted.decision, unlisted.outcome) == ("deny", "forbidden")
 
 
 async def test_operations_are_recorded_with_what_came_of_them(world: World) -> None:

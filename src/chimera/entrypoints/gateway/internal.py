@@ -44,6 +44,7 @@ from chimera.gateway.routes import RouteTable
 from chimera.gateway.settings import GatewaySettings
 from chimera.gateway.state.answers import Answers
 from chimera.gateway.state.runs import NO_STATE, Wanted
+from chimera.immune.audit.model import AuditRecord, Decision
 from chimera.kernel.clock import Clock
 from chimera_host.contract.call import HEADER_CALL, HEADER_DEADLINE, HEADER_TRACEPARENT, Message
 from chimera_host.contract.problem import ProblemError
@@ -52,6 +53,7 @@ from chimera_host.contract.token import PATH_TOKEN, FreshToken
 from chimera_host.trace import current_trace, parse
 
 PREFIX = "/internal/v1/"
+MOST_NAMES = 16
 BODY_BYTES = 64 * 1024**2
 KNOWN_TOKENS = 4_096
 REVISIONS, BUNDLES, AGENTS, INVOKE = PREFIX + "revisions/", PREFIX + "bundles/", PREFIX + "agents/", "/invoke"
@@ -256,11 +258,15 @@ class InternalApi:
         left = self._left(request, call)
         document = await self._documents.get(call.route.revision)
         if not may_call(document, agent):
-            raise Forbidden(
+            error = Forbidden(
                 f"agent {call.route.agent} doesn't list agent {agent[:100]!r} as a tool",
                 next_step="add it to `tools` of its definition",
                 agent=call.route.agent,
             )
+            told = {"reasons": ["tools"]}
+            entry = self._entry(call, "agent:invoke", f"agents/{agent[:100]}", "deny", error.code, told)
+            await self._audit.refused(entry)
+            raise error
         principal = await self._authorise(call, agent)
         call.effects += 1
         answered = await self._invoker.run(
@@ -299,7 +305,32 @@ class InternalApi:
         body: CredentialsBody = await self._body(request, _references)
         document = await self._documents.get(call.route.revision)
         call.effects += 1
-        return json_response(await self._credentials.resolve(document, body.names))
+        resource, told = f"agents/{call.route.agent}", {"names": [name[:200] for name in body.names[:MOST_NAMES]]}
+        try:
+            found = await self._credentials.resolve(document, body.names)
+        except ProblemError as error:
+            await self._audit.refused(self._entry(call, "credential:read", resource, "deny", error.code, told))
+            raise
+        await self._audit.durable(
+            self._audit.decided(self._entry(call, "credential:read", resource, "allow", "done", told))
+        )
+        return json_response(found)
+
+    def _entry(
+        self, call: InFlightCall, action: str, resource: str, decision: Decision, outcome: str, detail: dict[str, Any]
+    ) -> AuditRecord:
+        """An entry of the audit log about what the agent of `call` asks for."""
+        return AuditRecord(
+            at=self._clock.wall(),
+            tenant=call.route.tenant,
+            actor=f"agent:{call.route.agent}",
+            action=action,
+            resource=resource,
+            decision=decision,
+            outcome=outcome,
+            call=call.call,
+            detail=detail,
+        )
 
 
 def _child(call: InFlightCall, key: str | None) -> Wanted:
