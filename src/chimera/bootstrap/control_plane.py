@@ -34,11 +34,10 @@ from chimera.bootstrap.database import when_there
 from chimera.bootstrap.lifeline import end_with
 from chimera.bootstrap.startup import listen_unix
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
-from chimera.immune.audit.checkpointer import LEASE
+from chimera.immune.audit.checkpointer import sign_while_held
 from chimera.immune.audit.settings import AuditSettings
 from chimera.kernel.clock import SystemClock
 from chimera.kernel.ids import new_id
-from chimera.kernel.leases import work_while_held
 from chimera.kernel.settings import SettingsError, load_group
 from chimera_host.contract.problem import ProblemError
 from chimera_host.logs import configure
@@ -120,7 +119,7 @@ async def keep_audit(database: Database, config: ControlPlaneConfig) -> None:
         log.error("no checkpoints of the audit log are made", extra=extra)
         await asyncio.Event().wait()
         return
-    await work_while_held(StoredLeases(database), LEASE, new_id("cp"), LEASE_LIFE, checkpointer.run)
+    await sign_while_held(checkpointer, StoredLeases(database), new_id("cp"), LEASE_LIFE)
 
 
 async def tell_node(catalogue: Catalogue, socket: str, changed: asyncio.Event) -> None:

@@ -1,6 +1,7 @@
 """When checkpoints are made and copied, and what two processes that make them do to each other; on both databases."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from chimera.adapters.signing.ed25519 import Ed25519Signer, check_signature
 from chimera.adapters.signing.files import FileOfCheckpoints
 from chimera.adapters.storage.leases import LeaseLost, StoredLeases
-from chimera.immune.audit.checkpointer import Checkpointer
+from chimera.immune.audit.checkpointer import Checkpointer, sign_while_held
 from chimera.immune.audit.errors import UntrustedCheckpoint
 from chimera.immune.audit.settings import AuditSettings
 from chimera.testing.audit import AuditLog
@@ -29,6 +30,14 @@ def checkpointer(log: AuditLog, *files: Path, **settings: object) -> Checkpointe
 
 async def sizes(log: AuditLog) -> list[int]:
     return [one.size for one in await log.store.checkpoints(0, 100)]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    for _ in range(2_000):
+        if holds():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come to that in twenty seconds")
 
 
 async def test_a_checkpoint_is_due_after_so_many_entries_or_so_long(audit_log: AuditLog) -> None:
@@ -85,6 +94,34 @@ async def test_who_has_lost_the_lease_keeps_no_checkpoint(audit_log: AuditLog) -
     with pytest.raises(LeaseLost):
         await checkpointer(audit_log).step(lease, now_at_once=True)
     assert await sizes(audit_log) == []
+
+
+async def test_who_has_another_key_leaves_the_log_to_who_has_its_own(audit_log: AuditLog) -> None:
+    await audit_log.write(5)
+    await audit_log.sign()
+    other = Ed25519Signer("other.example/audit", bytes(32))
+    stranger = Checkpointer(
+        audit_log.store,
+        files=(),
+        keys=(other.public,),
+        checker=check_signature,
+        signer=other,
+        archive=audit_log.archive,
+        clock=audit_log.clock,
+        settings=AuditSettings(checkpoint_entries=1),
+    )
+    leases = StoredLeases(audit_log.database)
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(sign_while_held(stranger, leases, "stranger", 0.3))
+        await until(lambda: stranger.progress.problem is not None)
+        await audit_log.write(5)
+        own = checkpointer(audit_log, checkpoint_entries=1)
+        second = group.create_task(sign_while_held(own, leases, "own", 0.3))
+        await until(lambda: own.progress.made > 0)
+        first.cancel()
+        second.cancel()
+    assert await sizes(audit_log) == [5, 10]
+    assert stranger.progress.made == 0
 
 
 async def test_who_signs_with_another_key_signs_nothing_over_the_logs(signed: AuditLog) -> None:

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 
 from chimera.immune.audit.chain import GENESIS, link
 from chimera.immune.audit.checkpoint import Checkpoint, check, make
-from chimera.immune.audit.errors import AuditAltered
+from chimera.immune.audit.errors import AuditAltered, UntrustedCheckpoint
 from chimera.immune.audit.merkle import Frontier
 from chimera.immune.audit.model import ChainedEntry
 from chimera.immune.audit.note import Checker, PublicKey, Signer
 from chimera.immune.audit.ports import Archive, CheckpointFile, CheckpointStore
 from chimera.immune.audit.settings import AuditSettings
 from chimera.kernel.clock import Clock
-from chimera.kernel.leases import Lease
+from chimera.kernel.leases import Lease, Leases, work_while_held
 from chimera_host.contract.problem import ProblemError
 
 log = logging.getLogger(__name__)
@@ -87,6 +87,21 @@ class Checkpointer:
                 log.error("no checkpoint of the audit log could be made", extra=extra)
                 pause = self._settings.checkpoint_seconds
             await asyncio.sleep(pause)
+
+    async def is_ours(self) -> bool:
+        """Whether the log's last checkpoint, if it has one, is signed by a key known here; else others must go on."""
+        last = await self._store.last_checkpoint()
+        if last is None:
+            return True
+        try:
+            check(last, self._keys, self._checker)
+        except UntrustedCheckpoint as error:
+            if self.progress.problem != error.detail:
+                self.progress.problem = error.detail
+                extra = {"problem": error.detail, "next_step": "give all control planes of a database one audit.key"}
+                log.error("this process does not sign checkpoints of the audit log", extra=extra)
+            return False
+        return True
 
     async def load(self) -> None:
         """Find the last checkpoint that the files have."""
@@ -176,6 +191,22 @@ class Checkpointer:
             if number == 0 or (found is not None and last.size < found.size):
                 found = last
         return found
+
+
+async def sign_while_held(checkpointer: Checkpointer, leases: Leases, owner: str, life: float) -> None:
+    """Make checkpoints whenever this owner holds the lease; until cancelled.
+
+    Who finds a log that is signed by a key he doesn't know gives the lease back at once, each time he gets it, so that
+    whoever has the key comes to it.
+    """
+
+    async def work(lease: Lease) -> None:
+        if await checkpointer.is_ours():
+            await checkpointer.run(lease)
+        await leases.release(lease)
+        await asyncio.Event().wait()  # until the lease is taken anew
+
+    await work_while_held(leases, LEASE, owner, life, work)
 
 
 async def grown(
