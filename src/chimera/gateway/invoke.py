@@ -238,6 +238,8 @@ class Invoker:
                 deaths += 1
                 if error.spoke or not await self._goes_on(call, deaths):
                     raise _failed(call, endpoint, f"died while it ran the call ({error})") from error
+                if call.opened is not None:
+                    await self._runs.again(call.opened)
             log.warning("call placed again", extra={"host": endpoint.host, "why": why})
             self._metrics.retries.labels(why).inc()
             self._calls.place(call, None)

@@ -40,7 +40,7 @@ class Graph:
             self.opened.run, ask, limits=runs.limits, now=self.state.clock.wall(), life=runs.life
         )
         if not isinstance(ask, GetCheckpoint | ListCheckpoints):
-            runs.grown(self.opened, checkpoints=True)
+            runs.touched(self.opened, checkpoints=True)
         return answer.checkpoints
 
     async def put(self, name: str, *, thread: str = "t", namespace: str = "", parent: str | None = None) -> None:

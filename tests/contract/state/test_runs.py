@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import func, select
 
 from chimera.adapters.storage.schema.state import run, stored_answer
@@ -368,3 +369,47 @@ async def test_an_erased_session_takes_its_run_along(state: State) -> None:
         with pytest.raises((RunTaken, SessionConflict)):
             await attempt
     assert await state.sessions.find("default", "anna", "s1") is None
+
+
+async def test_a_save_that_nobody_waited_for_counts_or_is_refused(state: State) -> None:
+    """A host that is killed while it saves a step: the next host learns of it, or it never was."""
+    for number in range(20):
+        call = Call(state, Wanted(session=f"s{number}"), call=f"call_{number}")
+        opened = await call.begin()
+        saving = asyncio.create_task(state.runs.save_step(opened, step("one", 1)))
+        await asyncio.sleep(0)
+        saving.cancel()
+        await state.runs.again(opened)
+        saved = [one.step for one in (await state.runs.steps(opened, 0)).steps]
+        assert opened.run.steps == len(saved)
+        state_before = state.runs.resume_state(opened)
+        assert (state_before is None) == (not saved)
+        assert await state.runs.save_step(opened, step("one", 1) if not saved else step("two")) == len(saved) + 1
+        await call.finish(answer(session=SessionState(messages=ASKED)))
+    assert await count(state, run) == 0
+
+
+async def test_a_call_that_is_cancelled_while_it_saves_lets_go(state: State) -> None:
+    wanted = Wanted(session="s")
+    call = Call(state, wanted)
+    opened = await call.begin()
+    saving = asyncio.create_task(state.runs.save_step(opened, step("one", 1)))
+    await asyncio.sleep(0)
+    saving.cancel()
+    await call.fail()
+    following = await Call(state.another_gateway(), wanted, call="call_2").begin()
+    assert following.run.attempt == (2 if following.name == "call_1" else 1)
+
+
+async def test_what_a_dead_host_still_asks_is_refused(state: State) -> None:
+    call = Call(state, KEYED)
+    opened = await call.begin()
+    await state.runs.save_step(opened, step("one"))
+    dead = replace(opened.run)
+    await state.runs.again(opened)
+    assert (opened.run.attempt, opened.run.steps) == (2, 1)
+    late = OpenRun(run=dead, stored=True, before=None, messages=ASKED)
+    with pytest.raises(RunTaken):
+        await state.runs.save_step(late, step("two"))
+    await state.runs.save_step(opened, step("two"))
+    await call.finish()

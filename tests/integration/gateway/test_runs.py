@@ -91,7 +91,7 @@ async def test_finished_steps_are_not_repeated_after_a_hosts_death(world: Any) -
     (first, did_first, _), (second, did_second, resumed) = done
     assert first != second
     assert (did_first, did_second) == ([1, 2, 3], [3])
-    assert resumed == RunState(attempt=1, finished=2)
+    assert resumed == RunState(attempt=2, finished=2)
     assert "Idempotent-Replayed" not in headers
 
     status, again, headers = await keyed(world)

@@ -105,11 +105,11 @@ class InternalState:
                 agent=call.route.agent,
             )
         runs = self._runs
+        if isinstance(ask, PutCheckpoint | PutWrites):
+            runs.touched(opened, checkpoints=True)
         answer = await self._checkpoints.ask(
             opened.run, ask, limits=runs.limits, now=self._clock.wall(), life=runs.life
         )
-        if isinstance(ask, PutCheckpoint | PutWrites):
-            runs.grown(opened, checkpoints=True)
         return web.Response(body=CHECKPOINT_ENCODER.encode(answer), content_type=MSGPACK)
 
     async def _share(self, request: web.BaseRequest, call: InFlightCall, space: str) -> web.Response:

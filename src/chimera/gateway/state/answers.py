@@ -104,8 +104,8 @@ class Answers:
         if len(answer) > self._settings.model_answer_bytes:
             return
         now, life = self._clock.wall(), self._settings.model_answer_ttl
+        self._runs.touched(opened)
         await self._store.keep(opened.run, key, digest, answer, now=now, life=life)
-        self._runs.grown(opened)
 
 
 def _digest(key: str, body: Answer, form: bytes) -> bytes:

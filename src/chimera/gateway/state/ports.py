@@ -90,8 +90,11 @@ class RunStore(Protocol):
         """The run is done: save `session`, and keep `run.answer` until `run.expires` where it has one.
 
         Its steps and stored answers go, and all but the newest `keep` checkpoints of each thread. `stored` says that
-        the run has a row. Raises `RunTaken` or `SessionConflict`; then nothing happens.
+        the run may have a row. Raises `RunTaken` or `SessionConflict`; then nothing happens.
         """
+
+    async def again(self, run: StoredRun) -> StoredRun:
+        """The run as its next attempt, for the same holder; as it is where it has no row yet. Raises `RunTaken`."""
 
     async def fold(self, run: StoredRun, session: StoredSession | None, by: str) -> None:
         """The unfinished run is given up; `session` is the conversation with what it had said."""

@@ -70,9 +70,10 @@ NO_STATE = Wanted()
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class OpenRun:
-    """A run that a call works on. `run` is as it was when the call began; `stored` says whether it has a row by now.
+    """A run that a call works on. `run` is the newest that is known of it.
 
-    `before` is the session as the call finds it, `messages` what is asked: those of the run, where it goes on.
+    `stored` says that it has a row, or may have: a host that dies while it saves leaves nobody who hears how that
+    ended. `before` is the session as the call finds it, `messages` what is asked: those of the run, where it goes on.
     `answer` is there where the run is finished already.
     """
 
@@ -180,8 +181,10 @@ class Runs:
             )
         digest = rules.content_digest(body.kind.encode(), output)
         step = NewStep(step=body.step, kind=body.kind, digest=digest, output=output)
+        self.touched(opened)
         seq = await self._store.save_step(opened.run, step, limits=self.limits, now=self._clock.wall(), life=self.life)
-        self.grown(opened, steps=seq)
+        if seq > opened.run.steps:
+            opened.run = replace(opened.run, steps=seq)
         return seq
 
     async def steps(self, opened: OpenRun, after: int) -> StepPage:
@@ -193,12 +196,18 @@ class Runs:
         )
         return StepPage(steps=steps, next=steps[-1].version if len(found) > PAGE else None)
 
-    def grown(self, opened: OpenRun, *, steps: int = 0, checkpoints: bool = False) -> None:
-        """The run has a row, with so many steps at least."""
+    def touched(self, opened: OpenRun, *, checkpoints: bool = False) -> None:
+        """Something of the run is about to be stored."""
         opened.stored = True
         opened.checkpoints = opened.checkpoints or checkpoints
-        if steps > opened.run.steps:
-            opened.run = replace(opened.run, steps=steps)
+
+    async def again(self, opened: OpenRun) -> None:
+        """The run's host is dead, and it is to be worked on by another: as a new attempt, from what was really saved.
+
+        What the dead host had asked for is committed before this, or refused after it.
+        """
+        if opened.stored:
+            opened.run = await self._store.again(opened.run)
 
     async def unfinished(self, session: StoredSession) -> StoredRun | None:
         """The work of a session that has no answer yet."""

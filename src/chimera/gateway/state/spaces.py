@@ -87,10 +87,8 @@ class Spaces:
                 raise InvalidRequest("the Idempotency-Key is not valid", next_step="use 1 to 255 visible characters")
             digest = rules.content_digest(b"shared", name.encode(), _ENCODER.encode(body))
             once = (opened.run, key, digest, self._settings.model_answer_ttl)
-        answer = await self._apply(tenant, name, body, agent=agent, by=f"agent:{agent}", once=once)
-        if once is not None and opened is not None:
-            self._runs.grown(opened)
-        return answer
+            self._runs.touched(opened)
+        return await self._apply(tenant, name, body, agent=agent, by=f"agent:{agent}", once=once)
 
     async def _apply(
         self,

@@ -133,6 +133,10 @@ class RunStorage:
 
         await self._database.write(job)
 
+    async def again(self, run: StoredRun) -> StoredRun:
+        """See `RunStore`."""
+        return await self._database.write(lambda connection: self._again(connection, run))
+
     async def fold(self, run: StoredRun, session: StoredSession | None, by: str) -> None:
         """See `RunStore`."""
 
@@ -164,7 +168,7 @@ class RunStorage:
     def working_in(self, connection: Connection, wanted: StoredRun, life: float) -> StoredRun:
         """The run, locked, if it still is worked on as this attempt; made where it has no row yet. Or `RunTaken`."""
         found = self.lock_in(connection, wanted.tenant, wanted.run)
-        if found is None and not wanted.keyed and wanted.attempt == 1 and wanted.steps == 0:
+        if found is None and _is_fresh(wanted):
             self._check_session(connection, wanted)
             self._create.run(connection, **_row(wanted))
             self.hold_in(connection, wanted.holder, life)
@@ -188,6 +192,16 @@ class RunStorage:
     def hold_in(self, connection: Connection, holder: str, life: float) -> None:
         """The holder lives."""
         self._hold.run(connection, holder=holder, until=self._database.now(connection) + life)
+
+    def _again(self, connection: Connection, before: StoredRun) -> StoredRun:
+        found = self.lock_in(connection, before.tenant, before.run)
+        if found is None and _is_fresh(before):
+            return before
+        if found is None or found.attempt != before.attempt or found.status != "open":
+            raise taken(before)
+        where = (run.c.tenant == found.tenant) & (run.c.run == found.run)
+        connection.execute(update(run).where(where).values(attempt=found.attempt + 1))
+        return replace(found, attempt=found.attempt + 1)
 
     # -- helpers -------------------------------------------------------------------------------------------------------
 
@@ -220,6 +234,8 @@ class RunStorage:
 
     def _close(self, connection: Connection, done: StoredRun, keep: int, now: float) -> None:
         found = self.lock_in(connection, done.tenant, done.run)
+        if found is None and _is_fresh(done):
+            return
         if found is None or found.attempt != done.attempt or found.status != "open":
             raise taken(done)
         erase_runs(connection, done.tenant, [done.run], rows=done.answer is None)
@@ -231,6 +247,11 @@ class RunStorage:
             erase_checkpoints(connection, done.tenant, done.agent, run_scope(done.run))
         else:
             prune(connection, done.tenant, done.agent, session_scope(done.session), keep)
+
+
+def _is_fresh(wanted: StoredRun) -> bool:
+    """Whether a run may have no row because nothing of it was saved yet, and not because it was erased."""
+    return not wanted.keyed and wanted.attempt == 1 and wanted.steps == 0
 
 
 def check_room(found: StoredRun, size: int, steps: int, limits: RunLimits) -> None:
