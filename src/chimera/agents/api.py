@@ -163,6 +163,7 @@ class AgentRow(Struct, frozen=True, kw_only=True):
     min_instances: int
     tokens_per_day: int | None
     usd_per_day: float | None
+    calls_per_minute: int | None
     unservable: str | None
     file: str | None
     created: float

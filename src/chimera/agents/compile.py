@@ -41,7 +41,7 @@ class Bundle(Struct, frozen=True, kw_only=True):
     files: tuple[str, ...] = ()
 
 
-class CanonicalDefinition(Struct, frozen=True, kw_only=True):
+class CanonicalDefinition(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A definition in its one way of writing. Times are seconds; sizes are in the document's resources."""
 
     adac: Literal["2.0"]
@@ -61,6 +61,7 @@ class CanonicalDefinition(Struct, frozen=True, kw_only=True):
     tests: tuple[AgentTest, ...]
     owner: Owner | None
     retirement: Retirement | None
+    calls_per_minute: int | None = None
 
 
 class CompiledAgent(Struct, frozen=True, kw_only=True):
@@ -130,6 +131,7 @@ def canonical(definition: Definition, *, tenant: str, bundle: Bundle | None) -> 
         tests=definition.tests,
         owner=definition.owner,
         retirement=definition.retirement,
+        calls_per_minute=scaling.calls_per_minute,
     )
 
 

@@ -174,6 +174,7 @@ FIELDS: Final[dict[str, dict[str, str]]] = {
         "max_instances": "The most instances that work for it.",
         "concurrency_target": "Calls at once that one instance takes.",
         "idle_timeout": "After this long without a call it is unloaded: 1s to 24h.",
+        "calls_per_minute": "Calls of any caller; more are answered 429. By default without a limit.",
     },
     "ModelChoice": {
         "name": "A model's name in the settings.",

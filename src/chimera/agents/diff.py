@@ -19,7 +19,7 @@ Kind = Literal["breaking", "feature", "fix"]
 _ORDER: dict[Kind, int] = {"fix": 0, "feature": 1, "breaking": 2}
 _BREAKING = ("agent.framework", "runtime", "isolation", "agent.source.entrypoint", "agent.model.name")
 _OFFERS = ("protocols", "agent.primary_functions", "agent.reach")
-_BOUNDS = ("tokens_per_day", "usd_per_day", "max_instances", "agent.concurrency", "availability")
+_BOUNDS = ("tokens_per_day", "usd_per_day", "calls_per_minute", "max_instances", "agent.concurrency", "availability")
 
 
 class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -89,6 +89,7 @@ class Scaling(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
     max_instances: Annotated[int, Meta(ge=1, le=1000)] = 10
     concurrency_target: Annotated[int, Meta(ge=1, le=1000)] = 10
     idle_timeout: Duration = "5m"
+    calls_per_minute: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
 
 
 class Budget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -26,6 +26,7 @@ from chimera.adapters.storage.identity import IdentityStorage
 from chimera.adapters.storage.migrating import is_current
 from chimera.adapters.storage.naming import open_named
 from chimera.adapters.storage.opening import shown
+from chimera.adapters.storage.quota import QuotaStorage
 from chimera.adapters.storage.state.stores import make_state
 from chimera.adapters.substrates.node_client import NodeClient
 from chimera.bootstrap.audit_parts import started
@@ -90,7 +91,7 @@ def make_ports(
         routes=storage,
         revisions=storage,
         state=make_state(database, settings.state),
-        usage=storage,
+        quota=QuotaStorage(database),
         identity=IdentityStorage(database),
         audit=AuditStorage(database),
         pool=NodeClient(config.node_socket, SystemClock(), sample=settings.routes.sample),

@@ -36,17 +36,20 @@ from chimera.gateway.errors import ControlPlaneUnavailable, NodeUnavailable
 from chimera.gateway.hosts import HostClient
 from chimera.gateway.identity.ports import IdentityStore
 from chimera.gateway.invoke import Invoker
-from chimera.gateway.metering import Meter, Price, day_of, flush
+from chimera.gateway.metering import Meter, Price
 from chimera.gateway.metrics import GatewayMetrics
 from chimera.gateway.models import Model, ModelGateway
 from chimera.gateway.placing import Placer
-from chimera.gateway.ports import Audit, HostPool, ModelProvider, RevisionSource, RouteSource, UsageStore
+from chimera.gateway.ports import Audit, HostPool, ModelProvider, RevisionSource, RouteSource
+from chimera.gateway.quota.ports import QuotaStore
+from chimera.gateway.quota.service import Quota
 from chimera.gateway.routes import RouteTable
 from chimera.gateway.settings import GatewaySettings
 from chimera.gateway.state.ports import StateStores
 from chimera.immune.audit.note import PublicKey
 from chimera.immune.audit.service import AuditService, AuditStore
 from chimera.kernel.clock import Clock, SystemClock
+from chimera.kernel.ids import new_id
 from chimera_host.contract.problem import ProblemError
 
 log = logging.getLogger(__name__)
@@ -76,7 +79,7 @@ class Ports:
     routes: RouteSource
     revisions: RevisionSource
     state: StateStores
-    usage: UsageStore
+    quota: QuotaStore
     identity: IdentityStore
     audit: AuditLog
     pool: FollowedPool
@@ -109,6 +112,7 @@ class Gateway:
         self.metrics = GatewayMetrics()
         self.audit = AuditTrail(ports.audit, settings.audit, clock, self.metrics)
         self.meter = Meter(clock)
+        self.quota = Quota(ports.quota, self.meter, clock, gateway=new_id("gw"), settings=settings.quota)
         self.routes = RouteTable(ports.routes, page=settings.routes.page)
         self.calls = CallTable(depth=admission.depth, family=admission.family)
         self.admission = Admission(total=admission.total, held=admission.held)
@@ -133,7 +137,7 @@ class Gateway:
             pool=ports.pool,
             runs=self.state.runs,
             documents=documents,
-            meter=self.meter,
+            quota=self.quota,
             audit=self.audit,
             metrics=self.metrics,
             deadlines=settings.deadlines,
@@ -141,10 +145,12 @@ class Gateway:
         )
         self.models = ModelGateway(
             make_models(config, settings, ports.models),
+            quota=self.quota,
             meter=self.meter,
             metrics=self.metrics,
             settings=settings.models,
             clock=clock,
+            answer_tokens=settings.quota.answer_tokens,
         )
         most = settings.http.proxied_body_bytes
         self._control_plane = Proxy(
@@ -218,7 +224,7 @@ class Gateway:
     async def start(self) -> None:
         """Read routes and today's use, begin the loops, listen: hosts first, callers last."""
         settings = self._settings
-        self.meter.restore(await self._ports.usage.usage_of_day(day_of(self._clock.wall())))
+        await self.quota.beat()
         await self.routes.refresh()
         await self.identity.directory.refresh()
         self._spawn(self.identity.directory.follow(settings.identity.poll), "identity")
@@ -226,7 +232,7 @@ class Gateway:
         self._spawn(self._ports.pool.run(), "pool")
         self._spawn(self.audit.run(), "audit")
         self._spawn(self.state.runs.keep_alive(), "runs")
-        self._spawn(self._flush_for_ever(), "usage")
+        self._spawn(self.quota.run(settings.models.flush), "quota")
         self.internal_url = await self._listen_internal()
         self.public_url = await self._listen_public()
         log.info("gateway listens", extra={"public": self.public_url, "internal": self.internal_url})
@@ -243,7 +249,7 @@ class Gateway:
         await self._placer.aclose()
         for part in (self._hosts, self.models, self._control_plane, self._node, self._ports.pool):
             await part.aclose()
-        await flush(self.meter, self._ports.usage)
+        await self.quota.leave()
         await self.identity.directory.note_use()
         await self.audit.flush()
 
@@ -277,16 +283,6 @@ class Gateway:
         await runner.setup()
         self._runners.append(runner)
         return runner
-
-    async def _flush_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.models.flush)
-            try:
-                await flush(self.meter, self._ports.usage)
-            except asyncio.CancelledError:
-                raise
-            except Exception:
-                log.exception("metered use could not be written down; it is kept for the next time")
 
     def _audit_service(self) -> AuditService:
         keys: tuple[PublicKey, ...] = ()

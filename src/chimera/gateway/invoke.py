@@ -21,10 +21,10 @@ from chimera.gateway.calls import CallTable, InFlightCall
 from chimera.gateway.documents import Documents
 from chimera.gateway.errors import CallTimeout, HostFailed, NotServable
 from chimera.gateway.hosts import HostClient, HostDied, HostUnreachable, Sink
-from chimera.gateway.metering import Meter
 from chimera.gateway.metrics import GatewayMetrics
 from chimera.gateway.placing import Placer
 from chimera.gateway.ports import HostPool
+from chimera.gateway.quota.service import Quota
 from chimera.gateway.routes import Protocol, RouteTable, check_offered
 from chimera.gateway.settings import DeadlineSettings
 from chimera.gateway.state.runs import NO_STATE, Runs, Wanted
@@ -86,7 +86,7 @@ class Invoker:
         pool: HostPool,
         runs: Runs,
         documents: Documents,
-        meter: Meter,
+        quota: Quota,
         audit: AuditTrail,
         metrics: GatewayMetrics,
         deadlines: DeadlineSettings,
@@ -101,7 +101,7 @@ class Invoker:
         self._pool = pool
         self._runs = runs
         self._documents = documents
-        self._meter = meter
+        self._quota = quota
         self._audit = audit
         self._metrics = metrics
         self._deadlines = deadlines
@@ -158,7 +158,7 @@ class Invoker:
         check_offered(route, incoming.protocol)
         if route.unservable is not None:
             raise NotServable(route.unservable, next_step="see `chimera describe`", agent=route.agent)
-        self._meter.check(route)
+        self._quota.enter(route)
         parent = incoming.parent
         depth = self._calls.descend(parent) if parent is not None else 0
         within = self._deadlines.gateway if incoming.within is None else incoming.within
@@ -171,7 +171,7 @@ class Invoker:
             parent=parent,
             depth=depth,
         )
-        self._admission.enter((route.tenant, route.agent), route.concurrency)
+        self._admission.enter((route.tenant, route.agent), self._quota.share(route.concurrency))
         self._pool.observe(route.cell, self._calls.add(call))
         return call
 

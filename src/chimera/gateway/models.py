@@ -23,17 +23,20 @@ from chimera.gateway.errors import (
     ModelRejected,
     ModelTimeout,
     ModelUnavailable,
+    PriceUnknown,
 )
 from chimera.gateway.metering import Meter, Price
 from chimera.gateway.metrics import GatewayMetrics
 from chimera.gateway.ports import ModelProvider, ModelRequest
+from chimera.gateway.quota.model import NOTHING, Amount
+from chimera.gateway.quota.service import Quota
+from chimera.gateway.quota.spending import Spending, Tokens, reserve
 from chimera.gateway.settings import ModelGatewaySettings
 from chimera.kernel.clock import Clock
 from chimera_host.contract.problem import ProblemError
 from chimera_host.trace import current_trace
 
 Answer = dict[str, Any]
-CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(kw_only=True, slots=True)
@@ -62,14 +65,18 @@ class ModelGateway:
         self,
         models: Mapping[str, Model],
         *,
+        quota: Quota,
         meter: Meter,
         metrics: GatewayMetrics,
         settings: ModelGatewaySettings,
         clock: Clock,
+        answer_tokens: int,
         draw: random.Random | None = None,
     ) -> None:
-        """Serve `models` by name."""
+        """Serve `models` by name; `answer_tokens` are reserved for an answer without a bound."""
         self._models = dict(models)
+        self._quota = quota
+        self._answer_tokens = answer_tokens
         self._meter = meter
         self._metrics = metrics
         self._settings = settings
@@ -84,39 +91,35 @@ class ModelGateway:
         while True:
             attempt += 1
             try:
-                async with self._attempt(model, until):
+                async with self._spending(model, call, body) as spending, self._attempt(model, until, spending):
                     answer = await model.provider.complete(self._timed(request, until))
-                self._metered(model, call, body, answer.get("usage"), answer)
-                return answer
+                    spending.heard(answer)
+                    return answer
             except ModelUnavailable as error:
                 await self._again(model, attempt, until, error)
 
     async def stream(self, call: InFlightCall, body: dict[str, Any], left: float) -> AsyncGenerator[Answer, None]:
         """A chat completion as chunks. Closing it early cancels the call; what it used until then is metered."""
         model, request, until = self._prepare(call, body, left)
-        attempt = characters = 0
-        usage: Any = None
+        attempt = 0
         began = False
         while True:
             attempt += 1
             try:
                 async with (
-                    self._attempt(model, until),
+                    self._spending(model, call, body) as spending,
+                    self._attempt(model, until, spending),
                     aclosing(_generator(model.provider.stream(self._timed(request, until)))) as chunks,
                 ):
                     async for chunk in chunks:
                         began = True
-                        usage = chunk.get("usage") or usage
-                        characters += _chunk_size(chunk)
+                        spending.heard(chunk)
                         yield chunk
                 return
             except ModelUnavailable as error:
                 if began:
                     raise
                 await self._again(model, attempt, until, error)
-            finally:
-                if began:
-                    self._metered(model, call, body, usage, characters)
 
     async def aclose(self) -> None:
         """Close all providers."""
@@ -137,7 +140,12 @@ class ModelGateway:
                 next_step=f"add it to `models` of the settings, or use one of {', '.join(sorted(self._models))}",
                 agent=route.agent,
             )
-        self._meter.check(route)
+        if route.max_usd_per_day is not None and not model.price.known:
+            raise PriceUnknown(
+                f"agent {route.agent} has a budget in US dollars, and model {model.name} has no price",
+                next_step=f"set both prices of model.{model.name} in the settings, or give the agent tokens_per_day",
+                agent=route.agent,
+            )
         trace = current_trace.get() or call.trace  # the host's span of this model call, which logs it
         now = self._clock.monotonic()
         seconds = min(left, model.timeout)
@@ -164,7 +172,23 @@ class ModelGateway:
     # -- one attempt ----------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _attempt(self, model: Model, until: float) -> AsyncIterator[None]:
+    async def _spending(self, model: Model, call: InFlightCall, body: dict[str, Any]) -> AsyncIterator[Spending]:
+        """Hold what an attempt may use of the agent's budget; afterwards settle and meter what it used."""
+        route = call.route
+        limited = route.max_tokens_per_day is not None or route.max_usd_per_day is not None
+        held = reserve(body, answer_tokens=self._answer_tokens) if limited else Tokens()
+        spending = Spending(body)
+        async with self._quota.reserved(route, _amount(model, held)) as reservation:
+            try:
+                yield spending
+            finally:
+                used = spending.used(held)
+                reservation.spend(NOTHING if used is None else _amount(model, used))
+                if used is not None:
+                    self._metered(model, call, used)
+
+    @asynccontextmanager
+    async def _attempt(self, model: Model, until: float, spending: Spending) -> AsyncIterator[None]:
         """A slot of the provider and the breaker's leave; notes how the attempt ended."""
         outcome = "cancelled"
         verdict: breaker.Outcome = "neither"
@@ -183,6 +207,7 @@ class ModelGateway:
                 )
             try:
                 async with asyncio.timeout(max(0.0, until - self._clock.monotonic())):
+                    spending.sent = True
                     yield
                 outcome, verdict = "ok", "ok"
             except (TimeoutError, ModelTimeout):  # ours, or the provider's, which counts the same seconds
@@ -193,10 +218,10 @@ class ModelGateway:
                     f"model {model.name} did not answer in time", next_step="give the call or the model more time"
                 ) from None
             except ModelUnavailable as error:
-                outcome, verdict = error.code, "failed"
+                outcome, verdict, spending.refused = error.code, "failed", True
                 raise
             except ModelRejected as error:
-                outcome, verdict = error.code, "ok"  # it answers
+                outcome, verdict, spending.refused = error.code, "ok", True  # it answers
                 raise
             finally:
                 now = self._clock.monotonic()
@@ -246,34 +271,17 @@ class ModelGateway:
 
     # -- after ----------------------------------------------------------------------------------------------------
 
-    def _metered(self, model: Model, call: InFlightCall, body: dict[str, Any], usage: Any, said: Answer | int) -> None:
-        """Count what a call used; a provider that doesn't say is taken at four characters a token."""
-        known = usage if isinstance(usage, dict) else {}
-        prompt, completion = known.get("prompt_tokens"), known.get("completion_tokens")
-        if not isinstance(prompt, int) or prompt < 0:
-            prompt = len(str(body["messages"])) // CHARACTERS_PER_TOKEN + 1
-        if not isinstance(completion, int) or completion < 0:
-            characters = said if isinstance(said, int) else _said(said)
-            completion = characters // CHARACTERS_PER_TOKEN + 1
-        route = call.route
-        self._meter.add(route.tenant, route.agent, model.name, prompt, completion, model.price.of(prompt, completion))
-        call.metered(prompt, completion)
-        self._metrics.tokens.labels(model.name, "prompt").inc(prompt)
-        self._metrics.tokens.labels(model.name, "completion").inc(completion)
+    def _metered(self, model: Model, call: InFlightCall, used: Tokens) -> None:
+        route, usd = call.route, model.price.of(used.prompt, used.completion)
+        self._meter.add(route.tenant, route.agent, model.name, used.prompt, used.completion, usd)
+        call.metered(used.prompt, used.completion)
+        self._metrics.tokens.labels(model.name, "prompt").inc(used.prompt)
+        self._metrics.tokens.labels(model.name, "completion").inc(used.completion)
 
 
-def _said(answer: Answer) -> int:
-    try:
-        return len(str(answer["choices"][0]["message"]))
-    except (KeyError, IndexError, TypeError):
-        return 0
-
-
-def _chunk_size(chunk: Answer) -> int:
-    try:
-        return len(str(chunk["choices"][0]["delta"].get("content") or ""))
-    except (KeyError, IndexError, TypeError, AttributeError):
-        return 0
+def _amount(model: Model, tokens: Tokens) -> Amount:
+    nano = model.price.nano(tokens.prompt, tokens.completion)
+    return Amount(tokens=tokens.prompt + tokens.completion, nano_usd=nano or 0)
 
 
 async def _generator(chunks: AsyncIterator[Answer]) -> AsyncGenerator[Answer, None]:

@@ -1,4 +1,4 @@
-"""What the gateway needs from outside: routes, revisions, hosts, usage and models (state: `chimera.gateway.state`)."""
+"""What the gateway needs from outside: routes, revisions, hosts, models, the audit log."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
@@ -40,16 +40,6 @@ class Usage(Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     usd: float | None
-
-
-class UsageStore(Protocol):
-    """Metered use, summed by tenant, agent, model and day (UTC)."""
-
-    async def add_usage(self, rows: Sequence[Usage]) -> None:
-        """Add `rows` to the sums in one transaction."""
-
-    async def usage_of_day(self, day: str) -> Sequence[Usage]:
-        """All sums of a day; read once at start."""
 
 
 class Audit(Protocol):

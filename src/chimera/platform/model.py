@@ -62,8 +62,8 @@ class Endpoint(Struct, frozen=True, kw_only=True):
 class Route(Struct, frozen=True, kw_only=True):
     """An agent as the gateway sees it. `sequence` grows with every change; `status` other than live takes no calls.
 
-    `max_tokens_per_day` and `max_usd_per_day` are the budget. `unservable` says why this home can't run the agent
-    (a custom image on one machine) and what to do.
+    `max_tokens_per_day` and `max_usd_per_day` are the budget, `calls_per_minute` the rate of calls; None is no limit.
+    `unservable` says why this home can't run the agent (a custom image on one machine) and what to do.
     """
 
     tenant: str

@@ -2,19 +2,21 @@
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
+from chimera.gateway.ports import Usage
 from chimera.gateway.quota import rules
 from chimera.gateway.quota.model import NANO, NOTHING, AgentKey, Amount, Ask, Settlement
 from chimera.kernel.clock import Clock
-from chimera.testing.storage import MemoryStorage
 
 
 class MemoryQuota:
-    """A `QuotaStore` beside a `MemoryStorage`, which keeps the metered use."""
+    """A `QuotaStore`, with the sums of metered use by tenant, agent, model and day in `usage`."""
 
-    def __init__(self, storage: MemoryStorage, clock: Clock) -> None:
-        """Start with nothing granted."""
-        self.storage = storage
+    def __init__(self, clock: Clock) -> None:
+        """Start with nothing granted and nothing used."""
         self._clock = clock
+        self.usage: dict[tuple[str, str, str, str], Usage] = {}
         self.granted: dict[tuple[AgentKey, str, str], Amount] = {}
         self.used: dict[tuple[AgentKey, str, str], Amount] = {}
         self.alive: dict[str, float] = {}
@@ -37,7 +39,9 @@ class MemoryQuota:
     async def settle(self, gateway: str, settlement: Settlement) -> None:
         """See `QuotaStore`."""
         self._check()
-        await self.storage.add_usage(settlement.usage)
+        for row in settlement.usage:
+            place = (row.tenant, row.agent, row.model, row.day)
+            self.usage[place] = _sum(self.usage[place], row) if place in self.usage else row
         for spent in settlement.spent:
             name = ((spent.tenant, spent.agent), spent.day, gateway)
             self.used[name] = self.used.get(name, NOTHING).plus(spent.used)
@@ -56,10 +60,14 @@ class MemoryQuota:
         self._check()
         self.alive.pop(gateway, None)
 
+    async def usage_of_day(self, day: str) -> Sequence[Usage]:
+        """All sums of a day (UTC)."""
+        return [row for row in self.usage.values() if row.day == day]
+
     def left(self, ask: Ask) -> Amount:
         """What of a budget is neither used nor held by a gateway."""
         tokens, nano_usd = ask.budget.tokens or 0, ask.budget.nano_usd or 0
-        for row in self.storage.usage.values():
+        for row in self.usage.values():
             if (row.tenant, row.agent, row.day) == (ask.tenant, ask.agent, ask.day):
                 tokens -= row.prompt_tokens + row.completion_tokens
                 nano_usd -= round((row.usd or 0.0) * NANO)
@@ -73,3 +81,14 @@ class MemoryQuota:
     def _check(self) -> None:
         if self.away is not None:
             raise self.away
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    known = [value for value in (one.usd, other.usd) if value is not None]
+    return replace(
+        one,
+        calls=one.calls + other.calls,
+        prompt_tokens=one.prompt_tokens + other.prompt_tokens,
+        completion_tokens=one.completion_tokens + other.completion_tokens,
+        usd=sum(known) if known else None,
+    )

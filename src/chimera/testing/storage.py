@@ -5,14 +5,13 @@ from collections.abc import Sequence
 import msgspec
 from msgspec.structs import replace
 
-from chimera.gateway.ports import Usage
 from chimera.platform.model import CellSpec, ResourceClass, Route, RuntimeClass
 from chimera_host.contract.agent import AgentDocument
 from chimera_host.testing.builders import digest, encode_document
 
 
 class MemoryStorage:
-    """A `RouteSource`, `RevisionSource` and `UsageStore`."""
+    """A `RouteSource` and `RevisionSource`."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -20,7 +19,6 @@ class MemoryStorage:
         self.cells: dict[str, CellSpec] = {}
         self.documents: dict[str, bytes] = {}
         self.bundles: dict[str, bytes] = {}
-        self.usage: dict[tuple[str, str, str, str], Usage] = {}
         self.sequence = 0
 
     # -- filling it -------------------------------------------------------------------------------------------------
@@ -81,18 +79,6 @@ class MemoryStorage:
         """A source bundle."""
         return self.bundles.get(digest)
 
-    # -- UsageStore ---------------------------------------------------------------------------------------------------
-
-    async def add_usage(self, rows: Sequence[Usage]) -> None:
-        """Add to the sums."""
-        for row in rows:
-            key = (row.tenant, row.agent, row.model, row.day)
-            self.usage[key] = _sum(self.usage[key], row) if key in self.usage else row
-
-    async def usage_of_day(self, day: str) -> Sequence[Usage]:
-        """All sums of a day."""
-        return [row for row in self.usage.values() if row.day == day]
-
 
 def cell_spec(cell: str, document: AgentDocument, **fields: object) -> CellSpec:
     """A cell that fits an agent."""
@@ -107,14 +93,3 @@ def cell_spec(cell: str, document: AgentDocument, **fields: object) -> CellSpec:
         resources=resources,
     )
     return msgspec.convert({"cell": cell, "runtime_class": kind, **fields}, CellSpec)
-
-
-def _sum(one: Usage, other: Usage) -> Usage:
-    known = [value for value in (one.usd, other.usd) if value is not None]
-    return replace(
-        one,
-        calls=one.calls + other.calls,
-        prompt_tokens=one.prompt_tokens + other.prompt_tokens,
-        completion_tokens=one.completion_tokens + other.completion_tokens,
-        usd=sum(known) if known else None,
-    )

@@ -1,22 +1,13 @@
-"""What the gateway relies on, whatever keeps it: routes, revisions, usage."""
+"""What the gateway relies on, whatever keeps it: routes, revisions."""
 
 from typing import Any
 
 import msgspec
 
 from chimera.agents.compile import document_bytes
-from chimera.gateway.ports import Usage
 from chimera.platform.cells import cell_spec
 from chimera.testing.definitions import compiled
 from chimera_host.contract.agent import AgentDocument
-
-DAY = "2031-05-06"
-
-
-def usage(tokens: int, usd: float | None, *, tenant: str = "default", day: str = DAY) -> Usage:
-    return Usage(
-        tenant=tenant, agent="anna", model="m", day=day, calls=1, prompt_tokens=tokens, completion_tokens=1, usd=usd
-    )
 
 
 async def test_routes_come_in_order_of_change_and_in_pages(filled: Any) -> None:
@@ -76,24 +67,3 @@ async def test_what_is_not_there_is_none(filled: Any) -> None:
     assert await filled.store.document(digest) is None
     assert await filled.store.bundle(digest) is None
     assert await filled.store.cell("no-such-cell") is None
-    assert await filled.store.usage_of_day(DAY) == []
-
-
-async def test_use_is_summed_by_tenant_agent_model_and_day(filled: Any) -> None:
-    await filled.store.add_usage([usage(10, 0.5), usage(5, 0.25), usage(1, 1.0, tenant="other")])
-    await filled.store.add_usage([usage(1, 0.25), usage(9, 9.0, day="2031-05-07")])
-    await filled.store.add_usage([])
-
-    found = {row.tenant: row for row in await filled.store.usage_of_day(DAY)}
-
-    assert found["default"] == msgspec.structs.replace(usage(16, 1.0), calls=3, completion_tokens=3)
-    assert found["other"] == usage(1, 1.0, tenant="other")
-    assert len(found) == 2
-
-
-async def test_unknown_prices_stay_unknown_until_one_is_known(filled: Any) -> None:
-    await filled.store.add_usage([usage(1, None), usage(1, None)])
-    assert [row.usd for row in await filled.store.usage_of_day(DAY)] == [None]
-
-    await filled.store.add_usage([usage(1, 0.5)])
-    assert [row.usd for row in await filled.store.usage_of_day(DAY)] == [0.5]

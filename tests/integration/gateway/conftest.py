@@ -18,11 +18,13 @@ from chimera.bootstrap.gateway_config import GatewayConfig, ModelConfig, load_se
 from chimera.bootstrap.gateway_parts import Gateway, Ports
 from chimera.gateway import tokens
 from chimera.gateway.ports import ModelRequest
+from chimera.kernel.clock import SystemClock
 from chimera.platform.model import Route
 from chimera.testing.audit import MemoryAudit
 from chimera.testing.hosts import FakeHost
 from chimera.testing.identity import FakeIdentityStore
 from chimera.testing.pool import FakeHostPool
+from chimera.testing.quota import MemoryQuota
 from chimera.testing.storage import MemoryStorage
 from chimera_host.testing import builders
 
@@ -95,6 +97,7 @@ class World:
             **config,
         )
         self.audit = MemoryAudit()
+        self.quota = MemoryQuota(SystemClock())
         self.gateway: Gateway
         self.http: aiohttp.ClientSession
         self._stack = AsyncExitStack()
@@ -106,7 +109,7 @@ class World:
             routes=store,
             revisions=store,
             state=make_state(self.database, settings.state),
-            usage=store,
+            quota=self.quota,
             pool=self.pool,
             identity=self.identity,
             audit=self.audit,

@@ -8,7 +8,6 @@ import pytest
 
 from chimera.bootstrap.gateway_config import ModelConfig
 from chimera.gateway.errors import ModelRejected, ModelUnavailable
-from chimera.gateway.metering import flush
 from chimera_host.contract.agent import SourceCode
 from chimera_host.contract.call import HEADER_DEADLINE, InvokeRequest
 from chimera_host.contract.tools import AgentTool, FunctionTool
@@ -91,9 +90,8 @@ async def test_a_model_call_is_metered_for_the_agent_and_its_caller(world: Any) 
     assert (request.model, request.agent, request.tenant) == ("default", "agent", "default")
     assert "model" not in request.body
     assert 0 < request.deadline <= 120
-    assert world.gateway.meter.used("default", "agent")[0] == 12
-    await flush(world.gateway.meter, world.store)
-    (row,) = world.store.usage.values()
+    await world.gateway.quota.settle()
+    (row,) = world.quota.usage.values()
     assert (row.calls, row.prompt_tokens, row.completion_tokens, row.usd) == (1, 7, 5, None)
 
 
@@ -127,7 +125,9 @@ async def test_a_streamed_model_call(world: Any) -> None:
     chunks = await during_a_call(world, ask)
     said = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks if chunk["choices"])
     assert said == "model: x"
-    assert world.gateway.meter.used("default", "agent")[0] == 12
+    await world.gateway.quota.settle()
+    (row,) = world.quota.usage.values()
+    assert row.prompt_tokens + row.completion_tokens == 12
 
 
 async def test_what_may_pass_is_tried_again_and_what_may_not_is_not(world: Any) -> None:
@@ -230,19 +230,74 @@ async def test_a_models_concurrency_holds(make_world: Any) -> None:
 
 
 async def test_a_used_up_budget_refuses_the_next_model_call(world: Any) -> None:
-    await world.agent(max_tokens_per_day=12)
+    await world.agent(max_tokens_per_day=40)
+    short = {**BODY, "max_tokens": 20}
 
-    async def twice(call: str) -> Any:
-        await world.internal(CHAT, BODY, call=call)
-        return await world.internal(CHAT, BODY, call=call)
+    async def often(call: str) -> Any:
+        # Each holds 33 (what is sent and the longest answer) and uses 12.
+        return [await world.internal(CHAT, short, call=call) for _ in range(2)]
 
-    status, body = await during_a_call(world, twice)
-    assert (status, body["code"]) == (429, "budget-exceeded")
+    (first, _), (status, body) = await during_a_call(world, often)
+    assert (first, status, body["code"]) == (200, 429, "budget-exceeded")
     requests = len(world.model.requests)
     status, body = await world.invoke()
     assert (status, body["code"]) == (429, "budget-exceeded"), "nor does the next call begin"
     assert body["retry_after"] > 0
     assert len(world.model.requests) == requests
+    assert await used(world) == (1, 12, None)
+
+
+async def test_calls_at_once_never_spend_more_than_the_budget(world: Any) -> None:
+    await world.agent(max_tokens_per_day=200)
+    go = asyncio.Event()
+
+    async def waits(_: Any) -> str:
+        await go.wait()
+        return "said"
+
+    async def many(call: str) -> list[int]:
+        world.model.say = waits
+        asked = [asyncio.create_task(world.internal(CHAT, {**BODY, "max_tokens": 20}, call=call)) for _ in range(20)]
+        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        go.set()
+        return [status for status, _ in await asyncio.gather(*asked)]
+
+    statuses = await during_a_call(world, many)
+    assert set(statuses) == {200, 429}
+    assert statuses.count(200) * 33 <= 200
+    assert (await used(world))[0] == statuses.count(200)
+
+
+async def test_a_call_whose_time_is_up_has_used_what_it_reserved(world: Any) -> None:
+    await world.agent(max_tokens_per_day=1_000)
+
+    async def never(_: Any) -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    async def ask(call: str) -> Any:
+        world.model.say = never
+        headers = {"Authorization": f"Bearer {world.token()}", "Chimera-Call": call, "Chimera-Deadline": "0.05"}
+        url = world.gateway.internal_url + CHAT
+        async with world.http.post(url, json={**BODY, "max_tokens": 100}, headers=headers) as answer:
+            return answer.status
+
+    assert await during_a_call(world, ask) == 503
+    assert await used(world) == (1, 113, None)
+
+
+async def test_what_a_provider_refuses_costs_nothing(world: Any) -> None:
+    await world.agent(max_tokens_per_day=1_000)
+
+    async def refuses(_: Any) -> str:
+        raise ModelRejected("no such parameter")
+
+    async def ask(call: str) -> Any:
+        world.model.say = refuses
+        return [(await world.internal(CHAT, {**BODY, "max_tokens": 600}, call=call))[0] for _ in range(3)]
+
+    assert await during_a_call(world, ask) == [502] * 3
+    assert await used(world) is None
 
 
 async def test_a_price_makes_a_budget_in_dollars(make_world: Any) -> None:
@@ -250,9 +305,34 @@ async def test_a_price_makes_a_budget_in_dollars(make_world: Any) -> None:
         provider="scripted", usd_per_million_prompt_tokens=1_000_000.0, usd_per_million_completion_tokens=0.0
     )
     async with make_world(models={"default": model}) as world:
-        await world.agent(max_usd_per_day=7.0)
-        await during_a_call(world, lambda call: world.internal(CHAT, BODY, call=call))
-        assert world.gateway.meter.used("default", "agent")[1] == pytest.approx(7.0)
+        await world.agent(max_usd_per_day=14.0)
+
+        async def twice(call: str) -> Any:
+            return [await world.internal(CHAT, BODY, call=call) for _ in range(2)]
+
+        (first, _), (status, body) = await during_a_call(world, twice)
+        assert (first, status, body["code"]) == (200, 429, "budget-exceeded")
+        assert await used(world) == (1, 12, pytest.approx(7.0))
+
+
+@pytest.mark.parametrize("prices", [{}, {"usd_per_million_prompt_tokens": 1.0}])
+async def test_a_budget_in_dollars_refuses_a_model_without_a_price(make_world: Any, prices: Any) -> None:
+    async with make_world(models={"default": ModelConfig(provider="scripted", **prices)}) as world:
+        await world.agent(max_usd_per_day=1.0)
+        status, body = await during_a_call(world, lambda call: world.internal(CHAT, BODY, call=call))
+        assert (status, body["code"]) == (503, "price-unknown")
+        assert "model.default" in body["next_step"]
+        assert world.model.requests == []
+
+
+async def used(world: Any) -> tuple[int, int, float | None] | None:
+    """Calls, tokens and dollars as written down; None where nothing was."""
+    await world.gateway.quota.settle()
+    rows = list(world.quota.usage.values())
+    if not rows:
+        return None
+    (row,) = rows
+    return row.calls, row.prompt_tokens + row.completion_tokens, row.usd
 
 
 async def test_a_model_nobody_named(world: Any) -> None:

@@ -22,6 +22,7 @@ from sqlalchemy import text
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.gateway import GatewayStorage
 from chimera.adapters.storage.opening import open_database
+from chimera.adapters.storage.quota import QuotaStorage
 
 KILLS = int(os.environ.get("CHIMERA_TEST_KILLS", "20"))
 SEED = int(os.environ.get("CHIMERA_TEST_SEED", "7"))
@@ -106,7 +107,7 @@ async def look(database: str, acknowledged: Acknowledged) -> int:
             # What was written and not acknowledged is there now, and the next run goes on from it.
             acknowledged.sessions[name] = stored.version
         for day, count in acknowledged.usage.items():
-            (row,) = await store.usage_of_day(day)
+            (row,) = await QuotaStorage(opened).usage_of_day(day)
             assert row.calls in (count, count + 1)
             assert (row.prompt_tokens, row.completion_tokens) == (2 * row.calls, 3 * row.calls)
         versions = {row["version"] for row in await catalogue.agents("default", {}, "", 1000)}

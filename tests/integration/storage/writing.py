@@ -17,7 +17,9 @@ from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.gateway import GatewayStorage
 from chimera.adapters.storage.migrating import migrate
 from chimera.adapters.storage.opening import open_database
+from chimera.adapters.storage.quota import QuotaStorage
 from chimera.gateway.ports import Usage
+from chimera.gateway.quota.model import Settlement
 from chimera.gateway.state.model import StoredSession
 from chimera.testing.definitions import compiled, staged
 from chimera_host.contract.call import Message, SessionState
@@ -44,11 +46,11 @@ async def save_sessions(store: GatewayStorage, name: str) -> None:
         say("session", name, version)
 
 
-async def add_usage(store: GatewayStorage, day: str) -> None:
+async def add_usage(store: QuotaStorage, day: str) -> None:
     row = Usage(tenant=TENANT, agent="a", model="m", day=day, calls=1, prompt_tokens=2, completion_tokens=3, usd=None)
     count = 0
     while True:
-        await store.add_usage([row])
+        await store.settle("gw", Settlement(usage=(row,)))
         count += 1
         say("usage", day, count)
 
@@ -73,7 +75,7 @@ async def main(database: str, day: str, batches_done: int) -> None:
     async with asyncio.TaskGroup() as group:
         for index in range(SESSIONS):
             group.create_task(save_sessions(store, f"session-{index}"))
-        group.create_task(add_usage(store, day))
+        group.create_task(add_usage(QuotaStorage(opened), day))
         group.create_task(apply_batches(catalogue, batches_done))
 
 

@@ -17,7 +17,6 @@ from chimera.gateway.settings import QuotaSettings
 from chimera.platform.model import Route
 from chimera.testing.clock import ManualClock
 from chimera.testing.quota import MemoryQuota
-from chimera.testing.storage import MemoryStorage
 
 LIMIT = 1_000
 COSTS = st.integers(1, 200)
@@ -49,7 +48,7 @@ class QuotaMachine(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.clock = ManualClock()
-        self.store = MemoryQuota(MemoryStorage(), self.clock)
+        self.store = MemoryQuota(self.clock)
         self.gateways: dict[str, tuple[Quota, Meter]] = {}
         self.calls: dict[str, list[Running]] = {}
         self.spent = 0
@@ -160,7 +159,7 @@ def test_a_budget_limits_only_what_it_names() -> None:
 
 async def test_what_is_left_can_be_spent_to_the_last_token() -> None:
     clock = ManualClock()
-    store = MemoryQuota(MemoryStorage(), clock)
+    store = MemoryQuota(clock)
     meter = Meter(clock)
     quota = Quota(store, meter, clock, gateway="a", settings=QuotaSettings())
     spent = 0
@@ -177,7 +176,7 @@ async def test_what_is_left_can_be_spent_to_the_last_token() -> None:
 
 async def test_calls_at_once_ask_together_and_the_first_gets_what_fits_for_one_alone() -> None:
     clock = ManualClock()
-    store = MemoryQuota(MemoryStorage(), clock)
+    store = MemoryQuota(clock)
     quota = Quota(store, Meter(clock), clock, gateway="a", settings=QuotaSettings())
     inside = asyncio.Event()
 
@@ -197,7 +196,7 @@ async def test_calls_at_once_ask_together_and_the_first_gets_what_fits_for_one_a
 
 async def test_a_gateway_that_died_keeps_its_slice_from_the_others_until_the_day_is_over() -> None:
     clock = ManualClock()
-    store = MemoryQuota(MemoryStorage(), clock)
+    store = MemoryQuota(clock)
     dead = Quota(store, Meter(clock), clock, gateway="dead", settings=QuotaSettings())
     async with dead.reserved(route(), Amount(tokens=900)):
         pass
@@ -213,7 +212,7 @@ async def test_a_gateway_that_died_keeps_its_slice_from_the_others_until_the_day
 
 async def test_money_fails_closed_where_the_store_is_away_and_what_is_held_is_spent() -> None:
     clock = ManualClock()
-    store = MemoryQuota(MemoryStorage(), clock)
+    store = MemoryQuota(clock)
     quota = Quota(store, Meter(clock), clock, gateway="a", settings=QuotaSettings())
     async with quota.reserved(route(), Amount(tokens=1)):
         store.away = OSError("no database")
@@ -234,7 +233,7 @@ async def test_money_fails_closed_where_the_store_is_away_and_what_is_held_is_sp
 
 async def test_calls_a_minute_are_shared_by_the_gateways_that_are_alive() -> None:
     clock = ManualClock()
-    store = MemoryQuota(MemoryStorage(), clock)
+    store = MemoryQuota(clock)
     one = Quota(store, Meter(clock), clock, gateway="a", settings=QuotaSettings())
     other = Quota(store, Meter(clock), clock, gateway="b", settings=QuotaSettings())
     limited = route(max_tokens_per_day=None, calls_per_minute=60)

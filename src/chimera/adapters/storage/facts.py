@@ -29,6 +29,7 @@ class AgentFacts(Struct, frozen=True, kw_only=True, array_like=True):
     usd_per_day: float | None
     unservable: str | None
     cell: CellSpec
+    calls_per_minute: int | None = None
 
 
 def facts_of(value: CanonicalDefinition, *, max_hosts: int) -> AgentFacts:
@@ -45,6 +46,7 @@ def facts_of(value: CanonicalDefinition, *, max_hosts: int) -> AgentFacts:
         min_instances=value.min_instances,
         tokens_per_day=value.tokens_per_day,
         usd_per_day=value.usd_per_day,
+        calls_per_minute=value.calls_per_minute,
         unservable=unservable_here(value),
         cell=cell_spec(value, max_hosts=max_hosts),
     )

@@ -1,4 +1,4 @@
-"""What the gateway reads and writes: routes, revisions, usage (the ports of `chimera.gateway.ports`), and sessions.
+"""What the gateway reads and writes: routes, revisions (the ports of `chimera.gateway.ports`), and sessions.
 
 Look-ups by key take 20 to 60 µs with what they decode on SQLite, and one round trip on PostgreSQL.
 """
@@ -7,13 +7,11 @@ from collections.abc import Sequence
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, bindparam, case, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
-from chimera.adapters.storage.database import Database, Insert
+from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.schema.catalogue import agent, bundle, cell, revision
-from chimera.adapters.storage.schema.quota import usage
 from chimera.adapters.storage.state.sessions import SessionStorage
-from chimera.gateway.ports import Usage
 from chimera.platform.model import CellSpec, Route, RuntimeClass
 
 _DESCRIPTION = 200
@@ -29,7 +27,7 @@ _CANONICAL = msgspec.json.Decoder(_Canonical)
 
 
 class GatewayStorage(SessionStorage):
-    """The ports of routes, revisions and usage on one database, and the sessions."""
+    """The ports of routes and revisions on one database, and the sessions."""
 
     def __init__(self, database: Database) -> None:
         """Compile the statements for `database`."""
@@ -40,7 +38,6 @@ class GatewayStorage(SessionStorage):
         self._bundle = database.prepared(
             select(bundle.c.data).where(bundle.c.digest == bindparam("the_digest")).limit(1)
         )
-        self._add = database.prepared_insert(usage, _adding(database.insert(usage)))
 
     async def changed_routes(self, after: int, limit: int) -> Sequence[Route]:
         """See `RouteSource`."""
@@ -62,18 +59,6 @@ class GatewayStorage(SessionStorage):
         row = await self._database.read(lambda connection: self._bundle.one(connection, the_digest=digest))
         return None if row is None else row[0]
 
-    async def add_usage(self, rows: Sequence[Usage]) -> None:
-        """See `UsageStore`."""
-        if rows:
-            added = [msgspec.structs.asdict(row) for row in rows]
-            await self._database.write(lambda connection: self._add.run_many(connection, added))
-
-    async def usage_of_day(self, day: str) -> Sequence[Usage]:
-        """See `UsageStore`."""
-        query = select(usage).where(usage.c.day == day)
-        found = await self._database.read(lambda connection: connection.execute(query).mappings().all())
-        return [Usage(**row) for row in found]
-
 
 def _changed_routes(connection: Connection, after: int, limit: int) -> list[Route]:
     query = select(agent).where(agent.c.sequence > after).order_by(agent.c.sequence).limit(limit)
@@ -93,6 +78,7 @@ def _changed_routes(connection: Connection, after: int, limit: int) -> list[Rout
             description=row.description[:_DESCRIPTION],
             max_tokens_per_day=row.tokens_per_day,
             max_usd_per_day=row.usd_per_day,
+            calls_per_minute=row.calls_per_minute,
             unservable=row.unservable,
             tags=tuple(row.tags.split("\n")) if row.tags else (),
         )
@@ -114,19 +100,4 @@ def read_cell(connection: Connection, cell_id: str) -> CellSpec | None:
         max_hosts=row.max_hosts,
         target=row.target,
         idle_timeout=row.idle_timeout,
-    )
-
-
-def _adding(statement: Insert) -> Insert:
-    added = statement.excluded
-    either = usage.c.usd.is_not(None) | added.usd.is_not(None)
-    total = func.coalesce(usage.c.usd, 0.0) + func.coalesce(added.usd, 0.0)
-    return statement.on_conflict_do_update(
-        index_elements=["tenant", "agent", "model", "day"],
-        set_={
-            "calls": usage.c.calls + added.calls,
-            "prompt_tokens": usage.c.prompt_tokens + added.prompt_tokens,
-            "completion_tokens": usage.c.completion_tokens + added.completion_tokens,
-            "usd": case((either, total)),
-        },
     )

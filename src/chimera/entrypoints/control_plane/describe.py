@@ -18,6 +18,7 @@ def limits(value: CanonicalDefinition) -> list[Limit]:
     shared = value.isolation == "shared"
     return [
         Limit(limit="concurrency", value=value.agent.concurrency, enforced_by="gateway and host"),
+        Limit(limit="calls per minute", value=value.calls_per_minute, enforced_by="gateway"),
         Limit(limit="tokens per day", value=value.tokens_per_day, enforced_by="model gateway"),
         Limit(limit="US dollars per day", value=value.usd_per_day, enforced_by="model gateway"),
         Limit(

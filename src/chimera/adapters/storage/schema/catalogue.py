@@ -66,6 +66,7 @@ agent = Table(
     Column("min_instances", Integer, nullable=False),
     Column("tokens_per_day", BigInteger),
     Column("usd_per_day", Float),
+    Column("calls_per_minute", Integer),
     Column("unservable", Text),
     Column("source", String(64), nullable=False),
     Column("compiler", String(16), nullable=False),
