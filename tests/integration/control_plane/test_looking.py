@@ -71,7 +71,10 @@ async def test_deleted_agents_are_gone_and_keep_their_history(client: Any) -> No
     assert [row["name"] for row in (await client.ask("GET", "agents")).json["agents"]] == ["agent-00003"]
     assert (await client.ask("DELETE", "agents/agent-00000")).status == 404
     history = (await client.ask("GET", "agents/agent-00000/revisions")).json["revisions"]
-    assert [(entry["revision"] is None, entry["by"]) for entry in history] == [(True, "user:me"), (False, "system:local")]
+    assert [(entry["revision"] is None, entry["by"]) for entry in history] == [
+        (True, "user:me"),
+        (False, "system:local"),
+    ]
 
 
 async def test_health_and_metrics(client: Any) -> None:
