@@ -83,8 +83,11 @@ def test_what_happens_is_recorded_signed_and_verified(start: Any, tmp_path: Path
     exported = tmp_path / "audit.jsonl"
     platform.ok("--tenant", "*", "audit", "export", "--to", str(exported))
     checkpoints = platform.home / "audit" / "checkpoints"
-    shown = platform.ok("audit", "verify", "--export", str(exported), "--checkpoints", str(checkpoints))
-    assert "Nothing was altered." in shown
+    assert "Nothing was altered." in platform.ok("audit", "verify", "--export", str(exported))
+    lines = exported.read_text().splitlines(keepends=True)
+    exported.write_text("".join(lines[:3] + lines[4:]))
+    done = platform.run("audit", "verify", "--export", str(exported), "--output", "json")
+    assert (done.returncode, json.loads(done.stdout)["findings"][0]["kind"]) == (65, "missing")
 
     assert platform.stop() == 0
     database = str(platform.home / "chimera.db")

@@ -12,7 +12,7 @@ from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.errors import NewerDatabase, StorageError
 from chimera.adapters.storage.migrating import is_current, migrate
 from chimera.adapters.storage.opening import open_database
-from chimera.adapters.storage.schema import metadata
+from chimera.adapters.storage.schema.tables import metadata
 
 
 def run(sql: str) -> Callable[[Connection], int]:

@@ -60,8 +60,13 @@ def list_entries(context: click.Context, /, since: float | None, limit: int, out
 @click.option("--to", type=click.Path(dir_okay=False), help="File to write; default: standard output.")
 @click.pass_context
 def export(context: click.Context, /, after: int, to: str | None) -> None:
-    """Write entries as JSON lines, oldest first, with the bytes that their hashes cover."""
-    count = run(options_of(context), lambda api: _export(api, after, to))
+    """Write entries as JSON lines, oldest first, with the bytes that their hashes cover.
+
+    With --tenant '*' the last line is the newest checkpoint that they reach, so that the export verifies by itself.
+    """
+    options = options_of(context)
+    whole = options["tenant"] == "*"
+    count = run(options, lambda api: _export(api, after, to, signed=whole))
     if to is not None:
         click.echo(f"{count:,} entries are in {to}")
 
@@ -184,13 +189,19 @@ async def _entries(api: Api, query: dict[str, str], limit: int) -> list[dict[str
     return rows
 
 
-async def _export(api: Api, after: int, to: str | None) -> int:
+async def _export(api: Api, after: int, to: str | None, *, signed: bool) -> int:
     target = sys.stdout.buffer if to is None else Path(to).open("wb")  # noqa: ASYNC230, SIM115 - a command's own file
-    count = 0
+    count, line = 0, b""
     try:
         async for line in api.raw_lines(api.path("audit", "export"), {"after": after}):
             target.write(line)
             count += 1
+        if signed and count:
+            from chimera.entrypoints.cli import audit_verify
+
+            last = msgspec.json.decode(line)["seq"]
+            reached = [one for one in await audit_verify.newest_checkpoints(api) if one.size <= last]
+            target.writelines(msgspec.json.encode({"checkpoint": one}) + b"\n" for one in reached[-1:])
         target.flush()
     finally:
         if to is not None:

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from chimera.adapters.storage.schema import metadata
+from chimera.adapters.storage.schema.tables import metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
 with context.begin_transaction():

@@ -1,0 +1,18 @@
+"""All tables on one metadata. An area that is not imported here is not in the schema."""
+
+from chimera.adapters.storage.schema import (
+    audit,
+    catalogue,
+    identity,
+    journal,
+    leases,
+    quota,
+    state,
+    subscriptions,
+    tasks,
+)
+from chimera.adapters.storage.schema.base import metadata
+
+AREAS = (audit, catalogue, identity, journal, leases, quota, state, subscriptions, tasks)
+
+__all__ = ["AREAS", "metadata"]
