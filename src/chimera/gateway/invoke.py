@@ -4,8 +4,8 @@ A call is run again on another host where that can't do harm: it never reached t
 began, or the host died before it said anything and the call had asked for nothing that has effects (no model, agent or
 credential through the internal API, and an agent with neither tools nor code that could act on its own). Where it has a
 run (`chimera.gateway.state.runs`), it goes on there from its last finished step: if its caller gave it a key, which
-says that repeating is safe, or the agent is pure declaration without tools, which has no effects but on models. Else the
-caller is told that the host failed, and the node agent, which saw who ran there, names the suspects.
+says that repeating is safe, or the agent is pure declaration without tools, which has no effects but on models. Else
+the caller is told that the host failed, and the node agent, which saw who ran there, names the suspects.
 """
 
 import asyncio
