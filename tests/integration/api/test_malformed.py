@@ -247,9 +247,9 @@ class Maker:
         return self.request("GET", odd)
 
     def odd_name(self) -> bytes:
-        """No tenant, agent, session, batch or digest has such a name; a tenant without agents has no models either."""
-        operation = self.chance.choice([one for one in OPERATIONS if "{" in one.path and one.name != "tenant_models"])
-        wrong = self.chance.choice(re.findall(r"{\w+}", operation.path))
+        """No tenant, agent, session, batch or digest has such a name; a person may have any."""
+        operation = self.chance.choice([one for one in OPERATIONS if "{" in one.path])
+        wrong = self.chance.choice([name for name in re.findall(r"{\w+}", operation.path) if name != "{subject}"])
         names = {"{tenant}": "default", "{agent}": "anna", wrong: quote("_" + self.text(), safe="")}
         path = re.sub(r"{\w+}", lambda found: names.get(found[0], "x"), operation.path)
         return self.request(operation.method, path, b"{}" if operation.body else b"")
@@ -323,8 +323,10 @@ async def answer_to(port: int, request: bytes) -> bytes:
     try:
         writer.write(request)
         head = await reader.readuntil(b"\r\n\r\n")
-        length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-        return head + await reader.readexactly(length)
+        for line in head.lower().split(b"\r\n"):
+            if line.startswith(b"content-length:"):
+                return head + await reader.readexactly(int(line[15:]))
+        return head  # a stream, which no malformed request is answered with
     finally:
         writer.close()
 

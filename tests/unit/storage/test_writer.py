@@ -35,7 +35,7 @@ def set_counter(name: str, value: int = 1) -> Callable[[Connection], int]:
 
 
 async def counters(database: Database) -> set[str]:
-    names = text("SELECT name FROM counter WHERE name <> 'sequence'")
+    names = text("SELECT name FROM counter WHERE name NOT IN ('sequence', 'quota')")
     return await database.read(lambda connection: set(connection.execute(names).scalars()))
 
 

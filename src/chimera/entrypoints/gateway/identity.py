@@ -15,18 +15,15 @@ from chimera.entrypoints.gateway.http import (
     principal_of,
     read_body,
 )
-from chimera.gateway.errors import InvalidRequest
 from chimera.gateway.guard import check_host
 from chimera.gateway.identity import api
 from chimera.gateway.identity.actions import ACTIONS
 from chimera.gateway.identity.authenticate import Authenticator
 from chimera.gateway.identity.errors import TenantNotFound
 from chimera.gateway.identity.manage import Manager
-from chimera.gateway.identity.principal import ALL_TENANTS
 from chimera.gateway.policy.errors import PolicyNotFound
 from chimera.gateway.policy.explain import Explainer
 from chimera.gateway.settings import HttpSettings
-from chimera.kernel.ids import is_name
 
 Values = dict[str, str]
 Handler = Callable[[web.BaseRequest, Values, str], Awaitable[web.StreamResponse]]
@@ -125,7 +122,7 @@ class IdentityHandlers:
 
     async def list_keys(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
         """GET …/keys."""
-        tenant = _tenant(values)
+        tenant = values["tenant"]
         rows, more = await _page(request, lambda after, limit: self._manager.store.keys(tenant, after, limit))
         return _answer(
             api.KeyPage(keys=[api.key_answer(row) for row in rows], next=rows[-1].id if more else None), name
@@ -135,7 +132,7 @@ class IdentityHandlers:
         """POST …/keys."""
         body = await self._body(request, _key_bodies)
         stored, token = await self._manager.create_key(
-            _tenant(values),
+            values["tenant"],
             principal_of(request),
             name=body.name,
             roles=body.roles,
@@ -147,27 +144,27 @@ class IdentityHandlers:
 
     async def get_key(self, _: web.BaseRequest, values: Values, name: str) -> web.Response:
         """GET …/keys/{key}."""
-        return _answer(api.key_answer(await self._manager.key(_tenant(values), values["key"])), name)
+        return _answer(api.key_answer(await self._manager.key(values["tenant"], values["key"])), name)
 
     async def rotate_key(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
         """POST …/keys/{key}/rotate."""
         data = await read_body(request, self._settings, self._settings.body_bytes)
         body = decoded(_rotate_bodies, data) if data else api.RotateBody()
         stored, token = await self._manager.rotate_key(
-            _tenant(values), values["key"], principal_of(request), overlap=body.overlap
+            values["tenant"], values["key"], principal_of(request), overlap=body.overlap
         )
         return _secret(api.NewKey(key=api.key_answer(stored), token=token), name)
 
     async def revoke_key(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
         """DELETE …/keys/{key}."""
-        stored = await self._manager.revoke_key(_tenant(values), values["key"], principal_of(request))
+        stored = await self._manager.revoke_key(values["tenant"], values["key"], principal_of(request))
         return _answer(api.key_answer(stored), name)
 
     # -- roles --------------------------------------------------------------------------------------------------------
 
     async def list_roles(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
         """GET …/roles."""
-        tenant = _tenant(values)
+        tenant = values["tenant"]
         rows, more = await _page(request, lambda after, limit: self._manager.store.grants(tenant, after, limit))
         grants = [api.grant_answer(row) for row in rows]
         return _answer(api.GrantPage(grants=grants, next=rows[-1].principal if more else None), name)
@@ -175,21 +172,21 @@ class IdentityHandlers:
     async def put_roles(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
         """PUT …/roles."""
         body = await self._body(request, _grant_bodies)
-        grant = await self._manager.grant(_tenant(values), body.principal, body.roles, principal_of(request))
+        grant = await self._manager.grant(values["tenant"], body.principal, body.roles, principal_of(request))
         return _answer(api.grant_answer(grant), name)
 
     # -- policies -----------------------------------------------------------------------------------------------------
 
     async def list_policies(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
         """GET …/policies."""
-        tenant = _tenant(values)
+        tenant = values["tenant"]
         rows, more = await _page(request, lambda after, limit: self._manager.store.policies(tenant, after, limit))
         policies = [api.policy_answer(row) for row in rows]
         return _answer(api.PolicyPage(policies=policies, next=rows[-1].name if more else None), name)
 
     async def get_policy(self, _: web.BaseRequest, values: Values, name: str) -> web.Response:
         """GET …/policies/{policy}."""
-        tenant, policy = _tenant(values), values["policy"]
+        tenant, policy = values["tenant"], values["policy"]
         found = await self._manager.store.policy(tenant, policy)
         if found is None:
             raise PolicyNotFound(
@@ -200,19 +197,19 @@ class IdentityHandlers:
     async def put_policies(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
         """PUT …/policies."""
         body = await self._body(request, _policies_bodies)
-        stored = await self._manager.put_policies(_tenant(values), body.policies, principal_of(request))
+        stored = await self._manager.put_policies(values["tenant"], body.policies, principal_of(request))
         return _answer([api.policy_answer(one) for one in stored], name)
 
     async def explain(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
         """POST …/policies/explain."""
         body = await self._body(request, _questions)
-        return _answer(await self._explainer.explain(_tenant(values), body, principal_of(request)), name)
+        return _answer(await self._explainer.explain(values["tenant"], body, principal_of(request)), name)
 
     async def test(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
         """POST …/policies/test."""
         body = await self._body(request, _cases)
         await asyncio.to_thread(self._manager.check_policies, body.policies)
-        return _answer(await self._explainer.test(_tenant(values), body, principal_of(request)), name)
+        return _answer(await self._explainer.test(values["tenant"], body, principal_of(request)), name)
 
     # -- tenants ------------------------------------------------------------------------------------------------------
 
@@ -231,7 +228,7 @@ class IdentityHandlers:
 
     async def get_tenant(self, _: web.BaseRequest, values: Values, name: str) -> web.Response:
         """GET /v1/tenants/{tenant}."""
-        tenant = _tenant(values)
+        tenant = values["tenant"]
         found = await self._manager.store.tenant(tenant)
         if found is None:
             raise TenantNotFound(f"there is no tenant {tenant}", next_step="see `chimera tenants list`")
@@ -239,12 +236,12 @@ class IdentityHandlers:
 
     async def suspend_tenant(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
         """POST /v1/tenants/{tenant}/suspend."""
-        tenant = await self._manager.set_tenant(_tenant(values), "suspended", principal_of(request))
+        tenant = await self._manager.set_tenant(values["tenant"], "suspended", principal_of(request))
         return _answer(api.tenant_answer(tenant), name)
 
     async def resume_tenant(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
         """POST /v1/tenants/{tenant}/resume."""
-        tenant = await self._manager.set_tenant(_tenant(values), "active", principal_of(request))
+        tenant = await self._manager.set_tenant(values["tenant"], "active", principal_of(request))
         return _answer(api.tenant_answer(tenant), name)
 
     async def _body(self, request: web.BaseRequest, decoder: "msgspec.json.Decoder[R]") -> R:
@@ -260,15 +257,6 @@ async def _page(
     limit = page_limit(request.query.get("limit"), PAGE, LARGEST_PAGE)
     rows = await read(request.query.get("after", ""), limit + 1)
     return rows[:limit], len(rows) > limit
-
-
-def _tenant(values: Values) -> str:
-    tenant = values["tenant"]
-    if tenant != ALL_TENANTS and not is_name(tenant):
-        raise InvalidRequest(
-            f"{tenant[:100]!r} is not a tenant's name", next_step="use lower-case letters, digits and hyphens"
-        )
-    return tenant
 
 
 def _answer(value: Any, request: str, status: int = 200) -> web.Response:

@@ -59,7 +59,7 @@ from chimera.gateway.policy.model import PLATFORM, Resource
 from chimera.gateway.policy.resources import resource_of
 from chimera.gateway.routes import RouteTable, check_offered
 from chimera.gateway.settings import HttpSettings
-from chimera.kernel.ids import DEFAULT_TENANT
+from chimera.kernel.ids import DEFAULT_TENANT, is_name
 from chimera_host.contract.problem import ProblemError
 
 _ASKED = {"openai": Asked(protocol="openai")}
@@ -214,6 +214,7 @@ class PublicApi:
     async def _answer(
         self, operation: Operation, request: web.BaseRequest, values: Values, name: str
     ) -> web.StreamResponse:
+        _check_names(values)
         if operation.body is not None and operation.takes == JSON:
             check_json(request)
         match operation.owner:
@@ -294,6 +295,17 @@ def _check_target(raw_path: str) -> None:
         raise InvalidRequest(
             f"the path is not UTF-8: {raw_path[:200]!r}", next_step="write other characters as %XX, in UTF-8"
         ) from None
+
+
+def _check_names(values: Values) -> None:
+    """No list is empty because of a name that nothing can have."""
+    tenant, agent = values.get("tenant", DEFAULT_TENANT), values.get("agent")
+    if tenant != ALL_TENANTS and not is_name(tenant):
+        raise InvalidRequest(
+            f"{tenant[:100]!r} is not a tenant's name", next_step="use lower-case letters, digits and hyphens"
+        )
+    if agent is not None and not is_name(agent):
+        raise AgentNotFound(f"there is no agent {agent[:100]!r}", next_step="see `chimera get agents`")
 
 
 def _absent(method: str, path: str, methods: tuple[str, ...]) -> GatewayError:
