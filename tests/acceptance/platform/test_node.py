@@ -18,7 +18,8 @@ pytestmark = pytest.mark.skipif(
 def test_the_example_runs_and_its_host_is_replaced(platform) -> None:
     platform.ok("apply", str(EXAMPLE))
     assert platform.data("invoke", "counting-scribe", "remember")["output"] == "1: noted"
-    (host,) = [row for row in platform.data("top", "--once")["hosts"] if "function" in row["cell"]]
+    cell = platform.data("describe", "counting-scribe")["cell"]
+    (host,) = [row for row in platform.data("top", "--once")["hosts"] if row["cell"] == cell]
     platform.kill(host["host"])
     assert platform.data("invoke", "counting-scribe", "remember")["output"] == "1: noted"
     assert "counting-scribe is loaded" in platform.ok("logs", "counting-scribe")

@@ -21,31 +21,34 @@ def test_conversations_are_kept_found_exported_and_erased(platform: Any, tmp_pat
     definition.write_text(HELLO)
     platform.ok("apply", str(definition))
     for name in ("monday", "tuesday"):
-        platform.ok("invoke", "keeper", f"the secret of {name}", "--session", name, "--subject", "ann")
+        platform.ok("invoke", "keeper", f"the secret of {name}", "--session", name, "--subject", "annabelle")
     platform.ok("invoke", "keeper", "hello", "--session", "other", "--no-stream")
 
-    assert [row["session"] for row in platform.data("sessions", "list", "--subject", "ann")] == ["monday", "tuesday"]
+    assert [row["session"] for row in platform.data("sessions", "list", "--subject", "annabelle")] == [
+        "monday",
+        "tuesday",
+    ]
     assert len(platform.data("sessions", "list", "keeper")) == 3
     assert platform.data("sessions", "list", "keeper", "--idle", "1h") == []
     assert "other" in platform.ok("sessions", "list")
     shown = platform.data("sessions", "show", "keeper", "monday")
-    assert (shown["version"], shown["subject"], len(shown["state"]["messages"])) == (1, "ann", 2)
+    assert (shown["version"], shown["subject"], len(shown["state"]["messages"])) == (1, "annabelle", 2)
     one = [json.loads(line) for line in platform.ok("sessions", "export", "keeper", "monday").splitlines()]
     assert [record["record"] for record in one] == ["session"]
-    whole = platform.ok("sessions", "export", "--subject", "ann")
+    whole = platform.ok("sessions", "export", "--subject", "annabelle")
     assert whole.count("\n") == 2 and "the secret of monday" in whole and "the secret of tuesday" in whole
-    assert platform.data("sessions", "person", "ann")["kept"]["sessions"] == 2
+    assert platform.data("sessions", "person", "annabelle")["kept"]["sessions"] == 2
     assert platform.run("sessions", "export").returncode == 64
 
-    assert "sessions\t2" in platform.ok("sessions", "erase", "ann", "--yes")
-    assert platform.data("sessions", "list", "--subject", "ann") == []
+    assert "sessions\t2" in platform.ok("sessions", "erase", "annabelle", "--yes")
+    assert platform.data("sessions", "list", "--subject", "annabelle") == []
     platform.ok("sessions", "delete", "keeper", "other", "--yes")
     gone = platform.run("sessions", "show", "keeper", "other")
     assert (gone.returncode, "no session" in gone.stderr) == (65, True)
     told = [json.dumps(entry) for entry in platform.data("audit", "list", "--limit", "1000")]
     erased = [entry for entry in told if "subject:erase" in entry and "subjects/" in entry]
     assert len(erased) == 1 and '"sessions": 2' in erased[0]
-    assert not any("ann" in entry or "secret" in entry for entry in told)
+    assert not any("annabelle" in entry or "secret" in entry for entry in told)
 
 
 def test_the_same_key_gives_the_same_answer(platform: Any, tmp_path: Path) -> None:
@@ -89,13 +92,13 @@ def test_all_of_it_works_while_the_control_plane_is_away(platform: Any, tmp_path
     definition = tmp_path / "keeper.yaml"
     definition.write_text(HELLO)
     platform.ok("apply", str(definition))
-    platform.ok("invoke", "keeper", "hello", "--session", "before", "--subject", "ann")
+    platform.ok("invoke", "keeper", "hello", "--session", "before", "--subject", "annabelle")
     control_plane = platform.pids()["control-plane"]
     os.kill(control_plane, signal.SIGSTOP)
     try:
-        platform.ok("invoke", "keeper", "hello", "--session", "during", "--subject", "ann", "--key", "k")
-        assert len(platform.data("sessions", "list", "--subject", "ann")) == 2
-        assert platform.ok("sessions", "export", "--subject", "ann").count("\n") == 3
-        platform.ok("sessions", "erase", "ann", "--yes")
+        platform.ok("invoke", "keeper", "hello", "--session", "during", "--subject", "annabelle", "--key", "k")
+        assert len(platform.data("sessions", "list", "--subject", "annabelle")) == 2
+        assert platform.ok("sessions", "export", "--subject", "annabelle").count("\n") == 3
+        platform.ok("sessions", "erase", "annabelle", "--yes")
     finally:
         os.kill(control_plane, signal.SIGCONT)

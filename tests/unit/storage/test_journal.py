@@ -81,3 +81,37 @@ async def test_several_processes_share_one_order_and_one_chain(database: Databas
 async def test_a_reader_has_no_journal(database: Database, quick: bool) -> None:
     with pytest.raises(RuntimeError, match="only a job"):
         await database.read(lambda connection: record(connection, "x"), quick=quick)
+
+
+async def test_a_follower_with_a_cursor_misses_nothing(database: Database, database_name: str) -> None:
+    others = [open_database(database_name) for _ in range(3)]
+
+    async def follow() -> None:
+        seen = 0
+        while seen < 300:
+            query = select(event.c.seq).where(event.c.seq > seen).order_by(event.c.seq).limit(20)
+            places = await database.read(lambda connection, q=query: list(connection.execute(q).scalars()))
+            assert places == list(range(seen + 1, seen + 1 + len(places))), "a place was filled behind the cursor"
+            seen += len(places)
+
+    async def write(one: Database, index: int) -> None:
+        for number in range(100):
+            await one.write(lambda connection, n=f"{index}-{number}": record(connection, n))
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(follow(), *(write(one, index) for index, one in enumerate(others)))
+    for other in others:
+        await asyncio.to_thread(other.close)
+
+
+async def test_a_fact_that_does_not_fit_fails_its_own_job_alone(database: Database) -> None:
+    def unfit(connection: Connection) -> None:
+        data = {"what": object()}
+        journal(connection).fact(Fact(id="evt_x", type="test.done", tenant="t", subject="x", at=1.0, data=data))
+
+    jobs = [database.write(lambda connection, n=number: record(connection, f"kept-{n}")) for number in range(20)]
+    outcomes = await asyncio.gather(database.write(unfit), *jobs, return_exceptions=True)
+
+    assert isinstance(outcomes[0], TypeError)
+    assert outcomes[1:] == [f"kept-{number}" for number in range(20)]
+    assert [seq for seq, _ in await facts(database)] == list(range(1, 21))

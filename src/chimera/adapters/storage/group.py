@@ -2,20 +2,24 @@
 
 A commit costs a flush of the disk (about a millisecond); a hundred small writes in one transaction cost one flush.
 Where several jobs share a transaction each runs in a savepoint of its own, so that one that fails takes nothing else
-with it. What they recorded in the journal is appended last, right before the commit.
+with it. What they recorded in the journal is appended last, right before the commit. What fails the transaction as a
+whole is found by running its jobs one by one.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from sqlalchemy import Connection
 
-from chimera.adapters.storage.errors import StorageAway, StorageFull
+from chimera.adapters.storage.errors import StorageAway, StorageError, StorageFull, closing_down
 from chimera.adapters.storage.journal import JournalStatements, recording
+
+log = logging.getLogger(__name__)
 
 MOST_JOBS = 256
 
@@ -77,6 +81,20 @@ def answer(items: Sequence[Item], outcomes: Sequence[Outcome]) -> None:
         # The loop of a caller that is gone may be closed.
         with contextlib.suppress(RuntimeError):
             item.loop.call_soon_threadsafe(_settle, item.future, result, failure)
+
+
+def refuse(items: Iterable[Item | None]) -> None:
+    """Tell those who came while the database was being closed."""
+    late = [item for item in items if item is not None]
+    answer(late, [(None, closing_down())] * len(late))
+
+
+def log_given_up(error: Exception, jobs: int) -> None:
+    """Say that a group failed as a whole, and its jobs run one by one."""
+    if isinstance(error, StorageError):
+        log.warning("a group of writes runs one by one", extra={"error": error.detail, "jobs": jobs})
+    else:
+        log.warning("a group of writes runs one by one", extra={"jobs": jobs}, exc_info=error)
 
 
 def _attempt(job: Job, connection: Connection, dialect: Transactions) -> Outcome:

@@ -5,23 +5,21 @@ SQLAlchemy's greenlets. Transactions are begun and ended here and not by SQLAlch
 go past it, are in them, and so that it is known whether a commit was sent when the server goes away.
 
 Reading is one `REPEATABLE READ` snapshot, or, for a quick look-up, one statement. Writing is group commit, in one
-transaction after another, at `READ COMMITTED`. Where a group meets a lock that somebody else keeps, or a deadlock, it
-is given up and its jobs run again one by one, so that none waits for another's lock. Where the server went away
-before the commit was sent, the work runs again once, on a connection made anew; after that it is not known whether
-it was committed, and the caller is told so.
+transaction after another, at `READ COMMITTED`. A group that meets a lock which somebody else keeps, or a deadlock, or
+fails as a whole in any other way, is given up, and its jobs run again one by one, so that none suffers from another.
+Where the server went away before the commit was sent, the work runs again once, on a connection made anew; after that
+it is not known whether it was committed, and the caller is told so.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Literal, TypeVar
 
 import asyncpg
 from sqlalchemy import Connection, Executable, Table, event, text
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import DBAPIError, DisconnectionError, PendingRollbackError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 from sqlalchemy.util import await_only
@@ -30,17 +28,15 @@ from chimera.adapters.storage.database import Database, Health, Prepared, Row, c
 from chimera.adapters.storage.errors import (
     StorageAway,
     StorageBusy,
-    StorageError,
-    StorageFull,
-    away,
+    StorageUnsure,
     closing_down,
     failed,
-    full,
     locked,
     unsure,
 )
-from chimera.adapters.storage.group import MOST_JOBS, Item, Outcome, answer, run_group
+from chimera.adapters.storage.group import MOST_JOBS, Item, Outcome, answer, log_given_up, refuse, run_group
 from chimera.adapters.storage.journal import JournalStatements
+from chimera.adapters.storage.postgresql_errors import translated_errors
 from chimera.adapters.storage.storage_thread import StorageThread
 from chimera.kernel.clock import Clock
 
@@ -58,6 +54,8 @@ GROUP_LOCK_TIMEOUT = 0.5
 """Seconds that a group of jobs waits for a lock before its jobs run one by one."""
 LOCK_TIMEOUT = 20.0
 """Seconds that a job alone waits for a lock; SQLite's busy time-out."""
+IDLE_TIMEOUT = 20.0
+"""Seconds after which the server ends a transaction whose process has stopped in the middle, and frees its locks."""
 _ANSWER_TIMEOUT = STATEMENT_TIMEOUT + 5.0
 _ONE_PROCESS = 0x4368696D  # the key of the advisory lock behind `exclusive`
 
@@ -152,6 +150,7 @@ class PostgreSQLDatabase(Database):
         self._queue.put_nowait(None)
         if self._writer is not None:
             await self._writer
+        refuse([self._queue.get_nowait() for _ in range(self._queue.qsize())])
         await self._readers.dispose()
         await self._writers.dispose()
 
@@ -190,35 +189,31 @@ class PostgreSQLDatabase(Database):
 
     async def _commit(self, items: list[Item]) -> list[Outcome]:
         if len(items) > 1:
-            done: list[Outcome] = []
             try:
-                return await self._group(items, _WRITE_GROUP, done)
-            except (StorageBusy, StorageFull) as error:
-                # Another's lock, or one job that was too large: the others need not suffer from either.
-                log.info("a group of writes runs one by one", extra={"error": error.detail, "jobs": len(items)})
+                return await self._group(items, _WRITE_GROUP)
+            except (StorageAway, StorageUnsure) as error:
+                return [(None, error)] * len(items)
             except Exception as error:
-                # Nothing of it is there, whatever its jobs returned; those that had failed keep their error.
-                if isinstance(error, StorageError):
-                    log.error("transaction failed", extra={"error": error.detail, "jobs": len(items)})
-                else:
-                    log.error("transaction failed", exc_info=error)
-                return [(None, failure or error) for _, failure in done or [(None, None)] * len(items)]
+                log_given_up(error, len(items))
         outcomes: list[Outcome] = []
+        begin = _WRITE_ONE
         for item in items:
             try:
-                outcomes += await self._group([item], _WRITE_ONE, [])
+                outcomes += await self._group([item], begin)
             except Exception as error:
                 outcomes.append((None, error))
+                if isinstance(error, StorageBusy):
+                    begin = _WRITE_GROUP  # the others don't wait that long for the same lock again
         return outcomes
 
-    async def _group(self, items: list[Item], begin: str, done: list[Outcome]) -> list[Outcome]:
+    async def _group(self, items: list[Item], begin: str) -> list[Outcome]:
         jobs = [item.job for item in items]
 
         def together(connection: Connection) -> list[Outcome]:
-            done[:] = run_group(connection, jobs, self._journal, _Transactions())
-            if len(jobs) > 1 and any(isinstance(failure, StorageBusy) for _, failure in done):
+            outcomes = run_group(connection, jobs, self._journal, _Transactions())
+            if len(jobs) > 1 and any(isinstance(failure, StorageBusy) for _, failure in outcomes):
                 raise locked("another transaction held a lock")
-            return done
+            return outcomes
 
         try:
             return await _transact(self._writers, begin, together)
@@ -249,7 +244,7 @@ class PostgreSQLDatabase(Database):
                 "application_name": "chimera",
                 "statement_timeout": f"{STATEMENT_TIMEOUT * 1000:.0f}",
                 "lock_timeout": f"{LOCK_TIMEOUT * 1000:.0f}",
-                "idle_in_transaction_session_timeout": "60000",
+                "idle_in_transaction_session_timeout": f"{IDLE_TIMEOUT * 1000:.0f}",
                 **settings,
             },
         )
@@ -257,51 +252,6 @@ class PostgreSQLDatabase(Database):
         if await connection.fetchval("SHOW synchronous_commit") == "off":
             await connection.execute("SET synchronous_commit = on")
         return connection
-
-
-@contextmanager
-def translated_errors() -> Iterator[None]:
-    """Raise what the server or the driver refuses as `StorageError`, with its words and what to do."""
-    try:
-        yield
-    except DBAPIError as error:
-        raise storage_error(error.orig or error) from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.ClientConfigurationError, OSError) as error:
-        raise storage_error(error) from error
-    except PendingRollbackError as error:  # a statement before this one found the connection lost
-        raise away("the connection was lost") from error
-    except asyncpg.InternalClientError as error:
-        # The server has said that it ends the connection and not closed it yet; nothing was sent to it.
-        raise away(str(error)) from error
-    except (TimeoutError, PoolTimeout) as error:
-        raise away(str(error) or "no answer in time") from error
-
-
-def storage_error(error: BaseException) -> StorageError:
-    """The server's error as ours, by its SQLSTATE; what passes by itself says when to come back."""
-    words = str(error).partition("\n")[0].removeprefix("<class 'asyncpg.exceptions.").replace("'>:", ":")
-    state = str(getattr(error, "sqlstate", None) or "")
-    if state == "53100" or "No space left" in words:
-        return full(words)
-    if state in ("40001", "40P01", "55P03", "57014"):
-        return locked(words)
-    if state.startswith(("08", "57P", "53")):
-        return away(words)
-    if state[:2] in ("28", "3D"):
-        return StorageError(
-            f"the database's server refuses: {words}", next_step="see the user, password and name in node.database"
-        )
-    if not state and _is_gone(error):
-        return away(words)
-    return failed(words)
-
-
-def _is_gone(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)):
-            return True
-        error = error.__cause__
-    return False
 
 
 class _Transactions:

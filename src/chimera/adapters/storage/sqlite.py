@@ -22,8 +22,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
 from chimera.adapters.storage.database import Database, Health, Prepared, Row, compiled
-from chimera.adapters.storage.errors import StorageError, StorageFull, closing_down, failed, full, locked
-from chimera.adapters.storage.group import MOST_JOBS, Item, Outcome, answer, run_group
+from chimera.adapters.storage.errors import StorageBusy, StorageError, closing_down, failed, full, locked
+from chimera.adapters.storage.group import MOST_JOBS, Item, Outcome, answer, log_given_up, refuse, run_group
 from chimera.adapters.storage.journal import JournalStatements
 from chimera.kernel.clock import Clock, SystemClock
 
@@ -184,33 +184,19 @@ class _Writer:
                 items.append(following)
             answer(items, self._commit(items))
             if last:
-                return
+                break
+        refuse([self._queue.get_nowait() for _ in range(self._queue.qsize())])
 
     def _commit(self, items: list[Item]) -> list[Outcome]:
         try:
-            return self._transaction(items)
-        except StorageFull as error:
-            if len(items) == 1:
-                return [(None, error)]
-            # One of them was too large; the others may fit.
-            return [outcome for item in items for outcome in self._commit([item])]
-
-    def _transaction(self, items: list[Item]) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        try:
             with translated_errors(), self._engine.begin() as connection:
-                outcomes = run_group(connection, [item.job for item in items], self._journal, _Transactions())
-        except StorageFull:
-            raise
+                return run_group(connection, [item.job for item in items], self._journal, _Transactions())
         except Exception as error:
-            # Nothing of the transaction is there, whatever its jobs returned; those that had failed keep their error.
-            if len(items) > 1 and isinstance(error, StorageError):
-                log.error("transaction failed", extra={"error": error.detail, "jobs": len(items)})
-            elif len(items) > 1:
-                log.error("transaction failed", exc_info=error)
-            failures = [failure for _, failure in outcomes] or [None] * len(items)
-            return [(None, failure or error) for failure in failures]
-        return outcomes
+            # Nothing of the transaction is there, whatever its jobs returned.
+            if len(items) == 1 or isinstance(error, StorageBusy):
+                return [(None, error)] * len(items)
+            log_given_up(error, len(items))
+        return [outcome for item in items for outcome in self._commit([item])]
 
 
 class _Prepared(Prepared):
