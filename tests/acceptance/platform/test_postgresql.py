@@ -99,7 +99,7 @@ def test_what_is_applied_here_answers_there(two: list[Any]) -> None:
 
 
 def test_both_apply_at_once_and_no_number_is_given_twice(two: list[Any]) -> None:
-    async def apply(http: aiohttp.ClientSession, platform: Any, number: int) -> int:
+    async def apply(platform: Any, number: int) -> tuple[int | None, bytes]:
         text = "---\n".join(
             DEFINITION.format(name=f"many-{index}", version=f"{number}.0.{index}") for index in range(5)
         )
@@ -110,16 +110,15 @@ def test_both_apply_at_once_and_no_number_is_given_twice(two: list[Any]) -> None
             stdout=asyncio.subprocess.PIPE,
         )
         said, _ = await process.communicate(text.encode())
-        assert process.returncode == 0
-        return int(json.loads(said)["sequence"])
+        return process.returncode, said
 
-    async def main() -> list[int]:
-        async with aiohttp.ClientSession() as http:
-            return await asyncio.gather(*(apply(http, two[number % 2], number + 1) for number in range(6)))
+    async def main() -> list[tuple[int | None, bytes]]:
+        return await asyncio.gather(*(apply(two[number % 2], number + 1) for number in range(6)))
 
-    sequences = asyncio.run(main())
+    ended = asyncio.run(main())
 
-    assert len(set(sequences)) == len(sequences)
+    assert [code for code, _ in ended] == [0] * 6
+    assert len({json.loads(said)["sequence"] for _, said in ended}) == 6
     histories = [two[0].data("get", "revisions", f"many-{index}") for index in range(5)]
     numbers = [row["sequence"] for history in histories for row in history]
     assert len(numbers) == len(set(numbers)) == 30

@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 from chimera.adapters.storage import batches
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.opening import open_database
 from chimera.adapters.storage.schema.catalogue import batch, batch_item, revision
 from chimera.adapters.storage.schema.state import session
 from chimera.agents.catalogue import (
@@ -227,6 +228,36 @@ async def test_two_that_apply_at_once_are_put_in_an_order(catalogue: Catalogue) 
     assert len({row["version"] for row in live}) == 1, "batches must not mix"
     assert sorted((one.created, one.updated) for one in done) == [(0, 20)] * 7 + [(20, 0)]
     assert sorted(one.sequence for one in done) == [20 * (number + 1) for number in range(8)]
+
+
+async def test_control_planes_on_one_database_are_put_in_an_order(
+    catalogue: Catalogue, database_name: str, clock: ManualClock
+) -> None:
+    more = [open_database(database_name) for _ in range(2)]
+    everyone = [catalogue, *(Catalogue(one, max_hosts=4, clock=clock) for one in more)]
+
+    def agents(number: int) -> list[CompiledAgent]:
+        return [compiled(f"agent-{i}", metadata={"version": f"1.0.{number}"}) for i in range(20)]
+
+    async def in_chunks(number: int) -> Applied:
+        one = everyone[number % 3]
+        batch_id = await one.open_batch(TENANT)
+        await one.stage(TENANT, batch_id, staged(*agents(number)))
+        return await one.commit(TENANT, batch_id)
+
+    async def at_once(number: int) -> Applied:
+        return await apply(everyone[number % 3], *agents(number))
+
+    done = await asyncio.gather(*((in_chunks if number % 2 else at_once)(number) for number in range(24)))
+    deleted = await asyncio.gather(*(one.delete_agents(TENANT, ["agent-0"]) for one in everyone))
+    for one in more:
+        await asyncio.to_thread(one.close)
+
+    assert sorted(one.sequence for one in done) == [20 * (number + 1) for number in range(24)]
+    assert sorted((one.created, one.updated) for one in done) == [(0, 20)] * 23 + [(20, 0)]
+    assert sorted(count for count, _ in deleted) == [0, 0, 1]
+    live = await catalogue.agents(TENANT, {}, "", 100)
+    assert len({row["version"] for row in live}) == 1, "batches must not mix"
 
 
 async def test_a_deleted_agent_is_gone_with_its_sessions_and_comes_back_as_created(

@@ -166,6 +166,7 @@ class BatchStatements:
         by: str | None = None,
     ) -> Applied:
         """Point the batch's agents to their revisions; a second commit answers what the first one did."""
+        sequence = hold_sequence(connection)
         its = (batch.c.tenant == tenant) & (batch.c.id == batch_id)
         found = connection.execute(select(batch.c.result).where(its)).one_or_none()
         if found is None:
@@ -176,17 +177,23 @@ class BatchStatements:
         twice = _names_twice(connection, tenant, batch_id, keep_going)
         if expect is not None:
             _check_unchanged(connection, tenant, batch_id, expect)
-        result = self._flip(connection, tenant, batch_id, refused, twice, by)
+        result = self._flip(connection, tenant, batch_id, sequence, refused, twice, by)
         connection.execute(update(batch).where(its).values(result=msgspec.json.encode(result)))
         mine = (batch_item.c.tenant == tenant) & (batch_item.c.batch == batch_id)
         connection.execute(delete(batch_item).where(mine))
         return result
 
     def _flip(
-        self, connection: Connection, tenant: str, batch_id: str, refused: int, twice: frozenset[str], by: str | None
+        self,
+        connection: Connection,
+        tenant: str,
+        batch_id: str,
+        sequence: int,
+        refused: int,
+        twice: frozenset[str],
+        by: str | None,
     ) -> Applied:
         now, compiler = self._clock.wall(), compiler_id()
-        sequence = read_sequence(connection)
         created = updated = unchanged = same_version = 0
         for page in self._pages(connection, tenant, batch_id):
             rows: list[dict[str, Any]] = []
@@ -257,7 +264,7 @@ class BatchStatements:
         self, connection: Connection, tenant: str, names: Sequence[str], by: str | None
     ) -> tuple[int, int]:
         """Delete live agents with all that they keep of conversations; how many there were, and the sequence."""
-        sequence, now = read_sequence(connection), self._clock.wall()
+        sequence, now = hold_sequence(connection), self._clock.wall()
         deleted: list[str] = []
         for name in names:
             done = connection.execute(
@@ -288,6 +295,16 @@ def _audit(
 def read_sequence(connection: Connection) -> int:
     """The number of the newest change."""
     return int(connection.execute(select(counter.c.value).where(counter.c.name == "sequence")).scalar() or 0)
+
+
+def hold_sequence(connection: Connection) -> int:
+    """The number of the newest change, which nobody else changes before this transaction ends.
+
+    Read before anything that the change depends on: with PostgreSQL another control plane may be committing, and what
+    it commits is seen by the statements that follow the wait for its row.
+    """
+    held = update(counter).where(counter.c.name == "sequence").values(value=counter.c.value).returning(counter.c.value)
+    return int(connection.execute(held).scalar_one())
 
 
 def _write_sequence(connection: Connection, sequence: int) -> None:

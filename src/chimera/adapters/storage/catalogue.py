@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Select, func, select
 
-from chimera.adapters.storage.batches import BatchStatements, Staged, read_sequence
+from chimera.adapters.storage.batches import BatchStatements, Staged, hold_sequence, read_sequence
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.facts import facts_of
 from chimera.adapters.storage.gateway import read_cell
@@ -72,6 +72,9 @@ class Catalogue:
         batches = self._batches
 
         def job(connection: Connection) -> Applied:
+            hold_sequence(
+                connection
+            )  # first, as every change does: two that lock in one order don't lock each other out
             batch_id = batches.open(connection, tenant, None)
             batches.stage(connection, tenant, batch_id, staged)
             return batches.commit(connection, tenant, batch_id, keep_going=keep_going, expect=expect, by=by)
