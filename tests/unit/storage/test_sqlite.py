@@ -1,7 +1,9 @@
 """A SQLite file: its safety, its names, its faults."""
 
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.errors import StorageError, StorageFull
 from chimera.adapters.storage.migrating import migrate
 from chimera.adapters.storage.opening import open_database
-from chimera.adapters.storage.sqlite import storage_error
+from chimera.adapters.storage.sqlite import storage_error, write_ahead
 
 
 @pytest.fixture
@@ -64,3 +66,21 @@ def test_what_passes_by_itself_says_when_to_come_back(words: str, passes: bool) 
     assert error.status == (507 if isinstance(error, StorageFull) else 503)
     assert isinstance(error, StorageFull) is ("full" in words)
     assert error.next_step
+
+
+@pytest.mark.parametrize("file", range(40))
+def test_a_file_that_nobody_used_yet_is_opened_by_many_at_once(tmp_path: Path, file: int) -> None:
+    # "journal_mode=WAL" answers "locked" at once, whatever busy_timeout says, where two ask for it together.
+    together = threading.Barrier(8)
+
+    def opened() -> str:
+        connection = sqlite3.connect(tmp_path / f"{file}.db", isolation_level=None)
+        try:
+            together.wait()
+            write_ahead(connection)
+            return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(8) as threads:
+        assert [one.result() for one in [threads.submit(opened) for _ in range(8)]] == ["wal"] * 8

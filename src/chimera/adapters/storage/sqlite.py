@@ -10,6 +10,7 @@ import logging
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 BUSY_TIMEOUT_MS = 20_000
+WAIT_FOR_THE_MODE_S = 0.005
 
 
 class SQLiteDatabase(Database):
@@ -232,6 +234,27 @@ def _driver(connection: Connection) -> Any:
     return connection.connection.driver_connection
 
 
+def write_ahead(connection: sqlite3.Connection) -> None:
+    """Turn write-ahead logging on, however many processes do the same to a file that nobody used yet.
+
+    The change needs the file alone, and SQLite answers "locked" at once rather than wait where two hold a read
+    lock and both want more (its busy handler would wait without end), so `busy_timeout` doesn't cover it. One of
+    the two wins at once, and in a file that has the mode already the same statement takes no lock.
+
+    Raises:
+        sqlite3.OperationalError: the file stayed locked for `BUSY_TIMEOUT_MS`, or can't be written.
+    """
+    until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(WAIT_FOR_THE_MODE_S)
+
+
 def _engine(file: Path, *, writes: bool) -> Engine:
     url = URL.create("sqlite", database=str(file))
     engine = create_engine(
@@ -245,9 +268,9 @@ def _engine(file: Path, *, writes: bool) -> Engine:
     def prepare(connection: sqlite3.Connection, _: Any) -> None:
         # SQLAlchemy begins transactions itself (see `begin`); the driver must not do so a second time.
         connection.isolation_level = None
+        write_ahead(connection)
         for pragma in (
             f"busy_timeout={BUSY_TIMEOUT_MS}",
-            "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
             "cache_size=-16000",
