@@ -28,6 +28,7 @@ from chimera.adapters.storage.naming import open_named
 from chimera.adapters.storage.opening import shown
 from chimera.adapters.storage.quota import QuotaStorage
 from chimera.adapters.storage.state.stores import make_state
+from chimera.adapters.storage.tasks.store import TaskStorage
 from chimera.adapters.substrates.node_client import NodeClient
 from chimera.bootstrap.audit_parts import started
 from chimera.bootstrap.database import when_there
@@ -92,6 +93,7 @@ def make_ports(
         revisions=storage,
         state=make_state(database, settings.state),
         quota=QuotaStorage(database),
+        tasks=TaskStorage(database, keep=settings.tasks.result_ttl, lease=settings.tasks.lease),
         identity=IdentityStorage(database),
         audit=AuditStorage(database),
         pool=NodeClient(config.node_socket, SystemClock(), sample=settings.routes.sample),

@@ -25,6 +25,7 @@ from chimera.gateway.settings import (
     RouteSettings,
     StateSettings,
 )
+from chimera.gateway.tasks.settings import TaskSettings
 from chimera.immune.audit.settings import AuditSettings
 from chimera.kernel.settings import SettingsError, load_group
 
@@ -112,6 +113,7 @@ def load_settings(config: GatewayConfig) -> GatewaySettings:
         "identity": IdentitySettings,
         "audit": AuditSettings,
         "state": StateSettings,
+        "tasks": TaskSettings,
     }
     problems = [f"settings: unknown group {name!r}" for name in config.settings if name not in known]
     if problems:
@@ -126,8 +128,10 @@ def load_settings(config: GatewayConfig) -> GatewaySettings:
         identity=_group(IdentitySettings, given, "identity"),
         audit=_group(AuditSettings, given, "audit"),
         state=_group(StateSettings, given, "state"),
+        tasks=_group(TaskSettings, given, "tasks"),
     )
     settings.deadlines.check()
+    settings.tasks.check()
     for name, model in config.models.items():
         most = settings.deadlines.model
         if model.timeout is not None and model.timeout > most:

@@ -22,6 +22,7 @@ from chimera.bootstrap.gateway_config import GatewayConfig, allowed_hosts
 from chimera.bootstrap.identity_parts import make_identity
 from chimera.bootstrap.startup import listen_unix
 from chimera.bootstrap.state_parts import make_state_services
+from chimera.bootstrap.task_parts import make_task_services
 from chimera.entrypoints.gateway.audit import AuditHandlers
 from chimera.entrypoints.gateway.calls import CallHandlers
 from chimera.entrypoints.gateway.internal import InternalApi
@@ -45,7 +46,8 @@ from chimera.gateway.quota.ports import QuotaStore
 from chimera.gateway.quota.service import Quota
 from chimera.gateway.routes import RouteTable
 from chimera.gateway.settings import GatewaySettings
-from chimera.gateway.state.ports import StateStores
+from chimera.gateway.state.ports import StateStores, SubjectPart
+from chimera.gateway.tasks.ports import TaskStore
 from chimera.immune.audit.note import PublicKey
 from chimera.immune.audit.service import AuditService, AuditStore
 from chimera.kernel.clock import Clock, SystemClock
@@ -68,6 +70,10 @@ class FollowedPool(HostPool, Protocol):
         """Close connections."""
 
 
+class TaskKeeper(TaskStore, SubjectPart, Protocol):
+    """Tasks, as a queue and as what is kept of people."""
+
+
 class AuditLog(Audit, AuditStore, Protocol):
     """The audit log, to be written and read."""
 
@@ -80,6 +86,7 @@ class Ports:
     revisions: RevisionSource
     state: StateStores
     quota: QuotaStore
+    tasks: TaskKeeper
     identity: IdentityStore
     audit: AuditLog
     pool: FollowedPool
@@ -126,7 +133,7 @@ class Gateway:
         )
         ports.pool.on_change(self._placer.freed)
         self._hosts = HostClient()
-        self.state = make_state_services(ports.state, settings, clock, self.metrics)
+        self.state = make_state_services(ports.state, settings, clock, self.metrics, {"tasks": ports.tasks})
         documents = Documents(ports.revisions)
         self.invoker = Invoker(
             routes=self.routes,
@@ -186,11 +193,25 @@ class Gateway:
             scheme=scheme,
         )
         authoriser = self.identity.authoriser
+        self.tasks = make_task_services(
+            ports.tasks,
+            self.invoker,
+            routes=self.routes,
+            admission=self.admission,
+            quota=self.quota,
+            authoriser=authoriser,
+            audit=self.audit,
+            metrics=self.metrics,
+            clock=clock,
+            settings=settings,
+        )
+        self.state.runs.on_growth(self.tasks.worker.reporter.stepped)
         self.public = PublicApi(
             guards=Guards(authenticator=self.identity.authenticator, authoriser=authoriser, hosts=hosts, scheme=scheme),
             calls=CallHandlers(self.invoker, authoriser, settings.http, clock),
             identity=self.identity.handlers,
             state=self.state.handlers,
+            tasks=self.tasks.handlers,
             routes=self.routes,
             admission=self.admission,
             metrics=self.metrics,
@@ -235,12 +256,18 @@ class Gateway:
         self._spawn(self.quota.run(settings.models.flush), "quota")
         self.internal_url = await self._listen_internal()
         self.public_url = await self._listen_public()
+        self._spawn(self.tasks.watchers.run(), "task-watchers")
+        self._spawn(self.tasks.worker.run(), "tasks")
         log.info("gateway listens", extra={"public": self.public_url, "internal": self.internal_url})
 
     async def stop(self) -> None:
         """Take no new connections, let calls finish for the drain's time, then close everything."""
         self.public.draining = True
-        for runner in reversed(self._runners):
+        leaving = asyncio.create_task(self.tasks.worker.leave(self._config.drain), name="gateway-tasks-leave")
+        for runner in reversed(self._runners[1:]):
+            await runner.cleanup()
+        await leaving  # what still runs needs the internal listener
+        for runner in self._runners[:1]:
             await runner.cleanup()
         for task in self._tasks:
             task.cancel()

@@ -1,5 +1,6 @@
 """The services of state, put together on their stores."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from chimera.entrypoints.gateway.internal import BODY_BYTES
@@ -8,7 +9,7 @@ from chimera.entrypoints.gateway.state import StateHandlers
 from chimera.gateway.metrics import GatewayMetrics
 from chimera.gateway.settings import GatewaySettings
 from chimera.gateway.state.answers import Answers
-from chimera.gateway.state.ports import StateStores
+from chimera.gateway.state.ports import StateStores, SubjectPart
 from chimera.gateway.state.runs import Runs
 from chimera.gateway.state.sessions import Sessions
 from chimera.gateway.state.spaces import Spaces
@@ -28,9 +29,16 @@ class StateServices:
 
 
 def make_state_services(
-    stores: StateStores, settings: GatewaySettings, clock: Clock, metrics: GatewayMetrics
+    stores: StateStores,
+    settings: GatewaySettings,
+    clock: Clock,
+    metrics: GatewayMetrics,
+    others: Mapping[str, SubjectPart],
 ) -> StateServices:
-    """The services; this gateway holds runs under an id of its own, which no other ever has."""
+    """The services; this gateway holds runs under an id of its own, which no other ever has.
+
+    `others` keep something of people, too (by the name of their count).
+    """
     state = settings.state
     sessions = Sessions(stores.sessions, clock, most_bytes=settings.http.session_bytes, settings=state)
     runs = Runs(stores.runs, sessions, clock, gateway=new_id("gw"), settings=state, metrics=metrics)
@@ -42,7 +50,7 @@ def make_state_services(
             sessions=sessions,
             runs=runs,
             spaces=spaces,
-            subjects=Subjects(stores.subjects, stores.sessions, clock),
+            subjects=Subjects(stores.subjects, stores.sessions, clock, others),
             settings=settings.http,
         ),
         internal=InternalState(

@@ -49,6 +49,16 @@ class GatewayMetrics:
             ("outcome",),
             registry=registry,
         )
+        self.tasks = Counter(
+            "chimera_gateway_tasks", "Attempts of tasks by what they came to.", ("outcome",), registry=registry
+        )
+        self.tasks_running = Gauge("chimera_gateway_tasks_running", "Tasks being worked on.", registry=registry)
+        self.task_wait = Histogram(
+            "chimera_gateway_task_wait_seconds",
+            "How long a task was queued before it was begun.",
+            buckets=(*BUCKETS, 3_600.0, 86_400.0),
+            registry=registry,
+        )
         self.tokens = Counter(
             "chimera_gateway_tokens", "Tokens by model and kind.", ("model", "kind"), registry=registry
         )

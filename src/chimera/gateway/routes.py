@@ -17,15 +17,19 @@ from chimera.platform.model import CellSpec, Route
 log = logging.getLogger(__name__)
 
 
-Protocol = Literal["http", "sse", "openai", "agent"]
-"""A way to reach an agent; `agent` is another agent's call, which that one's own `integration_points` allow."""
+Protocol = Literal["http", "sse", "openai", "agent", "task"]
+"""A way to reach an agent; `agent` is another agent's call, which that one's own `integration_points` allow.
+
+A `task` reaches agents that offer `http`: it is a call whose answer is fetched later.
+"""
 
 
 def check_offered(route: Route, protocol: Protocol) -> None:
     """Raise `ProtocolNotOffered` unless the agent's `communication_protocols` name `protocol`."""
-    if protocol != "agent" and protocol not in route.protocols:
+    offered = "http" if protocol == "task" else protocol
+    if protocol != "agent" and offered not in route.protocols:
         raise ProtocolNotOffered(
-            f"agent {route.agent} can't be reached by {protocol}",
+            f"agent {route.agent} can't be reached by {offered}",
             next_step=f"it offers {', '.join(route.protocols) or 'nothing'}: see `communication_protocols`",
             agent=route.agent,
         )

@@ -7,6 +7,7 @@ name was on its way: model < tool < host < gateway < Knative's request time-out 
 import itertools
 from dataclasses import dataclass, field
 
+from chimera.gateway.tasks.settings import TaskSettings
 from chimera.immune.audit.settings import AuditSettings
 from chimera.kernel.settings import SettingsError, setting
 
@@ -208,3 +209,4 @@ class GatewaySettings:
     identity: IdentitySettings = IdentitySettings()
     audit: AuditSettings = field(default_factory=AuditSettings)
     state: StateSettings = StateSettings()
+    tasks: TaskSettings = field(default_factory=TaskSettings)

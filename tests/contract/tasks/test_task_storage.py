@@ -18,6 +18,7 @@ from chimera.gateway.tasks import rules
 from chimera.gateway.tasks.claims import Turns, Want, choose
 from chimera.gateway.tasks.errors import TaskFinished, TaskTaken, WorkerLost
 from chimera.gateway.tasks.model import Claimed, Progress, Submission, TaskFilter, TaskKey
+from chimera.gateway.tasks.ports import Held
 from chimera_host.contract.problem import Problem
 
 from .conftest import KEEP, LEASE, submission
@@ -222,7 +223,8 @@ async def test_cancelling(store: TaskStorage, database: Database) -> None:
     made = await store.cancel(other, "key:two")
     assert made is not None and made.state == "cancelled"
     assert (await store.cancel(running, "key:two")).cancelling  # type: ignore[union-attr]
-    assert list((await store.look("w1", Turns())).cancelling) == [running.task]
+    (seen,) = [one for one in (await store.look("w1", Turns())).held if one.key == running]
+    assert seen == Held(key=running, token=1, cancelling=True)
     assert (await store.settle(running, rules.Stopped(**held(claimed)))).state == "cancelled"
     with pytest.raises(TaskFinished):
         await store.cancel(running, "key:two")

@@ -14,6 +14,7 @@ import pytest
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.opening import open_database
 from chimera.adapters.storage.state.stores import make_state
+from chimera.adapters.storage.tasks.store import TaskStorage
 from chimera.bootstrap.gateway_config import GatewayConfig, ModelConfig, load_settings
 from chimera.bootstrap.gateway_parts import Gateway, Ports
 from chimera.gateway import tokens
@@ -110,6 +111,7 @@ class World:
             revisions=store,
             state=make_state(self.database, settings.state),
             quota=self.quota,
+            tasks=TaskStorage(self.database, keep=settings.tasks.result_ttl, lease=settings.tasks.lease),
             pool=self.pool,
             identity=self.identity,
             audit=self.audit,

@@ -96,8 +96,8 @@ class TaskMachine(RuleBasedStateMachine):
             case "stopped":
                 event = rules.Stopped(**who)
             case "time":
-                steps = self.task.seen + data.draw(st.integers(0, 1))
-                event = rules.Fail(**who, problem=problem(rules.OUT_OF_TIME), kind="retry", after=1.0, steps=steps)
+                saved = self.task.seen + data.draw(st.integers(0, 1))
+                event = rules.Fail(**who, problem=problem(rules.OUT_OF_TIME), kind="retry", after=1.0, saved=saved)
             case _:
                 kind: Any = what
                 event = rules.Fail(**who, problem=problem("host-failed"), kind=kind, after=data.draw(st.floats(0, 9)))

@@ -37,6 +37,7 @@ def test_every_key_holds_the_tenant() -> None:
         "audit_entry",
         "lease",
         "run_holder",
+        "task_worker",
         "tenant",
         "audit_checkpoint",
         "gateway_alive",

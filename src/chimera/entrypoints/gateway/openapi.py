@@ -95,6 +95,7 @@ def _operation(operation: Operation, by_type: dict[Any, Any]) -> dict[str, Any]:
         "parameters": parameters,
         "responses": {
             str(operation.status): answer,
+            **{str(status): {**answer, "description": when} for status, when in operation.also},
             "default": {"$ref": "#/components/responses/Problem"},
         },
     }

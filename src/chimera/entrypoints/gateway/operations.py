@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote
 from chimera.entrypoints.gateway.audit_operations import AUDIT
 from chimera.entrypoints.gateway.identity_operations import IDENTITY
 from chimera.entrypoints.gateway.state_operations import STATE
+from chimera.entrypoints.gateway.task_operations import TASKS
 from chimera.entrypoints.published.catalogue import CATALOGUE, HEADER_KEY
 from chimera.entrypoints.published.operation import AGENT, TENANT, Operation
 from chimera.gateway import api
@@ -179,7 +180,7 @@ NODE = (
         ),
     ),
 )
-OPERATIONS = SERVED + STATE + IDENTITY + AUDIT + CATALOGUE + NODE
+OPERATIONS = SERVED + STATE + TASKS + IDENTITY + AUDIT + CATALOGUE + NODE
 
 
 class Found(NamedTuple):

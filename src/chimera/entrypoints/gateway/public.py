@@ -31,6 +31,8 @@ from chimera.entrypoints.gateway.operations import OPERATIONS, SERVED, Matcher, 
 from chimera.entrypoints.gateway.proxy import Proxy
 from chimera.entrypoints.gateway.state import StateHandlers
 from chimera.entrypoints.gateway.state_operations import STATE
+from chimera.entrypoints.gateway.task_operations import TASKS
+from chimera.entrypoints.gateway.tasks import TaskHandlers
 from chimera.entrypoints.published.operation import JSON, Operation
 from chimera.gateway import api
 from chimera.gateway.admission import Admission
@@ -97,6 +99,7 @@ class PublicApi:
         calls: CallHandlers,
         identity: IdentityHandlers,
         state: StateHandlers,
+        tasks: TaskHandlers,
         routes: RouteTable,
         admission: Admission,
         metrics: GatewayMetrics,
@@ -111,6 +114,7 @@ class PublicApi:
         self._calls = calls
         self._identity = identity
         self._state = state
+        self._tasks = tasks
         self._routes = routes
         self._admission = admission
         self._metrics = metrics
@@ -121,7 +125,7 @@ class PublicApi:
         self._settings = settings
         self._matcher = Matcher(OPERATIONS)
         handlers = self._named_handlers()
-        answered = SERVED + STATE + IDENTITY + AUDIT
+        answered = SERVED + STATE + TASKS + IDENTITY + AUDIT
         self._handlers = {operation.name: handlers.pop(operation.name) for operation in answered}
         if handlers:
             raise AssertionError(f"not published: {', '.join(handlers)}")
@@ -239,6 +243,7 @@ class PublicApi:
             "readyz": self._readyz,
             "metrics": self._exposition,
             **self._state.handlers(),
+            **self._tasks.handlers(),
             **self._identity.handlers(),
             **self._audit_log.handlers(),
         }

@@ -15,10 +15,10 @@ class Operation:
     """One method of one path. `name` is the handler's and the document's operation id.
 
     `body` and `answer` are the types of the bodies where `takes` and `media` are JSON. `query` and `headers` are
-    parameters as (name, JSON type, meaning). `action` is what the caller must be allowed to do
-    (`chimera.gateway.identity.actions`); `resource` says where the thing it is done to is named: in the path, in the
-    body (then the handler asks), or it is the caller's own tenant. Only an operation without `key` has no action: it is
-    open to everybody.
+    parameters as (name, JSON type, meaning). `also` are other statuses of the same answer, and when they are given.
+    `action` is what the caller must be allowed to do (`chimera.gateway.identity.actions`); `resource` says where the
+    thing it is done to is named: in the path, in the body (then the handler asks), or it is the caller's own tenant.
+    Only an operation without `key` has no action: it is open to everybody.
     """
 
     method: str
@@ -38,4 +38,5 @@ class Operation:
     query: tuple[tuple[str, str, str], ...] = ()
     headers: tuple[tuple[str, str, str], ...] = ()
     status: int = 200
+    also: tuple[tuple[int, str], ...] = ()
     key: bool = True

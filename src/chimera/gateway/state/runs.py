@@ -19,7 +19,7 @@ more than its session.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -112,6 +112,7 @@ class Runs:
         self._metrics = metrics
         self._open: set[OpenRun] = set()
         self._releases: set[asyncio.Task[None]] = set()
+        self._told: list[Callable[[OpenRun], None]] = []
 
     @property
     def limits(self) -> RunLimits:
@@ -196,10 +197,16 @@ class Runs:
         )
         return StepPage(steps=steps, next=steps[-1].version if len(found) > PAGE else None)
 
+    def on_growth(self, told: Callable[[OpenRun], None]) -> None:
+        """Tell `told` whenever something of a run is about to be stored."""
+        self._told.append(told)
+
     def touched(self, opened: OpenRun, *, checkpoints: bool = False) -> None:
         """Something of the run is about to be stored."""
         opened.stored = True
         opened.checkpoints = opened.checkpoints or checkpoints
+        for told in self._told:
+            told(opened)
 
     async def again(self, opened: OpenRun) -> None:
         """The run's host is dead, and it is to be worked on by another: as a new attempt, from what was really saved.

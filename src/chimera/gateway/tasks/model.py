@@ -90,8 +90,8 @@ class Task(Struct, frozen=True, kw_only=True):
 
     `version` grows with every change; `token` is the fencing token: it grows whenever a worker takes the task, and what
     a worker writes names it. `attempts` counts how often it was begun, `failures` the attempts that count against
-    `max_attempts`, `losses` how often its worker was lost. `due` is when a waiting task is queued. `seen` is the number
-    of the run's steps when its last attempt ended. Times are seconds since the epoch.
+    `max_attempts`, `losses` how often its worker was lost. `due` is when a waiting task is queued. `seen` is how
+    much its run had saved when its last attempt ended, in bytes. Times are seconds since the epoch.
     """
 
     tenant: str

@@ -22,12 +22,20 @@ class Accepted(Struct, frozen=True, kw_only=True):
     mismatch: bool = False
 
 
+class Held(Struct, frozen=True, kw_only=True):
+    """A running task of a worker, and whether it is to be cancelled."""
+
+    key: TaskKey
+    token: int
+    cancelling: bool
+
+
 class Look(Struct, frozen=True, kw_only=True):
-    """What needs doing, as one read found it."""
+    """What is queued, whether anything is overdue, and what the worker has taken, as one read found it."""
 
     survey: Survey
     overdue: bool
-    cancelling: Sequence[str]
+    held: Sequence[Held]
 
 
 class TaskStore(Protocol):
@@ -57,7 +65,7 @@ class TaskStore(Protocol):
     # -- workers ------------------------------------------------------------------------------------------------------
 
     async def look(self, worker: str, turns: Turns) -> Look:
-        """What is queued, what is overdue, and which of the worker's tasks are to be cancelled; writes nothing."""
+        """See `Look`; writes nothing."""
 
     async def tend(self, *, losses: int, limit: int) -> int:
         """Queue what is due, expire what is late, take from workers that are lost; how many tasks changed."""
@@ -77,8 +85,8 @@ class TaskStore(Protocol):
     async def progress(self, worker: str, rows: Mapping[TaskKey, tuple[int, Progress]]) -> None:
         """Write down by task its token and how far it is; of a task that was lost nothing."""
 
-    async def steps(self, key: TaskKey) -> int:
-        """How many steps of the task's run are finished."""
+    async def saved(self, key: TaskKey) -> int:
+        """How much the task's run has saved of what it finished, in bytes."""
 
     async def leave(self, worker: str) -> None:
         """The worker has no task any more and ends."""

@@ -38,8 +38,8 @@ class Fail(Struct, frozen=True, kw_only=True):
     """The worker's attempt failed.
 
     `kind` says what that means: for good, to be tried `after` seconds, or refused before anything was done, which
-    counts as no attempt (`put back`). `steps` are those finished by now: an attempt that ran out of time but finished
-    some is gone on with and doesn't count either.
+    counts as no attempt (`put back`). `saved` is how much the task's run has saved by now, in bytes: an attempt that
+    ran out of time but finished something is gone on with and doesn't count either.
     """
 
     worker: str
@@ -47,7 +47,7 @@ class Fail(Struct, frozen=True, kw_only=True):
     problem: Problem
     kind: Literal["final", "retry", "put-back"]
     after: float = 0.0
-    steps: int = 0
+    saved: int = 0
 
 
 class GiveBack(Struct, frozen=True, kw_only=True):
@@ -180,7 +180,7 @@ def _claimed(task: Task, event: Event, now: float) -> Task:
 
 def _failed(task: Task, event: Event, now: float) -> Task:
     assert isinstance(event, Fail)
-    return _ended(replace(task, failures=task.failures + 1, seen=event.steps), "failed", now, event.problem)
+    return _ended(replace(task, failures=task.failures + 1, seen=event.saved), "failed", now, event.problem)
 
 
 def _is_last(task: Task, event: Event, now: float) -> bool:
@@ -193,18 +193,18 @@ def _is_last(task: Task, event: Event, now: float) -> bool:
 
 
 def _went_on(task: Task, event: Event, now: float) -> bool:
-    return isinstance(event, Fail) and event.problem.code == OUT_OF_TIME and event.steps > task.seen
+    return isinstance(event, Fail) and event.problem.code == OUT_OF_TIME and event.saved > task.seen
 
 
 def _again(task: Task, event: Event, now: float) -> Task:
     assert isinstance(event, Fail)
-    counted = replace(task, failures=task.failures + 1, seen=event.steps, problem=event.problem)
+    counted = replace(task, failures=task.failures + 1, seen=event.saved, problem=event.problem)
     return _queued(counted, due=now + event.after)
 
 
 def _goes_on(task: Task, event: Event, now: float) -> Task:
     assert isinstance(event, Fail)
-    return _queued(replace(task, seen=event.steps))
+    return _queued(replace(task, seen=event.saved))
 
 
 def _put_back(task: Task, event: Event, now: float) -> Task:

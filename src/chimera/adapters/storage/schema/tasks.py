@@ -32,7 +32,7 @@ task = Table(
     Column("worker", String(40), nullable=False),
     Column("token", BigInteger, nullable=False),
     Column("cancelling", Integer, nullable=False),
-    Column("seen", Integer, nullable=False),
+    Column("seen", BigInteger, nullable=False),
     Column("started", Float),
     Column("finished", Float),
     Column("expires", Float),

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, exists, func, or_, select, update
 
 from chimera.adapters.storage.database import Database
@@ -24,7 +25,7 @@ from chimera.gateway.tasks import rules
 from chimera.gateway.tasks.claims import LANES, TENANTS, TOP, Survey, Turns, Want
 from chimera.gateway.tasks.errors import TaskTaken, WorkerLost
 from chimera.gateway.tasks.model import Claimed, Progress, Task, TaskKey, TaskRequest
-from chimera.gateway.tasks.ports import Look
+from chimera.gateway.tasks.ports import Held, Look
 
 _REQUEST = msgspec.json.Decoder(TaskRequest)
 _ENCODER = msgspec.json.Encoder()
@@ -59,9 +60,11 @@ class TaskQueue:
             update(table).where(held).values(progress=bindparam("the_progress"), progressed=bindparam("the_time"))
         )
         ran = (run.c.tenant == bindparam("the_tenant")) & (run.c.run == bindparam("the_task"))
-        self._steps = database.prepared(select(run.c.steps).where(ran))
-        mine = (table.c.worker == bindparam("the_worker")) & (table.c.cancelling == 1)
-        self._cancelling = database.prepared(select(table.c.task).where(mine))
+        self._saved = database.prepared(select(run.c.bytes, run.c.steps).where(ran))
+        mine = (table.c.worker == bindparam("the_worker")) & (table.c.worker != "")
+        self._held = database.prepared(
+            select(table.c.tenant, table.c.task, table.c.token, table.c.cancelling).where(mine)
+        )
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -72,8 +75,11 @@ class TaskQueue:
     def _look(self, connection: Connection, worker: str, turns: Turns) -> Look:
         now = self._database.now(connection)
         overdue = any(connection.execute(select(exists(query))).scalar() for query in self._overdue(now))
-        cancelling = [row[0] for row in self._cancelling.all(connection, the_worker=worker)]
-        return Look(survey=self._survey(connection, turns), overdue=overdue, cancelling=cancelling)
+        held = [
+            Held(key=TaskKey(tenant=tenant, task=task), token=token, cancelling=bool(cancelling))
+            for tenant, task, token, cancelling in self._held.all(connection, the_worker=worker)
+        ]
+        return Look(survey=self._survey(connection, turns), overdue=overdue, held=held)
 
     def _survey(self, connection: Connection, turns: Turns) -> Survey:
         behind = [row[0] for row in self._tenants.all(connection, behind=turns.tenant, most=TENANTS)]
@@ -183,23 +189,32 @@ class TaskQueue:
 
     async def progress(self, worker: str, rows: Mapping[TaskKey, tuple[int, Progress]]) -> None:
         """See `TaskStore`."""
-        written = [
-            {
-                "the_tenant": key.tenant,
-                "the_task": key.task,
-                "the_worker": worker,
-                "the_token": token,
-                "the_progress": _ENCODER.encode(progress),
-                "the_time": progress.at,
-            }
-            for key, (token, progress) in sorted(rows.items(), key=lambda row: (row[0].tenant, row[0].task))
-        ]
-        await self._database.write(lambda connection: self._note.run_many(connection, written))
+        # In one order, so that two gateways never wait for each other.
+        ordered = sorted(rows.items(), key=lambda row: (row[0].tenant, row[0].task))
 
-    async def steps(self, key: TaskKey) -> int:
+        def job(connection: Connection) -> None:
+            written = []
+            for key, (token, progress) in ordered:
+                found = self._saved.one(connection, the_tenant=key.tenant, the_task=key.task)
+                whole = replace(progress, steps=0 if found is None else int(found[1]))
+                written.append(
+                    {
+                        "the_tenant": key.tenant,
+                        "the_task": key.task,
+                        "the_worker": worker,
+                        "the_token": token,
+                        "the_progress": _ENCODER.encode(whole),
+                        "the_time": progress.at,
+                    }
+                )
+            self._note.run_many(connection, written)
+
+        await self._database.write(job)
+
+    async def saved(self, key: TaskKey) -> int:
         """See `TaskStore`."""
         values = {"the_tenant": key.tenant, "the_task": key.task}
-        row = await self._database.read(lambda connection: self._steps.one(connection, **values), quick=True)
+        row = await self._database.read(lambda connection: self._saved.one(connection, **values), quick=True)
         return 0 if row is None else int(row[0])
 
     async def leave(self, worker: str) -> None:

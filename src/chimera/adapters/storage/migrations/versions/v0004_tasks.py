@@ -28,7 +28,7 @@ def upgrade() -> None:
         sa.Column("worker", sa.String(length=40), nullable=False),
         sa.Column("token", sa.BigInteger(), nullable=False),
         sa.Column("cancelling", sa.Integer(), nullable=False),
-        sa.Column("seen", sa.Integer(), nullable=False),
+        sa.Column("seen", sa.BigInteger(), nullable=False),
         sa.Column("started", sa.Float(), nullable=True),
         sa.Column("finished", sa.Float(), nullable=True),
         sa.Column("expires", sa.Float(), nullable=True),
