@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
@@ -252,21 +251,21 @@ async def test_an_answer_that_was_committed_is_not_made_again(world: Any) -> Non
 
 async def test_two_gateways_share_a_queue_and_one_ends_in_order(make_world: Callable[..., Any], world: Any) -> None:
     """Every task is done once, though one gateway leaves in the middle of it."""
-    async with AsyncExitStack() as stack:
-        other = await stack.enter_async_context(make_world(drain=0.05, settings={"tasks": QUICK}))
-        await other.agent(concurrency=40)
-        await world.agent(concurrency=40)
-        gate = Gate()
-        first, second = await world.host(), await other.host()
-        second.answer = gate  # what the second gateway takes, it can't finish
+    async with make_world(drain=0.05, settings={"tasks": QUICK}) as other:
+        for gateway in (world, other):
+            await gateway.agent(concurrency=40)
+        kept, done_here = Gate(), Gate()
+        first, second = await world.host(answer=done_here), await other.host(answer=kept)
         tasks = [{"agent": "agent", "input": str(number)} for number in range(200)]
         _, answer = await world.post("/v1/tenants/default/tasks", {"tasks": tasks})
-        await until(lambda: gate.begun > 0)
-        await stack.aclose()
-        assert second.cancelled
-    for entry in answer["tasks"]:
-        done = await ended(world, entry["task"])
-        assert done["state"] == "succeeded" and not done.get("failures")
+        await until(lambda: kept.begun > 0 and done_here.begun > 0)
+
+        await other.gateway.tasks.worker.leave(0.05)  # what it has taken, it can't finish
+        assert len(second.cancelled) == kept.begun > 0
+        done_here.open.set()
+        for entry in answer["tasks"]:
+            done = await ended(world, entry["task"])
+            assert done["state"] == "succeeded" and not done.get("failures")
     said = [request.messages[-1].content for request in first.requests]
     assert sorted(said, key=int) == [str(number) for number in range(200)]
 
