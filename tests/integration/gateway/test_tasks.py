@@ -63,7 +63,7 @@ async def test_a_task_is_accepted_and_its_result_is_that_of_a_call(world: Any) -
     assert done["result"]["run"] == task["task"] == host.requests[0].run
     assert [change["why"] for change in done["history"]] == ["submitted", "claimed", "succeeded"]
     assert await world.get(f"{TASKS}/{task['task']}/result") == (200, done["result"])
-    _, page = await world.get(TASKS + "?state=succeeded")
+    _, page = await world.get(TASKS + "?state=succeeded&after=")
     assert [one["task"] for one in page["tasks"]] == [task["task"]] and page["next"] is None
 
 

@@ -74,11 +74,12 @@ class Api:
         return None
 
     async def events(
-        self, path: str, body: Any, headers: Mapping[str, str] | None = None
+        self, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> AsyncIterator[tuple[str, Any]]:
-        """Server-sent events as (name, data)."""
+        """Server-sent events as (name, data): of a POST with `body`, or of a GET without one."""
         sent = {"Accept": "text/event-stream", **(headers or {})}
-        async with self._opened("POST", path, data=msgspec.json.encode(body), headers=sent) as answer:
+        method, data = ("GET", None) if body is None else ("POST", msgspec.json.encode(body))
+        async with self._opened(method, path, data=data, headers=sent) as answer:
             name = "message"
             async for line in answer.content:
                 text = line.rstrip(b"\r\n")

@@ -100,7 +100,7 @@ class TaskHandlers:
             state=_state(query.get("state")),
             session=query.get("session"),
             subject=query.get("subject"),
-            before=query.get("after"),
+            before=query.get("after") or None,
             limit=limit,
         )
         page = await self.tasks.page(wanted)

@@ -7,7 +7,7 @@ from msgspec import Meta, Struct
 
 from chimera.gateway.api import MAX_MESSAGES, InvokeAnswer, Seconds, Subject
 from chimera.gateway.errors import InvalidRequest
-from chimera.gateway.tasks.model import Change, Details, Progress, Task, TaskState, Webhook
+from chimera.gateway.tasks.model import Change, Details, Progress, Task, TaskState
 from chimera_host.contract.call import Message
 from chimera_host.contract.problem import Problem
 
@@ -16,7 +16,6 @@ Attempts = Annotated[int, Meta(ge=1, le=100)]
 Time = Annotated[float, Meta(ge=0, le=253_402_300_799)]
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Key = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,255}$")]
-WEBHOOKS = 5
 
 
 class TaskBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -24,7 +23,7 @@ class TaskBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
 
     `priority` is from -100 to 100: of a tenant's tasks the higher ones go first. `not_before` and `deadline` say when
     it may begin and when it must have ended. `max_attempts` bounds the attempts that fail, `attempt_seconds` the time
-    of each. `webhooks` are told when it ends.
+    of each.
     """
 
     input: str | None = None
@@ -36,7 +35,6 @@ class TaskBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     deadline: Time | None = None
     max_attempts: Attempts | None = None
     attempt_seconds: Seconds | None = None
-    webhooks: Annotated[tuple[Webhook, ...], Meta(max_length=WEBHOOKS)] = ()
 
     def said(self) -> tuple[Message, ...]:
         """The messages, in either form."""

@@ -50,13 +50,6 @@ class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tool: str | None = None
 
 
-class Webhook(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Where to tell that a task has changed: `events` are states, such as `succeeded`; all final ones by default."""
-
-    url: str
-    events: tuple[TaskState, ...] = FINISHED
-
-
 class TaskRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was asked, as stored: all that decides what is done."""
 
