@@ -13,7 +13,7 @@ FRAMEWORKS = {"autogen", "crewai", "langgraph", "langchain_core", "langsmith", "
 DATABASE = {"sqlalchemy", "alembic", "mako"}
 COMMANDS = (
     *("applying", "audit", "calling", "completion", "definitions", "doctor", "identity", "looking", "policies"),
-    *("runtime", "sessions", "state", "up", "watching"),
+    *("runtime", "sessions", "state", "tasks", "up", "watching"),
 )
 
 

@@ -120,15 +120,20 @@ def show(context: click.Context, agent: str, task: str, output: str) -> None:
 @tasks.command(name="watch", epilog="Example: chimera tasks watch hello task_01jd2k")
 @click.argument("agent")
 @click.argument("task")
+@out.output_option
 @click.pass_context
-def watch(context: click.Context, agent: str, task: str) -> None:
+def watch(context: click.Context, agent: str, task: str, output: str) -> None:
     """Follow a TASK of AGENT to its end, and print its answer."""
 
     async def work(api: Api) -> dict[str, Any]:
-        await _follow(api, agent, task, quiet=False)
+        await _follow(api, agent, task, quiet=output != "table")
         return await _get(api, agent, task)
 
-    _end(run(options_of(context), work))
+    found = run(options_of(context), work)
+    if output == "table":
+        _end(found)
+    else:
+        out.show(found, output)
 
 
 @tasks.command(name="cancel", epilog="Example: chimera tasks cancel hello task_01jd2k")
