@@ -41,7 +41,6 @@ def test_every_key_holds_the_tenant() -> None:
         "tenant",
         "audit_checkpoint",
         "gateway_alive",
-        "task_worker",
     }
     for table in metadata.tables.values():
         if table.name not in apart:
