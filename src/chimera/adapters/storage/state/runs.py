@@ -13,7 +13,15 @@ from msgspec.structs import asdict, replace
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from chimera.adapters.storage.database import Database
-from chimera.adapters.storage.schema.state import checkpoint, checkpoint_write, run, run_holder, session, step
+from chimera.adapters.storage.schema.state import (
+    checkpoint,
+    checkpoint_write,
+    run,
+    run_holder,
+    session,
+    step,
+    stored_answer,
+)
 from chimera.adapters.storage.state.sessions import (
     SessionStorage,
     changed,
@@ -28,6 +36,7 @@ from chimera.gateway.state.model import NewStep, SessionKey, StoredRun, StoredSe
 from chimera.gateway.state.ports import RunLimits
 from chimera.gateway.state.rules import Begin, GoOn, Verdict, decide
 
+_CHANGED = ("status", "holder", "steps", "request", "bytes", "updated", "expires", "answer")
 _OVERHEAD = 200
 """Bytes that a row takes beside its content, about."""
 
@@ -57,6 +66,22 @@ class RunStorage:
         )
         its = (step.c.tenant == bindparam("the_tenant")) & (step.c.run == bindparam("the_run"))
         this = its & (step.c.step == bindparam("the_step"))
+        self._change = database.prepared(
+            update(run).where(mine).values({name: bindparam(f"new_{name}") for name in _CHANGED})
+        )
+        self._drop_run = database.prepared(delete(run).where(mine))
+        self._drop_parts = [
+            database.prepared(
+                delete(table).where((table.c.tenant == bindparam("the_tenant")) & (table.c.run == bindparam("the_run")))
+            )
+            for table in (step, stored_answer)
+        ]
+        scoped = (
+            (checkpoint.c.tenant == bindparam("the_tenant"))
+            & (checkpoint.c.agent == bindparam("the_agent"))
+            & (checkpoint.c.scope == bindparam("the_scope"))
+        )
+        self._checkpoint = database.prepared(select(checkpoint.c.checkpoint).where(scoped).limit(1))
         self._step = database.prepared(select(step.c.seq, step.c.digest).where(this))
         self._put_step = database.prepared_insert(step)
         grown: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("steps", "bytes", "updated", "expires")}
@@ -238,15 +263,23 @@ class RunStorage:
             return
         if found is None or found.attempt != done.attempt or found.status != "open":
             raise taken(done)
-        erase_runs(connection, done.tenant, [done.run], rows=done.answer is None)
-        if done.answer is not None:
-            where = (run.c.tenant == done.tenant) & (run.c.run == done.run)
-            kept = replace(done, status="finished", holder="", steps=0, request=b"", size=len(done.answer), updated=now)
-            connection.execute(update(run).where(where).values(_row(kept)))
-        if done.session is None:
-            erase_checkpoints(connection, done.tenant, done.agent, run_scope(done.run))
+        for part in self._drop_parts:
+            part.run(connection, the_tenant=done.tenant, the_run=done.run)
+        if done.answer is None:
+            self._drop_run.run(connection, the_tenant=done.tenant, the_run=done.run)
         else:
-            prune(connection, done.tenant, done.agent, session_scope(done.session), keep)
+            kept = replace(done, status="finished", holder="", steps=0, request=b"", size=len(done.answer), updated=now)
+            row = _row(kept)
+            changed = {f"new_{name}": row[name] for name in _CHANGED}
+            self._change.run(connection, the_tenant=done.tenant, the_run=done.run, **changed)
+        scope = run_scope(done.run) if done.session is None else session_scope(done.session)
+        place = {"the_tenant": done.tenant, "the_agent": done.agent, "the_scope": scope}
+        if self._checkpoint.one(connection, **place) is None:
+            return
+        if done.session is None:
+            erase_checkpoints(connection, done.tenant, done.agent, scope)
+        else:
+            prune(connection, done.tenant, done.agent, scope, keep)
 
 
 def _is_fresh(wanted: StoredRun) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 from msgspec.structs import asdict, replace
-from sqlalchemy import Connection, delete, or_, select, update
+from sqlalchemy import Connection, bindparam, delete, or_, select, update
 
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.schema.state import space, space_entry
@@ -42,6 +42,23 @@ class SpaceStorage:
         self._answers = answers
         self._most_bytes = most_bytes
         self._most_keys = most_keys
+        mine = (space.c.tenant == bindparam("the_tenant")) & (space.c.space == bindparam("the_space"))
+        self._find = database.prepared(select(space).where(mine))
+        self._lock = database.prepared(select(space).where(mine).with_for_update())
+        grown: dict[str, Any] = {
+            name: bindparam(f"new_{name}") for name in ("version", "bytes", "entries", "updated", "expires")
+        }
+        self._grow = database.prepared(update(space).where(mine).values(grown))
+        its = (
+            (space_entry.c.tenant == bindparam("the_tenant"))
+            & (space_entry.c.space == bindparam("the_space"))
+            & (space_entry.c.key == bindparam("the_key"))
+        )
+        self._entry = database.prepared(select(*_ENTRY, space_entry.c.bytes).where(its))
+        self._drop = database.prepared(delete(space_entry).where(its))
+        self._put_entry = database.prepared_insert(
+            space_entry, database.upsert(space_entry, ["tenant", "space", "key"])
+        )
 
     async def space(self, tenant: str, space: str) -> StoredSpace | None:
         """See `SpaceStore`."""
@@ -105,7 +122,7 @@ class SpaceStorage:
         """See `SpaceStore`."""
 
         def job(connection: Connection) -> tuple[int, Sequence[SpaceEntry]]:
-            found, declared = _usable(connection, tenant, space, now, lock=bool(writes))
+            found, declared = self._usable(connection, tenant, space, now, lock=bool(writes))
             check_access(declared, space, agent, writes=bool(writes))
             if once is not None and (before := self._before(connection, once, now)) is not None:
                 return before
@@ -113,7 +130,7 @@ class SpaceStorage:
             if writes:
                 version = self._write(connection, found, declared, writes, by, now)
             keys = dict.fromkeys([*(write.key for write in writes), *read])
-            answer = version, [_entry(connection, tenant, space, key, now) for key in sorted(keys)]
+            answer = version, [self._held(connection, tenant, space, key, now)[0] for key in sorted(keys)]
             if once is not None:
                 self._remember(connection, once, answer, now)
             return answer
@@ -159,15 +176,13 @@ class SpaceStorage:
         version = found.version + 1
         size, count = found.size, found.entries
         for write in writes:
-            row = _entry_row(connection, found.tenant, found.space, write.key)
-            held = Held()
-            if row is not None and (row.expires is None or row.expires > now):
-                held = Held(version=row.version, value=msgspec.json.decode(row.value))
+            entry, before = self._held(connection, found.tenant, found.space, write.key, now)
+            held = Held(version=entry.version, value=msgspec.json.decode(entry.value))
             after = apply_write(declared, held, write, version)
-            size -= row.bytes if row is not None else 0
-            count -= 1 if row is not None else 0
+            size -= before or 0
+            count -= 0 if before is None else 1
             if after.version == 0:
-                connection.execute(delete(space_entry).where(*_key(found.tenant, found.space, write.key)))
+                self._drop.run(connection, the_tenant=found.tenant, the_space=found.space, the_key=write.key)
                 continue
             value = msgspec.json.encode(after.value)
             taken = len(value) + len(write.key) + _OVERHEAD
@@ -183,7 +198,7 @@ class SpaceStorage:
                 "updated": now,
                 "expires": None if declared.entry_ttl is None else now + declared.entry_ttl,
             }
-            connection.execute(self._database.upsert(space_entry, ["tenant", "space", "key"]), made)
+            self._put_entry.run(connection, **made)
         if size > self._most_bytes or count > self._most_keys:
             raise PayloadTooLarge(
                 f"space {found.space} would hold {size} bytes in {count} keys; it may hold {self._most_bytes} bytes in "
@@ -191,12 +206,43 @@ class SpaceStorage:
                 next_step="remove keys, use several spaces, or raise state.space_bytes or state.space_keys",
             )
         expires = None if declared.ttl is None else now + declared.ttl
-        changes = {"version": version, "bytes": size, "entries": count, "updated": now, "expires": expires}
-        connection.execute(update(space).where(_is(found.tenant, found.space)).values(changes))
+        self._grow.run(
+            connection,
+            the_tenant=found.tenant,
+            the_space=found.space,
+            new_version=version,
+            new_bytes=size,
+            new_entries=count,
+            new_updated=now,
+            new_expires=expires,
+        )
         keys = sorted({write.key for write in writes})
         data = {"space": found.space, "version": version, "keys": keys, "by": by}
         tell(connection, "space.written", found.tenant, f"spaces/{found.space}", now, data)
         return version
+
+    def _usable(
+        self, connection: Connection, tenant: str, name: str, now: float, *, lock: bool
+    ) -> tuple[StoredSpace, Declared]:
+        row = (self._lock if lock else self._find).one(connection, the_tenant=tenant, the_space=name)
+        found = None if row is None else _space(dict(zip(space.c.keys(), row, strict=True)))
+        if found is None or (found.expires is not None and found.expires <= now):
+            raise SpaceNotFound(
+                f"there is no space {name[:128]!r}", next_step="declare it with `chimera state spaces put`, or the API"
+            )
+        return found, _DECLARED.decode(found.declared)
+
+    def _held(
+        self, connection: Connection, tenant: str, name: str, key: str, now: float
+    ) -> tuple[SpaceEntry, int | None]:
+        """A key as it stands, and the bytes of its row; an entry of version 0 where it isn't there, or has ended."""
+        row = self._entry.one(connection, the_tenant=tenant, the_space=name, the_key=key)
+        if row is None:
+            return _absent(key), None
+        *values, size = row
+        found = SpaceEntry(**dict(zip(_ENTRY_NAMES, values, strict=True)))
+        ended = found.expires is not None and found.expires <= now
+        return _absent(key) if ended else found, size
 
     def _before(self, connection: Connection, once: Once, now: float) -> tuple[int, Sequence[SpaceEntry]] | None:
         run, key, digest, life = once
@@ -212,6 +258,7 @@ class SpaceStorage:
 
 
 _ENTRY = [column for column in space_entry.c if column.name not in ("tenant", "space", "bytes")]
+_ENTRY_NAMES = [column.name for column in _ENTRY]
 
 
 def erase_space(connection: Connection, tenant: str, name: str) -> None:
@@ -238,30 +285,14 @@ def expire_spaces(connection: Connection, now: float, limit: int) -> int:
     return len(spaces) + len(entries)
 
 
-def _usable(connection: Connection, tenant: str, name: str, now: float, *, lock: bool) -> tuple[StoredSpace, Declared]:
-    found = _load(connection, tenant, name, lock=lock)
-    if found is None or (found.expires is not None and found.expires <= now):
-        raise SpaceNotFound(
-            f"there is no space {name[:128]!r}", next_step="declare it with `chimera state spaces put`, or the API"
-        )
-    return found, _DECLARED.decode(found.declared)
-
-
 def _load(connection: Connection, tenant: str, name: str, *, lock: bool) -> StoredSpace | None:
     query = select(space).where(_is(tenant, name))
     row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
     return None if row is None else _space(row)
 
 
-def _entry(connection: Connection, tenant: str, name: str, key: str, now: float) -> SpaceEntry:
-    row = connection.execute(select(*_ENTRY).where(*_key(tenant, name, key))).mappings().one_or_none()
-    if row is None or (row["expires"] is not None and row["expires"] <= now):
-        return SpaceEntry(key=key, version=0, value=b"null", by="", updated=0.0)
-    return SpaceEntry(**row)
-
-
-def _entry_row(connection: Connection, tenant: str, name: str, key: str) -> Any:
-    return connection.execute(select(space_entry).where(*_key(tenant, name, key))).one_or_none()
+def _absent(key: str) -> SpaceEntry:
+    return SpaceEntry(key=key, version=0, value=b"null", by="", updated=0.0)
 
 
 def _is(tenant: str, name: str) -> Any:
