@@ -105,6 +105,7 @@ def _part(module: str) -> str:
     parts = {
         "agents": "control plane or command line",
         "platform": "node agent",
+        "events": "gateway or control plane",
         "immune": "gateway or command line",
         "gateway": "gateway",
         "adapters": "storage" if inner.startswith("storage") else "node agent",

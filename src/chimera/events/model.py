@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 
@@ -19,4 +20,20 @@ class Fact(Struct, frozen=True, kw_only=True):
     subject: str
     at: float
     data: Struct | dict[str, Any]
+    traceparent: str | None = None
+
+
+class RecordedFact(Struct, frozen=True, kw_only=True):
+    """A fact in its place: `seq` counts all facts of the platform without a gap, in the order of their commits.
+
+    `data` is JSON as it was recorded; whoever only passes a fact on does not decode it.
+    """
+
+    seq: int
+    id: str
+    type: str
+    tenant: str
+    subject: str
+    at: float
+    data: msgspec.Raw
     traceparent: str | None = None

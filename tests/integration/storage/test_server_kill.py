@@ -84,7 +84,8 @@ class Writer:
     async def _record(self, name: str) -> None:
         def job(connection: object) -> None:
             records = journal(connection)
-            records.fact(Fact(id=f"evt_{name}", type="test.done", tenant="t", subject=name, at=1.0, data={}))
+            data = {"name": name, "by": "system:test"}
+            records.fact(Fact(id=f"evt_{name}", type="tenant.created", tenant="t", subject=name, at=1.0, data=data))
             records.audit(AuditRecord(at=1.0, tenant="t", actor="system:test", action="test:do", resource=name))
 
         await self.database.write(job)

@@ -14,9 +14,13 @@ from chimera.immune.audit.chain import GENESIS, link
 from chimera.immune.audit.model import AuditRecord
 
 
+def told(name: str) -> dict[str, str]:
+    return {"name": name, "by": "system:test"}
+
+
 def record(connection: Connection, name: str) -> str:
     found = journal(connection)
-    found.fact(Fact(id=f"evt_{name}", type="test.done", tenant="t", subject=name, at=1.0, data={"name": name}))
+    found.fact(Fact(id=f"evt_{name}", type="tenant.created", tenant="t", subject=name, at=1.0, data=told(name)))
     found.audit(AuditRecord(at=1.0, tenant="t", actor="system:test", action="test:do", resource=name))
     return name
 
@@ -106,12 +110,26 @@ async def test_a_follower_with_a_cursor_misses_nothing(database: Database, datab
 
 async def test_a_fact_that_does_not_fit_fails_its_own_job_alone(database: Database) -> None:
     def unfit(connection: Connection) -> None:
-        data = {"what": object()}
-        journal(connection).fact(Fact(id="evt_x", type="test.done", tenant="t", subject="x", at=1.0, data=data))
+        data = told("half of a pair: \ud800")  # it has the right form, and can't be written as UTF-8
+        journal(connection).fact(Fact(id="evt_x", type="tenant.created", tenant="t", subject="x", at=1.0, data=data))
 
     jobs = [database.write(lambda connection, n=number: record(connection, f"kept-{n}")) for number in range(20)]
     outcomes = await asyncio.gather(database.write(unfit), *jobs, return_exceptions=True)
 
-    assert isinstance(outcomes[0], TypeError)
+    assert isinstance(outcomes[0], UnicodeEncodeError)
     assert outcomes[1:] == [f"kept-{number}" for number in range(20)]
     assert [seq for seq, _ in await facts(database)] == list(range(1, 21))
+
+
+async def test_a_fact_that_is_not_in_the_catalogue_is_not_recorded(database: Database) -> None:
+    def unknown(connection: Connection) -> None:
+        journal(connection).fact(Fact(id="evt_x", type="test.done", tenant="t", subject="x", at=1.0, data={}))
+
+    def malformed(connection: Connection) -> None:
+        data = {**told("x"), "secret": "?"}
+        journal(connection).fact(Fact(id="evt_x", type="tenant.created", tenant="t", subject="x", at=1.0, data=data))
+
+    for job in (unknown, malformed):
+        with pytest.raises(ValueError, match=r"not in the catalogue|unknown field"):
+            await database.write(job)
+    assert await facts(database) == []

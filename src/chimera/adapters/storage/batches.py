@@ -26,6 +26,7 @@ from chimera.agents.catalogue import (
     UnknownBatch,
     compiler_id,
 )
+from chimera.events.model import Fact
 from chimera.immune.audit.model import AuditRecord
 from chimera.kernel.clock import Clock
 from chimera.kernel.ids import new_id
@@ -35,6 +36,7 @@ BATCH_LIFE = 3600.0
 
 _PAGE = 500
 _MOST_NAMED = 20
+SYSTEM = "system:control-plane"
 _TOUCHED = ("source", "compiler", "file", "updated")
 
 Staged = tuple[StagedItem, AgentFacts | None]
@@ -178,6 +180,7 @@ class BatchStatements:
         if expect is not None:
             _check_unchanged(connection, tenant, batch_id, expect)
         result = self._flip(connection, tenant, batch_id, sequence, refused, twice, by)
+        _tell_batch(connection, tenant, batch_id, self._clock.wall(), by, result)
         connection.execute(update(batch).where(its).values(result=msgspec.json.encode(result)))
         mine = (batch_item.c.tenant == tenant) & (batch_item.c.batch == batch_id)
         connection.execute(delete(batch_item).where(mine))
@@ -220,7 +223,7 @@ class BatchStatements:
                     if item.is_live:
                         told["before"] = item.live_revision or ""
                     what = "agent.updated" if item.is_live else "agent.created"
-                    _audit(connection, what, tenant, item.name, now, by, told)
+                    _tell(connection, what, tenant, item.name, now, by, told, sequence)
                     if facts.cell.cell not in cells:
                         cells[facts.cell.cell] = cell_columns(tenant, facts.cell)
                 rows.append(_agent_row(tenant, item, facts, row_sequence, now, compiler))
@@ -276,20 +279,48 @@ class BatchStatements:
                 sequence += 1
                 deleted.append(name)
                 self._put_history.run(connection, **_change(tenant, name, sequence, None, now, by))
-                _audit(connection, "agent.deleted", tenant, name, now, by, {})
+                _tell(connection, "agent.deleted", tenant, name, now, by, {}, sequence)
         erase_agents(connection, tenant, deleted)
         _write_sequence(connection, sequence)
         return len(deleted), sequence
 
 
-def _audit(
-    connection: Connection, what: str, tenant: str, name: str, at: float, by: str | None, detail: dict[str, Any]
+def _tell(
+    connection: Connection,
+    what: str,
+    tenant: str,
+    name: str,
+    at: float,
+    by: str | None,
+    detail: dict[str, Any],
+    sequence: int,
 ) -> None:
-    actor, resource = by or "system:control-plane", f"agents/{name}"
+    """The fact of a change of an agent, and its entry of the audit log."""
+    actor, resource = by or SYSTEM, f"agents/{name}"
+    data = {"agent": name, **detail, "sequence": sequence, "by": actor}
+    fact = Fact(id=new_id("evt"), type=what, tenant=tenant, subject=resource, at=at, data=data)
     entry = AuditRecord(
         at=at, tenant=tenant, actor=actor, action=what, resource=resource, outcome="done", detail=detail
     )
-    journal(connection).audit(entry)
+    record = journal(connection)
+    record.fact(fact)
+    record.audit(entry)
+
+
+def _tell_batch(connection: Connection, tenant: str, batch_id: str, at: float, by: str | None, done: Applied) -> None:
+    """The fact that a batch is live as a whole; it stands behind the facts of its agents."""
+    data = {
+        "batch": batch_id,
+        "created": done.created,
+        "updated": done.updated,
+        "unchanged": done.unchanged,
+        "refused": done.refused,
+        "sequence": done.sequence,
+        "by": by or SYSTEM,
+    }
+    subject = f"batches/{batch_id}"
+    fact = Fact(id=new_id("evt"), type="batch.committed", tenant=tenant, subject=subject, at=at, data=data)
+    journal(connection).fact(fact)
 
 
 def read_sequence(connection: Connection) -> int:

@@ -13,10 +13,13 @@ from chimera.adapters.storage.batches import BatchStatements, Staged, hold_seque
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.facts import facts_of
 from chimera.adapters.storage.gateway import read_cell
+from chimera.adapters.storage.journal import journal
 from chimera.adapters.storage.schema.catalogue import agent, batch, bundle, history, revision
 from chimera.agents.catalogue import Applied, HistoryEntry, StagedItem, compiler_id
 from chimera.agents.compile import CanonicalDefinition, read_canonical
+from chimera.events.model import Fact
 from chimera.kernel.clock import Clock, SystemClock
+from chimera.kernel.ids import new_id
 from chimera.platform.model import CellSpec
 
 _MOST_HISTORY = 500
@@ -91,7 +94,22 @@ class Catalogue:
             "created": self._clock.wall(),
         }
         statement = self._database.insert(bundle).values(row).on_conflict_do_nothing()
-        await self._database.write(lambda connection: connection.execute(statement).rowcount)
+        told = {"digest": digest, "size": len(data)}
+
+        def job(connection: Connection) -> None:
+            if connection.execute(statement).rowcount != 1:
+                return
+            fact = Fact(
+                id=new_id("evt"),
+                type="bundle.stored",
+                tenant=tenant,
+                subject=f"bundles/{digest}",
+                at=self._clock.wall(),
+                data=told,
+            )
+            journal(connection).fact(fact)
+
+        await self._database.write(job)
 
     async def bundle(self, tenant: str, digest: str) -> bytes | None:
         """A source bundle's bytes, or None where it isn't here."""

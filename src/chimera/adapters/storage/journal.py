@@ -18,6 +18,7 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.schema.journal import audit_entry, event, journal_head
+from chimera.events import catalogue
 from chimera.events.model import Fact
 from chimera.immune.audit.chain import link
 from chimera.immune.audit.model import AuditRecord, canonical
@@ -35,7 +36,11 @@ class Journal:
         self._entries: list[AuditRecord] = []
 
     def fact(self, fact: Fact) -> None:
-        """Record a fact; it is told to subscribers once the transaction is committed."""
+        """Record a fact; it is told to subscribers once the transaction is committed.
+
+        Raises `ValueError` for one that is not as the catalogue of facts says.
+        """
+        catalogue.check(fact)
         self._facts.append(fact)
 
     def audit(self, record: AuditRecord) -> None:

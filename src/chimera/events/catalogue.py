@@ -1,0 +1,244 @@
+"""The catalogue of facts: every kind of thing that the platform tells, what it is about, and what it says.
+
+A fact that isn't here can't be recorded (`check`, called by the journal), and data that isn't as described here
+neither, so that what is documented is what is sent. The reference page, the JSON Schemas of the API and the index of
+subscriptions are made from this list.
+
+What a type promises: fields may be added, with a default; none is removed, renamed or given another meaning. What
+can't be said so gets another name. No fact holds anything of a conversation, a result, a credential or a person's name
+beyond the actor (`by`); who may read it asks the API for it, with the subject's name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from chimera.events.model import Fact
+
+
+class AgentChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`revision` is live from then on; `before` was (digests). `sequence` is the change's number in the catalogue."""
+
+    agent: str
+    revision: str
+    version: str
+    batch: str
+    sequence: int
+    by: str
+    before: str | None = None
+
+
+class AgentDeleted(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The agent answers no calls any more. `sequence` is the change's number in the catalogue."""
+
+    agent: str
+    sequence: int
+    by: str
+
+
+class BatchCommitted(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many agents a batch made, changed and left alone; `sequence` is the catalogue's newest change with it."""
+
+    batch: str
+    created: int
+    updated: int
+    unchanged: int
+    refused: int
+    sequence: int
+    by: str
+
+
+class BundleStored(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A packed source folder, by its digest; `size` is in bytes."""
+
+    digest: str
+    size: int
+
+
+class SessionChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The session's state was saved as `version`."""
+
+    agent: str
+    session: str
+    version: int
+    by: str
+
+
+class SessionTold(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The session as a whole was erased, or exported."""
+
+    agent: str
+    session: str
+    by: str
+
+
+class SpaceChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The space's declaration has this version."""
+
+    space: str
+    version: int
+    by: str
+
+
+class SpaceWritten(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """These keys were written together; the space has this version."""
+
+    space: str
+    version: int
+    keys: tuple[str, ...]
+    by: str
+
+
+class SpaceDeleted(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The space and all its keys are gone."""
+
+    space: str
+    by: str
+
+
+class SubjectTold(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much of a person was exported or erased, by kind. The person is named by a digest, in the fact's subject."""
+
+    by: str
+    sessions: int = 0
+    runs: int = 0
+    steps: int = 0
+    checkpoints: int = 0
+    answers: int = 0
+    tasks: int = 0
+
+
+class TaskChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The task's state and its number of changes; `problem` is the code of what went wrong last."""
+
+    task: str
+    agent: str
+    state: str
+    version: int
+    attempts: int
+    by: str
+    session: str | None = None
+    problem: str | None = None
+
+
+class KeyChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The API key by its id, and what it may do. Its secret is nowhere."""
+
+    key: str
+    name: str
+    roles: tuple[str, ...]
+    by: str
+    scopes: tuple[str, ...] | None = None
+    agents: tuple[str, ...] | None = None
+    expires: float | None = None
+
+
+class RoleChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The roles that a principal has from then on."""
+
+    principal: str
+    roles: tuple[str, ...]
+    by: str
+
+
+class PolicyChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The policy text of this name has this version."""
+
+    name: str
+    version: int
+    by: str
+
+
+class TenantChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The tenant's name."""
+
+    name: str
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FactType:
+    """One kind of fact: its name, the form of its subject, what it means, and the type of its data."""
+
+    name: str
+    subject: str
+    doc: str
+    data: type[Struct]
+
+
+def _type(name: str, subject: str, data: type[Struct], doc: str) -> FactType:
+    return FactType(name=name, subject=subject, doc=doc, data=data)
+
+
+_AGENT = "agents/{agent}"
+_SESSION = "agents/{agent}/sessions/{session}"
+_TASK = "agents/{agent}/tasks/{task}"
+_SPACE = "spaces/{space}"
+_PERSON = "subjects/{digest}"
+_KEY = "keys/{key}"
+
+_ALL = (
+    _type("agent.created", _AGENT, AgentChanged, "An agent is live that wasn't before."),
+    _type("agent.updated", _AGENT, AgentChanged, "Another revision of an agent is live."),
+    _type("agent.deleted", _AGENT, AgentDeleted, "An agent was taken out of service."),
+    _type("batch.committed", "batches/{batch}", BatchCommitted, "A batch of definitions was made live as a whole."),
+    _type("bundle.stored", "bundles/{digest}", BundleStored, "A source folder was stored that wasn't there."),
+    _type("session.created", _SESSION, SessionChanged, "A session was saved for the first time."),
+    _type("session.updated", _SESSION, SessionChanged, "A session was saved again."),
+    _type("session.deleted", _SESSION, SessionTold, "A session was erased."),
+    _type("session.exported", _SESSION, SessionTold, "All that is kept of a session was exported."),
+    _type("space.created", _SPACE, SpaceChanged, "A space of shared state was declared."),
+    _type("space.updated", _SPACE, SpaceChanged, "A space was declared otherwise."),
+    _type("space.written", _SPACE, SpaceWritten, "Keys of a space were written."),
+    _type("space.deleted", _SPACE, SpaceDeleted, "A space was erased."),
+    _type("subject.exported", _PERSON, SubjectTold, "All that is kept of a person was exported."),
+    _type("subject.erased", _PERSON, SubjectTold, "All that was kept of a person was erased."),
+    _type("task.submitted", _TASK, TaskChanged, "Long work was accepted."),
+    _type("task.started", _TASK, TaskChanged, "An attempt at a task has begun."),
+    _type("task.retried", _TASK, TaskChanged, "An attempt has failed or was given back; another one follows."),
+    _type("task.succeeded", _TASK, TaskChanged, "A task has its result."),
+    _type("task.failed", _TASK, TaskChanged, "A task has failed for good."),
+    _type("task.cancelled", _TASK, TaskChanged, "A task was cancelled."),
+    _type("task.expired", _TASK, TaskChanged, "A task was not finished by its deadline."),
+    _type("key.created", _KEY, KeyChanged, "An API key was made."),
+    _type("key.rotated", _KEY, KeyChanged, "An API key has another secret."),
+    _type("key.revoked", _KEY, KeyChanged, "An API key was revoked."),
+    _type("role.granted", "roles/{principal}", RoleChanged, "Somebody was given roles."),
+    _type("role.withdrawn", "roles/{principal}", RoleChanged, "Somebody's roles were taken."),
+    _type("policy.changed", "policies/{policy}", PolicyChanged, "A policy text was made or changed."),
+    _type("policy.deleted", "policies/{policy}", PolicyChanged, "A policy text was deleted."),
+    _type("tenant.created", "tenant", TenantChanged, "The tenant was made."),
+    _type("tenant.suspended", "tenant", TenantChanged, "The tenant was suspended: nothing is done for it."),
+    _type("tenant.resumed", "tenant", TenantChanged, "The tenant is served again."),
+)
+
+FACTS: Mapping[str, FactType] = MappingProxyType({one.name: one for one in _ALL})
+"""Every kind of fact by its name."""
+
+
+def check(fact: Fact) -> None:
+    """Hold a fact against the catalogue.
+
+    Raises `ValueError` for a type that isn't in it, and `msgspec.ValidationError`, which is one, for data of another
+    form: mistakes of the code that records, found by the first test of it.
+    """
+    kind = FACTS.get(fact.type)
+    if kind is None:
+        raise ValueError(f"{fact.type!r} is not in the catalogue of facts (chimera.events.catalogue)")
+    if not isinstance(fact.data, kind.data):
+        msgspec.convert(fact.data, kind.data, from_attributes=isinstance(fact.data, Struct))
+
+
+def schema_of(kind: FactType) -> dict[str, Any]:
+    """The JSON Schema of a kind's data, whole in itself. It allows other fields, since later releases may add some."""
+    (reference,), components = msgspec.json.schema_components((kind.data,), ref_template="#/$defs/{name}")
+    name = reference["$ref"].rpartition("/")[2]
+    made: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema", **components.pop(name)}
+    made.pop("additionalProperties", None)
+    if components:
+        made["$defs"] = components
+    return made
