@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from chimera.bootstrap.gateway_config import ModelConfig
 from chimera.gateway.identity.claims import IssuerConfig
-from chimera.gateway.settings import GatewaySettings
+from chimera.gateway.settings import gateway_groups
 from chimera.kernel.settings import FILE_NAME
 from chimera.platform.settings import NodeSettings
 from chimera_host.config import HostConfig
@@ -90,7 +90,7 @@ ENVIRONMENT = {
 
 def groups() -> dict[str, type]:
     """Every group of settings by its name in the file."""
-    return {"node": NodeSettings, **typing.get_type_hints(GatewaySettings)}
+    return {"node": NodeSettings, **gateway_groups()}
 
 
 def page() -> str:

@@ -1,35 +1,23 @@
 """What the gateway process is told at its start: one JSON document from the supervisor.
 
 Paths are absolute. Secrets come as files of mode 0600 or, for models, as references: `env:NAME` or `file:PATH`.
-`settings` holds groups by name (`deadlines`, `admission`, `http`, `models`, `routes`), each a mapping of
-`chimera.gateway.settings`; what isn't given has its default.
+`settings` holds groups by name (`chimera.gateway.settings.gateway_groups`), each a mapping; what isn't given has its
+default.
 """
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from chimera.gateway.guard import LOOPBACK_NAMES, check_listen
 from chimera.gateway.identity.claims import IssuerConfig, all_faults
-from chimera.gateway.settings import (
-    AdmissionSettings,
-    DeadlineSettings,
-    GatewaySettings,
-    HttpSettings,
-    IdentitySettings,
-    ModelGatewaySettings,
-    RouteSettings,
-    StateSettings,
-)
-from chimera.gateway.tasks.settings import TaskSettings
-from chimera.immune.audit.settings import AuditSettings
+from chimera.gateway.settings import GatewaySettings, gateway_groups
 from chimera.kernel.settings import SettingsError, load_group
 
-G = TypeVar("G")
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
@@ -104,32 +92,13 @@ def read_config(source: str) -> GatewayConfig:
 
 def load_settings(config: GatewayConfig) -> GatewaySettings:
     """The settings, checked one by one and against each other."""
-    known = {
-        "deadlines": DeadlineSettings,
-        "admission": AdmissionSettings,
-        "http": HttpSettings,
-        "models": ModelGatewaySettings,
-        "routes": RouteSettings,
-        "identity": IdentitySettings,
-        "audit": AuditSettings,
-        "state": StateSettings,
-        "tasks": TaskSettings,
+    known = gateway_groups()
+    if unknown := sorted(set(config.settings) - set(known)):
+        raise SettingsError([f"settings: unknown group {name!r}; known: {', '.join(known)}" for name in unknown])
+    read = {
+        name: load_group(kind, config.settings.get(name, {}), where=f"settings.{name}") for name, kind in known.items()
     }
-    problems = [f"settings: unknown group {name!r}" for name in config.settings if name not in known]
-    if problems:
-        raise SettingsError([f"{problem}; known: {', '.join(known)}" for problem in problems])
-    given = config.settings
-    settings = GatewaySettings(
-        deadlines=_group(DeadlineSettings, given, "deadlines"),
-        admission=_group(AdmissionSettings, given, "admission"),
-        http=_group(HttpSettings, given, "http"),
-        models=_group(ModelGatewaySettings, given, "models"),
-        routes=_group(RouteSettings, given, "routes"),
-        identity=_group(IdentitySettings, given, "identity"),
-        audit=_group(AuditSettings, given, "audit"),
-        state=_group(StateSettings, given, "state"),
-        tasks=_group(TaskSettings, given, "tasks"),
-    )
+    settings = GatewaySettings(**read)
     settings.deadlines.check()
     settings.tasks.check()
     for name, model in config.models.items():
@@ -176,7 +145,3 @@ def resolve_key(reference: str | None, environ: Mapping[str, str], where: str) -
     if kind == "file" and name:
         return read_secret(name, where).decode()
     raise SettingsError([f"{where}: a key is given as env:NAME or file:PATH, never as itself"])
-
-
-def _group(kind: type[G], given: Mapping[str, Mapping[str, Any]], name: str) -> G:
-    return load_group(kind, given.get(name, {}), where=f"settings.{name}")

@@ -26,10 +26,9 @@ import msgspec
 
 from chimera.bootstrap.gateway_config import ModelConfig
 from chimera.gateway.identity.claims import IssuerConfig, all_faults
+from chimera.gateway.settings import gateway_groups
 from chimera.kernel.settings import FILE_NAME, SettingsError, load_group, read_groups
 from chimera.platform.settings import NodeSettings
-
-GATEWAY_GROUPS = ("deadlines", "admission", "http", "models", "quota", "routes", "identity", "audit")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +46,7 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
     environ = os.environ if environ is None else environ
     file = home / FILE_NAME
     data = read_groups(file, environ)
-    known = {"node", "model", "issuer", *GATEWAY_GROUPS}
+    known = {"node", "model", "issuer", *gateway_groups()}
     if unknown := sorted(set(data) - known):
         raise SettingsError([f"{file}: unknown group {name!r}; known: {', '.join(sorted(known))}" for name in unknown])
     try:
@@ -63,7 +62,7 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
     here = {"max_hosts": os.cpu_count() or 2}
     return MachineSettings(
         node=load_group(NodeSettings, {**here, **data.get("node", {})}, where=f"{file}: node"),
-        gateway={name: data[name] for name in GATEWAY_GROUPS if name in data},
+        gateway={name: data[name] for name in gateway_groups() if name in data},
         models=models,
         issuers=issuers,
     )

@@ -6,6 +6,7 @@ name was on its way: model < tool < host < gateway < Knative's request time-out 
 
 import itertools
 from dataclasses import dataclass, field
+from typing import get_type_hints
 
 from chimera.gateway.tasks.settings import TaskSettings
 from chimera.immune.audit.settings import AuditSettings
@@ -210,3 +211,8 @@ class GatewaySettings:
     audit: AuditSettings = field(default_factory=AuditSettings)
     state: StateSettings = StateSettings()
     tasks: TaskSettings = field(default_factory=TaskSettings)
+
+
+def gateway_groups() -> dict[str, type]:
+    """Every group of the gateway's settings by its name in the file."""
+    return get_type_hints(GatewaySettings)

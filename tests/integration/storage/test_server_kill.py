@@ -102,7 +102,7 @@ async def check(database: Database, writers: list[Writer]) -> None:
         ).all()
     )
     assert [seq for seq, _, _ in facts] == list(range(1, len(facts) + 1)), "places have gaps"
-    subjects = [subject for _, subject, kind in facts if kind == "test.done"]
+    subjects = [subject for _, subject, kind in facts if kind == "tenant.created"]
     assert len(subjects) == len(set(subjects)), "a fact is there twice"
     assert set().union(*(writer.facts for writer in writers)) <= set(subjects), "an acknowledged fact is lost"
     entries = await database.read(

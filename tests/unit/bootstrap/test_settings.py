@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from chimera.bootstrap.gateway_config import GatewayConfig, load_settings
 from chimera.bootstrap.settings import load
+from chimera.gateway.settings import gateway_groups
 from chimera.kernel.settings import SettingsError
+
+PATHS = dict.fromkeys(["home", "key_file", "token_secret_file", "database", "control_plane_socket", "node_socket"], "x")
 
 
 @pytest.mark.parametrize(
@@ -55,3 +59,17 @@ def test_issuers_are_tables_of_their_own(tmp_path: Path) -> None:
         file.write_text(wrong)
         with pytest.raises(SettingsError, match=r"issuer"):
             load(tmp_path, {})
+
+
+@pytest.mark.parametrize("group", sorted(gateway_groups()))
+def test_every_documented_group_can_be_set_and_reaches_the_gateway(tmp_path: Path, group: str) -> None:
+    (tmp_path / "settings.toml").write_text(f"[{group}]\n")
+    given = load(tmp_path, {}).gateway
+    assert given == {group: {}}
+    load_settings(GatewayConfig(settings=given, **PATHS))
+
+
+def test_a_number_of_any_group_is_the_gateways(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text("[state]\nholder_life = 2\n[tasks]\nlease = 3\n")
+    settings = load_settings(GatewayConfig(settings=load(tmp_path, {"CHIMERA_QUOTA__BEAT": "4"}).gateway, **PATHS))
+    assert (settings.state.holder_life, settings.tasks.lease, settings.quota.beat) == (2, 3, 4)
