@@ -1,0 +1,1 @@
+"""Faults under load: what clients were told (`history`), the clients (`load`), and what goes wrong (`killing`)."""
