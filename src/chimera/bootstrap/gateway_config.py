@@ -95,7 +95,7 @@ def load_settings(config: GatewayConfig) -> GatewaySettings:
     known = gateway_groups()
     if unknown := sorted(set(config.settings) - set(known)):
         raise SettingsError([f"settings: unknown group {name!r}; known: {', '.join(known)}" for name in unknown])
-    read = {
+    read: dict[str, Any] = {
         name: load_group(kind, config.settings.get(name, {}), where=f"settings.{name}") for name, kind in known.items()
     }
     settings = GatewaySettings(**read)

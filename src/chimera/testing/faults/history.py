@@ -13,7 +13,7 @@ both, and nothing else:
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +31,7 @@ class Session(lin.Model):
         """No session: version 0."""
         return (0, None)
 
-    def partition(self, operations: Sequence[lin.Operation]) -> Iterable[Sequence[lin.Operation]]:
+    def partition(self, operations: Sequence[lin.Operation]) -> list[list[lin.Operation]]:
         """Sessions know nothing of each other, so each is checked alone."""
         apart: dict[str, list[lin.Operation]] = {}
         for operation in operations:
