@@ -1,9 +1,11 @@
 """The checker of histories refuses what must not be, and nothing that may be."""
 
 import pytest
-from detangle import History
+from detangle import History, lin
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
-from chimera.testing.faults.history import Appended, linearizable, wrong_conversation, wrong_tasks
+from chimera.testing.faults.history import Appended, Session, linearizable, needed, wrong_conversation, wrong_tasks
 
 
 def told(*operations: tuple[str, object, object]) -> History:
@@ -36,6 +38,39 @@ BAD = {
 @pytest.mark.parametrize("name", GOOD)
 def test_what_may_be_is_explained(name: str) -> None:
     assert linearizable(told(*GOOD[name]).operations) is None
+
+
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("write"), st.tuples(st.just("a"), st.integers(0, 3), st.sampled_from("vwxyz")), st.integers(-1, 4)
+        ),
+        st.tuples(st.just("read"), st.just("a"), st.tuples(st.integers(0, 3), st.sampled_from("vwxyz"))),
+        st.tuples(st.just("read"), st.just("a"), st.just((0, None))),
+    ),
+    max_size=7,
+)
+
+
+@given(OPERATIONS, st.lists(st.sampled_from(["ok", "unknown", "open"]), min_size=7, max_size=7))
+def test_what_explains_nothing_may_be_left_out(steps: list[tuple[str, object, object]], ends: list[str]) -> None:
+    history, still_open = History(), []
+    for number, (what, argument, outcome) in enumerate(steps):
+        if what == "write":
+            # Each write has a value of its own, as each client's has.
+            argument = (*argument[:2], f"{argument[2]}{number}" if number % 2 else argument[2])
+        begun = history.invoke(number, what, argument)
+        if ends[number] == "open":
+            still_open.append((begun, outcome))
+        elif ends[number] == "unknown":
+            history.info(begun)
+        else:
+            history.ok(begun, "refused" if outcome == -1 else outcome)
+    for begun, outcome in still_open:
+        history.ok(begun, "refused" if outcome == -1 else outcome)
+    values = [one.arg[2] for one in history.operations if one.f == "write"]
+    assume(len(values) == len(set(values)))
+    assert lin.check(history.operations, Session()).ok == lin.check(needed(history.operations), Session()).ok
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -44,13 +44,13 @@ def processes(supervisor: int) -> dict[str, list[int]]:
     return found
 
 
-def kill(supervisor: int, part: str, moments: random.Random) -> list[int]:
+def kill(supervisor: int, part: str, moments: random.Random | None = None) -> list[int]:
     """Kill one process of a part, or `all` of all parts at once; who was killed."""
     running = processes(supervisor)
     if part == "all":
         victims = [pid for pids in running.values() for pid in pids]
     else:
-        victims = [moments.choice(running[part])] if running[part] else []
+        victims = [(moments or random).choice(running[part])] if running[part] else []
     killed = []
     for pid in victims:
         try:

@@ -1,13 +1,14 @@
 """Clients of a real platform that go on whatever happens to it, and remember what they were told.
 
-Each client does one thing at a time. An answer of 200 to 299 is an acknowledgement, a conflict an answer, and all else
-that may pass by itself (a broken connection, a time-out, 429, 5xx, a run in progress) leaves the outcome unknown. A
-call or task with a key is then asked for again, as its user would; a session is read again.
+Each client does one thing at a time. An answer of 200 to 299 is an acknowledgement, a conflict an answer, a full disk
+(507) a refusal for certain; all else that may pass by itself (a broken connection, a time-out, 429, 5xx, a run in
+progress) leaves the outcome unknown. A call or task with a key is then asked for again, as its user would; a session
+is read again.
 """
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -138,6 +139,8 @@ class Load:
                 self.sessions.ok(written, answer[1]["version"])
             elif answer is not None and answer[0] == 409:
                 self.sessions.ok(written, "refused")
+            elif answer is not None and answer[0] == 507:
+                self.sessions.fail(written)
             else:
                 self.sessions.info(written)
             await asyncio.sleep(PAUSE_S)
@@ -231,3 +234,37 @@ class Load:
         if self.applied <= number <= self.apply_tried:
             return []
         return [f"version 1.{self.applied}.0 was acknowledged, 1.{number}.0 is live"]
+
+    def counts(self) -> dict[str, int]:
+        """How much was acknowledged, by kind."""
+        writes = [one for one in self.sessions.operations if one.f == "write" and isinstance(one.output, int)]
+        return {
+            "session writes": len(writes),
+            "log writes": sum(len(book.acknowledged) for book in self.logs.values()),
+            "turns": sum(map(len, self.talks.values())),
+            "tasks": len(self.tasks),
+        }
+
+
+async def under_load(
+    url: str, key: str, meddle: Callable[[Load], Awaitable[None]], *, agent: str = "steady", scale: int = 2
+) -> Load:
+    """The load that ran while `meddle` did, with everything that the clients were told found true afterwards.
+
+    Raises:
+        AssertionError: something acknowledged was lost, or happened twice; or something never came to an end.
+    """
+    over = False
+    async with connected(url, key) as client:
+        load = Load(client, agent, lambda: not over, scale)
+        await load.prepare()
+        async with asyncio.TaskGroup() as group:
+            clients = group.create_task(load.run())
+            try:
+                await meddle(load)
+            finally:
+                over = True
+            await clients
+        wrong = await load.wrong()
+        assert not wrong, "\n".join(wrong)
+    return load
