@@ -10,8 +10,8 @@ anyway.
 
 A decision without an outcome means that the gateway ended in between: what came of it is unknown.
 
-When the log can't be written (a full disk, a database that is away), refusals are answered all the same. Calls go on
-too, unless the setting `audit.strict` says that nothing may happen unrecorded. Entries wait in memory, up to a bound,
+When the log can't be written (a full disk, a database that is away), refusals are answered all the same, and nobody waits
+for it any more once that is known. Calls go on too, unless the setting `audit.strict` says that nothing may happen unrecorded. Entries wait in memory, up to a bound,
 and are written when it can be done; what was beyond the bound is counted, and an entry says how many are missing.
 """
 
@@ -241,6 +241,9 @@ class AuditTrail:
     async def _settled(self, ticket: Ticket) -> bool:
         if ticket.durable is not None:
             return ticket.durable
+        if self._failing:
+            # What waits is tried again every `RETRY` seconds; that may take long, and no call shall.
+            return False
         if ticket.timer is None:
             ticket.timer = self._loop.call_later(PATIENCE, ticket.tell, False)
         told: asyncio.Future[bool] = self._loop.create_future()
@@ -267,8 +270,9 @@ class AuditTrail:
             self._batches.appendleft(batch)
             self._wanted.set()
             batch.durable = False
-            batch.tell(False)
             self._report(error)
+            for waiting in self._batches:
+                waiting.tell(False)
             return False
         self._waiting -= len(batch.records)
         self._lost -= lost

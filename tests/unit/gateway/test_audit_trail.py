@@ -113,6 +113,29 @@ async def test_calls_go_on_while_the_log_fails_and_nothing_is_lost_within_the_bo
     assert sorted(call for batch in log.batches for call in batch) == ["1", "2", "3", "audit:lose"]
 
 
+async def test_nobody_waits_for_a_log_that_is_known_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    # With these times a call that waited would wait without end.
+    monkeypatch.setattr(audit, "PATIENCE", 1e6)
+    monkeypatch.setattr(audit, "RETRY", 1e6)
+    log = Log()
+    async with running(log) as trail, asyncio.timeout(10):
+        log.error = OSError("no space left on device")
+        log.open.clear()
+        first = trail.decided(entry("1"))
+        await log.begun.wait()
+        second = asyncio.create_task(trail.durable(trail.decided(entry("2"))))
+        await asyncio.sleep(0)
+        log.open.set()
+        await trail.durable(first)
+        await second
+        await trail.durable(trail.decided(entry("3")))
+        await trail.refused(entry("4"))
+        assert trail.waiting == 4
+        log.error = None
+    await trail.flush()
+    assert [call for batch in log.batches for call in batch] == ["1", "2", "3", "4"]
+
+
 async def test_a_strict_log_refuses_what_it_cant_record() -> None:
     log = Log()
     log.error = OSError("no space left on device")

@@ -20,7 +20,8 @@ from chimera.gateway.routes import RouteTable
 HEADER_SEQUENCE = "Chimera-Sequence"
 HEADER_PRINCIPAL = "Chimera-Principal"
 
-GONE = (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError, aiohttp.ConnectionTimeoutError)
+GONE = (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, aiohttp.ConnectionTimeoutError)
+"""It isn't there, or went away in the middle (`ClientConnectorError` is a `ClientOSError`)."""
 _PASSED_ON = ("Accept", "Content-Type", HEADER_KEY, "traceparent", "tracestate")
 _NOT_PASSED_BACK = frozenset({"connection", "keep-alive", "server", "date", "transfer-encoding", "set-cookie"})
 
