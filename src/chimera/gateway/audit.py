@@ -10,9 +10,10 @@ anyway.
 
 A decision without an outcome means that the gateway ended in between: what came of it is unknown.
 
-When the log can't be written (a full disk, a database that is away), refusals are answered all the same, and nobody waits
-for it any more once that is known. Calls go on too, unless the setting `audit.strict` says that nothing may happen unrecorded. Entries wait in memory, up to a bound,
-and are written when it can be done; what was beyond the bound is counted, and an entry says how many are missing.
+When the log can't be written (a full disk, a database that is away), refusals are answered all the same, and nobody
+waits for it any more once that is known. Calls go on too, unless the setting `audit.strict` says that nothing may
+happen unrecorded. Entries wait in memory, up to a bound, and are written when it can be done; what was beyond the
+bound is counted, and an entry says how many are missing.
 """
 
 import asyncio
