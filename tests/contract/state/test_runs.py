@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import func, select
 
+from chimera.adapters.storage.errors import failed
 from chimera.adapters.storage.schema.state import run, stored_answer
 from chimera.adapters.storage.schema.state import step as step_table
 from chimera.adapters.storage.state.runs import expire_runs
@@ -413,3 +414,35 @@ async def test_what_a_dead_host_still_asks_is_refused(state: State) -> None:
         await state.runs.save_step(late, step("two"))
     await state.runs.save_step(opened, step("two"))
     await call.finish()
+
+
+async def test_what_could_not_be_released_is_released_once_it_can_be(
+    database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    living = make(database, ManualClock(), holder_life=0.03)
+    call = Call(living, KEYED)
+    await call.begin()
+    release, failing = living.stores.runs.release, True
+
+    async def refuse(one: Any) -> None:
+        if failing:
+            raise failed("the disk is broken")
+        await release(one)
+
+    monkeypatch.setattr(living.stores.runs, "release", refuse)
+    await call.fail()
+    with pytest.raises(RunInProgress):
+        await Call(living, KEYED).begin()
+
+    failing = False
+    loop = asyncio.create_task(living.runs.keep_alive())
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                again = Call(living, KEYED)
+                await again.begin()
+                break
+            except RunInProgress:
+                await asyncio.sleep(0.005)
+    loop.cancel()
+    await again.fail()

@@ -111,7 +111,8 @@ class Runs:
         self._settings = settings
         self._metrics = metrics
         self._open: set[OpenRun] = set()
-        self._releases: set[asyncio.Task[None]] = set()
+        self._releases: set[asyncio.Task[bool]] = set()
+        self._unreleased: dict[tuple[str, str, int], StoredRun] = {}
         self._told: list[Callable[[OpenRun], None]] = []
 
     @property
@@ -224,9 +225,16 @@ class Runs:
     # -- the loop ------------------------------------------------------------------------------------------------------
 
     async def keep_alive(self) -> None:
-        """Say every third of a holder's life that this gateway lives, while it works on anything; until cancelled."""
+        """Say every third of a holder's life that this gateway lives, while it works on anything; until cancelled.
+
+        What could not be released, since the database was away, is released then: as long as this gateway says that it
+        lives, nobody else may go on with it.
+        """
         while True:
             await asyncio.sleep(self.life / 3)
+            for run in list(self._unreleased.values()):
+                if not await self._release(run):
+                    break
             if any(opened.stored for opened in self._open):
                 try:
                     await self._store.beat(self._gateway, self.life)
@@ -368,16 +376,22 @@ class Runs:
 
     async def _let_go(self, opened: OpenRun) -> None:
         """Tell others that nobody works on it; also where the call was cancelled, which doesn't cancel this."""
-        task = asyncio.create_task(self._release(opened), name="run-release")
+        task = asyncio.create_task(self._release(opened.run), name="run-release")
         self._releases.add(task)
         task.add_done_callback(self._releases.discard)
         await asyncio.shield(task)
 
-    async def _release(self, opened: OpenRun) -> None:
+    async def _release(self, run: StoredRun) -> bool:
+        """Whether it counts as held no longer; `keep_alive` tries again where it does."""
+        mark = (run.tenant, run.run, run.attempt)
         try:
-            await self._store.release(opened.run)
-        except ProblemError as error:  # it counts as held until this gateway is silent for long enough
-            log.warning("run not released", extra={"run": opened.name, "problem": error.detail})
+            await self._store.release(run)
+        except ProblemError as error:
+            self._unreleased[mark] = run
+            log.warning("run not released", extra={"run": run.run, "problem": error.detail})
+            return False
+        self._unreleased.pop(mark, None)
+        return True
 
 
 def _of_run(before: StoredSession, run: StoredRun) -> StoredSession:
