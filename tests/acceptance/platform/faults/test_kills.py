@@ -46,12 +46,16 @@ def test_nothing_acknowledged_is_lost_whoever_is_killed(
     platform, moments, kills = start(**database), random.Random(f"{SEED} {dialect}"), max(5, KILLS // 2)
     supervisor, done = platform.where["pid"], Counter[str]()
 
-    async def fire(_: Load) -> None:
+    async def fire(load: Load) -> None:
         order = [PARTS[number % len(PARTS)] if number % 5 else "all" for number in range(kills)]
         moments.shuffle(order)
         for part in order:
+            before = load.counts()
             await asyncio.sleep(moments.uniform(0.1, 2.0))
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(90):
+                # Every kind of work goes on after each kill, or the kills would only hit what is down anyway.
+                while any(count <= before[kind] for kind, count in load.counts().items()):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
                 while not kill(supervisor, part, moments):  # noqa: ASYNC110 - other processes tell no event
                     await asyncio.sleep(0.05)
             done[part] += 1
@@ -60,7 +64,7 @@ def test_nothing_acknowledged_is_lost_whoever_is_killed(
 
     print(dialect, dict(done), load.counts(), load.client.seen)
     assert set(done) == {"control-plane", "gateway", "host", "all"}
-    assert min(load.counts().values()) > kills, f"too little happened for the kills to mean anything: {load.counts()}"
+    assert min(load.counts().values()) >= kills, f"too little happened for the kills to mean anything: {load.counts()}"
     running = processes(supervisor)
     assert running["control-plane"] and running["gateway"]
     audit_is_whole(platform)
