@@ -96,7 +96,7 @@ class Sessions:
                 tenant="t",
                 subject=f"agents/a/sessions/s{number}",
                 at=time.time(),
-                data={"version": before + 1},
+                data={"agent": "a", "session": f"s{number}", "version": before + 1, "by": "key:k"},
             )
             journal(connection).fact(fact)
 
