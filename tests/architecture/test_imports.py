@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SEAMS = {"blackbox", "bundles", "config", "contract", "errors", "imports", "logs", "trace"}
+SEAMS = {"blackbox", "bundles", "config", "contract", "errors", "imports", "logs", "sending", "trace"}
 FRAMEWORKS = {"autogen", "crewai", "langgraph", "langchain_core", "langsmith", "mcp", "openai"}
 DATABASE = {"sqlalchemy", "alembic", "mako"}
 COMMANDS = (

@@ -10,6 +10,7 @@ from yarl import URL
 from chimera_host.broker.egress import parse_list
 from chimera_host.broker.http import MAX_REDIRECTS, CheckedHttp, CheckedSession
 from chimera_host.errors import ToolFailed, ToolRefused
+from chimera_host.testing.doubles import BreaksOnce
 
 
 class Names:
@@ -238,3 +239,16 @@ async def test_cookies_and_proxies_of_the_environment_are_not_used(client, serve
 async def test_what_is_no_url_is_refused(client, url):
     with pytest.raises((ToolRefused, ToolFailed)):
         await client("a", "nonsense").request("GET", url)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+async def test_what_may_change_something_is_sent_once(client, method):
+    """A deletion that happened isn't told as one of what isn't there."""
+    server = BreaksOnce()
+    async with await asyncio.start_server(server, "127.0.0.1", 0) as listening:
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/"
+        http = client("127.0.0.1")
+        assert (await http.request("GET", url)).text == '"ok"'
+        with pytest.raises(ToolFailed, match="may be done"):
+            await http.request(method, url)
+    assert server.heard == ["GET", method]

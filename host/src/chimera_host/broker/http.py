@@ -20,6 +20,7 @@ from yarl import URL
 
 from chimera_host.broker.egress import Egress, Target, as_address
 from chimera_host.errors import ToolFailed, ToolRefused
+from chimera_host.sending import AnswerLost, sent_once
 
 MAX_REDIRECTS = 5
 MAX_BODY = 16 * 1024**2
@@ -143,6 +144,7 @@ class CheckedSession:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
                 headers={"User-Agent": "chimera-host"},
+                middlewares=(sent_once,),
             )
         return self._session
 
@@ -249,6 +251,8 @@ def unreachable(target: Target, error: Exception) -> ToolFailed:
     reason = "the name has no address" if isinstance(error, aiohttp.ClientConnectorDNSError) else ""
     if not reason and isinstance(error, TimeoutError):
         reason = "no answer in time"
+    if isinstance(error, AnswerLost):
+        reason = "the connection broke before the answer, so what was asked may be done"
     os_error = getattr(error, "os_error", error)
     if not reason and isinstance(os_error, OSError) and os_error.strerror:
         reason = os_error.strerror

@@ -1,6 +1,7 @@
-"""Stand-ins for a framework, and two helpers to wait for things and to expect refusals."""
+"""Stand-ins for a framework and a server, and two helpers to wait for things and to expect refusals."""
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import Awaitable, Callable
 
@@ -73,6 +74,29 @@ class Gate:
         finally:
             self.inside -= 1
         return RunResult(output="late")
+
+
+class BreaksOnce:
+    """A server of one connection after another, to be given to `asyncio.start_server`.
+
+    It keeps connections open and answers `ok`; the second request of all is read, and its connection ended without an
+    answer, as a process does that is killed. `heard` are the methods of the requests that were read.
+    """
+
+    def __init__(self) -> None:
+        """Nothing heard yet."""
+        self.heard: list[str] = []
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                self.heard.append(head.split(b" ", 1)[0].decode())
+                if len(self.heard) == 2:
+                    break
+                writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"ok"')
+        writer.close()
 
 
 async def refused(awaitable: Awaitable[object]) -> RemoteProblem:

@@ -15,6 +15,7 @@ import msgspec
 from chimera.entrypoints.cli.failing import NotRunning
 from chimera.kernel.places import default_home
 from chimera_host.contract.problem import Problem, ProblemError, RemoteProblem
+from chimera_host.sending import READING, sent_once
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ class Api:
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """One request; the answer as data. A connection that fails is tried again where that changes nothing."""
+        """One request; the answer as data. One that only reads is sent again where its connection breaks."""
         data = msgspec.json.encode(body) if body is not None else None
         return await self.send(method, path, data, query=query, headers=headers)
 
@@ -67,7 +68,7 @@ class Api:
                         raise problem_of(answer.status, content)
                     return msgspec.json.decode(content) if content else None
             except aiohttp.ServerDisconnectedError as error:
-                if method == "POST" or attempt == RETRIES - 1:
+                if method not in READING or attempt == RETRIES - 1:
                     raise _gone(self.url, error) from error
             except (aiohttp.ClientError, TimeoutError) as error:
                 raise _gone(self.url, error) from error
@@ -119,7 +120,9 @@ async def connect(options: Mapping[str, Any]) -> AsyncIterator[Api]:
     url, key = address(options)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-    async with aiohttp.ClientSession(headers=headers, timeout=timeout, read_bufsize=2**20) as session:
+    async with aiohttp.ClientSession(
+        headers=headers, timeout=timeout, read_bufsize=2**20, middlewares=(sent_once,)
+    ) as session:
         yield Api(session, url, options["tenant"])
 
 

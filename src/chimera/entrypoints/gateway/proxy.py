@@ -2,6 +2,9 @@
 
 The credential is checked before and not passed on; who called is said in `Chimera-Principal`. After a change of the
 catalogue the gateway catches up with it before the caller hears of it, so that the next call finds what was applied.
+
+Each request is passed on once. Where the answer to one that may change something is lost, the caller is told that
+nobody knows whether it did.
 """
 
 import asyncio
@@ -16,12 +19,14 @@ from chimera.entrypoints.published.catalogue import HEADER_KEY
 from chimera.gateway.errors import GatewayError, InvalidRequest, PayloadTooLarge
 from chimera.gateway.identity.principal import encode_header
 from chimera.gateway.routes import RouteTable
+from chimera_host.sending import AnswerLost, sent_once
 
 HEADER_SEQUENCE = "Chimera-Sequence"
 HEADER_PRINCIPAL = "Chimera-Principal"
 
-GONE = (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, aiohttp.ConnectionTimeoutError)
+GONE = (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, aiohttp.ConnectionTimeoutError, AnswerLost)
 """It isn't there, or went away in the middle (`ClientConnectorError` is a `ClientOSError`)."""
+UNSURE = "it went away before its answer, so it is not known whether it did what was asked"
 _PASSED_ON = ("Accept", "Content-Type", HEADER_KEY, "traceparent", "tracestate")
 _NOT_PASSED_BACK = frozenset({"connection", "keep-alive", "server", "date", "transfer-encoding", "set-cookie"})
 
@@ -51,6 +56,7 @@ class Proxy:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=2.0),
             auto_decompress=False,
+            middlewares=(sent_once,),
             skip_auto_headers=("User-Agent", "Accept-Encoding", "Accept", "Content-Type"),
         )
 
@@ -95,7 +101,10 @@ class Proxy:
             if data is not None and data.fault is not None:
                 raise data.fault from None
             if isinstance(error, GONE):
-                raise self._away() from error
+                away = self._away()
+                if isinstance(error, AnswerLost):
+                    away.detail, away.retry_after = f"{away.detail}: {UNSURE}", None
+                raise away from error
             raise
 
     async def _pass_back(

@@ -17,6 +17,7 @@ import aiohttp
 from detangle import History
 
 from chimera.testing.faults.history import Appended, linearizable, wrong_conversation, wrong_tasks
+from chimera_host.sending import sent_once
 
 UNKNOWN = None
 PATIENCE_S = 90.0
@@ -75,9 +76,8 @@ class Client:
 async def connected(url: str, key: str) -> AsyncIterator[Client]:
     """A client; each of its requests has 20 s."""
     timeout = aiohttp.ClientTimeout(total=20)
-    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as http:
-        # It sends PUT again by itself where a connection breaks, so a write that happened would come back as refused.
-        http._retry_connection = False
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector, middlewares=(sent_once,)) as http:
         yield Client(url, key, http)
 
 
