@@ -6,21 +6,27 @@ agent, its slot in the black box and its place among the host's calls, and the w
 
 A cancellation reaches code on the event loop as `asyncio.CancelledError`, and a blocking framework at its next model or
 tool call, which raises the reason.
+
+A call with a run knows which of its steps are finished, saves others, and gives whatever it asks for an idempotency key
+(`chimera_host.steps`).
 """
 
 import asyncio
 import concurrent.futures
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from chimera_host.contract.agent import AgentDocument
 from chimera_host.contract.call import Delta, InvokeRequest, InvokeResponse, SessionState, Timings, ToolEvent
+from chimera_host.contract.state import FinishedStep, SharedAnswer, SharedBody
 from chimera_host.errors import CallCancelled, DeadlineExceeded, ModelFailed, ToolRefused
 from chimera_host.platform_client import PlatformClient
 from chimera_host.ports import CallContext, ChatAnswer, ChatBody
+from chimera_host.steps import Given, RunSteps, Scope, within
 from chimera_host.streaming import ChunkAssembler, EventQueue
 from chimera_host.threads import WatchedThreads
 from chimera_host.trace import span
@@ -52,6 +58,7 @@ class Call:
         "_pending",
         "_platform",
         "_reason",
+        "_steps",
         "_threads",
         "_timer",
         "answer",
@@ -109,6 +116,10 @@ class Call:
         self._pending: set[concurrent.futures.Future[Any]] = set()
         self._broker: ToolCaller | None = None
         self._defaults: Mapping[str, Any] = {}
+        self._steps: RunSteps | None = None
+        if request.run is not None:
+            finished = 0 if request.resume is None else request.resume.finished
+            self._steps = RunSteps(Given(call=request.call, run=request.run, finished=finished), platform)
 
     # -- the host's side ------------------------------------------------------------------------------------------
 
@@ -117,6 +128,11 @@ class Call:
         self.document = document
         self._broker = broker
         self._defaults = {**defaults, "model": self.request.model_override} if self.request.model_override else defaults
+
+    async def resume(self) -> None:
+        """Learn what earlier attempts at its run have finished."""
+        if self._steps is not None:
+            await self._steps.load()
 
     def cancel(self, reason: CallCancelled) -> None:
         """Stop it: the caller gets `reason` at once, the running code as soon as it listens. On the loop only."""
@@ -197,9 +213,10 @@ class Call:
         left = self.remaining()
         began = time.monotonic()
         self.model_calls += 1
+        request = {**self._defaults, **body}
         try:
-            with span("model"):
-                return await self._platform.chat(self.request.call, {**self._defaults, **body}, left)
+            with span("model"), self._asking("model", request) as key:
+                return await self._platform.chat(self.request.call, request, left, key)
         finally:
             self.model_seconds += time.monotonic() - began
 
@@ -211,16 +228,16 @@ class Call:
         began = time.monotonic()
         self.model_calls += 1
         whole = ChunkAssembler()
+        request = {**self._defaults, **body, "stream_options": {"include_usage": True}}
         try:
-            with span("model", streamed=True):
-                request = {**self._defaults, **body, "stream_options": {"include_usage": True}}
-                async for chunk in self._platform.chat_stream(self.request.call, request, left):
+            with span("model", streamed=True), self._asking("model", request) as key:
+                async for chunk in self._platform.chat_stream(self.request.call, request, left, key):
                     if text := whole.add(chunk):
                         self._events.put("delta", Delta(text=text, source=source))
+                if not whole.chunks:
+                    raise ModelFailed("the model's stream held nothing")
         finally:
             self.model_seconds += time.monotonic() - began
-        if not whole.chunks:
-            raise ModelFailed("the model's stream held nothing")
         return whole.answer()
 
     def chat_blocking(self, body: ChatBody) -> ChatAnswer:
@@ -240,7 +257,8 @@ class Call:
         self.tool_calls += 1
         self._tool_event(ToolEvent(tool=name, phase="start"))
         try:
-            output = await self._broker.call(name, arguments, call=self)
+            with self._asking("tool", name, arguments) as key, self._in_tool(key):
+                output = await self._broker.call(name, arguments, call=self)
         except BaseException:
             self._tool_event(ToolEvent(tool=name, phase="error", seconds=round(time.monotonic() - began, 6)))
             raise
@@ -252,6 +270,68 @@ class Call:
     def tool_blocking(self, name: str, arguments: Mapping[str, Any]) -> str:
         """`tool`, from a framework's thread."""
         return self._wait_for(self.tool, name, arguments)
+
+    @property
+    def finished(self) -> Mapping[str, FinishedStep]:
+        """The steps that earlier attempts at the call's run have finished, by name, in their order."""
+        return {} if self._steps is None else self._steps.finished
+
+    @property
+    def idempotency_key(self) -> str | None:
+        """The key of the running tool, or of the running step outside of one; None where the call has no run."""
+        return None if self._steps is None else self._steps.scope().key
+
+    def step(self, name: str) -> AbstractContextManager[Scope | None]:
+        """Whatever is asked for within belongs to the step of that name."""
+        return nullcontext() if self._steps is None else within(self._steps.named(name))
+
+    async def save_step(self, name: str, kind: str, output: Any) -> int:
+        """Commit a finished step; its number in the run. Nothing, and 0, where the call has no run."""
+        self._check()
+        return 0 if self._steps is None else await self._steps.save(name, kind, output)
+
+    def save_step_blocking(self, name: str, kind: str, output: Any) -> int:
+        """`save_step`, from a framework's thread."""
+        if self._steps is None:
+            self._check()
+            return 0
+        return self._wait_for(self.save_step, name, kind, output)
+
+    async def once(self, name: str, work: Callable[[], Awaitable[R]], kind: str = "step") -> R:
+        """What `work` gives, as the step of that name: if the run has finished it before, what it gave then."""
+        if (before := self.finished.get(name)) is not None:
+            return cast(R, before.output)
+        with self.step(name):
+            output = await work()
+        await self.save_step(name, kind, output)
+        return output
+
+    def once_blocking(self, name: str, work: Callable[[], R], kind: str = "step") -> R:
+        """`once`, from a framework's thread."""
+        if (before := self.finished.get(name)) is not None:
+            return cast(R, before.output)
+        with self.step(name):
+            output = work()
+        self.save_step_blocking(name, kind, output)
+        return output
+
+    async def shared(self, space: str, body: SharedBody) -> SharedAnswer:
+        """Write and read keys of a shared space; with a run, the writes of a step that runs again happen once."""
+        self._check()
+        asking = self._asking("shared", space, body) if body.write else nullcontext()
+        with asking as key:
+            return await self._platform.shared(self.request.call, space, body, key)
+
+    def shared_blocking(self, space: str, body: SharedBody) -> SharedAnswer:
+        """`shared`, from a framework's thread."""
+        return self._wait_for(self.shared, space, body)
+
+    def _asking(self, kind: str, *content: Any) -> AbstractContextManager[str | None]:
+        return nullcontext() if self._steps is None else self._steps.scope().asking(kind, *content)
+
+    @staticmethod
+    def _in_tool(key: str | None) -> AbstractContextManager[Scope | None]:
+        return nullcontext() if key is None else within(Scope.of_tool(key))
 
     async def in_thread(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a blocking framework in the host's watched threads, under this call's context variables."""

@@ -197,6 +197,7 @@ class Host:
         loaded = await self.agents.take(call)
         began = time.monotonic()
         try:
+            await call.resume()
             result = await loaded.agent.run(call)
         finally:
             if call.reason is not None:

@@ -1,8 +1,9 @@
-"""The gateway's internal API as a host uses it: revisions, bundles, models, other agents, credentials.
+"""The gateway's internal API as a host uses it: revisions, bundles, models, other agents, credentials, state.
 
 One pool of kept-alive connections, to `http://…` or `unix:/path`. The platform knows which agent a call is for and
-which model it may use: a host only names the call. Deadline and trace go with each request. Errors come back as the
-problem that the platform answered (`RemoteProblem`), or as `PlatformUnavailable` where it did not answer.
+which model it may use: a host only names the call. Deadline and trace go with each request, and the idempotency key of
+what belongs to a run (`chimera_host.steps`). Errors come back as the problem that the platform answered
+(`RemoteProblem`), or as `PlatformUnavailable` where it did not answer.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import msgspec
 from chimera_host.contract.agent import AgentDocument
 from chimera_host.contract.call import HEADER_CALL, HEADER_DEADLINE, HEADER_TRACEPARENT
 from chimera_host.contract.problem import Problem, RemoteProblem
+from chimera_host.contract.state import HEADER_IDEMPOTENCY, SharedAnswer, SharedBody, StepBody, StepPage, StepSaved
 from chimera_host.contract.token import PATH_TOKEN, FreshToken
 from chimera_host.errors import HostError, ModelFailed, PlatformUnavailable, ToolFailed
 from chimera_host.trace import current_trace
@@ -24,6 +26,7 @@ MAX_BUNDLE = 64 * 1024**2
 MAX_LINE = 4 * 1024**2
 KEEPALIVE = 30.0
 DOCUMENT_TIMEOUT = 30.0
+STATE_TIMEOUT = 30.0
 UNIX = "unix:"
 
 T = TypeVar("T")
@@ -33,6 +36,9 @@ _problems = msgspec.json.Decoder(Problem)
 _chats = msgspec.json.Decoder(dict[str, Any])
 _tokens = msgspec.json.Decoder(FreshToken)
 _outputs = msgspec.json.Decoder(dict[str, str])
+_saved = msgspec.json.Decoder(StepSaved)
+_pages = msgspec.json.Decoder(StepPage)
+_shared = msgspec.json.Decoder(SharedAnswer)
 
 
 class PlatformClient:
@@ -77,14 +83,16 @@ class PlatformClient:
         self._session.headers["Authorization"] = f"Bearer {fresh.token}"
         return fresh.expires_in
 
-    async def chat(self, call_id: str, body: dict[str, Any], deadline: float) -> dict[str, Any]:
-        """A whole model call; `deadline` is the seconds left."""
-        data = await self._post(self._chat_url, _encode(body), call_id, deadline, ModelFailed, again=True)
+    async def chat(self, call_id: str, body: dict[str, Any], deadline: float, key: str | None = None) -> dict[str, Any]:
+        """A whole model call; `deadline` is the seconds left. What has a `key` is answered and paid once in its run."""
+        data = await self._post(self._chat_url, _encode(body), call_id, deadline, ModelFailed, again=True, key=key)
         return _decoded(_chats, data, "a chat completion")
 
-    async def chat_stream(self, call_id: str, body: dict[str, Any], deadline: float) -> AsyncIterator[dict[str, Any]]:
+    async def chat_stream(
+        self, call_id: str, body: dict[str, Any], deadline: float, key: str | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
         """A model call as OpenAI's chunks."""
-        headers = _headers(call_id, deadline)
+        headers = _headers(call_id, deadline, key)
         data = _encode({**body, "stream": True})
         try:
             async with self._session.post(self._chat_url, data=data, headers=headers) as answer:
@@ -99,10 +107,12 @@ class PlatformClient:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self._unavailable(error) from error
 
-    async def agent_invoke(self, call_id: str, agent: str, message: str, deadline: float) -> str:
-        """Call another agent of the same tenant; its answer."""
+    async def agent_invoke(
+        self, call_id: str, agent: str, message: str, deadline: float, key: str | None = None
+    ) -> str:
+        """Call another agent of the same tenant; its answer. With a `key` that call is a run of its own."""
         url = f"{self._base}/internal/v1/agents/{quote(agent, safe='')}/invoke"
-        data = await self._post(url, _encode({"message": message}), call_id, deadline, ToolFailed, again=False)
+        data = await self._post(url, _encode({"message": message}), call_id, deadline, ToolFailed, again=False, key=key)
         return str(_decoded(_chats, data, "an agent's answer").get("output", ""))
 
     async def credentials(self, call_id: str, names: list[str]) -> dict[str, str]:
@@ -111,9 +121,33 @@ class PlatformClient:
         data = await self._post(url, _encode({"names": list(names)}), call_id, 30.0, ToolFailed, again=True)
         return _decoded(_outputs, data, "credentials")
 
-    async def _get(self, path: str) -> bytes:
+    # -- state ----------------------------------------------------------------------------------------------------
+
+    async def save_step(self, call_id: str, body: StepBody) -> StepSaved:
+        """Commit a finished step of the call's run; sent twice it is one step."""
+        url = f"{self._base}/internal/v1/state/steps"
+        data = await self._post(url, _encode(body), call_id, STATE_TIMEOUT, PlatformUnavailable, again=True)
+        return _decoded(_saved, data, "a saved step")
+
+    async def steps(self, call_id: str, after: int = 0) -> StepPage:
+        """The finished steps of the call's run that come after number `after`: one page of them."""
+        data = await self._get(f"/internal/v1/state/steps?after={after}", call_id)
+        return _decoded(_pages, data, "a page of steps")
+
+    async def shared(self, call_id: str, space: str, body: SharedBody, key: str | None = None) -> SharedAnswer:
+        """Write and read keys of a shared space, as the call's agent. With a `key` the writes happen once in a run."""
+        url = f"{self._base}/internal/v1/state/shared/{quote(space, safe='')}"
+        again = key is not None or not body.write
+        data = await self._post(url, _encode(body), call_id, STATE_TIMEOUT, PlatformUnavailable, again=again, key=key)
+        return _decoded(_shared, data, "a shared space's keys")
+
+    # -- requests -------------------------------------------------------------------------------------------------
+
+    async def _get(self, path: str, call_id: str | None = None) -> bytes:
         trace = current_trace.get()
-        headers = {HEADER_TRACEPARENT: trace.header()} if trace is not None else None
+        headers = {HEADER_TRACEPARENT: trace.header()} if trace is not None else {}
+        if call_id is not None:
+            headers[HEADER_CALL] = call_id
         try:
             async with (
                 asyncio.timeout(DOCUMENT_TIMEOUT),
@@ -135,8 +169,9 @@ class PlatformClient:
         otherwise: Callable[[str], HostError],
         *,
         again: bool,
+        key: str | None = None,
     ) -> bytes:
-        headers = _headers(call_id, deadline)
+        headers = _headers(call_id, deadline, key)
         try:
             async with self._session.post(url, data=data, headers=headers) as answer:
                 body = await answer.read()
@@ -149,7 +184,7 @@ class PlatformClient:
                 raise self._unavailable(error) from error
         except (aiohttp.ClientError, OSError) as error:
             raise self._unavailable(error) from error
-        return await self._post(url, data, call_id, deadline, otherwise, again=False)
+        return await self._post(url, data, call_id, deadline, otherwise, again=False, key=key)
 
     def _unavailable(self, error: BaseException) -> PlatformUnavailable:
         what = "did not answer in time" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
@@ -160,10 +195,12 @@ class PlatformClient:
         )
 
 
-def _headers(call_id: str | None, deadline: float) -> dict[str, str]:
+def _headers(call_id: str | None, deadline: float, key: str | None) -> dict[str, str]:
     headers = {HEADER_DEADLINE: f"{deadline:.3f}", "Content-Type": "application/json"}
     if call_id is not None:
         headers[HEADER_CALL] = call_id
+    if key is not None:
+        headers[HEADER_IDEMPOTENCY] = key
     if (trace := current_trace.get()) is not None:
         headers[HEADER_TRACEPARENT] = trace.header()
     return headers

@@ -3,9 +3,15 @@
 An adapter turns an `AgentDocument` into the framework's own objects once (`load`), and runs a call on them many times
 (`LoadedAgent.run`), several at once. It reaches models and tools through the call's context alone, so that deadlines,
 cancellation, metering and the broker's rules hold for every framework in the same way.
+
+A call may go on with work that another host began (`chimera_host.steps`). An adapter saves what it finishes
+(`save_step`), and begins after what `finished` holds. Where steps may run side by side it names the running one
+(`with call.step(name)`), so that what is asked within has the same idempotency key when the step runs again. Without a
+run all of this does nothing, so an adapter needs no second way.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -13,6 +19,8 @@ from msgspec import Struct
 
 from chimera_host.contract.agent import AgentDocument, FrameworkName
 from chimera_host.contract.call import InvokeRequest, Message, SessionState
+from chimera_host.contract.state import FinishedStep, SharedAnswer, SharedBody
+from chimera_host.steps import Scope
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,6 +83,49 @@ class CallContext(Protocol):
         """One tool call through the broker; `name` is a `ToolSpec`'s."""
 
     def tool_blocking(self, name: str, arguments: Mapping[str, Any]) -> str:
+        """The same, from a framework's thread."""
+
+    @property
+    def finished(self) -> Mapping[str, FinishedStep]:
+        """The steps that earlier attempts at the call's run have finished, by name, in their order.
+
+        Empty for a call that begins, and for one without a run. What this call saves isn't added.
+        """
+
+    @property
+    def idempotency_key(self) -> str | None:
+        """The key of the running tool, or of the running step outside of one; None where the call has no run.
+
+        It is the same when the step runs again, so an effect that carries it can be had once.
+        """
+
+    def step(self, name: str) -> AbstractContextManager[Scope | None]:
+        """Whatever is asked for within, of models, tools, agents and spaces, belongs to the step of that name.
+
+        A name stands for one step of a run. Without this, a step is what lies between two saves.
+        """
+
+    async def save_step(self, name: str, kind: str, output: Any) -> int:
+        """Commit a finished step; its number in the run. Nothing, and 0, where the call has no run.
+
+        `output` is any JSON. The same name again with the same content is the same step, with another it is refused.
+        The kind `message` is for a message of the conversation (`Message`), which becomes part of the session's if the
+        run is never finished.
+        """
+
+    def save_step_blocking(self, name: str, kind: str, output: Any) -> int:
+        """The same, from a framework's thread."""
+
+    async def once(self, name: str, work: Callable[[], Awaitable[R]], kind: str = "step") -> R:
+        """What `work` gives, as the step of that name: if the run has finished it before, what it gave then."""
+
+    def once_blocking(self, name: str, work: Callable[[], R], kind: str = "step") -> R:
+        """The same, from a framework's thread."""
+
+    async def shared(self, space: str, body: SharedBody) -> SharedAnswer:
+        """Write and read keys of a shared space; with a run, the writes of a step that runs again happen once."""
+
+    def shared_blocking(self, space: str, body: SharedBody) -> SharedAnswer:
         """The same, from a framework's thread."""
 
     async def in_thread(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:

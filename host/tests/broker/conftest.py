@@ -32,6 +32,7 @@ class DictPlatform:
         self.agents: dict[str, Any] = {}
         self.asked: list[tuple[str, tuple[str, ...]]] = []
         self.invoked: list[tuple[str, str, str, float]] = []
+        self.keys: list[str | None] = []
 
     async def credentials(self, call_id: str, names: list[str]) -> dict[str, str]:
         self.asked.append((call_id, tuple(names)))
@@ -40,7 +41,10 @@ class DictPlatform:
                 raise RemoteProblem(problem("credential-not-found", 404, f"there is no credential {name}"))
         return {name: self.secrets[name] for name in names}
 
-    async def agent_invoke(self, call_id: str, agent: str, message: str, deadline: float) -> str:
+    async def agent_invoke(
+        self, call_id: str, agent: str, message: str, deadline: float, key: str | None = None
+    ) -> str:
+        self.keys.append(key)
         self.invoked.append((call_id, agent, message, deadline))
         answer = self.agents[agent](message)
         return await answer if asyncio.iscoroutine(answer) else answer
@@ -51,6 +55,7 @@ class FakeCall:
 
     def __init__(self, call: str = "call-1", remaining: float = 20.0) -> None:
         self.request = SimpleNamespace(call=call)
+        self.idempotency_key: str | None = None
         self.left = remaining
 
     def remaining(self) -> float:

@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 try:
+    from mcp.server.mcpserver import Context
     from mcp.server.mcpserver import MCPServer as Server  # 2.x
 except ImportError:
+    from mcp.server.fastmcp import Context
     from mcp.server.fastmcp import FastMCP as Server  # 1.x
 
 server = Server("reference")
@@ -77,6 +79,14 @@ def large(size: int) -> str:
 def pid() -> str:
     """The process."""
     return str(os.getpid())
+
+
+@server.tool()
+def key(context: Context) -> str:
+    """The idempotency key that the call came with."""
+    meta = context.request_context.meta
+    sent = meta if isinstance(meta, dict) else (meta and meta.model_extra) or {}
+    return sent.get("chimera/idempotency-key", "none")
 
 
 @server.tool()

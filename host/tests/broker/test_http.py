@@ -10,6 +10,7 @@ from yarl import URL
 from chimera_host.broker.egress import parse_list
 from chimera_host.broker.http import MAX_REDIRECTS, CheckedHttp, CheckedSession
 from chimera_host.errors import ToolFailed, ToolRefused
+from chimera_host.steps import Scope, within
 from chimera_host.testing.doubles import BreaksOnce
 
 
@@ -252,3 +253,26 @@ async def test_what_may_change_something_is_sent_once(client, method):
         with pytest.raises(ToolFailed, match="may be done"):
             await http.request(method, url)
     assert server.heard == ["GET", method]
+
+
+async def test_in_a_run_a_request_with_effects_has_a_key_that_stays(client, serve):
+    seen = []
+
+    async def handler(request):
+        seen.append((request.method, request.headers.get("Idempotency-Key")))
+        return web.Response(status=500 if request.path == "/fails" else 200)
+
+    base = await serve(handler)
+    http = client("127.0.0.1")
+    await http.request("POST", base)
+    for _ in range(2):
+        with within(Scope("run", "step", "tool")):
+            await http.request("GET", base)
+            await http.request("POST", base, json={"a": 1})
+            await http.request("POST", base, json={"a": 1})
+            await http.request("POST", base, json={"a": 2})
+            await http.request("POST", base, headers={"idempotency-key": "its own"})
+    (_, none), *keyed = seen
+    first, again = keyed[:5], keyed[5:]
+    assert none is None and first[0] == ("GET", None) and first[4] == ("POST", "its own")
+    assert first == again and len({key for _, key in first}) == 5

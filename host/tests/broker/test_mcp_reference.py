@@ -42,6 +42,14 @@ async def test_a_conversation_with_every_server(any_reference, open_broker):
     assert many == [str(n + 1) for n in range(20)]
 
 
+async def test_a_server_gets_the_key_of_a_run(reference, open_broker, fake_call):
+    broker = await open_broker(server(reference, allow=("key",), deadline_seconds=10.0))
+    call = fake_call()
+    assert await broker.broker.call("ref_key", {}, call=call) == "none"
+    call.idempotency_key = "key-of-the-step"
+    assert await broker.broker.call("ref_key", {}, call=call) == "key-of-the-step"
+
+
 async def test_the_session_is_shared_and_its_credentials_are_fetched_for_it(reference, open_broker, dict_platform):
     broker = await open_broker(server(reference))
     assert len({await broker.call("ref_pid") for _ in range(3)}) == 1

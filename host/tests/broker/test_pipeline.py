@@ -297,7 +297,7 @@ async def test_another_agent_is_asked_through_the_platform(open_broker, dict_pla
     broker = await open_broker(AgentTool(name="ask", agent="helper", limits=ToolLimits(deadline_seconds=7)))
     assert broker.flat["ask"].parameters["required"] == ["message"] and "helper" in broker.flat["ask"].description
     assert await broker.call("ask", message="hi") == "heard hi"
-    assert dict_platform.invoked == [("call-1", "helper", "hi", 7.0)]
+    assert dict_platform.invoked == [("call-1", "helper", "hi", 7.0)] and dict_platform.keys == [None]
     for wrong in ({}, {"message": 1}, {"message": ""}, {"message": "a", "to": "b"}):
         with pytest.raises(ToolRefused):
             await broker.call("ask", **wrong)

@@ -1,7 +1,8 @@
 """Agents as tools: another agent of the tenant, called through the platform with one text.
 
 The platform decides whether this agent may call that one, meters the call and breaks circles; here it is a tool like
-any other, with its deadline and its bound on the answer.
+any other, with its deadline and its bound on the answer. In a run it goes with the tool's idempotency key, so that the
+other agent's work is a run too, which is gone on with when it is asked for again.
 """
 
 from typing import Any, Protocol
@@ -18,7 +19,9 @@ _REFUSALS = frozenset({401, 403, 404})
 class AgentCaller(Protocol):
     """The part of the platform's client that is needed here."""
 
-    async def agent_invoke(self, call_id: str, agent: str, message: str, deadline: float) -> str:
+    async def agent_invoke(
+        self, call_id: str, agent: str, message: str, deadline: float, key: str | None = None
+    ) -> str:
         """Another agent's answer."""
 
 
@@ -47,8 +50,9 @@ class BoundAgent:
 
     async def run(self, arguments: dict[str, Any], call: CallContext, seconds: float) -> str:
         """The other agent's answer."""
+        key, message = call.idempotency_key, arguments["message"]
         try:
-            return await self._platform.agent_invoke(call.request.call, self._agent, arguments["message"], seconds)
+            return await self._platform.agent_invoke(call.request.call, self._agent, message, seconds, key)
         except (CallCancelled, ToolFailed, ToolRefused):
             raise
         except ProblemError as error:

@@ -78,6 +78,7 @@ class BoundFunction:
             work_dir=self._work_dir,
             http=CheckedHttp(self._session, asyncio.get_running_loop()),
             call=call,
+            idempotency_key=call.idempotency_key,
             credentials=await self._credentials.fetch(call.request.call, self._tool.credentials),
         )
 

@@ -4,12 +4,16 @@ The rule judges names in `Egress`; here it is made to hold. A name is resolved b
 and hands only judged ones on, and aiohttp connects to exactly those: there is no second look-up that could say
 something else. Redirects are followed by hand, so that each hop is judged anew; a hop to another origin loses the
 headers that were meant for the first. Proxy settings of the environment are not used, cookies are not kept.
+
+In a run, a request that may have effects carries an idempotency key in the header that the IETF's draft gives it,
+unless the tool has set one: the same when the tool runs again, another for each request that a tool sends.
 """
 
 import asyncio
+import hashlib
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import aiohttp
@@ -19,8 +23,10 @@ from msgspec import Struct
 from yarl import URL
 
 from chimera_host.broker.egress import Egress, Target, as_address
+from chimera_host.contract.state import HEADER_IDEMPOTENCY
 from chimera_host.errors import ToolFailed, ToolRefused
 from chimera_host.sending import AnswerLost, sent_once
+from chimera_host.steps import current_scope
 
 MAX_REDIRECTS = 5
 MAX_BODY = 16 * 1024**2
@@ -30,6 +36,7 @@ KEEPALIVE = 4.0
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KEEP_METHOD = frozenset({307, 308})
+_NO_EFFECT = frozenset({"GET", "HEAD", "OPTIONS"})
 _HARMLESS = frozenset({"accept", "accept-language", "content-type"})
 _BAD_URL = "the URL can't be read"
 
@@ -199,23 +206,41 @@ class CheckedHttp:
         if json is not None:
             data = msgspec.json.encode(json)
             sent.setdefault("Content-Type", "application/json")
+        method = method.upper()
         try:
-            async with (
-                asyncio.timeout(seconds),
-                self._session.open(method.upper(), url, headers=sent, data=data) as response,
-            ):
-                return HttpAnswer(
-                    status=response.status,
-                    url=str(response.url),
-                    headers={name.lower(): value for name, value in response.headers.items()},
-                    body=await read_bounded(response, max_bytes),
-                )
+            with _keyed(sent, method, url, data) as headers:
+                return await self._exchange(method, url, headers, data, seconds, max_bytes)
         except TimeoutError:
             raise ToolFailed(f"{parse_url(url).host} did not answer within {seconds:g} s") from None
+
+    async def _exchange(
+        self, method: str, url: str, headers: Mapping[str, str], data: bytes | None, seconds: float, max_bytes: int
+    ) -> HttpAnswer:
+        async with (
+            asyncio.timeout(seconds),
+            self._session.open(method, url, headers=headers, data=data) as response,
+        ):
+            return HttpAnswer(
+                status=response.status,
+                url=str(response.url),
+                headers={name.lower(): value for name, value in response.headers.items()},
+                body=await read_bounded(response, max_bytes),
+            )
 
     def request_blocking(self, method: str, url: str, **options: Any) -> HttpAnswer:
         """`request`, from a function that is not a coroutine."""
         return asyncio.run_coroutine_threadsafe(self.request(method, url, **options), self._loop).result()
+
+
+@contextmanager
+def _keyed(headers: dict[str, str], method: str, url: str, data: bytes | None) -> Iterator[dict[str, str]]:
+    """The headers with the request's idempotency key, where it has one."""
+    scope = current_scope.get()
+    if scope is None or method in _NO_EFFECT or any(name.lower() == "idempotency-key" for name in headers):
+        yield headers
+        return
+    with scope.asking("http", method, url, hashlib.sha256(data or b"").hexdigest()) as key:
+        yield {**headers, HEADER_IDEMPOTENCY: key}
 
 
 async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:

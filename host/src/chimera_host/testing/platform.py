@@ -3,6 +3,9 @@
 The script is a queue of answers, taken one per model call; when it is empty, or none is given, `default_answer` speaks:
 it echoes the last user message. An answer may be a text, a whole chat-completions answer (a dictionary), a `Problem`
 to refuse with, or a function of the recorded call that returns one of these or awaits something first.
+
+A call has a run where the test says so with `platform.runs.begin(request, name)` (`chimera_host.testing.runs`). Shared
+spaces are counters and lists without rules, in `spaces`.
 """
 
 import asyncio
@@ -19,8 +22,10 @@ from msgspec import Struct
 from chimera_host.contract.agent import AgentDocument
 from chimera_host.contract.call import HEADER_CALL, HEADER_DEADLINE, HEADER_TRACEPARENT
 from chimera_host.contract.problem import PROBLEM_MEDIA_TYPE, PROBLEM_TYPE_PREFIX, Problem
+from chimera_host.contract.state import HEADER_IDEMPOTENCY, SharedAnswer, SharedBody, SharedEntry, StepBody
 from chimera_host.contract.token import PATH_TOKEN, FreshToken
 from chimera_host.testing import builders
+from chimera_host.testing.runs import FakeRuns
 
 TOKEN = "platform-token"
 
@@ -32,6 +37,7 @@ class RecordedChat(Struct, kw_only=True):
     call: str
     deadline: float | None
     traceparent: str | None
+    key: str | None = None
     cancelled: bool = False
 
     @property
@@ -84,8 +90,9 @@ class FakePlatform:
     """Use as an asynchronous context manager; `url` is the base of the internal API.
 
     `documents` and `bundles` are keyed by digest, `agents` answer agent-as-tool calls by name, `credentials` by
-    reference. `chats`, `fetched` and `invoked` record what was asked; `model_delay` and `fetch_delay` (seconds) slow
-    down the model, and revisions and bundles.
+    reference. `chats`, `fetched` and `invoked` record what was asked (`chats` not what is answered from a run's store),
+    `keys` the idempotency keys of agents and spaces; `model_delay` and `fetch_delay` (seconds) slow down the model, and
+    revisions and bundles.
     """
 
     def __init__(self, *script: Script, token: str = TOKEN) -> None:
@@ -104,6 +111,10 @@ class FakePlatform:
         self.chats: list[RecordedChat] = []
         self.fetched: list[str] = []
         self.invoked: list[tuple[str, str, str]] = []
+        self.keys: list[str | None] = []
+        self.runs = FakeRuns()
+        self.spaces: dict[str, dict[str, SharedEntry]] = {}
+        self._written: dict[str, SharedAnswer] = {}
         self.url = ""
         self._runner: web.AppRunner | None = None
 
@@ -132,6 +143,9 @@ class FakePlatform:
         app.router.add_post("/internal/v1/chat/completions", self._chat)
         app.router.add_post("/internal/v1/agents/{name}/invoke", self._invoke)
         app.router.add_post("/internal/v1/credentials", self._credentials)
+        app.router.add_post("/internal/v1/state/steps", self._save_step)
+        app.router.add_get("/internal/v1/state/steps", self._steps)
+        app.router.add_post("/internal/v1/state/shared/{space}", self._shared)
         app.router.add_post(PATH_TOKEN, self._renew)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -186,7 +200,16 @@ class FakePlatform:
             call=request.headers.get(HEADER_CALL, ""),
             deadline=float(left) if left else None,
             traceparent=request.headers.get(HEADER_TRACEPARENT),
+            key=request.headers.get(HEADER_IDEMPOTENCY),
         )
+        whole = await self.runs.answer(chat.call, chat.key, chat.body, lambda: self._asked(chat))
+        if isinstance(whole, Problem):
+            return _problem(whole)
+        if chat.body.get("stream"):
+            return await _stream(request, whole)
+        return web.Response(body=msgspec.json.encode(whole), content_type="application/json")
+
+    async def _asked(self, chat: RecordedChat) -> dict[str, Any] | Problem:
         self.chats.append(chat)
         try:
             if self.model_delay:
@@ -195,12 +218,7 @@ class FakePlatform:
         except asyncio.CancelledError:
             chat.cancelled = True
             raise
-        if isinstance(answer, Problem):
-            return _problem(answer)
-        whole = text_answer(answer) if isinstance(answer, str) else answer
-        if chat.body.get("stream"):
-            return await _stream(request, whole)
-        return web.Response(body=msgspec.json.encode(whole), content_type="application/json")
+        return text_answer(answer) if isinstance(answer, str) else answer
 
     async def _next(self, chat: RecordedChat) -> Answer:
         answer = self.script.popleft() if self.script else self.default
@@ -215,6 +233,7 @@ class FakePlatform:
         name = request.match_info["name"]
         message = msgspec.json.decode(await request.read())["message"]
         self.invoked.append((request.headers.get(HEADER_CALL, ""), name, message))
+        self.keys.append(request.headers.get(HEADER_IDEMPOTENCY))
         if name not in self.agents:
             return _problem(problem("agent-not-found", 404, f"no agent {name}"))
         output = self.agents[name](message)
@@ -229,6 +248,43 @@ class FakePlatform:
             return _problem(problem("credential-not-found", 404, f"no credential {missing[0]}"))
         found = {name: self.credentials[name] for name in names}
         return web.Response(body=msgspec.json.encode(found), content_type="application/json")
+
+    async def _save_step(self, request: web.Request) -> web.Response:
+        if (refused := self._refuse(request)) is not None:
+            return refused
+        body = msgspec.json.decode(await request.read(), type=StepBody)
+        return _told(self.runs.save(request.headers.get(HEADER_CALL, ""), body))
+
+    async def _steps(self, request: web.Request) -> web.Response:
+        if (refused := self._refuse(request)) is not None:
+            return refused
+        return _told(self.runs.page(request.headers.get(HEADER_CALL, ""), int(request.query["after"])))
+
+    async def _shared(self, request: web.Request) -> web.Response:
+        if (refused := self._refuse(request)) is not None:
+            return refused
+        body = msgspec.json.decode(await request.read(), type=SharedBody)
+        key = request.headers.get(HEADER_IDEMPOTENCY)
+        self.keys.append(key)
+        if key is not None and key in self._written:
+            return _told(self._written[key])
+        space = self.spaces.setdefault(request.match_info["space"], {})
+        for write in body.write:
+            before = space.get(write.key, SharedEntry(key=write.key, version=0))
+            value = write.value if write.op == "set" else (before.value or type(write.value)()) + write.value
+            space[write.key] = SharedEntry(key=write.key, version=before.version + 1, value=value)
+        asked = dict.fromkeys((*body.read, *(write.key for write in body.write)))
+        entries = tuple(space.get(one, SharedEntry(key=one, version=0)) for one in asked)
+        answer = SharedAnswer(version=sum(one.version for one in space.values()), entries=entries)
+        if key is not None:
+            self._written[key] = answer
+        return _told(answer)
+
+
+def _told(said: msgspec.Struct) -> web.Response:
+    if isinstance(said, Problem):
+        return _problem(said)
+    return web.Response(body=msgspec.json.encode(said), content_type="application/json")
 
 
 def _problem(document: Problem) -> web.Response:

@@ -3,6 +3,9 @@
 The handshake offers the newest version that has one, 2025-11-25, and takes whichever older version the server answers.
 No capability is offered, so a server may ask nothing of the client but a ping. (2026-07-28 has no handshake; servers
 of that version that follow the reference implementation serve the earlier ones too.)
+
+The protocol has no idempotency key. A call of a tool carries ours among the request's `_meta`, which is there for what
+the protocol doesn't define: a server that knows it has the effect once, others ignore it.
 """
 
 import asyncio
@@ -18,6 +21,7 @@ VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 CLIENT = {"name": "chimera-host", "version": "1"}
 MAX_PAGES = 100
 METHOD_NOT_FOUND = -32601
+META_KEY = "chimera/idempotency-key"
 
 T = TypeVar("T")
 Message = dict[str, Any]
@@ -116,9 +120,12 @@ class Session:
                 return found
         raise ToolFailed(f"MCP server {self._server!r} lists its tools on more than {MAX_PAGES} pages")
 
-    async def call(self, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The result of one tool."""
-        return await self._request("tools/call", {"name": tool, "arguments": arguments})
+    async def call(self, tool: str, arguments: dict[str, Any], key: str | None = None) -> dict[str, Any]:
+        """The result of one tool; `key` is the call's idempotency key."""
+        parameters: dict[str, Any] = {"name": tool, "arguments": arguments}
+        if key is not None:
+            parameters["_meta"] = {META_KEY: key}
+        return await self._request("tools/call", parameters)
 
     async def aclose(self) -> None:
         """End it."""

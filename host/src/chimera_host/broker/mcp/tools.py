@@ -78,11 +78,11 @@ class McpServer:
             McpServerTool(self, self._tool, self._offered(name, offered)) for name in dict.fromkeys(self._tool.allow)
         ]
 
-    async def call(self, tool: str, arguments: dict[str, Any], call_id: str) -> dict[str, Any]:
-        """The result of one of its tools."""
+    async def call(self, tool: str, arguments: dict[str, Any], call_id: str, key: str | None = None) -> dict[str, Any]:
+        """The result of one of its tools, asked for with an idempotency key where the call has a run."""
         session = await self._ready(call_id)
         try:
-            return await session.call(tool, arguments)
+            return await session.call(tool, arguments, key)
         except ServerGone as gone:
             self._drop(session)
             if gone.sent:
@@ -91,7 +91,7 @@ class McpServer:
                     next_step="call it again if doing it twice does no harm",
                 ) from None
         session = await self._ready(call_id)
-        return await session.call(tool, arguments)
+        return await session.call(tool, arguments, key)
 
     async def aclose(self) -> None:
         """End the session and the server."""
@@ -227,7 +227,8 @@ class McpServerTool:
 
     async def run(self, arguments: dict[str, Any], call: CallContext, seconds: float) -> str:
         """Call it."""
-        return as_text(self.spec.name, await self._server.call(self._name, arguments, call.request.call))
+        key = call.idempotency_key
+        return as_text(self.spec.name, await self._server.call(self._name, arguments, call.request.call, key))
 
 
 async def _end(session: Session) -> None:
