@@ -160,6 +160,18 @@ class TenantChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     by: str
 
 
+class SubscriptionChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The subscription as it stands then. `receiver` is its address without a path; `why` is why it is paused."""
+
+    subscription: str
+    name: str
+    receiver: str
+    state: str
+    version: int
+    by: str
+    why: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FactType:
     """One kind of fact: its name, the form of its subject, what it means, and the type of its data."""
@@ -180,6 +192,7 @@ _TASK = "agents/{agent}/tasks/{task}"
 _SPACE = "spaces/{space}"
 _PERSON = "subjects/{digest}"
 _KEY = "keys/{key}"
+_SUBSCRIPTION = "subscriptions/{subscription}"
 
 _ALL = (
     _type("agent.created", _AGENT, AgentChanged, "An agent is live that wasn't before."),
@@ -211,6 +224,14 @@ _ALL = (
     _type("role.withdrawn", "roles/{principal}", RoleChanged, "Somebody's roles were taken."),
     _type("policy.changed", "policies/{policy}", PolicyChanged, "A policy text was made or changed."),
     _type("policy.deleted", "policies/{policy}", PolicyChanged, "A policy text was deleted."),
+    _type("subscription.created", _SUBSCRIPTION, SubscriptionChanged, "Somebody subscribed to events."),
+    _type("subscription.updated", _SUBSCRIPTION, SubscriptionChanged, "A subscription was changed."),
+    _type(
+        "subscription.paused", _SUBSCRIPTION, SubscriptionChanged, "Nothing is delivered to a subscription any more."
+    ),
+    _type("subscription.resumed", _SUBSCRIPTION, SubscriptionChanged, "A paused subscription goes on."),
+    _type("subscription.rotated", _SUBSCRIPTION, SubscriptionChanged, "A subscription has another secret."),
+    _type("subscription.deleted", _SUBSCRIPTION, SubscriptionChanged, "A subscription was deleted."),
     _type("tenant.created", "tenant", TenantChanged, "The tenant was made."),
     _type("tenant.suspended", "tenant", TenantChanged, "The tenant was suspended: nothing is done for it."),
     _type("tenant.resumed", "tenant", TenantChanged, "The tenant is served again."),

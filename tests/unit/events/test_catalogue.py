@@ -12,11 +12,13 @@ import chimera
 from chimera.adapters.storage.state.subjects import _PAST
 from chimera.events.catalogue import FACTS, check, schema_of
 from chimera.events.model import Fact
+from chimera.gateway.events.ports import Changed
 from chimera.gateway.identity.ports import KeyChange
 
 SOURCE = Path(chimera.__file__).parent
 MADE = {
     *(f"key.{what}" for what in ("created", *get_args(KeyChange))),
+    *(f"subscription.{what}" for what in get_args(Changed)),
     *(f"subject.{what}" for what in _PAST.values()),
 }
 """Names that the code puts together."""

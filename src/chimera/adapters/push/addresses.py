@@ -22,6 +22,15 @@ def networks(texts: Iterable[str]) -> tuple[Network, ...]:
     return tuple(ip_network(text) for text in texts)
 
 
+def is_address(text: str) -> bool:
+    """Whether `text` is an address and not a name."""
+    try:
+        ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
 def may_call(text: str, allowed: Iterable[Network], *, encrypted: bool) -> bool:
     """Whether the address `text` may be called; without encryption only those of `allowed` may.
 

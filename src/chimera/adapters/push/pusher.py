@@ -9,15 +9,13 @@ thrown away. Each request has one time limit for everything.
 import asyncio
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 
-from chimera.adapters.push.addresses import Network, may_call
-
-Result = Literal["delivered", "gone", "failed", "refused"]
+from chimera.adapters.push.addresses import Network, is_address, may_call
+from chimera.events.delivery.model import Outcome
 
 MOST_READ = 4 * 1024
 MOST_URL = 2_048
@@ -27,21 +25,6 @@ USER_AGENT = "chimera-webhooks/1"
 
 class AddressRefused(OSError):
     """The receiver's address is not one that may be called."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """What came of a request.
-
-    `delivered`: the receiver has it (2xx). `gone`: it wants no more (410). `failed`: another attempt may help, after
-    `retry_after` seconds if the receiver said so. `refused`: the address may not be called. `reason` is a sentence that
-    holds nothing of what the receiver answered but its status.
-    """
-
-    result: Result
-    status: int | None = None
-    reason: str = ""
-    retry_after: float | None = None
 
 
 def fault_of_url(url: str) -> str | None:
@@ -62,6 +45,23 @@ def fault_of_url(url: str) -> str | None:
     if parts.username is not None or parts.password is not None:
         return "the address must hold no user and no password"
     return "the address must have no part after #" if parts.fragment else None
+
+
+def fault_of_receiver(url: str, allow: tuple[Network, ...]) -> str | None:
+    """What is wrong with a receiver's address before it is ever called; None where nothing is to be seen yet.
+
+    A name's address is judged when it is called, an address that is written out is judged here too.
+    """
+    if (fault := fault_of_url(url)) is not None:
+        return fault
+    parts = urlsplit(url)
+    encrypted = parts.scheme == "https"
+    if not encrypted and not allow:
+        return "the address must begin with https://: the operator allows no network without encryption (events.allow)"
+    host = parts.hostname or ""
+    if is_address(host) and not may_call(host, allow, encrypted=encrypted):
+        return "the address is not public, and not one that the operator allows (events.allow)"
+    return None
 
 
 class Pusher:

@@ -1,0 +1,1 @@
+"""Events for callers: streams and pages of them, subscriptions, dead letters."""
