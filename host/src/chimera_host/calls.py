@@ -214,6 +214,7 @@ class Call:
         began = time.monotonic()
         self.model_calls += 1
         request = {**self._defaults, **body}
+        await self.commit_steps()
         try:
             with span("model"), self._asking("model", request) as key:
                 return await self._platform.chat(self.request.call, request, left, key)
@@ -229,6 +230,7 @@ class Call:
         self.model_calls += 1
         whole = ChunkAssembler()
         request = {**self._defaults, **body, "stream_options": {"include_usage": True}}
+        await self.commit_steps()
         try:
             with span("model", streamed=True), self._asking("model", request) as key:
                 async for chunk in self._platform.chat_stream(self.request.call, request, left, key):
@@ -253,6 +255,7 @@ class Call:
                 next_step="list the tool under `tools` of its definition",
                 agent=self.request.agent,
             )
+        await self.commit_steps()
         began = time.monotonic()
         self.tool_calls += 1
         self._tool_event(ToolEvent(tool=name, phase="start"))
@@ -297,6 +300,21 @@ class Call:
             return 0
         return self._wait_for(self.save_step, name, kind, output)
 
+    def save_step_later(self, name: str, kind: str, output: Any) -> None:
+        """`save_step` before the call asks for anything else; the last step of a call is covered by its answer."""
+        if self._steps is not None:
+            self._steps.later(name, kind, output)
+
+    async def commit_steps(self) -> None:
+        """Save now what was left for later."""
+        if self._steps is not None:
+            await self._steps.commit()
+
+    def commit_steps_blocking(self) -> None:
+        """`commit_steps`, from a framework's thread."""
+        if self._steps is not None and self._steps.waiting:
+            self._wait_for(self.commit_steps)
+
     async def once(self, name: str, work: Callable[[], Awaitable[R]], kind: str = "step") -> R:
         """What `work` gives, as the step of that name: if the run has finished it before, what it gave then."""
         if (before := self.finished.get(name)) is not None:
@@ -318,6 +336,7 @@ class Call:
     async def shared(self, space: str, body: SharedBody) -> SharedAnswer:
         """Write and read keys of a shared space; with a run, the writes of a step that runs again happen once."""
         self._check()
+        await self.commit_steps()
         asking = self._asking("shared", space, body) if body.write else nullcontext()
         with asking as key:
             return await self._platform.shared(self.request.call, space, body, key)

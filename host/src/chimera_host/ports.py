@@ -116,6 +116,18 @@ class CallContext(Protocol):
     def save_step_blocking(self, name: str, kind: str, output: Any) -> int:
         """The same, from a framework's thread."""
 
+    def save_step_later(self, name: str, kind: str, output: Any) -> None:
+        """`save_step` before the call asks for anything else, so that the last step of a call costs nothing.
+
+        It isn't lost: the call's answer, which follows it, is committed. Safe from any thread.
+        """
+
+    async def commit_steps(self) -> None:
+        """Save now what was left for later: before work that doesn't go through this context."""
+
+    def commit_steps_blocking(self) -> None:
+        """The same, from a framework's thread."""
+
     async def once(self, name: str, work: Callable[[], Awaitable[R]], kind: str = "step") -> R:
         """What `work` gives, as the step of that name: if the run has finished it before, what it gave then."""
 

@@ -17,9 +17,13 @@ The step that something belongs to is the innermost of:
 - otherwise the stretch between two saves, which is named by how many steps are finished. That fits to code that does
   one step after another; branches side by side need names.
 
+`later` leaves a save for the moment before something else is asked for. So the last step of a call costs nothing: what
+follows it is the call's answer, which is committed as such.
+
 A call without a run has none of this: no scope, no key, no request.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -119,13 +123,15 @@ class StepStore(Protocol):
 class RunSteps:
     """The steps of the run that a call works on."""
 
-    __slots__ = ("_between", "_given", "_store", "_version", "finished")
+    __slots__ = ("_between", "_given", "_later", "_saving", "_store", "_version", "finished")
 
     def __init__(self, given: Given, store: StepStore) -> None:
         """Go on from what is given; `load` first."""
         self.finished: Mapping[str, FinishedStep] = {}
         self._given = given
         self._store = store
+        self._later: list[StepBody] = []
+        self._saving = asyncio.Lock()
         self._version = given.finished
         self._between = self._stretch()
 
@@ -142,7 +148,32 @@ class RunSteps:
 
     async def save(self, name: str, kind: str, output: Any) -> int:
         """Commit a finished step; its number in the run. The same once more is the same step."""
-        body = StepBody(step=name, kind=kind, output=output, run=self._given.run)
+        async with self._saving:
+            await self._commit()
+            return await self._save(StepBody(step=name, kind=kind, output=output, run=self._given.run))
+
+    def later(self, name: str, kind: str, output: Any) -> None:
+        """Leave the save of a finished step, as it is now, to the next `commit`. From any thread."""
+        kept = msgspec.Raw(_canonical(output))
+        self._later.append(StepBody(step=name, kind=kind, output=kept, run=self._given.run))
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something is left for later, or being saved."""
+        return bool(self._later) or self._saving.locked()
+
+    async def commit(self) -> None:
+        """Save what was left for later; when this is back, it is saved, whoever did it."""
+        if self.waiting:
+            async with self._saving:
+                await self._commit()
+
+    async def _commit(self) -> None:
+        while self._later:
+            await self._save(self._later[0])
+            del self._later[0]
+
+    async def _save(self, body: StepBody) -> int:
         saved = await self._store.save_step(self._given.call, body)
         self._reached(saved.version)
         return saved.version

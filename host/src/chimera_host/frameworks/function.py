@@ -3,12 +3,16 @@
 An entrypoint `module:factory` is called once with an `AgentContext` and returns a callable `(prompt, call) -> str`,
 synchronous or not; `call` is the `CallContext`. A synchronous one runs in a watched thread. Instead of a text it may
 return a `RunResult`, to say what to keep in the session.
+
+In a run, what a declared agent's model asked of tools in a round is a step, and what each tool gave is one. Code says
+for itself what its steps are, with `call.once` or `call.save_step` (`chimera_host.ports.CallContext`).
 """
 
 import asyncio
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from chimera_host.agent_context import AgentContext
@@ -17,6 +21,9 @@ from chimera_host.contract.behaviour import FunctionBehaviour
 from chimera_host.errors import AgentFailed, AgentLoadError, CallCancelled, ModelFailed, ToolFailed, ToolRefused
 from chimera_host.ports import AgentBuild, CallContext, ChatBody, LoadedAgent, RunResult, ToolSpec
 from chimera_host.substitute import fill
+
+TOOLS = "tools"
+"""The kind of steps that are no message of the conversation: tools that a model asks for, and what they give."""
 
 AgentFunction = Callable[[str, CallContext], str | RunResult | Awaitable[str | RunResult]]
 
@@ -82,21 +89,36 @@ class DeclaredAgent:
         system = fill(self._behaviour.system_message, {"input": call.prompt})
         messages: list[dict[str, Any]] = [{"role": "system", "content": system}]
         messages += [{"role": m.role, "content": m.content} for m in (*call.session.messages, *call.request.messages)]
-        for _ in range(self._behaviour.max_rounds):
-            body: ChatBody = {"messages": messages}
-            if self._tools:
-                body["tools"] = self._tools
-            message = _message(await call.chat_streamed(body))
+        for number in range(1, self._behaviour.max_rounds + 1):
+            step = f"round-{number}"
+            if (before := call.finished.get(step)) is not None:
+                message = before.output
+            else:
+                message = await self._ask(call, messages, step)
             asked = message.get("tool_calls")
             if not asked:
                 return RunResult(output=message.get("content") or "")
-            messages.append({"role": "assistant", "content": message.get("content"), "tool_calls": asked})
-            messages += await asyncio.gather(*(_use(call, one) for one in asked))
+            messages.append(message)
+            given = (call.once(f"{step}/tool-{n}", partial(_use, call, one), TOOLS) for n, one in enumerate(asked, 1))
+            messages += await asyncio.gather(*given)
         raise AgentFailed(
             f"the agent called tools for {self._behaviour.max_rounds} rounds without an answer",
             next_step="raise `max_rounds`, or say in the system message when to stop",
             agent=call.document.name,
         )
+
+    async def _ask(self, call: CallContext, messages: list[dict[str, Any]], step: str) -> dict[str, Any]:
+        """The model's message. One that asks for tools is a step; the last one is the call's answer."""
+        body: ChatBody = {"messages": messages}
+        if self._tools:
+            body["tools"] = self._tools
+        with call.step(step):
+            said = _message(await call.chat_streamed(body))
+        message = {"role": "assistant", "content": said.get("content")}
+        if said.get("tool_calls"):
+            message["tool_calls"] = said["tool_calls"]
+            call.save_step_later(step, TOOLS, message)
+        return message
 
     def close(self) -> None:
         """Nothing to let go of."""

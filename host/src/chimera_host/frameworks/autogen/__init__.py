@@ -2,7 +2,7 @@
 
 The package has the framework's name, but imports are absolute: `import autogen` in here is the framework. `model` joins
 AutoGen to the platform's model, `build` makes agents from a definition, `isolate` gives each call a state of its own,
-`run` runs the three kinds and an entrypoint's objects.
+`run` runs the three kinds and an entrypoint's objects, `transcript` lets a call go on from the messages it has.
 """
 
 from autogen import ConversableAgent

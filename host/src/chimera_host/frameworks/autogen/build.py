@@ -134,11 +134,13 @@ def _hook(agent: ConversableAgent, termination: str = DEFAULT_TERMINATION) -> No
 
 
 def _unless_over(message: dict[str, Any]) -> dict[str, Any]:
-    """AutoGen's hook: raise before and after a tool of a call that is over.
+    """AutoGen's hook: raise before and after a tool of a call that is over, and save what led to the tool.
 
     AutoGen makes a text for the model of whatever a tool raises, so a cancellation there would go on as one.
     """
-    current_call.get().remaining()
+    call = current_call.get()
+    call.remaining()
+    call.commit_steps_blocking()
     return message
 
 

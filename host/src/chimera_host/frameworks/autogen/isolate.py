@@ -11,6 +11,7 @@ from collections import defaultdict
 from typing import Any
 
 from autogen import ConversableAgent, GroupChat, GroupChatManager
+from autogen.agentchat.group import ContextVariables
 
 
 def isolated(agent: ConversableAgent) -> Any:
@@ -22,7 +23,7 @@ def isolated(agent: ConversableAgent) -> Any:
     twin._max_consecutive_auto_reply_dict = defaultdict(twin.max_consecutive_auto_reply)
     twin.reply_at_receive = defaultdict(bool)
     twin._oai_system_message = copy.deepcopy(agent._oai_system_message)
-    twin.context_variables = copy.copy(agent.context_variables)
+    twin.context_variables = ContextVariables(dict(agent.context_variables.data))
     return twin
 
 

@@ -1,4 +1,4 @@
-"""Running a call on AutoGen's objects, in a thread: AutoGen's classic API blocks."""
+"""Running a call on AutoGen's objects, in a thread: AutoGen's classic API blocks. `transcript` makes messages steps."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ from chimera_host.errors import AgentFailed
 from chimera_host.frameworks.autogen.build import DEFAULT_TERMINATION
 from chimera_host.frameworks.autogen.isolate import isolated, isolated_group
 from chimera_host.frameworks.autogen.termination import without
+from chimera_host.frameworks.autogen.transcript import Transcript
 from chimera_host.ports import CallContext, RunResult
 
 ChatMessage = dict[str, Any]
@@ -31,6 +32,7 @@ class ConversingAgent:
 
     def _answer(self, call: CallContext) -> RunResult:
         agent = isolated(self._agent)
+        Transcript(call, speakers={agent.name}, termination=self._termination).follow(agent)
         messages = _conversation(call)
         for _ in range(self._rounds + 1):
             reply = _reply(agent, messages, call)
@@ -77,6 +79,7 @@ class WorkingAgent:
 
     def _chat(self, call: CallContext) -> RunResult:
         assistant, executor = isolated(self._assistant), isolated(self._executor)
+        Transcript(call, speakers={assistant.name}, termination=self._termination).follow(assistant, executor)
         *history, last = _conversation(call)
         for message in history:
             assistant._oai_messages[executor].append(dict(message))
@@ -115,6 +118,7 @@ class CoordinatingAgent:
     def _chat(self, call: CallContext) -> RunResult:
         manager = isolated_group(self._manager)
         chat = manager.groupchat
+        Transcript(call, speakers=set(chat.agent_names), termination=self._termination).follow_group(chat)
         members = self._manager.groupchat.agents
         starter = chat.agents[members.index(self._starter)] if self._starter in members else isolated(self._starter)
         *history, last = _conversation(call)
