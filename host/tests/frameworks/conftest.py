@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import aiohttp
 import pytest
@@ -91,8 +92,9 @@ def pure_module() -> Callable[[str], ModuleType]:
 class Mortal:
     """A run whose host is killed with SIGKILL, and which goes on on another one. Hosts are forked, in milliseconds.
 
-    The model gives `answers` in their order, each once; the call number `dies_at` (from 0) is never answered, since the
-    host is killed while it waits. `tool_log` is a file to which tools of the tests add a line for each time they run.
+    The model gives `answers` (or what they say of a chat) in their order, each once; the call number `dies_at` (from 0)
+    is never answered, since the host is killed while it waits. `tool_log` is a file to which tools of the tests add a
+    line for each time they run.
     """
 
     def __init__(self, platform: FakePlatform, zygote: ZygoteProcess, folder: Path, framework: str) -> None:
@@ -107,7 +109,7 @@ class Mortal:
         """What tools have noted."""
         return self.tool_log.read_text().splitlines() if self.tool_log.exists() else []
 
-    async def whole(self, agent: AgentDocument, prompt: str, *answers: Answer, **fields: object) -> InvokeResponse:
+    async def whole(self, agent: AgentDocument, prompt: str, *answers: Any, **fields: object) -> InvokeResponse:
         """The call as it is when nobody dies."""
         self._script(answers, None)
         host = await self._fork()
@@ -117,7 +119,7 @@ class Mortal:
         self,
         agent: AgentDocument,
         prompt: str,
-        *answers: Answer,
+        *answers: Any,
         dies_at: int | None = None,
         then: AgentDocument | None = None,
         **fields: object,
@@ -152,19 +154,22 @@ class Mortal:
         request = invoke_request(agent, self.platform.add(agent), prompt, **fields)
         return self.platform.runs.begin(request, "run-1")
 
-    def _script(self, answers: tuple[Answer, ...], dies_at: int | None) -> asyncio.Event:
+    def _script(self, answers: tuple[Any, ...], dies_at: int | None) -> asyncio.Event:
         left, hung = iter(enumerate(answers)), asyncio.Event()
-        waiting: list[Answer] = []
+        waiting: list[Any] = []
 
-        async def answer(_: RecordedChat) -> Answer:
+        async def answer(chat: RecordedChat) -> Answer:
             if waiting:
-                return waiting.pop()
+                return spoken(waiting.pop(), chat)
             number, said = next(left, (None, problem("model-failed", 502, "the model was asked once too often")))
             if number is not None and number == dies_at:
                 waiting.append(said)
                 hung.set()
                 await asyncio.sleep(60)
-            return said
+            return spoken(said, chat)
+
+        def spoken(said: Any, chat: RecordedChat) -> Answer:
+            return said(chat) if callable(said) else said
 
         self.platform.default = answer
         return hung

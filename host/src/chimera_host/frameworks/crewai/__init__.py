@@ -2,8 +2,8 @@
 
 The package has the framework's name, but imports are absolute: `import crewai` in here is the framework. `model` joins
 CrewAI to the platform's model, `tools` its tools to the broker, `executor` takes waste out of a task's run, `build`
-makes a crew from a definition, `run` answers calls with it, `quiet` switches off what calls
-home, prints or keeps books.
+makes a crew from a definition, `run` answers calls with it, `steps` lets a call go on from what it has finished,
+`quiet` switches off what calls home, prints or keeps books.
 """
 
 import os

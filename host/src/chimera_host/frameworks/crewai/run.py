@@ -13,6 +13,8 @@ from crewai.flow.flow import Flow
 from chimera_host.contract.behaviour import CrewAIBehaviour, CrewMember, CrewTask
 from chimera_host.errors import AgentLoadError
 from chimera_host.frameworks.crewai.build import CrewPlan
+from chimera_host.frameworks.crewai.quiet import KEEP_ELSEWHERE
+from chimera_host.frameworks.crewai.steps import MethodSteps, stepping
 from chimera_host.ports import CallContext, ChatAnswer, ChatBody, RunResult, current_call
 
 
@@ -32,7 +34,8 @@ class CrewAgent:
     def _kickoff(self, call: CallContext) -> RunResult:
         history = (*call.session.messages, *call.request.messages[:-1])
         crew = self._plan.crew(call.prompt, history)
-        return RunResult(output=str(crew.kickoff().raw))
+        with stepping(call, crew):
+            return RunResult(output=str(crew.kickoff().raw))
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -55,9 +58,13 @@ class CodeAgent:
     def _kickoff(self, call: CallContext) -> RunResult:
         inputs: dict[str, Any] = {"input": call.prompt}
         if isinstance(self._made, Crew):
-            said: Any = self._made.copy().kickoff(inputs=inputs)
+            crew = self._made.copy()
+            with stepping(call, crew):
+                said: Any = crew.kickoff(inputs=inputs)
         else:
-            said = self._made().kickoff(inputs=inputs)
+            flow = self._made()
+            MethodSteps.of(call).follow(flow)
+            said = flow.kickoff(inputs=inputs)
         text = str(getattr(said, "raw", said))
         call.emit(text, self._name)
         return RunResult(output=text)
@@ -68,7 +75,21 @@ class CodeAgent:
 
 def runnable(made: object, name: str) -> Crew | type[Flow[Any]]:
     """What a factory returned, where it is something that can run many calls."""
-    if isinstance(made, Crew) or (isinstance(made, type) and issubclass(made, Flow)):
+    if isinstance(made, Crew):
+        if made.memory or any(getattr(one, "memory", None) for one in made.agents):
+            raise AgentLoadError(
+                "the crew has a memory, for which CrewAI would open a database in the host",
+                next_step=f"leave `memory` out, and {KEEP_ELSEWHERE}",
+                agent=name,
+            )
+        if made.knowledge_sources or any(getattr(one, "knowledge_sources", None) for one in made.agents):
+            raise AgentLoadError(
+                "the crew has knowledge sources, for which CrewAI would open a database in the host",
+                next_step="give the crew a tool that looks things up",
+                agent=name,
+            )
+        return made
+    if isinstance(made, type) and issubclass(made, Flow):
         return made
     raise AgentLoadError(
         f"the entrypoint returned {type(made).__name__}, which is not a crew",
