@@ -8,13 +8,13 @@ read end of a pipe whose write end is here.
 
 import argparse
 import asyncio
-import fcntl
 import logging
 import os
 import signal
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,18 @@ import uvloop
 from aiohttp import web
 
 from chimera.adapters.runtimes import Runtimes
-from chimera.adapters.storage.naming import database_name, password_reference, read_password
+from chimera.adapters.signing.ed25519 import read_key
+from chimera.adapters.storage.backup.archive import signed
+from chimera.adapters.storage.backup.creating import create_backup
+from chimera.adapters.storage.backup.upgrading import Backup, bring_up, is_there, new_backup
+from chimera.adapters.storage.naming import database_name, open_of_settings, password_reference, read_password
 from chimera.adapters.substrates.local import limits, logfiles, procfs
 from chimera.adapters.substrates.local.children import Child, ChildSpec
 from chimera.adapters.substrates.local.launcher import LauncherOptions, LocalLauncher
 from chimera.bootstrap import settings as machine
-from chimera.bootstrap.audit_parts import ensure_key
+from chimera.bootstrap.audit_parts import ensure_key, places
 from chimera.bootstrap.control_plane import ControlPlaneConfig
+from chimera.bootstrap.database import when_there
 from chimera.bootstrap.gateway_config import GatewayConfig, ModelConfig, load_settings
 from chimera.bootstrap.lifeline import end_with
 from chimera.bootstrap.startup import free_port, listen_unix, listener, ready, secret_of
@@ -38,7 +43,7 @@ from chimera.entrypoints.node.app import NodeApp
 from chimera.entrypoints.node.report import NodeReport
 from chimera.gateway.tokens import mint
 from chimera.kernel.clock import SystemClock
-from chimera.kernel.places import runtime_overrides, runtimes_folder
+from chimera.kernel.places import BESIDE, hold, runtime_overrides, runtimes_folder
 from chimera.kernel.settings import SettingsError
 from chimera.platform.errors import HostStartFailed, RuntimeMissing
 from chimera.platform.node import NodeAgent
@@ -108,8 +113,40 @@ class Supervisor:
         )
         self.agent = NodeAgent(self.launcher, SystemClock(), self.settings.node)
 
+    async def bring_up(self) -> None:
+        """Bring the database of an older release up to this one's schema, after a backup, before anything uses it.
+
+        Raises `NewerDatabase` and its like for a database that this release may not work on, and whatever keeps the
+        backup from being made.
+        """
+        if not is_there(self._database):
+            return
+        database = open_of_settings(self.settings.node, self.home, os.environ)
+        target = await asyncio.to_thread(new_backup, self.home, "before-upgrade")
+        backup = self._backup_to(target) if self.settings.node.backup_before_upgrade else None
+        try:
+            done = await when_there(lambda: bring_up(database, backup))
+        finally:
+            await asyncio.to_thread(database.close)
+        if done is not None:
+            kept = str(target) if backup is not None else "none, as node.backup_before_upgrade says"
+            log.warning("the database was upgraded", extra={"schema": done[0], "backup": kept})
+            sys.stderr.write(f"The database had the schema {done[0]} and was upgraded; backup: {kept}\n")
+
+    def _backup_to(self, target: Path) -> Backup:
+        key = places(self.home, self._audit).key
+        signer = read_key(key) if key is not None and key.exists() else None
+        return lambda database: create_backup(
+            database,
+            target,
+            release=version("chimera-ecosystem"),
+            files={name: self.home / name for name in BESIDE},
+            sign=lambda manifest: signed(manifest, signer),
+        )
+
     async def start(self) -> dict[str, Any]:
         """Start everything; where it listens."""
+        await self.bring_up()
         secret_of(self.home / "chimera.key")
         audit = ensure_key(self.home, self._audit)
         report = NodeReport(self.agent, SystemClock(), self.home / "logs", self.processes, procfs.proportional_bytes)
@@ -131,6 +168,7 @@ class Supervisor:
         where = {
             **msgspec.json.decode(listening),
             "pid": os.getpid(),
+            "release": version("chimera-ecosystem"),
             "home": str(self.home),
             "models": models_shown(models),
             "audit_keys": str(audit.public_keys),
@@ -291,15 +329,13 @@ class Supervisor:
         self._tasks.append(asyncio.create_task(coroutine, name=name))
 
     def _only_one(self) -> int:
-        descriptor = os.open(self.home / "run" / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return hold(self.home)
         except BlockingIOError:
             raise AlreadyRunning(
                 f"Chimera runs already in {self.home}",
                 next_step="use it (`chimera status`), stop it, or give another --home",
             ) from None
-        return descriptor
 
     def _run_folder(self) -> Path:
         # A Unix socket's path holds about 100 bytes; a deep home gets a short folder elsewhere, open to this user only.

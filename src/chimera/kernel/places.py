@@ -1,7 +1,14 @@
 """Where things are on this machine: the home, and the runtimes that all homes share."""
 
+import fcntl
+import os
 from collections.abc import Mapping
 from pathlib import Path
+
+BESIDE = ("settings.toml", "audit/public-keys", "audit/checkpoints")
+"""What lies in a home beside the database, holds no secret, and is needed to come back to what was."""
+PRIVATE = ("audit.key", "chimera.key")
+"""Keys in a home that a backup has only where somebody asks for it."""
 
 
 def default_home(environ: Mapping[str, str]) -> Path:
@@ -10,6 +17,23 @@ def default_home(environ: Mapping[str, str]) -> Path:
         return Path(home).absolute()
     here = Path(".chimera").absolute()
     return here if here.is_dir() else data_folder(environ)
+
+
+def hold(home: Path) -> int:
+    """Take a home for this process alone, while the descriptor is open; raises `BlockingIOError` where it is taken.
+
+    A running supervisor holds its home, and so does every command that must not meet one. The kernel lets it go when
+    the process ends, however it ends.
+    """
+    folder = home / "run"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def data_folder(environ: Mapping[str, str]) -> Path:

@@ -32,6 +32,12 @@ class NodeSettings:
     database_password: str = setting(
         "", "Where the database's password is: `env:NAME`, `file:PATH` or `secret:NAME`; never the password itself."
     )
+    backup_before_upgrade: bool = setting(
+        True,
+        "Whether `chimera up` makes a backup in the home's `backups` before it brings an older database up to this "
+        "release. If that fails it doesn't start. Off: a migration that goes wrong can only be undone from a backup of "
+        "your own.",
+    )
     log_bytes: int = setting(
         33_554_432,
         "A process's log that is longer is moved aside to `.jsonl.1`, in place of the one there.",

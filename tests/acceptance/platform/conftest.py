@@ -26,7 +26,7 @@ class Platform:
     ) -> None:
         self.home = home
         self.environ = {**os.environ, "CHIMERA_HOME": str(home), **environ}
-        home.mkdir()
+        home.mkdir(exist_ok=True)
         prepare(home)
         (home / "script.yaml").write_text(SCRIPT)
         command = [CHIMERA, "up", "--port", "0", "--model", "scripted", "--script", str(home / "script.yaml")]

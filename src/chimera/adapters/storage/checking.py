@@ -18,6 +18,8 @@ _STATES = {
     SchemaState.CURRENT: "its schema is this release's",
     SchemaState.OLDER: "its schema is an older release's; the next start brings it up to date",
     SchemaState.NEWER: "its schema is a newer release's",
+    SchemaState.MOVED: "it was moved to another, which has gone on since",
+    SchemaState.MOVING: "a move to it is not finished",
 }
 
 

@@ -47,6 +47,22 @@ class NewerDatabase(StorageError):
     title = "The database is newer than this release"
 
 
+class DatabaseMoved(StorageError):
+    """The database was moved to another, and is kept as it was then."""
+
+    code = "database-moved"
+    status = 409
+    title = "The database was moved"
+
+
+class DatabaseMoving(StorageError):
+    """A move to this database was begun and not finished."""
+
+    code = "database-moving"
+    status = 409
+    title = "A move to this database is not finished"
+
+
 def closing_down() -> StorageError:
     """The refusal of work that comes while the database is being closed."""
     return StorageError("the database is being closed", next_step="try again", retry_after=1.0)

@@ -17,9 +17,18 @@ from chimera.platform.settings import NodeSettings
 FILE_NAME = "chimera.db"
 
 
-def open_of_settings(settings: NodeSettings, home: Path, environ: Mapping[str, str]) -> Database:
+MAINTENANCE = "chimera maintenance"
+"""What a server calls the connections of commands that look after a database while the platform doesn't run."""
+
+
+def open_of_settings(
+    settings: NodeSettings, home: Path, environ: Mapping[str, str], *, application: str = MAINTENANCE
+) -> Database:
     """The database of a home, opened; raises `SettingsError`. Nothing is read or migrated yet."""
-    return open_named(database_name(settings, home), password_reference(settings, home), environ)
+    reference = password_reference(settings, home)
+    return open_database(
+        database_name(settings, home), password=read_password(reference, environ), application=application
+    )
 
 
 def database_name(settings: NodeSettings, home: Path) -> str:

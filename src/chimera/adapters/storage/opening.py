@@ -4,23 +4,26 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from chimera.adapters.storage.database import Database
-from chimera.adapters.storage.postgresql import PostgreSQLDatabase
+from chimera.adapters.storage.postgresql import APPLICATION, PostgreSQLDatabase
 from chimera.adapters.storage.sqlite import SQLiteDatabase
 from chimera.kernel.clock import Clock
 
 _SCHEMES = ("postgresql", "postgres")
 
 
-def open_database(name: str | Path, *, password: str | None = None, clock: Clock | None = None) -> Database:
+def open_database(
+    name: str | Path, *, password: str | None = None, clock: Clock | None = None, application: str = APPLICATION
+) -> Database:
     """Open the database; nothing is read or migrated yet.
 
     Args:
         name: A file, or a URL as libpq knows them (`sslmode`, `sslrootcert` and the rest are obeyed).
         password: The server's, where the URL doesn't say it.
         clock: Instead of the database's own clock, for tests.
+        application: What a server calls its connections.
     """
     if is_url(name):
-        return PostgreSQLDatabase(str(name), password=password, clock=clock)
+        return PostgreSQLDatabase(str(name), password=password, clock=clock, application=application)
     return SQLiteDatabase(Path(name), clock=clock)
 
 

@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+APPLICATION = "chimera"
+"""What the server calls connections of a running platform; those that look after a database have another name."""
 OLDEST = 14
 """The oldest release of the server that is supported."""
 CONNECTIONS = 8
@@ -70,8 +72,11 @@ class PostgreSQLDatabase(Database):
 
     dialect: Literal["sqlite", "postgresql"] = "postgresql"
 
-    def __init__(self, url: str, *, password: str | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self, url: str, *, password: str | None = None, clock: Clock | None = None, application: str = APPLICATION
+    ) -> None:
         """Start the thread; nobody is connected yet. `clock` stands in for the server's, in tests."""
+        self._application = application
         self._url = url
         self._password = password
         self._clock = clock
@@ -241,7 +246,7 @@ class PostgreSQLDatabase(Database):
             timeout=CONNECT_TIMEOUT,
             command_timeout=patience,
             server_settings={
-                "application_name": "chimera",
+                "application_name": self._application,
                 "statement_timeout": f"{STATEMENT_TIMEOUT * 1000:.0f}",
                 "lock_timeout": f"{LOCK_TIMEOUT * 1000:.0f}",
                 "idle_in_transaction_session_timeout": f"{IDLE_TIMEOUT * 1000:.0f}",

@@ -80,3 +80,19 @@ def moment(value: Any) -> str:
 def size(value: Any) -> str:
     """Bytes for people."""
     return "-" if value is None else f"{int(value) / 1048576:,.0f} MiB"
+
+
+def progress(word: str) -> Callable[..., None]:
+    """Says on a terminal how far a long piece of work is: the table, its rows, of how many."""
+
+    def told(table: str, rows: int, of: int | None = None) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\x1b[K{table}: {rows:,}{'' if of is None else f' of {of:,}'} rows {word}")
+
+    return told
+
+
+def end_progress() -> None:
+    """Clear that line."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\x1b[K")

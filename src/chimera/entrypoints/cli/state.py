@@ -1,4 +1,4 @@
-"""`chimera state`: state that agents share."""
+"""`chimera state`: state that agents share; and where all state is kept."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,46 @@ ENTRY_COLUMNS = (("key", "KEY"), ("version", "VERSION"), ("value", "VALUE"))
 
 @click.group(epilog="Example: chimera state spaces list")
 def state() -> None:
-    """Work with state that agents share."""
+    """Work with state that agents share, and move all state to a server."""
+
+
+@state.command(epilog="Example: chimera state move --to 'postgresql://chimera@db.example/chimera?sslmode=verify-full'")
+@click.option("--to", metavar="URL", help="The server's empty database, without a password.")
+@click.option("--password", metavar="REFERENCE", help="Where its password is: env:NAME, file:PATH or secret:NAME.")
+@click.option("--back", is_flag=True, help="Let the file that was moved be used again, as it was when it was moved.")
+@out.output_option
+@click.pass_context
+def move(context: click.Context, /, to: str | None, password: str | None, back: bool, output: str) -> None:
+    """Move everything from the home's SQLite file to a PostgreSQL database; Chimera must not run.
+
+    It may be interrupted at any moment: the same command goes on with it. At the end both sides have the same digest,
+    the home's settings name the server, and the file stays, marked so that nothing starts on it.
+    """
+    from chimera.adapters.storage.opening import shown
+    from chimera.entrypoints.cli import moving
+    from chimera.entrypoints.cli.homes import home_of
+
+    home = home_of(options_of(context))
+    if back:
+        version = moving.come_back(home)
+        out.show({"schema": version}, output if output != "table" else "yaml")
+        click.echo("The file can be used again: take node.database out of the settings.", err=True)
+        return
+    if to is None:
+        raise click.UsageError("Give --to URL, or --back.", context)
+    done = moving.move(home, to, password, out.progress("copied"))
+    out.end_progress()
+    settled = moving.settle_settings(home, to, password)
+    result = {"to": shown(to), "rows": done.rows, "resumed": done.resumed, "settings": settled, "digests": done.digests}
+    if output != "table":
+        out.show(result, output)
+        return
+    before = f", {done.resumed:,} of them by an earlier try" if done.resumed else ""
+    click.echo(f"Moved {done.rows:,} rows to {shown(to)}{before}; every table has the same digest on both sides.")
+    if settled:
+        click.echo("Next: chimera up")
+    else:
+        click.echo(f'Next: set node.database to "{shown(to)}" where the home gets its settings, then chimera up')
 
 
 @state.group(epilog="Example: chimera state spaces put board board.yaml")
