@@ -14,6 +14,7 @@ SECTIONS = {
     "openai": "OpenAI-compatible",
     "sessions": "Sessions",
     "catalogue": "The catalogue",
+    "events": "Events, subscriptions, dead letters",
     "identity": "Keys, roles, policies and tenants",
     "platform": "The platform",
 }

@@ -20,9 +20,16 @@ import msgspec
 import uvloop
 
 from chimera.adapters.models.openai_compatible import OpenAICompatible
+from chimera.adapters.push.addresses import networks
+from chimera.adapters.push.pusher import Pusher
 from chimera.adapters.storage.audit import AuditStorage
+from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.events.deliveries import DeliveryStorage
+from chimera.adapters.storage.events.reading import JournalStorage
+from chimera.adapters.storage.events.subscriptions import SubscriptionStorage
 from chimera.adapters.storage.gateway import GatewayStorage
 from chimera.adapters.storage.identity import IdentityStorage
+from chimera.adapters.storage.leases import StoredLeases
 from chimera.adapters.storage.migrating import is_current
 from chimera.adapters.storage.naming import open_named
 from chimera.adapters.storage.opening import shown
@@ -32,6 +39,7 @@ from chimera.adapters.storage.tasks.store import TaskStorage
 from chimera.adapters.substrates.node_client import NodeClient
 from chimera.bootstrap.audit_parts import started
 from chimera.bootstrap.database import when_there
+from chimera.bootstrap.event_parts import EventPorts, check_networks, webhook_key
 from chimera.bootstrap.gateway_config import (
     GatewayConfig,
     ModelConfig,
@@ -42,6 +50,7 @@ from chimera.bootstrap.gateway_config import (
 )
 from chimera.bootstrap.gateway_parts import Gateway, Ports
 from chimera.bootstrap.lifeline import end_with
+from chimera.events.settings import EventSettings
 from chimera.gateway.errors import GatewayError
 from chimera.gateway.ports import ModelProvider
 from chimera.gateway.settings import GatewaySettings
@@ -62,6 +71,7 @@ EXIT_SETTINGS = 78
 async def serve(config: GatewayConfig, environ: Mapping[str, str]) -> None:
     """Serve until SIGTERM."""
     settings = load_settings(config)
+    check_networks(settings.events)
     key = read_secret(config.key_file, "key_file")
     token_secret = read_secret(config.token_secret_file, "token_secret_file")
     told_to_stop = asyncio.Event()
@@ -69,7 +79,15 @@ async def serve(config: GatewayConfig, environ: Mapping[str, str]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
     await _database(config, environ)
     ports, close = make_ports(config, settings, environ)
-    gateway = Gateway(config, settings, ports, key=key, token_secret=token_secret, secrets=secrets_of(environ))
+    gateway = Gateway(
+        config,
+        settings,
+        ports,
+        key=key,
+        token_secret=token_secret,
+        webhook_key=webhook_key(Path(config.home), settings.events),
+        secrets=secrets_of(environ),
+    )
     try:
         await gateway.start()
         gateway.audit.outcome(started("gateway", SystemClock(), {"settings": config.settings}))
@@ -94,12 +112,29 @@ def make_ports(
         state=make_state(database, settings.state),
         quota=QuotaStorage(database),
         tasks=TaskStorage(database, keep=settings.tasks.result_ttl, lease=settings.tasks.lease),
+        events=make_event_ports(database, settings.events),
         identity=IdentityStorage(database),
         audit=AuditStorage(database),
         pool=NodeClient(config.node_socket, SystemClock(), sample=settings.routes.sample),
         models=models,
     )
     return ports, database.close
+
+
+def make_event_ports(database: Database, settings: EventSettings) -> EventPorts:
+    """What events stand on. Made inside the event loop."""
+    return EventPorts(
+        journal=JournalStorage(database),
+        subscriptions=SubscriptionStorage(database),
+        deliveries=DeliveryStorage(database, letters=settings.letters, letter_keep=settings.letter_keep),
+        leases=StoredLeases(database),
+        push=Pusher(
+            allow=networks(settings.allow),
+            connections=settings.concurrency,
+            connect_timeout=settings.connect_timeout,
+            timeout=settings.timeout,
+        ),
+    )
 
 
 def make_provider(name: str, model: ModelConfig, environ: Mapping[str, str]) -> ModelProvider:

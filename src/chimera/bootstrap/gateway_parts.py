@@ -18,6 +18,7 @@ from aiohttp import web
 
 from chimera.adapters.signing.ed25519 import check_signature
 from chimera.bootstrap.audit_parts import places, public_keys
+from chimera.bootstrap.event_parts import EventPorts, make_event_services
 from chimera.bootstrap.gateway_config import GatewayConfig, allowed_hosts
 from chimera.bootstrap.identity_parts import make_identity
 from chimera.bootstrap.startup import listen_unix
@@ -87,6 +88,7 @@ class Ports:
     state: StateStores
     quota: QuotaStore
     tasks: TaskKeeper
+    events: EventPorts
     identity: IdentityStore
     audit: AuditLog
     pool: FollowedPool
@@ -104,6 +106,7 @@ class Gateway:
         *,
         key: bytes,
         token_secret: bytes,
+        webhook_key: bytes,
         secrets: Mapping[str, str],
         clock: Clock | None = None,
     ) -> None:
@@ -193,6 +196,17 @@ class Gateway:
             scheme=scheme,
         )
         authoriser = self.identity.authoriser
+        mounts = [Path(mount) for mount in settings.identity.secret_mounts]
+        credentials = Credentials(Path(config.home) / "secrets", secrets, mounts)
+        self.events = make_event_services(
+            ports.events,
+            key=webhook_key,
+            credentials=credentials,
+            identity=self.identity,
+            metrics=self.metrics,
+            clock=clock,
+            settings=settings,
+        )
         self.tasks = make_task_services(
             ports.tasks,
             self.invoker,
@@ -212,6 +226,7 @@ class Gateway:
             identity=self.identity.handlers,
             state=self.state.handlers,
             tasks=self.tasks.handlers,
+            events=self.events.handlers,
             routes=self.routes,
             admission=self.admission,
             metrics=self.metrics,
@@ -234,9 +249,7 @@ class Gateway:
             pool=ports.pool,
             authoriser=authoriser,
             audit=self.audit,
-            credentials=Credentials(
-                Path(config.home) / "secrets", secrets, [Path(mount) for mount in settings.identity.secret_mounts]
-            ),
+            credentials=credentials,
             settings=settings,
             clock=clock,
         )
@@ -258,6 +271,9 @@ class Gateway:
         self.public_url = await self._listen_public()
         self._spawn(self.tasks.watchers.run(), "task-watchers")
         self._spawn(self.tasks.worker.run(), "tasks")
+        self._spawn(self.events.feed.run(), "events")
+        if settings.events.deliver:
+            self._spawn(self.events.deliver(), "deliveries")
         log.info("gateway listens", extra={"public": self.public_url, "internal": self.internal_url})
 
     async def stop(self) -> None:
@@ -276,6 +292,7 @@ class Gateway:
         await self._placer.aclose()
         for part in (self._hosts, self.models, self._control_plane, self._node, self._ports.pool):
             await part.aclose()
+        await self._ports.events.push.aclose()
         await self.quota.leave()
         await self.identity.directory.note_use()
         await self.audit.flush()

@@ -29,6 +29,16 @@ MOST_DEPTH = 8
 MOST_PARTS = 100
 MOST_TEXT = 512
 
+
+def plain(types: Sequence[str] = (), subjects: Sequence[str] = ()) -> list[Filter]:
+    """Filters for events whose type begins with one of `types` and whose subject with one of `subjects`."""
+    made: list[Filter] = []
+    for name, texts in (("type", types), ("subject", subjects)):
+        if texts:
+            made.append({"any": [{"prefix": {name: text}} for text in texts]})
+    return made
+
+
 _COMPARE: Mapping[str, Callable[[str, str], bool]] = {
     "exact": str.__eq__,
     "prefix": str.startswith,
@@ -63,6 +73,16 @@ def passes(filters: Sequence[Filter], attributes: Attributes) -> bool:
 def may_pass(filters: Sequence[Filter], type_: str) -> bool:
     """Whether an event of this type can pass; wrong only in that it may say yes to one that never does."""
     return all(_possible(one, type_) is not False for one in filters)
+
+
+def demanded(filters: Sequence[Filter], name: str) -> str | None:
+    """The one value that the attribute `name` must have for an event to pass, where the filters say so plainly."""
+    for one in filters:
+        ((dialect, value),) = one.items()
+        found = value.get(name) if dialect == "exact" else demanded(value, name) if dialect == "all" else None
+        if found is not None:
+            return str(found)
+    return None
 
 
 def _passes(one: Filter, attributes: Attributes) -> bool:

@@ -45,6 +45,10 @@ class Credentials:
                 )
         return {reference: await asyncio.to_thread(self._read, reference) for reference in references}
 
+    async def value(self, reference: str) -> str:
+        """The value of a reference that the platform itself uses. Raises `CredentialMissing`, `CredentialRefused`."""
+        return await asyncio.to_thread(self._read, reference)
+
     def _read(self, reference: str) -> str:
         name = reference.removeprefix(PREFIX)
         if _NAME.fullmatch(name) is not None:

@@ -75,6 +75,24 @@ class GatewayMetrics:
         self.audit_waiting = Gauge(
             "chimera_gateway_audit_waiting", "Entries of the audit log not written yet.", registry=registry
         )
+        self.deliveries = Counter(
+            "chimera_gateway_deliveries",
+            "Attempts to deliver events by what they came to; `dead` are given up.",
+            ("outcome",),
+            registry=registry,
+        )
+        self.deliveries_running = Gauge(
+            "chimera_gateway_deliveries_running", "Requests to receivers of events under way.", registry=registry
+        )
+        self.deliveries_outstanding = Gauge(
+            "chimera_gateway_deliveries_outstanding", "Events on their way to receivers, or waiting.", registry=registry
+        )
+        self.deliveries_behind = Gauge(
+            "chimera_gateway_deliveries_behind",
+            "Events that the slowest subscription has not had yet, at the gateway that delivers.",
+            registry=registry,
+        )
+        self.event_streams = Gauge("chimera_gateway_event_streams", "Streams of events.", registry=registry)
 
     def exposition(self) -> bytes:
         """The page for Prometheus."""

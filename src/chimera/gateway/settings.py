@@ -8,6 +8,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import get_type_hints
 
+from chimera.events.settings import EventSettings
 from chimera.gateway.tasks.settings import TaskSettings
 from chimera.immune.audit.settings import AuditSettings
 from chimera.kernel.settings import SettingsError, setting
@@ -211,6 +212,7 @@ class GatewaySettings:
     audit: AuditSettings = field(default_factory=AuditSettings)
     state: StateSettings = StateSettings()
     tasks: TaskSettings = field(default_factory=TaskSettings)
+    events: EventSettings = field(default_factory=EventSettings)
 
 
 def gateway_groups() -> dict[str, type]:

@@ -77,7 +77,7 @@ class Platform:
         data = {"data": body} if isinstance(body, bytes) else {"json": body}
         async with self.http.request(method, self.url + path, headers=headers, **data) as answer:
             content = await answer.read()
-            is_json = answer.content_type.endswith("json") and content
+            is_json = content and answer.content_type.endswith("json") and "ndjson" not in answer.content_type
             return answer.status, answer.headers, msgspec.json.decode(content) if is_json else content
 
     def log(self, name: str) -> str:

@@ -15,6 +15,7 @@ from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.opening import open_database
 from chimera.adapters.storage.state.stores import make_state
 from chimera.adapters.storage.tasks.store import TaskStorage
+from chimera.bootstrap.gateway import make_event_ports
 from chimera.bootstrap.gateway_config import GatewayConfig, ModelConfig, load_settings
 from chimera.bootstrap.gateway_parts import Gateway, Ports
 from chimera.gateway import tokens
@@ -31,6 +32,7 @@ from chimera_host.testing import builders
 
 KEY = "k" * 32
 SECRET = b"s" * 32
+WEBHOOK_KEY = b"w" * 32
 FAR = 4_000_000_000.0
 
 
@@ -112,6 +114,7 @@ class World:
             state=make_state(self.database, settings.state),
             quota=self.quota,
             tasks=TaskStorage(self.database, keep=settings.tasks.result_ttl, lease=settings.tasks.lease),
+            events=make_event_ports(self.database, settings.events),
             pool=self.pool,
             identity=self.identity,
             audit=self.audit,
@@ -123,6 +126,7 @@ class World:
             ports,
             key=KEY.encode(),
             token_secret=SECRET,
+            webhook_key=WEBHOOK_KEY,
             secrets={"FROM_ENVIRONMENT": "e"},
         )
         await self.gateway.start()

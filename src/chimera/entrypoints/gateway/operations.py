@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from chimera.entrypoints.gateway.audit_operations import AUDIT
+from chimera.entrypoints.gateway.event_operations import EVENTS
 from chimera.entrypoints.gateway.identity_operations import IDENTITY
 from chimera.entrypoints.gateway.state_operations import STATE
 from chimera.entrypoints.gateway.task_operations import TASKS
@@ -180,7 +181,7 @@ NODE = (
         ),
     ),
 )
-OPERATIONS = SERVED + STATE + TASKS + IDENTITY + AUDIT + CATALOGUE + NODE
+OPERATIONS = SERVED + STATE + TASKS + EVENTS + IDENTITY + AUDIT + CATALOGUE + NODE
 
 
 class Found(NamedTuple):

@@ -15,6 +15,8 @@ from chimera.entrypoints.gateway import openapi
 from chimera.entrypoints.gateway.audit import AuditHandlers
 from chimera.entrypoints.gateway.audit_operations import AUDIT
 from chimera.entrypoints.gateway.calls import CallHandlers, Values, page_limit
+from chimera.entrypoints.gateway.event_operations import EVENTS
+from chimera.entrypoints.gateway.events import EventHandlers
 from chimera.entrypoints.gateway.http import (
     HEADER_REQUEST,
     PRINCIPAL,
@@ -100,6 +102,7 @@ class PublicApi:
         identity: IdentityHandlers,
         state: StateHandlers,
         tasks: TaskHandlers,
+        events: EventHandlers,
         routes: RouteTable,
         admission: Admission,
         metrics: GatewayMetrics,
@@ -115,6 +118,7 @@ class PublicApi:
         self._identity = identity
         self._state = state
         self._tasks = tasks
+        self._events = events
         self._routes = routes
         self._admission = admission
         self._metrics = metrics
@@ -125,7 +129,7 @@ class PublicApi:
         self._settings = settings
         self._matcher = Matcher(OPERATIONS)
         handlers = self._named_handlers()
-        answered = SERVED + STATE + TASKS + IDENTITY + AUDIT
+        answered = SERVED + STATE + TASKS + EVENTS + IDENTITY + AUDIT
         self._handlers = {operation.name: handlers.pop(operation.name) for operation in answered}
         if handlers:
             raise AssertionError(f"not published: {', '.join(handlers)}")
@@ -244,6 +248,7 @@ class PublicApi:
             "metrics": self._exposition,
             **self._state.handlers(),
             **self._tasks.handlers(),
+            **self._events.handlers(),
             **self._identity.handlers(),
             **self._audit_log.handlers(),
         }

@@ -1,0 +1,148 @@
+"""The parts of events, put together on their stores: what reads the journal, what delivers, and the API of both.
+
+The gateway delivers, and not the control plane: a delivery talks to the network that users name, which is what the
+gateway is for; and facts of calls go out while the control plane is away. Of the gateways that share a database and a
+key one delivers at a time, under a lease named after the key.
+"""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from chimera.adapters.push.addresses import networks
+from chimera.adapters.push.pusher import fault_of_receiver
+from chimera.bootstrap.gateway_config import read_secret
+from chimera.bootstrap.identity_parts import IdentityParts
+from chimera.bootstrap.startup import secret_of
+from chimera.entrypoints.gateway.events import EventHandlers
+from chimera.events.delivery.deliverer import Deliverer
+from chimera.events.delivery.feed import Feed
+from chimera.events.delivery.ports import DeliveryStore, JournalReader, Push
+from chimera.events.settings import EventSettings
+from chimera.gateway.credentials import Credentials
+from chimera.gateway.events.ports import SubscriptionStore
+from chimera.gateway.events.reading import Events
+from chimera.gateway.events.secrets import WebhookSecrets
+from chimera.gateway.events.service import Subscriptions
+from chimera.gateway.metrics import GatewayMetrics
+from chimera.gateway.settings import GatewaySettings
+from chimera.kernel.clock import Clock
+from chimera.kernel.ids import new_id
+from chimera.kernel.leases import Leases, work_while_held
+from chimera.kernel.settings import SettingsError
+
+KEY_FILE = "webhooks.key"
+
+
+class ClosablePush(Push, Protocol):
+    """What sends, with connections of its own."""
+
+    async def aclose(self) -> None:
+        """Close them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EventPorts:
+    """What events stand on."""
+
+    journal: JournalReader
+    subscriptions: SubscriptionStore
+    deliveries: DeliveryStore
+    leases: Leases
+    push: ClosablePush
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EventServices:
+    """What the gateway does with events, and the API of it."""
+
+    feed: Feed
+    events: Events
+    deliverer: Deliverer
+    subscriptions: Subscriptions
+    handlers: EventHandlers
+    key: str
+    leases: Leases
+    lease: float
+
+    async def deliver(self) -> None:
+        """Deliver whenever this gateway holds the lease, until cancelled."""
+        name = f"delivery-{self.key}"
+        await work_while_held(self.leases, name, new_id("gw"), self.lease, self.deliverer.run)
+
+
+def make_event_services(
+    ports: EventPorts,
+    *,
+    key: bytes,
+    credentials: Credentials,
+    identity: IdentityParts,
+    metrics: GatewayMetrics,
+    clock: Clock,
+    settings: GatewaySettings,
+) -> EventServices:
+    """The services; nothing runs yet. Made inside the event loop."""
+    chosen = settings.events
+    allow = networks(chosen.allow)
+    secrets = WebhookSecrets(key, credentials.value, clock)
+    feed = Feed(ports.journal, source=chosen.source, poll=chosen.poll, batch=chosen.batch)
+    deliverer = Deliverer(
+        ports.deliveries,
+        ports.journal,
+        feed,
+        ports.push,
+        secrets,
+        clock,
+        key=secrets.key_id,
+        settings=chosen,
+        chance=random.random,
+        suspended=identity.directory.suspended,
+        told=lambda outcome: metrics.deliveries.labels(outcome).inc(),
+    )
+    events = Events(ports.journal, feed, clock, settings=chosen)
+    metrics.deliveries_running.set_function(lambda: deliverer.running)
+    metrics.deliveries_outstanding.set_function(lambda: deliverer.outstanding)
+    metrics.deliveries_behind.set_function(lambda: deliverer.behind)
+    metrics.event_streams.set_function(lambda: events.streams)
+    subscriptions = Subscriptions(
+        ports.subscriptions,
+        ports.journal,
+        secrets,
+        clock,
+        settings=chosen,
+        fault_of=lambda url: fault_of_receiver(url, allow),
+    )
+    handlers = EventHandlers(
+        events=events,
+        subscriptions=subscriptions,
+        authenticator=identity.authenticator,
+        authoriser=identity.authoriser,
+        settings=settings.http,
+    )
+    return EventServices(
+        feed=feed,
+        events=events,
+        deliverer=deliverer,
+        subscriptions=subscriptions,
+        handlers=handlers,
+        key=secrets.key_id,
+        leases=ports.leases,
+        lease=chosen.lease,
+    )
+
+
+def check_networks(settings: EventSettings) -> None:
+    """Raise `SettingsError` for a network that is none."""
+    try:
+        networks(settings.allow)
+    except ValueError as error:
+        raise SettingsError([f"events.allow: {error}"]) from None
+
+
+def webhook_key(home: Path, settings: EventSettings) -> bytes:
+    """The key that signs: the file that the settings name, or the home's, made where it isn't there."""
+    if settings.key:
+        return read_secret(settings.key, "events.key")
+    secret_of(home / KEY_FILE)
+    return read_secret(str(home / KEY_FILE), "events.key")
