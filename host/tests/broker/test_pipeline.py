@@ -298,6 +298,24 @@ async def test_another_agent_is_asked_through_the_platform(open_broker, dict_pla
     assert broker.flat["ask"].parameters["required"] == ["message"] and "helper" in broker.flat["ask"].description
     assert await broker.call("ask", message="hi") == "heard hi"
     assert dict_platform.invoked == [("call-1", "helper", "hi", 7.0)] and dict_platform.keys == [None]
+
+
+async def test_an_agent_that_is_at_work_on_the_same_already_is_waited_for(open_broker, dict_platform, fake_call):
+    """Another host had asked, and is gone; what it had asked for goes on for a moment, or has come to its end."""
+    answers = [RemoteProblem(problem("run-in-progress", 409, "at work", retry_after=0.001)), "done"]
+
+    def helper(message):
+        said = answers.pop(0)
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    dict_platform.agents["helper"] = helper
+    broker = await open_broker(AgentTool(name="ask", agent="helper", limits=ToolLimits(deadline_seconds=7)))
+    call = fake_call()
+    call.idempotency_key = "key"
+    assert await broker.broker.call("ask", {"message": "hi"}, call=call) == "done"
+    assert dict_platform.keys == ["key", "key"]
     for wrong in ({}, {"message": 1}, {"message": ""}, {"message": "a", "to": "b"}):
         with pytest.raises(ToolRefused):
             await broker.call("ask", **wrong)

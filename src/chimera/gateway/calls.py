@@ -16,7 +16,8 @@ from chimera_host.trace import TraceContext
 class InFlightCall:
     """One call. `deadline` is the event loop's time; `effects` counts what it asked of models, agents and secrets.
 
-    `opened` is the run that it works on, where it has one.
+    `opened` is the run that it works on, where it has one; `repeatable` says that whoever called first has given a key,
+    and so allowed that what was in flight when a host died happens twice.
 
     `family` counts, at the root alone, all calls that the call from outside has led to.
     """
@@ -27,6 +28,7 @@ class InFlightCall:
     trace: TraceContext
     parent: "InFlightCall | None" = None
     opened: OpenRun | None = None
+    repeatable: bool = False
     host: str | None = None
     depth: int = 0
     effects: int = 0

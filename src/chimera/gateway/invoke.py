@@ -2,10 +2,14 @@
 
 A call is run again on another host where that can't do harm: it never reached the host, the host refused it before it
 began, or the host died before it said anything and the call had asked for nothing that has effects (no model, agent or
-credential through the internal API, and an agent with neither tools nor code that could act on its own). Where it has a
-run (`chimera.gateway.state.runs`), it goes on there from its last finished step: if its caller gave it a key, which
-says that repeating is safe, or the agent is pure declaration without tools, which has no effects but on models. Else
-the caller is told that the host failed, and the node agent, which saw who ran there, names the suspects.
+credential through the internal API, and an agent with neither tools nor code that could act on its own).
+
+Where it has a run (`chimera.gateway.state.runs`), it goes on there from its last finished step, if the step in flight
+may run twice. It may in two cases. The caller gave a key, which says that repeating is safe; a call that an agent makes
+in a run has a key of the platform's, and what its own caller says counts. Or there is nothing in it but models, whose
+answers are kept, and agents of which the same is true, whose work is a run too: pure declarations without other tools.
+A tool that was running when the host died may have acted, and whether it heeds its key isn't known here. Else the
+caller is told that the host failed, and the node agent, which saw who ran there, names the suspects.
 """
 
 import asyncio
@@ -31,6 +35,7 @@ from chimera.kernel.ids import new_id
 from chimera.platform.model import Endpoint
 from chimera_host.contract.call import InvokeRequest, InvokeResponse, Message
 from chimera_host.contract.problem import ProblemError, RemoteProblem
+from chimera_host.contract.tools import AgentTool
 from chimera_host.logs import log_fields
 from chimera_host.trace import TraceContext, span
 
@@ -39,6 +44,8 @@ log = logging.getLogger(__name__)
 MAX_PLACEMENTS = 5
 BUSY_PAUSE = 0.05
 MAX_DEATHS = 1
+MOST_AGENTS = 64
+"""Agents whose documents are looked at to say that a call of the first may be repeated."""
 REFUSED_BEFORE_BEGIN = frozenset({"host-busy", "host-draining"})
 
 
@@ -202,6 +209,8 @@ class Invoker:
         route = call.route
         async with self._runs.opened(route.tenant, route.agent, call.call, incoming.messages, incoming.state) as opened:
             call.opened = opened
+            keyed = opened is not None and opened.run.keyed
+            call.repeatable = keyed and (call.parent is None or call.parent.repeatable)
             if opened is not None and opened.answer is not None:
                 return opened.answer
             response = await self._in_a_host(call, incoming, sink)
@@ -271,13 +280,25 @@ class Invoker:
     async def _goes_on(self, call: InFlightCall, deaths: int) -> bool:
         """Whether the call may run again after so many hosts have died under it."""
         opened = call.opened
-        if opened is not None and deaths <= self._deaths:
-            if opened.run.keyed:
-                return True
-            document = await self._documents.get(call.route.revision)
-            if document.source is None and not document.tools:
-                return True
+        if opened is not None and deaths <= self._deaths and (call.repeatable or await self._pure(call)):
+            return True
         return deaths <= MAX_DEATHS and await self._harmless(call)
+
+    async def _pure(self, call: InFlightCall) -> bool:
+        """Whether all that the agent and those that it may call can ask for is models and each other."""
+        todo, seen = [call.route], {call.route.revision}
+        while todo:
+            document = await self._documents.get(todo.pop().revision)
+            if document.source is not None or len(seen) > MOST_AGENTS:
+                return False
+            for tool in document.tools:
+                if not isinstance(tool, AgentTool):
+                    return False
+                route = self._routes.known(call.route.tenant, tool.agent)
+                if route is not None and route.revision not in seen:
+                    seen.add(route.revision)
+                    todo.append(route)
+        return True
 
     async def _harmless(self, call: InFlightCall) -> bool:
         """Whether the call can't have done anything yet, so that it may be run again."""

@@ -15,6 +15,10 @@ CHIMERA = str(Path(sys.executable).with_name("chimera"))
 SCRIPT = """
 - {when: {last: slow}, reply: late, delay: 1.5}
 - {when: {last: remember}, reply: noted}
+- {when: {agent: "^steps-", last: "second done"}, reply: all done}
+- {when: {agent: "^steps-crewai", last: "first done"}, reply: halfway}
+- {when: {agent: "^steps-", last: "first done|begin, the rest"}, tool_calls: [{name: act, arguments: {what: second}}]}
+- {when: {agent: "^steps-", last: "begin"}, tool_calls: [{name: act, arguments: {what: first}}]}
 """
 
 

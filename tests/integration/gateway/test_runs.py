@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
+import pytest
 
 from chimera_host.contract.agent import SourceCode
 from chimera_host.contract.call import InvokeRequest
@@ -18,7 +19,7 @@ from chimera_host.contract.state import (
     RunState,
     Typed,
 )
-from chimera_host.contract.tools import AgentTool
+from chimera_host.contract.tools import AgentTool, FunctionTool
 from chimera_host.testing import builders
 
 CODE = SourceCode(bundle="sha256:" + "0" * 64)
@@ -116,6 +117,74 @@ async def test_a_call_that_kills_host_after_host_is_given_up(make_world: Any) ->
             host.answer = Steps(world, host.host)
         status, body, _ = await keyed(world)
         assert (status, body["output"]) == (200, "after 1")
+
+
+ASKS = AgentTool(name="helper", agent="helper")
+ACTS = FunctionTool(name="act", function="m:f")
+
+
+@pytest.mark.parametrize(
+    ("tools", "helpers", "goes_on"),
+    [
+        ((), (), True),
+        ((ASKS,), (), True),
+        ((ASKS,), (AgentTool(name="back", agent="agent"),), True),
+        ((AgentTool(name="nobody", agent="nobody"),), (), True),
+        ((ACTS,), (), False),
+        ((ASKS,), (ACTS,), False),
+    ],
+    ids=["no-tools", "an-agent", "in-a-circle", "an-agent-that-isnt-there", "a-function", "an-agent-with-a-function"],
+)
+async def test_a_call_without_a_key_goes_on_by_itself_where_only_models_and_agents_are_asked(
+    world: Any, tools: Any, helpers: Any, goes_on: bool
+) -> None:
+    deaths = [2]
+
+    def worker(name: str) -> Worker:
+        async def answer(request: InvokeRequest) -> str:
+            return await Steps(world, name, dies_at=deaths.pop() if deaths else None)(request)
+
+        return answer
+
+    for name in ("host-1", "host-2"):
+        await world.host(name, answer=worker(name))
+    await world.agent(document=builders.document("agent", tools=tools))
+    await world.agent("helper", protocols=("agent",), document=builders.document("helper", tools=helpers))
+    status, body = await world.invoke(session="s")
+    assert (status, body.get("output"), body.get("code")) == (
+        (200, "after 1", None) if goes_on else (502, None, "host-failed")
+    )
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_what_an_agent_asks_of_an_agent_is_repeated_only_if_the_caller_allows_it(
+    world: Any, key: str | None
+) -> None:
+    """The key of the call between them is the platform's, which doesn't say that repeating is safe."""
+    deaths = [True]
+
+    def worker(name: str) -> Worker:
+        async def answer(request: InvokeRequest) -> str:
+            if request.agent == "helper":
+                helped.append(name)
+                if deaths and deaths.pop():
+                    raise ConnectionError
+                return "helped"
+            path, asks = "/internal/v1/agents/helper/invoke", {"Idempotency-Key": "the-tools-key"}
+            status, said = await world.internal(path, {"message": "help"}, call=request.call, host=name, **asks)
+            return f"{status} {said.get('output') or said['code']}"
+
+        return answer
+
+    helped: list[str] = []
+    for name in ("host-1", "host-2", "host-3"):
+        await world.host(name, answer=worker(name))
+    await world.agent(document=builders.document("agent", tools=(ASKS,)))
+    await world.agent("helper", protocols=("agent",), document=builders.document("helper", tools=(ACTS,)))
+    headers = {} if key is None else {"Idempotency-Key": key}
+    async with world.http.post(world.url + INVOKE, json={"input": "hi", "session": "s"}, headers=headers) as answer:
+        body = await answer.json()
+    assert (body["output"], len(helped)) == (("502 host-failed", 1) if key is None else ("200 helped", 2))
 
 
 async def test_the_next_call_of_a_session_goes_on(make_world: Any) -> None:

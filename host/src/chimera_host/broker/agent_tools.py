@@ -5,14 +5,18 @@ any other, with its deadline and its bound on the answer. In a run it goes with 
 other agent's work is a run too, which is gone on with when it is asked for again.
 """
 
+import asyncio
+import time
 from typing import Any, Protocol
 
 from chimera_host.broker.arguments import ArgumentCheck
-from chimera_host.contract.problem import ProblemError
+from chimera_host.contract.problem import ProblemError, RemoteProblem
 from chimera_host.contract.tools import AgentTool
 from chimera_host.errors import CallCancelled, ToolFailed, ToolRefused
 from chimera_host.ports import CallContext, ToolSpec
 
+IN_PROGRESS = "run-in-progress"
+LONGEST_PAUSE = 1.0
 _REFUSALS = frozenset({401, 403, 404})
 
 
@@ -50,9 +54,8 @@ class BoundAgent:
 
     async def run(self, arguments: dict[str, Any], call: CallContext, seconds: float) -> str:
         """The other agent's answer."""
-        key, message = call.idempotency_key, arguments["message"]
         try:
-            return await self._platform.agent_invoke(call.request.call, self._agent, message, seconds, key)
+            return await self._answer(call, arguments["message"], seconds)
         except (CallCancelled, ToolFailed, ToolRefused):
             raise
         except ProblemError as error:
@@ -62,6 +65,22 @@ class BoundAgent:
                 next_step=error.next_step,
                 retry_after=error.retry_after,
             ) from None
+
+    async def _answer(self, call: CallContext, message: str, seconds: float) -> str:
+        """The answer; where the same is being worked on already, since another host had asked for it, once it is there.
+
+        Whoever runs the tool ends this when its time is over.
+        """
+        ends, left = time.monotonic() + seconds, seconds
+        while True:
+            try:
+                key = call.idempotency_key
+                return await self._platform.agent_invoke(call.request.call, self._agent, message, left, key)
+            except RemoteProblem as error:
+                if error.code != IN_PROGRESS:
+                    raise
+                await asyncio.sleep(min(error.retry_after or LONGEST_PAUSE, LONGEST_PAUSE))
+                left = max(0.001, ends - time.monotonic())
 
     async def aclose(self) -> None:
         """Nothing to let go of."""
