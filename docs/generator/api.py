@@ -47,7 +47,10 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     for place in ("query", "header"):
         named = [one for one in operation.get("parameters", ()) if one["in"] == place]
         if named:
-            rows = [(code(one["name"]), _kind(one["schema"]), one.get("description", "")) for one in named]
+            rows = [
+                (code(one["name"]), _kind(one["schema"]) + _bounds(one["schema"]), one.get("description", ""))
+                for one in named
+            ]
             lines.append(table((place, "type", "meaning"), rows))
     said = []
     if body := operation.get("requestBody"):
@@ -96,6 +99,18 @@ def _kind(what: dict[str, Any]) -> str:
     words = {"string": "text", "integer": "whole number", "boolean": "true or false", "object": "object"}
     return words.get(str(what.get("type")), str(what.get("type", "anything")))
 
+
+def _bounds(what: dict[str, Any]) -> str:
+    """What the value of a parameter is held to, beside its type."""
+    least, most = what.get("minimum", what.get("minLength")), what.get("maximum", what.get("maxLength"))
+    said = ""
+    if most is not None and most < _UNBOUNDED:
+        said = f" of {least:,} to {most:,}" + (" characters" if "maxLength" in what else "")
+    return f"{said}, {what['default']:,} by default" if "default" in what else said
+
+
+_UNBOUNDED = 10**11
+"""A bound from here on only keeps a number storable."""
 
 _INTRODUCTION = """\
 One HTTP API on one address, by default `http://127.0.0.1:8080`. The same is in `schemas/openapi.json` as OpenAPI 3.1,

@@ -72,6 +72,12 @@ async def test_what_is_not_admitted_and_what_fails_has_its_outcome(world: World)
     assert (missing.decision, missing.outcome, missing.call) == ("allow", "agent-not-found", "")
 
 
+async def test_a_decision_that_there_is_not_is_refused(world: World) -> None:
+    status, problem = await world.get("/v1/tenants/default/audit?decision=perhaps")
+    assert (status, problem["code"]) == (400, "invalid-request")
+    assert "allow, deny, none" in problem["next_step"]
+
+
 async def test_a_refusal_is_durable_before_its_answer(world: World) -> None:
     await world.agent()
     viewer = await key(world)

@@ -176,6 +176,13 @@ async def test_unknown_paths_and_methods(world: Any) -> None:
     assert (await world.get("/v1/models/gpt-4"))[1]["code"] == "agent-not-found"
 
 
+@pytest.mark.parametrize("path", ["/v1/models/agent/a%00b", "/v1/models?after=%00", "/v1/tenants/default/keys/%00"])
+async def test_nothing_is_named_by_nul(world: Any, path: str) -> None:
+    status, problem = await world.get(path)
+    assert (status, problem["code"]) == (400, "invalid-request")
+    assert "NUL" in problem["detail"]
+
+
 async def test_the_request_id_is_echoed_or_made(world: Any) -> None:
     async with world.http.get(world.url + "/v1/models", headers={"X-Request-Id": "mine-1"}) as answer:
         assert answer.headers["X-Request-Id"] == "mine-1"

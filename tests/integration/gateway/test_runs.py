@@ -207,6 +207,19 @@ async def test_the_next_call_of_a_session_goes_on(make_world: Any) -> None:
         assert (status, body["code"]) == (409, "nothing-to-resume")
 
 
+async def test_a_key_and_resume_are_not_taken_together(make_world: Any) -> None:
+    """Work that a key names and nobody has begun would have no messages, and whose work is meant must be clear."""
+    async with make_world() as world:
+        host = await world.host()
+        await world.agent()
+        for body in ({"resume": True}, {"resume": True, "session": "s"}, {"resume": True, "input": "x"}):
+            async with world.http.post(world.url + INVOKE, json=body, headers={"Idempotency-Key": "k"}) as answer:
+                problem = msgspec.json.decode(await answer.read())
+            assert (answer.status, problem["code"]) == (400, "invalid-request")
+            assert "not both" in problem["detail"]
+        assert host.requests == []
+
+
 async def test_other_messages_follow_what_an_unfinished_call_had_said(make_world: Any) -> None:
     async with make_world() as world:
         host = await world.host(answer=Steps(world, "host-1", dies_at=3, kind="message"))

@@ -115,6 +115,7 @@ async def test_what_is_wrong_is_refused_at_once(world: Any, body: dict[str, Any]
     for query in ("?wait=61", "?wait=x"):
         assert (await world.get(f"{TASKS}/task_none{query}"))[0] == 400
     assert (await world.get(TASKS + "?state=none"))[0] == 400
+    assert (await world.get(TASKS + "?session="))[0] == 400
 
 
 async def test_a_failed_attempt_is_tried_again_and_what_fails_for_good_is_not(world: Any) -> None:

@@ -113,6 +113,7 @@ async def test_what_people_look_at(node) -> None:
         ("GET", f"/v1/endpoints?after={'9' * 5000}", None),
         ("GET", "/v1/endpoints?wait=long", None),
         ("GET", "/v1/logs?lines=0", None),
+        ("GET", "/v1/logs?follow=null", None),
         ("GET", "/v1/logs?lines=%C2%B2", None),
         ("GET", "/v1/logs?lines=100000", None),
     ],

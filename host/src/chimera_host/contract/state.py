@@ -24,7 +24,7 @@ HEADER_IDEMPOTENCY = "Idempotency-Key"
 StepName = Annotated[str, Meta(min_length=1, max_length=200)]
 Name = Annotated[str, Meta(max_length=400)]
 CheckpointId = Annotated[str, Meta(min_length=1, max_length=64)]
-Key = Annotated[str, Meta(min_length=1, max_length=200)]
+Key = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 
 
 class RunState(Struct, frozen=True, kw_only=True, omit_defaults=True):

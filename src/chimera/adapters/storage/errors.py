@@ -11,6 +11,14 @@ class StorageError(ProblemError):
     title = "The database failed"
 
 
+class UnstorableText(StorageError):
+    """A text holds the character NUL, which PostgreSQL takes in none."""
+
+    code = "unstorable-text"
+    status = 400
+    title = "The text can't be stored"
+
+
 class StorageFull(StorageError):
     """There is no room to write; what only reads goes on."""
 
@@ -94,6 +102,11 @@ def unsure(words: str) -> StorageUnsure:
         next_step="look whether it was done; repeating it with the same Idempotency-Key is safe",
         retry_after=2.0,
     )
+
+
+def unstorable() -> UnstorableText:
+    """A text that is no text to PostgreSQL."""
+    return UnstorableText("a text holds the character NUL (U+0000)", next_step="leave it out")
 
 
 def failed(words: str) -> StorageError:

@@ -7,7 +7,7 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from chimera.adapters.storage.errors import StorageError, away, failed, full, locked
+from chimera.adapters.storage.errors import StorageError, away, failed, full, locked, unstorable
 
 
 @contextmanager
@@ -34,6 +34,8 @@ def storage_error(error: BaseException) -> StorageError:
     state = str(getattr(error, "sqlstate", None) or "")
     if state == "53100" or "No space left" in words:
         return full(words)
+    if state in ("22021", "22P05"):
+        return unstorable()
     if state in ("40001", "40P01", "55P03", "57014"):
         return locked(words)
     if state.startswith(("08", "57P", "53")):

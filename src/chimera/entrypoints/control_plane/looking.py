@@ -8,7 +8,8 @@ from chimera.adapters.storage.catalogue import Catalogue
 from chimera.agents import api
 from chimera.entrypoints.control_plane.describe import describe
 from chimera.entrypoints.control_plane.http import BadRequest, Handler, answer, body_of, principal_of, tenant_of
-from chimera.entrypoints.published.catalogue import DEFAULT_PAGE, FILTERS, LARGEST_PAGE
+from chimera.entrypoints.published.catalogue import FILTERS
+from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE
 from chimera_host.contract.problem import ProblemError
 
 MAX_NAMES = 200_000

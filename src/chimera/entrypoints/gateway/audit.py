@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
-from chimera.entrypoints.gateway.audit_operations import LARGEST_EXPORT, LARGEST_PAGE
+from chimera.entrypoints.gateway.audit_operations import DECISIONS, LARGEST_EXPORT
 from chimera.entrypoints.gateway.calls import page_limit
 from chimera.entrypoints.gateway.http import ENCODER, HEADER_REQUEST, decoded, json_response, read_body
+from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE
 from chimera.gateway.errors import InvalidRequest
 from chimera.gateway.identity.principal import ALL_TENANTS
 from chimera.gateway.settings import HttpSettings
@@ -19,7 +20,6 @@ from chimera.immune.audit.service import AuditService, Wanted
 Values = dict[str, str]
 Handler = Callable[[web.BaseRequest, Values, str], Awaitable[web.StreamResponse]]
 
-PAGE = 100
 BODY_BYTES = 64 * 1024
 _LONGEST_FILTER = 600
 _TEXTS = ("actor", "action", "resource", "decision", "outcome", "call", "request")
@@ -52,10 +52,13 @@ class AuditHandlers:
         for text in _TEXTS:
             if len(query.get(text, "")) > _LONGEST_FILTER:
                 raise InvalidRequest(f"{text} is longer than {_LONGEST_FILTER} characters")
+        decision = query.get("decision")
+        if decision is not None and decision not in DECISIONS:
+            raise InvalidRequest(f"no decision is {decision[:40]!r}", next_step=f"use one of {', '.join(DECISIONS)}")
         wanted = Wanted(
             **{text: query.get(text) for text in _TEXTS}, since=_time(request, "since"), until=_time(request, "until")
         )
-        limit = page_limit(query.get("limit"), PAGE, LARGEST_PAGE)
+        limit = page_limit(query.get("limit"), DEFAULT_PAGE, LARGEST_PAGE)
         page = await self._service.page(_tenant(values), wanted, _place(request, "before"), limit)
         return json_response(page, headers={HEADER_REQUEST: name})
 
@@ -84,7 +87,7 @@ class AuditHandlers:
 
     async def checkpoints(self, request: web.BaseRequest, _: Values, name: str) -> web.Response:
         """GET …/audit/checkpoints."""
-        limit = page_limit(request.query.get("limit"), PAGE, LARGEST_PAGE)
+        limit = page_limit(request.query.get("limit"), DEFAULT_PAGE, LARGEST_PAGE)
         found = list(await self._service.checkpoints(_place(request, "after") or 0, limit + 1))
         more = len(found) > limit
         page = CheckpointPage(checkpoints=found[:limit], next=found[limit - 1].size if more else None)

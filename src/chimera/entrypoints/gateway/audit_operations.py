@@ -6,11 +6,13 @@ A tenant in the path may be `*`: the entries of all tenants, and those of the pl
 from typing import Any
 
 from chimera.entrypoints.published.operation import TENANT, Operation
+from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE, number, one_of, whole
 from chimera.immune.audit import api
 from chimera.immune.audit.checkpoint import Checkpoint
 
-LARGEST_PAGE = 1_000
 LARGEST_EXPORT = 1_000_000
+DECISIONS = ("allow", "deny", "none")
+_TIME = number(0, 999_999_999_999)
 
 
 def _operation(method: str, path: str, name: str, summary: str, answer: Any, **more: Any) -> Operation:
@@ -33,23 +35,22 @@ AUDIT = (
             ("actor", "string", "only entries of this actor, as `key:0123abcd`"),
             ("action", "string", "only entries of this action, as `agent:invoke` or `agent.updated`"),
             ("resource", "string", "only entries about this and what is below it, as `agents/anna`"),
-            ("decision", "string", "only `allow`, `deny` or `none`"),
+            ("decision", one_of(*DECISIONS), "only entries with this decision"),
             ("outcome", "string", "only entries with this outcome: `done`, `ok` or an error's code"),
             ("call", "string", "only entries of this call"),
             ("request", "string", "only entries of this request"),
-            ("since", "number", "only entries from then on, in seconds since the epoch"),
-            ("until", "number", "only entries before then, in seconds since the epoch"),
-            ("before", "integer", "the `next` of the page before"),
-            ("limit", "integer", f"most entries in the page: 1 to {LARGEST_PAGE:,}, 100 by default"),
+            ("since", _TIME, "only entries from then on, in seconds since the epoch"),
+            ("until", _TIME, "only entries before then, in seconds since the epoch"),
+            ("before", whole(0), "the `next` of the page before"),
+            ("limit", whole(1, LARGEST_PAGE, DEFAULT_PAGE), "most entries in the page"),
         ),
     ),
     _operation(
         *("GET", TENANT + "/audit/export", "export_audit", "Entries oldest first, one JSON object a line", None),
         media="application/x-ndjson",
-        streams=True,
         query=(
-            ("after", "integer", "only entries after this place, 0 by default"),
-            ("limit", "integer", f"most entries: 1 to {LARGEST_EXPORT:,}; all by default"),
+            ("after", whole(0), "only entries after this place, 0 by default"),
+            ("limit", whole(1, LARGEST_EXPORT), "most entries; all by default"),
         ),
     ),
     _operation(
@@ -59,8 +60,8 @@ AUDIT = (
         *("GET", TENANT + "/audit/checkpoints", "list_audit_checkpoints", "Signed checkpoints, smallest first"),
         api.CheckpointPage,
         query=(
-            ("after", "integer", "only checkpoints of more entries than this"),
-            ("limit", "integer", f"most checkpoints in the page: 1 to {LARGEST_PAGE:,}, 100 by default"),
+            ("after", whole(0), "only checkpoints of more entries than this"),
+            ("limit", whole(1, LARGEST_PAGE, DEFAULT_PAGE), "most checkpoints in the page"),
         ),
     ),
     _operation(
@@ -71,7 +72,7 @@ AUDIT = (
         *("GET", "/v1/audit/proposal", "propose_audit_checkpoint"),
         *("The next checkpoint for another machine to sign, with a proof of consistency", api.Proposal | None),
         action="audit:write",
-        query=(("since", "integer", "the size of the last checkpoint that the signer has signed"),),
+        query=(("since", whole(0), "the size of the last checkpoint that the signer has signed"),),
     ),
     _operation(
         *("POST", "/v1/audit/checkpoints", "add_audit_checkpoint", "Keep a checkpoint that another machine signed"),

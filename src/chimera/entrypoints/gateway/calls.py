@@ -178,6 +178,11 @@ def _wanted(request: web.BaseRequest, body: api.InvokeBody | api.ChatBody) -> Wa
         return NO_STATE if key is None else Wanted(actor=principal_of(request).actor, key=key, subject=body.user)
     if key is None and body.session is None and not body.resume:
         return NO_STATE
+    if key is not None and body.resume:
+        raise InvalidRequest(
+            "`resume` goes on with the session's unfinished work, an Idempotency-Key with its own: not both",
+            next_step="leave out `resume` to go on with the key's work, or the key to go on with the session's",
+        )
     return Wanted(
         actor=principal_of(request).actor,
         key=key,

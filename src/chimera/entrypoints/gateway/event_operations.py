@@ -6,16 +6,14 @@ A tenant in the path may be `*`: the events of all tenants, for principals of th
 from typing import Any
 
 from chimera.entrypoints.published.operation import TENANT, Operation
+from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE, page, whole
 from chimera.gateway.events import api
 
 SUBSCRIPTION = TENANT + "/subscriptions/{subscription}"
 LETTERS = TENANT + "/dead-letters"
 HEADER_RESUME = "Last-Event-ID"
 
-_PAGE = (
-    ("after", "string", "the `next` of the page before"),
-    ("limit", "integer", "most entries in the page: 1 to 1,000, 100 by default"),
-)
+_PAGE = page("entries")
 _NARROW = (
     ("type", "string", "only events whose type begins with this (`task.`); several by commas"),
     (
@@ -42,12 +40,12 @@ EVENTS = (
         api.EventPage,
         streams=True,
         query=(
-            ("after", "integer", "the place behind which to begin; a stream without it begins with what comes now"),
-            ("last", "integer", "instead of `after`: the newest events, so many at most; no stream"),
-            ("limit", "integer", "most events in the page: 1 to 1,000, 100 by default"),
+            ("after", whole(0), "the place behind which to begin; a stream without it begins with what comes now"),
+            ("last", whole(1, LARGEST_PAGE), "instead of `after`: the newest events, so many at most; no stream"),
+            ("limit", whole(1, LARGEST_PAGE, DEFAULT_PAGE), "most events in the page"),
             *_NARROW,
         ),
-        headers=((HEADER_RESUME, "integer", "the id of the last event seen: the stream goes on behind it"),),
+        headers=((HEADER_RESUME, whole(0), "the id of the last event seen: the stream goes on behind it"),),
     ),
     _operation(
         *("GET", "/v1/event-types", "event_types", "Every type of event, with the JSON Schema of its data", "api:read"),

@@ -18,6 +18,7 @@ from chimera.entrypoints.gateway.http import (
     read_body,
 )
 from chimera.entrypoints.gateway.streams import EventStream, event
+from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE
 from chimera.events import filters
 from chimera.events.errors import InvalidSubscription
 from chimera.gateway.errors import InvalidRequest
@@ -33,7 +34,6 @@ from chimera_host.contract.problem import ProblemError
 Handler = Callable[[web.BaseRequest, Values, str], Awaitable[web.StreamResponse]]
 R = TypeVar("R")
 
-PAGE, LARGEST_PAGE = 100, 1_000
 MOST_TEXTS = 50
 
 
@@ -85,11 +85,11 @@ class EventHandlers:
         resumed = _place(request.headers.get(HEADER_RESUME) or None, HEADER_RESUME)
         if "text/event-stream" in request.headers.get("Accept", ""):
             return await self._stream(request, wanted, after if resumed is None else resumed, name)
-        limit = page_limit(request.query.get("limit"), PAGE, LARGEST_PAGE)
+        limit = page_limit(request.query.get("limit"), DEFAULT_PAGE, LARGEST_PAGE)
         last = request.query.get("last")
         page: Page
         if last is not None:
-            page = await self._events.newest(wanted, page_limit(last, PAGE, LARGEST_PAGE))
+            page = await self._events.newest(wanted, page_limit(last, DEFAULT_PAGE, LARGEST_PAGE))
         else:
             page = await self._events.page(wanted, after or 0, limit)
         return _answer(api.EventPage(events=page.events, next=page.next, more=page.more), name)
@@ -131,7 +131,7 @@ class EventHandlers:
 
     async def list_subscriptions(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
         """GET …/subscriptions."""
-        limit = page_limit(request.query.get("limit"), PAGE, LARGEST_PAGE)
+        limit = page_limit(request.query.get("limit"), DEFAULT_PAGE, LARGEST_PAGE)
         rows, more = await self._subscriptions.page(values["tenant"], request.query.get("after", ""), limit)
         return _answer(api.SubscriptionPage(subscriptions=rows, next=rows[-1].name if more else None), name)
 
@@ -187,7 +187,7 @@ class EventHandlers:
     async def letters(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
         """GET …/dead-letters."""
         query = request.query
-        limit = page_limit(query.get("limit"), PAGE, LARGEST_PAGE)
+        limit = page_limit(query.get("limit"), DEFAULT_PAGE, LARGEST_PAGE)
         rows, more = await self._subscriptions.letters(
             values["tenant"], query.get("subscription"), query.get("after", ""), limit
         )

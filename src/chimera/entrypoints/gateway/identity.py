@@ -15,6 +15,7 @@ from chimera.entrypoints.gateway.http import (
     principal_of,
     read_body,
 )
+from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE
 from chimera.gateway.guard import check_host
 from chimera.gateway.identity import api
 from chimera.gateway.identity.actions import ACTIONS
@@ -30,7 +31,6 @@ Handler = Callable[[web.BaseRequest, Values, str], Awaitable[web.StreamResponse]
 R = TypeVar("R")
 
 PATH = "/.well-known/oauth-protected-resource"
-PAGE, LARGEST_PAGE = 100, 1_000
 
 
 class IdentityHandlers:
@@ -254,7 +254,7 @@ async def _page(
     request: web.BaseRequest, read: Callable[[str, int], Awaitable[Sequence[R]]]
 ) -> tuple[Sequence[R], bool]:
     """A page of rows, and whether there are more."""
-    limit = page_limit(request.query.get("limit"), PAGE, LARGEST_PAGE)
+    limit = page_limit(request.query.get("limit"), DEFAULT_PAGE, LARGEST_PAGE)
     rows = await read(request.query.get("after", ""), limit + 1)
     return rows[:limit], len(rows) > limit
 

@@ -6,12 +6,10 @@ A tenant in the path may be `*`: the platform's own keys, grants and policies, w
 from typing import Any
 
 from chimera.entrypoints.published.operation import TENANT, Operation
+from chimera.entrypoints.published.parameters import page
 from chimera.gateway.identity import api
 
-_PAGE = (
-    ("after", "string", "the `next` of the page before"),
-    ("limit", "integer", "most entries in the page: 1 to 1,000, 100 by default"),
-)
+_PAGE = page("entries")
 
 
 def _operation(method: str, path: str, name: str, summary: str, action: str, answer: Any, **more: Any) -> Operation:

@@ -11,10 +11,13 @@ import msgspec
 
 from chimera.entrypoints.gateway.operations import OPERATIONS
 from chimera.entrypoints.published.operation import JSON, Operation
+from chimera.entrypoints.published.parameters import PATHS
 from chimera_host.contract.problem import PROBLEM_MEDIA_TYPE, Problem
 
 VERSION = "1"
 _PARAMETER = re.compile(r"\{(\w+)\}")
+_EVENTS = "text/event-stream"
+_ANY = {"type": "string", "minLength": 1}
 _REFERENCES = "#/components/schemas/{name}"
 
 OWNERS = {
@@ -71,21 +74,27 @@ def encoded() -> bytes:
 
 def _operation(operation: Operation, by_type: dict[Any, Any]) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        {"name": name, "in": "path", "required": True, "schema": PATHS.get(name, _ANY)}
         for name in _PARAMETER.findall(operation.path)
     ]
     for place, named in (("query", operation.query), ("header", operation.headers)):
         parameters += [
-            {"name": name, "in": place, "schema": {"type": kind}, "description": text} for name, kind, text in named
+            {
+                "name": name,
+                "in": place,
+                "schema": {"type": kind} if isinstance(kind, str) else kind,
+                "description": text,
+            }
+            for name, kind, text in named
         ]
     answer: dict[str, Any] = {"description": operation.summary}
     content: dict[str, Any] = {}
     if operation.answer is not None:
         content[operation.media] = {"schema": by_type[operation.answer]}
     elif operation.media != JSON:
-        content[operation.media] = {"schema": {"type": "string"}}
+        content[operation.media] = {} if operation.media == _EVENTS else {"schema": {"type": "string"}}
     if operation.streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content[_EVENTS] = {}
     if content:
         answer["content"] = content
     described: dict[str, Any] = {

@@ -16,14 +16,19 @@ from chimera.entrypoints.gateway.state_operations import STATE
 from chimera.entrypoints.gateway.task_operations import TASKS
 from chimera.entrypoints.published.catalogue import CATALOGUE, HEADER_KEY
 from chimera.entrypoints.published.operation import AGENT, TENANT, Operation
+from chimera.entrypoints.published.parameters import KEY, whole
 from chimera.gateway import api
 
 IDEMPOTENT = (
     (
         HEADER_KEY,
-        "string",
+        KEY,
         "names the work: the same key again goes on with it where it is unfinished, and gives its answer again",
     ),
+)
+MODELS = (
+    ("limit", whole(1, 100_000), "most models in the page"),
+    ("after", "string", "the last id of the page before"),
 )
 SERVED = (
     Operation(
@@ -72,7 +77,7 @@ SERVED = (
         tag="openai",
         action="catalogue:read",
         answer=api.ModelList,
-        query=(("limit", "integer", "most models in the page"), ("after", "string", "the last id of the page before")),
+        query=MODELS,
     ),
     Operation(
         method="GET",
@@ -82,7 +87,7 @@ SERVED = (
         tag="openai",
         action="catalogue:read",
         answer=api.ModelList,
-        query=(("limit", "integer", "most models in the page"), ("after", "string", "the last id of the page before")),
+        query=MODELS,
     ),
     Operation(
         method="GET",
@@ -128,6 +133,7 @@ SERVED = (
         summary="Whether the gateway takes calls",
         tag="platform",
         media="text/plain",
+        also=((503, "It takes none yet, or none any more"),),
         key=False,
     ),
     Operation(
@@ -176,7 +182,7 @@ NODE = (
             ("request", "string", "only lines of this request or call"),
             ("process", "string", "only lines of this process: `gateway`, `control-plane`, `hosts` or a host's id"),
             ("level", "string", "only lines at this level"),
-            ("lines", "integer", "most lines: 1 to 10,000, 100 by default"),
+            ("lines", whole(1, 10_000, 100), "most lines"),
             ("follow", "boolean", "whether to go on with lines as they are written"),
         ),
     ),

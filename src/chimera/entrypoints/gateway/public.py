@@ -305,6 +305,8 @@ def _check_target(raw_path: str) -> None:
         raise InvalidRequest(
             f"the path is not UTF-8: {raw_path[:200]!r}", next_step="write other characters as %XX, in UTF-8"
         ) from None
+    if "%00" in raw_path:  # nothing has such a name, and PostgreSQL takes it in no text
+        raise InvalidRequest(f"the path or query holds NUL: {raw_path[:200]!r}", next_step="leave %00 out")
 
 
 def _check_names(values: Values) -> None:

@@ -18,6 +18,7 @@ from chimera.entrypoints.gateway.http import (
     read_body,
 )
 from chimera.entrypoints.gateway.state_operations import NDJSON
+from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE
 from chimera.gateway.errors import InvalidRequest
 from chimera.gateway.settings import HttpSettings
 from chimera.gateway.state import api, rules
@@ -30,8 +31,6 @@ from chimera.gateway.state.spaces_rules import Declared
 from chimera.gateway.state.subjects import Subjects
 from chimera_host.contract.problem import ProblemError
 from chimera_host.contract.state import SharedBody
-
-PAGE, LARGEST_PAGE = 100, 1_000
 
 _puts = msgspec.json.Decoder(api.SessionBody)
 _patches = msgspec.json.Decoder(api.SessionPatch)
@@ -76,7 +75,7 @@ class StateHandlers:
     async def list_sessions(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
         """GET …/sessions."""
         query = request.query
-        limit = page_limit(query.get("limit"), PAGE, LARGEST_PAGE)
+        limit = page_limit(query.get("limit"), DEFAULT_PAGE, LARGEST_PAGE)
         agent = values.get("agent")
         rules.check_subject(query.get("subject"))
         wanted = SessionFilter(
@@ -158,7 +157,7 @@ class StateHandlers:
 
     async def list_spaces(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
         """GET …/spaces."""
-        limit = page_limit(request.query.get("limit"), PAGE, LARGEST_PAGE)
+        limit = page_limit(request.query.get("limit"), DEFAULT_PAGE, LARGEST_PAGE)
         page = await self.spaces.page(values["tenant"], request.query.get("after", ""), limit)
         spaces = [_space(found, _declared.decode(found.declared)) for found in page]
         following = spaces[-1].space if len(spaces) == limit else None
@@ -188,7 +187,7 @@ class StateHandlers:
 
     async def list_entries(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
         """GET …/spaces/{space}/entries."""
-        limit = page_limit(request.query.get("limit"), PAGE, LARGEST_PAGE)
+        limit = page_limit(request.query.get("limit"), DEFAULT_PAGE, LARGEST_PAGE)
         page = await self.spaces.entries(values["tenant"], values["space"], request.query.get("after", ""), limit)
         entries = [shared(entry) for entry in page]
         following = entries[-1].key if len(entries) == limit else None

@@ -3,6 +3,8 @@
 from typing import Any
 
 from chimera.entrypoints.published.operation import AGENT, TENANT, Operation
+from chimera.entrypoints.published.parameters import SUBJECT as PERSON
+from chimera.entrypoints.published.parameters import TIME, page
 from chimera.gateway.state import api
 from chimera_host.contract.state import SharedAnswer, SharedBody
 
@@ -11,13 +13,10 @@ SESSION = AGENT + "/sessions/{session}"
 SUBJECT = TENANT + "/subjects/{subject}"
 SPACE = TENANT + "/spaces/{space}"
 
-_PAGE = (
-    ("after", "string", "the `next` of the page before"),
-    ("limit", "integer", "most entries in the page: 1 to 1,000, 100 by default"),
-)
+_PAGE = page("entries")
 _NARROW = (
-    ("subject", "string", "only sessions of this person"),
-    ("updated_before", "number", "only sessions last saved before this time (seconds since the epoch)"),
+    ("subject", PERSON, "only sessions of this person"),
+    ("updated_before", TIME, "only sessions last saved before this time (seconds since the epoch)"),
 )
 _IF_MATCH = ("If-Match", "string", "the ETag of the session that this changes")
 _IF_NONE_MATCH = ("If-None-Match", "string", "`*`: only if there is no such session")

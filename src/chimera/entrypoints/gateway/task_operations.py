@@ -1,27 +1,26 @@
 """The operations on tasks, as data; `operations.py` publishes them with the others."""
 
-from typing import Any
+from typing import Any, get_args
 
 from chimera.entrypoints.published.catalogue import HEADER_KEY
 from chimera.entrypoints.published.operation import AGENT, TENANT, Operation
+from chimera.entrypoints.published.parameters import KEY, SESSION, SUBJECT, number, one_of, page, whole
 from chimera.gateway.api import InvokeAnswer
 from chimera.gateway.tasks import api
+from chimera.gateway.tasks.model import TaskState
 
 TASK = AGENT + "/tasks/{task}"
 HEADER_RESUME = "Last-Event-ID"
 LONGEST_WAIT = 60.0
 
-_KEY = ((HEADER_KEY, "string", "names the task: the same key again is the same task, submitted once"),)
-_PAGE = (
-    ("after", "string", "the `next` of the page before"),
-    ("limit", "integer", "most tasks in the page: 1 to 1,000, 100 by default"),
-)
+_KEY = ((HEADER_KEY, KEY, "names the task: the same key again is the same task, submitted once"),)
+_PAGE = page("tasks")
 _NARROW = (
-    ("state", "string", "only tasks in this state"),
-    ("session", "string", "only tasks of this session"),
-    ("subject", "string", "only tasks of this person"),
+    ("state", one_of(*get_args(TaskState)), "only tasks in this state"),
+    ("session", SESSION, "only tasks of this session"),
+    ("subject", SUBJECT, "only tasks of this person"),
 )
-_WAIT = (("wait", "number", f"wait up to so many seconds for its end, {LONGEST_WAIT:.0f} at most"),)
+_WAIT = (("wait", number(0, LONGEST_WAIT), "wait up to so many seconds for its end"),)
 
 
 def _operation(
@@ -70,7 +69,7 @@ TASKS = (
     _operation(
         *("GET", TASK + "/events", "task_events", "What happens to the task, as server-sent events", "task:read"),
         media="text/event-stream",
-        headers=((HEADER_RESUME, "integer", "the id of the last event seen: the stream goes on behind it"),),
+        headers=((HEADER_RESUME, whole(0, 999_999_999), "the id of the last event seen, behind which it goes on"),),
     ),
     _operation(
         *("POST", TASK + "/cancel", "cancel_task", "Cancel a task; one that runs has its call ended", "task:cancel"),

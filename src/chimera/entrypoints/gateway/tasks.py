@@ -18,6 +18,7 @@ from chimera.entrypoints.gateway.http import (
 )
 from chimera.entrypoints.gateway.streams import EventStream, event
 from chimera.entrypoints.gateway.task_operations import HEADER_RESUME, LONGEST_WAIT
+from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE
 from chimera.gateway.errors import InvalidRequest
 from chimera.gateway.policy.authorise import Asked, Authoriser
 from chimera.gateway.settings import HttpSettings
@@ -31,7 +32,6 @@ from chimera_host.contract.problem import ProblemError
 from chimera_host.contract.state import HEADER_IDEMPOTENCY
 from chimera_host.trace import parse
 
-PAGE, LARGEST_PAGE = 100, 1_000
 _ASKED = Asked(protocol="task")
 _STATES: tuple[TaskState, ...] = get_args(TaskState)
 
@@ -92,13 +92,15 @@ class TaskHandlers:
     async def list_tasks(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
         """GET …/tasks."""
         query = request.query
-        limit = page_limit(query.get("limit"), PAGE, LARGEST_PAGE)
+        limit = page_limit(query.get("limit"), DEFAULT_PAGE, LARGEST_PAGE)
         rules.check_subject(query.get("subject"))
+        if (session := query.get("session")) is not None:
+            rules.check_session_id(session)
         wanted = TaskFilter(
             tenant=values["tenant"],
             agent=values.get("agent"),
             state=_state(query.get("state")),
-            session=query.get("session"),
+            session=session,
             subject=query.get("subject"),
             before=query.get("after") or None,
             limit=limit,

@@ -47,13 +47,16 @@ class LogQuery:
             raise BadLogQuery(
                 f"lines={lines[:20]!r} is not a number from 1 to {MAX_LINES}", next_step="leave it out for 100"
             )
+        follow = query.get("follow", "false")
+        if follow not in ("true", "false", "1", "0"):
+            raise BadLogQuery(f"follow={follow[:20]!r} is neither true nor false", next_step="use follow=true")
         return cls(
             agent=query.get("agent"),
             request=query.get("request"),
             process=query.get("process"),
             level=query.get("level"),
             lines=int(lines),
-            follow=query.get("follow") in ("1", "true"),
+            follow=follow in ("1", "true"),
         )
 
     def wants_file(self, name: str) -> bool:

@@ -6,11 +6,12 @@ from chimera.agents import api
 from chimera.agents.catalogue import Applied
 from chimera.agents.compile import CanonicalDefinition
 from chimera.entrypoints.published.operation import AGENT, TENANT, Operation
+from chimera.entrypoints.published.parameters import page, text
 
 HEADER_KEY = "Idempotency-Key"
+MAX_KEY = 128
+_BATCH_KEY = text(MAX_KEY, r"^[\x20-\x7e]+$")
 WRITE = "catalogue:write"
-DEFAULT_PAGE = 100
-LARGEST_PAGE = 1_000
 FILTERS = {
     "framework": "only agents of this framework",
     "domain": "only agents with the tag `domain:` and this",
@@ -40,8 +41,7 @@ CATALOGUE = (
         *("GET", TENANT + "/agents", "list_agents", "Agents, in pages", api.AgentPage),
         query=(
             *((name, "string", text) for name, text in FILTERS.items()),
-            ("after", "string", "the last name of the page before"),
-            ("limit", "integer", f"most agents in the page: 1 to {LARGEST_PAGE:,}, {DEFAULT_PAGE} by default"),
+            *page("agents"),
         ),
     ),
     _operation(
@@ -64,7 +64,7 @@ CATALOGUE = (
     ),
     _operation(
         *("POST", TENANT + "/batches", "begin_batch", "Begin a batch of definitions", api.OpenedBatch),
-        headers=((HEADER_KEY, "string", "beginning again with the same one finds the same batch"),),
+        headers=((HEADER_KEY, _BATCH_KEY, "beginning again with the same one finds the same batch"),),
         status=201,
         action=WRITE,
     ),

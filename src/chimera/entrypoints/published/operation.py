@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from chimera.entrypoints.published.parameters import Parameter
+
 Owner = Literal["gateway", "control-plane", "node"]
 
 JSON = "application/json"
@@ -15,7 +17,7 @@ class Operation:
     """One method of one path. `name` is the handler's and the document's operation id.
 
     `body` and `answer` are the types of the bodies where `takes` and `media` are JSON. `query` and `headers` are
-    parameters as (name, JSON type, meaning). `also` are other statuses of the same answer, and when they are given.
+    parameters. `also` are other statuses of the same answer, and when they are given.
     `action` is what the caller must be allowed to do (`chimera.gateway.identity.actions`); `resource` says where the
     thing it is done to is named: in the path, in the body (then the handler asks), or it is the caller's own tenant.
     Only an operation without `key` has no action: it is open to everybody.
@@ -35,8 +37,8 @@ class Operation:
     answer: Any = None
     media: str = JSON
     streams: bool = False
-    query: tuple[tuple[str, str, str], ...] = ()
-    headers: tuple[tuple[str, str, str], ...] = ()
+    query: tuple[Parameter, ...] = ()
+    headers: tuple[Parameter, ...] = ()
     status: int = 200
     also: tuple[tuple[int, str], ...] = ()
     key: bool = True

@@ -7,8 +7,12 @@ from msgspec import Meta, Struct
 from chimera.gateway.identity.model import Grant, StoredKey, StoredPolicy, Tenant, TenantStatus
 
 MAX_NAMES = 1_000
-Text = Annotated[str, Meta(min_length=1, max_length=200)]
-Names = Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=128)], ...], Meta(max_length=MAX_NAMES)]
+NO_NUL = r"^[^\x00]*$"
+"""No database takes NUL in a text."""
+Text = Annotated[str, Meta(min_length=1, max_length=200, pattern=NO_NUL)]
+Names = Annotated[
+    tuple[Annotated[str, Meta(min_length=1, max_length=128, pattern=NO_NUL)], ...], Meta(max_length=MAX_NAMES)
+]
 PolicyName = Annotated[str, Meta(pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 
 
@@ -63,7 +67,7 @@ class KeyPage(Struct, frozen=True, kw_only=True):
 class GrantBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The roles that a user shall have beside those of its token: `user:ISSUER|SUBJECT`. None takes them all."""
 
-    principal: Annotated[str, Meta(min_length=6, max_length=512, pattern="^user:")]
+    principal: Annotated[str, Meta(min_length=6, max_length=512, pattern=r"^user:[^\x00]*$")]
     roles: Names
 
 
@@ -116,10 +120,10 @@ class QuestionBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """
 
     action: Text
-    principal: Annotated[str, Meta(max_length=512)] | None = None
+    principal: Annotated[str, Meta(max_length=512, pattern=NO_NUL)] | None = None
     roles: Names = ()
-    agent: Annotated[str, Meta(max_length=63)] | None = None
-    name: Annotated[str, Meta(max_length=200)] | None = None
+    agent: Annotated[str, Meta(max_length=63, pattern=NO_NUL)] | None = None
+    name: Annotated[str, Meta(max_length=200, pattern=NO_NUL)] | None = None
     protocol: Annotated[str, Meta(max_length=32)] = "http"
     depth: Annotated[int, Meta(ge=0, le=1_000)] = 0
 
