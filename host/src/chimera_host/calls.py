@@ -20,9 +20,10 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
+from chimera_host.checkpoints import Checkpoints
 from chimera_host.contract.agent import AgentDocument
 from chimera_host.contract.call import Delta, InvokeRequest, InvokeResponse, SessionState, Timings, ToolEvent
-from chimera_host.contract.state import FinishedStep, SharedAnswer, SharedBody
+from chimera_host.contract.state import CheckpointAnswer, CheckpointAsk, FinishedStep, SharedAnswer, SharedBody
 from chimera_host.errors import CallCancelled, DeadlineExceeded, ModelFailed, ToolRefused
 from chimera_host.platform_client import PlatformClient
 from chimera_host.ports import CallContext, ChatAnswer, ChatBody
@@ -64,6 +65,7 @@ class Call:
         "answer",
         "began",
         "cancelled_at",
+        "checkpoints",
         "cpu_seconds",
         "document",
         "load_seconds",
@@ -116,10 +118,14 @@ class Call:
         self._pending: set[concurrent.futures.Future[Any]] = set()
         self._broker: ToolCaller | None = None
         self._defaults: Mapping[str, Any] = {}
+        self.checkpoints: Checkpoints | None = None
         self._steps: RunSteps | None = None
         if request.run is not None:
             finished = 0 if request.resume is None else request.resume.finished
             self._steps = RunSteps(Given(call=request.call, run=request.run, finished=finished), platform)
+            thread = f"{request.run}@{request.revision[-12:]}"
+            fresh = request.resume is None
+            self.checkpoints = Checkpoints(self._checkpoint, self._wait_for, thread=thread, fresh=fresh)
 
     # -- the host's side ------------------------------------------------------------------------------------------
 
@@ -210,6 +216,7 @@ class Call:
 
     async def chat(self, body: ChatBody) -> ChatAnswer:
         """One model call through the gateway."""
+        await self._settled()
         left = self.remaining()
         began = time.monotonic()
         self.model_calls += 1
@@ -225,6 +232,7 @@ class Call:
         """One model call whose text goes to a streaming caller while it is made; whole where nobody streams."""
         if self._events is None:
             return await self.chat(body)
+        await self._settled()
         left = self.remaining()
         began = time.monotonic()
         self.model_calls += 1
@@ -256,6 +264,7 @@ class Call:
                 agent=self.request.agent,
             )
         await self.commit_steps()
+        await self._settled()
         began = time.monotonic()
         self.tool_calls += 1
         self._tool_event(ToolEvent(tool=name, phase="start"))
@@ -287,6 +296,11 @@ class Call:
     def step(self, name: str) -> AbstractContextManager[Scope | None]:
         """Whatever is asked for within belongs to the step of that name."""
         return nullcontext() if self._steps is None else within(self._steps.named(name))
+
+    def steps_by(self, find: Callable[[], Scope | None]) -> None:
+        """Ask `find` which step is running."""
+        if self._steps is not None:
+            self._steps.find = find
 
     async def save_step(self, name: str, kind: str, output: Any) -> int:
         """Commit a finished step; its number in the run. Nothing, and 0, where the call has no run."""
@@ -337,6 +351,7 @@ class Call:
         """Write and read keys of a shared space; with a run, the writes of a step that runs again happen once."""
         self._check()
         await self.commit_steps()
+        await self._settled()
         asking = self._asking("shared", space, body) if body.write else nullcontext()
         with asking as key:
             return await self._platform.shared(self.request.call, space, body, key)
@@ -344,6 +359,10 @@ class Call:
     def shared_blocking(self, space: str, body: SharedBody) -> SharedAnswer:
         """`shared`, from a framework's thread."""
         return self._wait_for(self.shared, space, body)
+
+    async def _settled(self) -> None:
+        if self.checkpoints is not None:
+            await self.checkpoints.settled()
 
     def _asking(self, kind: str, *content: Any) -> AbstractContextManager[str | None]:
         return nullcontext() if self._steps is None else self._steps.scope().asking(kind, *content)
@@ -358,6 +377,11 @@ class Call:
         result, cpu = await self._threads.run(partial(function, *args, **kwargs))
         self.cpu_seconds += cpu
         return result
+
+    async def _checkpoint(self, ask: CheckpointAsk) -> CheckpointAnswer:
+        left = self.remaining()
+        with span("checkpoint"):
+            return await self._platform.checkpoints(self.request.call, ask, left)
 
     def emit(self, text: str, source: str | None = None) -> None:
         """Send a piece of the answer to a streaming caller. Safe from any thread."""

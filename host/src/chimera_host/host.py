@@ -376,6 +376,7 @@ def _response(host: str, call: Call, result: RunResult) -> InvokeResponse:
         host=host,
         messages=added,
         session=state,
+        threads=result.threads,
         timings=call.timings(),
         model_calls=call.model_calls,
         tool_calls=call.tool_calls,

@@ -17,7 +17,18 @@ import msgspec
 from chimera_host.contract.agent import AgentDocument
 from chimera_host.contract.call import HEADER_CALL, HEADER_DEADLINE, HEADER_TRACEPARENT
 from chimera_host.contract.problem import Problem, RemoteProblem
-from chimera_host.contract.state import HEADER_IDEMPOTENCY, SharedAnswer, SharedBody, StepBody, StepPage, StepSaved
+from chimera_host.contract.state import (
+    CHECKPOINT_ANSWERS,
+    CHECKPOINT_ENCODER,
+    HEADER_IDEMPOTENCY,
+    CheckpointAnswer,
+    CheckpointAsk,
+    SharedAnswer,
+    SharedBody,
+    StepBody,
+    StepPage,
+    StepSaved,
+)
 from chimera_host.contract.token import PATH_TOKEN, FreshToken
 from chimera_host.errors import HostError, ModelFailed, PlatformUnavailable, ToolFailed
 from chimera_host.trace import current_trace
@@ -28,6 +39,8 @@ KEEPALIVE = 30.0
 DOCUMENT_TIMEOUT = 30.0
 STATE_TIMEOUT = 30.0
 UNIX = "unix:"
+JSON = "application/json"
+MSGPACK = "application/msgpack"
 
 T = TypeVar("T")
 _encode = msgspec.json.Encoder(enc_hook=str).encode
@@ -141,6 +154,24 @@ class PlatformClient:
         data = await self._post(url, _encode(body), call_id, STATE_TIMEOUT, PlatformUnavailable, again=again, key=key)
         return _decoded(_shared, data, "a shared space's keys")
 
+    async def checkpoints(self, call_id: str, ask: CheckpointAsk, deadline: float) -> CheckpointAnswer:
+        """Keep or read checkpoints of the call's run; asked twice it is done once."""
+        url = f"{self._base}/internal/v1/state/checkpoints"
+        try:
+            async with asyncio.timeout(min(deadline, STATE_TIMEOUT)):
+                data = await self._post(
+                    url,
+                    CHECKPOINT_ENCODER.encode(ask),
+                    call_id,
+                    deadline,
+                    PlatformUnavailable,
+                    again=True,
+                    content=MSGPACK,
+                )
+        except TimeoutError as error:
+            raise self._unavailable(error) from error
+        return _decoded(CHECKPOINT_ANSWERS, data, "checkpoints")
+
     # -- requests -------------------------------------------------------------------------------------------------
 
     async def _get(self, path: str, call_id: str | None = None) -> bytes:
@@ -170,8 +201,9 @@ class PlatformClient:
         *,
         again: bool,
         key: str | None = None,
+        content: str = JSON,
     ) -> bytes:
-        headers = _headers(call_id, deadline, key)
+        headers = _headers(call_id, deadline, key, content)
         try:
             async with self._session.post(url, data=data, headers=headers) as answer:
                 body = await answer.read()
@@ -184,7 +216,7 @@ class PlatformClient:
                 raise self._unavailable(error) from error
         except (aiohttp.ClientError, OSError) as error:
             raise self._unavailable(error) from error
-        return await self._post(url, data, call_id, deadline, otherwise, again=False, key=key)
+        return await self._post(url, data, call_id, deadline, otherwise, again=False, key=key, content=content)
 
     def _unavailable(self, error: BaseException) -> PlatformUnavailable:
         what = "did not answer in time" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
@@ -195,8 +227,8 @@ class PlatformClient:
         )
 
 
-def _headers(call_id: str | None, deadline: float, key: str | None) -> dict[str, str]:
-    headers = {HEADER_DEADLINE: f"{deadline:.3f}", "Content-Type": "application/json"}
+def _headers(call_id: str | None, deadline: float, key: str | None = None, content: str = JSON) -> dict[str, str]:
+    headers = {HEADER_DEADLINE: f"{deadline:.3f}", "Content-Type": content}
     if call_id is not None:
         headers[HEADER_CALL] = call_id
     if key is not None:
@@ -213,7 +245,7 @@ def _refusal(status: int, body: bytes, otherwise: Callable[[str], HostError]) ->
         return otherwise(f"the platform answered {status}: {body[:200].decode(errors='replace')}")
 
 
-def _decoded(decoder: "msgspec.json.Decoder[T]", data: bytes, what: str) -> T:
+def _decoded(decoder: "msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T]", data: bytes, what: str) -> T:
     try:
         return decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

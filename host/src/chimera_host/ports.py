@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from msgspec import Struct
 
+from chimera_host.checkpoints import Checkpoints
 from chimera_host.contract.agent import AgentDocument, FrameworkName
 from chimera_host.contract.call import InvokeRequest, Message, SessionState
 from chimera_host.contract.state import FinishedStep, SharedAnswer, SharedBody
@@ -41,11 +42,15 @@ class ToolSpec(Struct, frozen=True, kw_only=True):
 
 
 class RunResult(Struct, frozen=True, kw_only=True):
-    """What a run gave: the answer's text, the messages to add to the session, and the values to keep in it."""
+    """What a run gave: the answer's text, the messages to add to the session, and the values to keep in it.
+
+    `threads` are those of the call's session whose checkpoints its next call needs (`InvokeResponse`).
+    """
 
     output: str
     messages: tuple[Message, ...] = ()
     values: dict[str, Any] | None = None
+    threads: tuple[str, ...] | None = None
 
 
 class CallContext(Protocol):
@@ -58,6 +63,8 @@ class CallContext(Protocol):
     request: InvokeRequest
     document: AgentDocument
     cpu_seconds: float
+    checkpoints: Checkpoints | None
+    """Where a graph's checkpoints go; None: the call has no run, and nobody goes on with it."""
 
     @property
     def prompt(self) -> str:
@@ -104,6 +111,9 @@ class CallContext(Protocol):
 
         A name stands for one step of a run. Without this, a step is what lies between two saves.
         """
+
+    def steps_by(self, find: Callable[[], Scope | None]) -> None:
+        """Ask `find` which step is running, for a framework that knows it by its own task."""
 
     async def save_step(self, name: str, kind: str, output: Any) -> int:
         """Commit a finished step; its number in the run. Nothing, and 0, where the call has no run.

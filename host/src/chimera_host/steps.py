@@ -14,6 +14,7 @@ The step that something belongs to is the innermost of:
 
 - a running tool: what a tool asks for is named after the tool's own key, which is `Scope.key` there;
 - a step that code named with `step(name)`, or a framework's adapter did. A name stands for one step of a run;
+- what the adapter finds for the framework's own task that is running, where it told the call how (`steps_by`);
 - otherwise the stretch between two saves, which is named by how many steps are finished. That fits to code that does
   one step after another; branches side by side need names.
 
@@ -25,7 +26,7 @@ A call without a run has none of this: no scope, no key, no request.
 
 import asyncio
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from heapq import heappop, heappush
@@ -123,11 +124,12 @@ class StepStore(Protocol):
 class RunSteps:
     """The steps of the run that a call works on."""
 
-    __slots__ = ("_between", "_given", "_later", "_saving", "_store", "_version", "finished")
+    __slots__ = ("_between", "_given", "_later", "_saving", "_store", "_version", "find", "finished")
 
     def __init__(self, given: Given, store: StepStore) -> None:
         """Go on from what is given; `load` first."""
         self.finished: Mapping[str, FinishedStep] = {}
+        self.find: Callable[[], Scope | None] = _nothing
         self._given = given
         self._store = store
         self._later: list[StepBody] = []
@@ -180,7 +182,7 @@ class RunSteps:
 
     def scope(self) -> Scope:
         """Where what is asked for now belongs to."""
-        return current_scope.get() or self._between
+        return current_scope.get() or self.find() or self._between
 
     def named(self, name: str) -> Scope:
         """The scope of a step that has a name."""
@@ -193,6 +195,10 @@ class RunSteps:
 
     def _stretch(self) -> Scope:
         return Scope(self._given.run, "after", str(self._version))
+
+
+def _nothing() -> None:
+    """No framework knows better."""
 
 
 def _digest(*parts: bytes) -> str:

@@ -46,6 +46,7 @@ def warm_platform(warm: Warm) -> FakePlatform:
     platform.chats.clear()
     platform.invoked.clear()
     platform.agents.clear()
+    platform.checkpoints.clear()
     return platform
 
 

@@ -17,8 +17,10 @@ from chimera_host.contract.state import (
     DeleteCheckpoints,
     GetCheckpoint,
     ListCheckpoints,
+    ListThreads,
     PutCheckpoint,
     PutWrites,
+    Several,
     StoredCheckpoint,
     StoredWrite,
     Typed,
@@ -42,6 +44,13 @@ class Graph:
         if not isinstance(ask, GetCheckpoint | ListCheckpoints):
             runs.touched(self.opened, checkpoints=True)
         return answer.checkpoints
+
+    async def threads(self, **fields: Any) -> tuple[str, ...]:
+        runs = self.state.runs
+        answer = await self.state.stores.checkpoints.ask(
+            self.opened.run, ListThreads(**fields), limits=runs.limits, now=self.state.clock.wall(), life=runs.life
+        )
+        return answer.threads
 
     async def put(self, name: str, *, thread: str = "t", namespace: str = "", parent: str | None = None) -> None:
         value, metadata = Typed(kind="msgpack", data=name.encode()), Typed(kind="json", data=b'{"a":"\0"}')
@@ -115,6 +124,31 @@ async def test_writes_stay_unless_they_are_langgraphs_own(graph: Graph) -> None:
     assert [(one.idx, one.value.data) for one in found.writes] == [(-1, b"B"), (0, b"a"), (1, b"c")]
 
 
+async def test_several_are_kept_together_or_not_at_all(graph: Graph) -> None:
+    value, metadata = Typed(kind="bytes", data=b"v"), Typed(kind="json", data=b"{}")
+    writes = PutWrites(thread="t", checkpoint="1", writes=(write(0, "a"),))
+    first = PutCheckpoint(thread="t", checkpoint="1", value=value, metadata=metadata)
+    second = PutCheckpoint(thread="t", checkpoint="2", parent="1", value=value, metadata=metadata)
+    await graph.ask(Several(asks=(first, writes, second)))
+    assert [(one.checkpoint, len(one.writes)) for one in await graph.ask(ListCheckpoints(thread="t"))] == [
+        ("2", 0),
+        ("1", 1),
+    ]
+    big = PutCheckpoint(thread="u", checkpoint="3", value=Typed(kind="bytes", data=b"x" * 99_998), metadata=metadata)
+    with pytest.raises(PayloadTooLarge):
+        await graph.ask(Several(asks=(PutCheckpoint(thread="u", checkpoint="1", value=value, metadata=metadata), big)))
+    assert await graph.threads() == ("t",)
+
+
+async def test_threads_are_listed_in_pages(graph: Graph) -> None:
+    assert await graph.threads() == ()
+    for name in ("c", "a", "b"):
+        for number in range(2):
+            await graph.put(str(number), thread=name)
+    assert await graph.threads() == ("a", "b", "c")
+    assert await graph.threads(after="a", limit=1) == ("b",)
+
+
 async def test_threads_are_copied_and_deleted(graph: Graph) -> None:
     for number in range(3):
         await graph.put(str(number))
@@ -140,8 +174,8 @@ async def rows(state: State) -> list[int]:
     return await state.database.read(read)
 
 
-def done(session: SessionState | None = None) -> InvokeResponse:
-    return InvokeResponse(output="o", call="c", agent="anna", revision="r", host="h", session=session)
+def done(session: SessionState | None = None, **fields: Any) -> InvokeResponse:
+    return InvokeResponse(output="o", call="c", agent="anna", revision="r", host="h", session=session, **fields)
 
 
 async def test_a_session_keeps_the_newest_once_its_work_is_finished(state: State, graph: Graph) -> None:
@@ -158,6 +192,46 @@ async def test_a_session_keeps_the_newest_once_its_work_is_finished(state: State
     assert following.opened.before is not None
     await state.sessions.delete(following.opened.before.key, if_match=None, by="x")
     assert await rows(state) == [0, 0]
+
+
+async def test_a_session_keeps_those_threads_that_its_answer_names(state: State, graph: Graph) -> None:
+    mine = await begin(state, Wanted(session="s1"))
+    for thread in ("waits", "over"):
+        for number in range(14):
+            await mine.put(f"{number:02}", thread=thread)
+            await mine.ask(PutWrites(thread=thread, checkpoint=f"{number:02}", writes=(write(0, "w"),)))
+    await state.runs.finish(mine.opened, done(SessionState(), threads=("waits",)), "x")
+    following = await begin(state, Wanted(session="s1"), "call_2")
+    assert await following.threads() == ("waits",)
+    assert await rows(state) == [10, 10]
+    await following.put("15", thread="over")
+    await state.runs.finish(following.opened, done(SessionState(), threads=()), "x")
+    assert await rows(state) == [0, 0]
+
+
+async def test_work_begun_afresh_finds_nothing_of_what_it_had(state: State, graph: Graph) -> None:
+    """Its session was saved by another meanwhile, so what it had is of a conversation that isn't any more."""
+    wanted = Wanted(actor="a", key="of-session", session="s1")
+    mine = await begin(state, wanted)
+    await mine.put("1")
+    await state.stores.runs.release(mine.opened.run)
+    other = await begin(state, Wanted(session="s2"), "call_2")
+    await other.put("1", thread="others")
+    before = await state.sessions.open("default", "anna", "s1", None)
+    await state.sessions.save(before, SessionState(messages=said("meanwhile")), "x")
+    again = await begin(state.another_gateway(), wanted, "call_3")
+    assert again.opened.run.attempt == 2
+    assert (await again.threads(), await other.threads()) == ((), ("others",))
+
+
+async def test_a_copy_makes_work_that_somebody_may_go_on_with(state: State, graph: Graph) -> None:
+    mine = await begin(state, Wanted(session="s1"))
+    await mine.put("1")
+    await state.runs.finish(mine.opened, done(SessionState()), "x")
+    following = await begin(state, Wanted(session="s1"), "call_2")
+    await following.ask(CopyThread(thread="t", target="u"))
+    resumed = state.runs.resume_state(following.opened)
+    assert resumed is not None and resumed.checkpoints
 
 
 async def test_without_a_session_they_end_with_the_run(state: State, graph: Graph) -> None:

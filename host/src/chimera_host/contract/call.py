@@ -69,7 +69,11 @@ class Timings(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class InvokeResponse(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The answer. `session` is the state to save, present if the request carried one."""
+    """The answer. `session` is the state to save, present if the request carried one.
+
+    `threads` names the graph threads that the session's next call goes on from: their newest checkpoints are kept, and
+    those of all others removed, in the transaction that saves the session. None says nothing: all threads are kept.
+    """
 
     output: str
     call: str
@@ -78,6 +82,7 @@ class InvokeResponse(Struct, frozen=True, kw_only=True, omit_defaults=True):
     host: str
     messages: tuple[Message, ...] = ()
     session: SessionState | None = None
+    threads: tuple[str, ...] | None = None
     timings: Timings = Timings()
     model_calls: int = 0
     tool_calls: int = 0

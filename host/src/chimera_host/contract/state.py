@@ -131,6 +131,12 @@ class PutWrites(_Ask, frozen=True, kw_only=True, tag="put_writes"):
     namespace: Name = ""
 
 
+class Several(Struct, frozen=True, kw_only=True, tag_field="op", tag="several"):
+    """Several of the two above, in this order and in one transaction."""
+
+    asks: Annotated[tuple[PutCheckpoint | PutWrites, ...], Meta(min_length=1, max_length=200)]
+
+
 class GetCheckpoint(_Ask, frozen=True, kw_only=True, tag="get"):
     """One checkpoint; without an id the newest of the namespace."""
 
@@ -151,6 +157,13 @@ class ListCheckpoints(_Ask, frozen=True, kw_only=True, tag="list"):
     limit: Annotated[int, Meta(ge=1, le=100)] = 20
 
 
+class ListThreads(Struct, frozen=True, kw_only=True, tag_field="op", tag="threads"):
+    """The threads that have checkpoints, by name."""
+
+    after: str = ""
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+
+
 class DeleteCheckpoints(_Ask, frozen=True, kw_only=True, tag="delete"):
     """Remove a thread's checkpoints: all, those named, or all but the newest `keep` of each namespace."""
 
@@ -164,13 +177,16 @@ class CopyThread(_Ask, frozen=True, kw_only=True, tag="copy"):
     target: Annotated[str, Meta(max_length=128)]
 
 
-CheckpointAsk = PutCheckpoint | PutWrites | GetCheckpoint | ListCheckpoints | DeleteCheckpoints | CopyThread
+CheckpointAsk = (
+    PutCheckpoint | PutWrites | Several | GetCheckpoint | ListCheckpoints | ListThreads | DeleteCheckpoints | CopyThread
+)
 
 
 class CheckpointAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was asked for: checkpoints for `get` (one or none) and `list`, else nothing."""
+    """What was asked for: checkpoints for `get` (one or none) and `list`, names for `threads`, else nothing."""
 
     checkpoints: tuple[StoredCheckpoint, ...] = ()
+    threads: tuple[str, ...] = ()
 
 
 # -- shared spaces -------------------------------------------------------------------------------------------------

@@ -21,10 +21,19 @@ from msgspec import Struct
 
 from chimera_host.contract.agent import AgentDocument
 from chimera_host.contract.call import HEADER_CALL, HEADER_DEADLINE, HEADER_TRACEPARENT
-from chimera_host.contract.problem import PROBLEM_MEDIA_TYPE, PROBLEM_TYPE_PREFIX, Problem
-from chimera_host.contract.state import HEADER_IDEMPOTENCY, SharedAnswer, SharedBody, SharedEntry, StepBody
+from chimera_host.contract.problem import PROBLEM_MEDIA_TYPE, PROBLEM_TYPE_PREFIX, Problem, RemoteProblem
+from chimera_host.contract.state import (
+    CHECKPOINT_ASKS,
+    CHECKPOINT_ENCODER,
+    HEADER_IDEMPOTENCY,
+    SharedAnswer,
+    SharedBody,
+    SharedEntry,
+    StepBody,
+)
 from chimera_host.contract.token import PATH_TOKEN, FreshToken
 from chimera_host.testing import builders
+from chimera_host.testing.checkpoints import MemoryCheckpoints
 from chimera_host.testing.runs import FakeRuns
 
 TOKEN = "platform-token"
@@ -90,9 +99,9 @@ class FakePlatform:
     """Use as an asynchronous context manager; `url` is the base of the internal API.
 
     `documents` and `bundles` are keyed by digest, `agents` answer agent-as-tool calls by name, `credentials` by
-    reference. `chats`, `fetched` and `invoked` record what was asked (`chats` not what is answered from a run's store),
-    `keys` the idempotency keys of agents and spaces; `model_delay` and `fetch_delay` (seconds) slow down the model, and
-    revisions and bundles.
+    reference; `checkpoints` are those of all calls. `chats`, `fetched` and `invoked` record what was asked (`chats` not
+    what is answered from a run's store), `keys` the idempotency keys of agents and spaces; `model_delay` and
+    `fetch_delay` (seconds) slow down the model, and revisions and bundles.
     """
 
     def __init__(self, *script: Script, token: str = TOKEN) -> None:
@@ -114,6 +123,7 @@ class FakePlatform:
         self.keys: list[str | None] = []
         self.runs = FakeRuns()
         self.spaces: dict[str, dict[str, SharedEntry]] = {}
+        self.checkpoints = MemoryCheckpoints()
         self._written: dict[str, SharedAnswer] = {}
         self.url = ""
         self._runner: web.AppRunner | None = None
@@ -146,6 +156,7 @@ class FakePlatform:
         app.router.add_post("/internal/v1/state/steps", self._save_step)
         app.router.add_get("/internal/v1/state/steps", self._steps)
         app.router.add_post("/internal/v1/state/shared/{space}", self._shared)
+        app.router.add_post("/internal/v1/state/checkpoints", self._checkpoint)
         app.router.add_post(PATH_TOKEN, self._renew)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -238,6 +249,15 @@ class FakePlatform:
             return _problem(problem("agent-not-found", 404, f"no agent {name}"))
         output = self.agents[name](message)
         return web.Response(body=msgspec.json.encode({"output": output}), content_type="application/json")
+
+    async def _checkpoint(self, request: web.Request) -> web.Response:
+        if (refused := self._refuse(request)) is not None:
+            return refused
+        try:
+            answer = self.checkpoints.ask(CHECKPOINT_ASKS.decode(await request.read()))
+        except RemoteProblem as refusal:
+            return _problem(refusal.problem())
+        return web.Response(body=CHECKPOINT_ENCODER.encode(answer), content_type="application/msgpack")
 
     async def _credentials(self, request: web.Request) -> web.Response:
         if (refused := self._refuse(request)) is not None:

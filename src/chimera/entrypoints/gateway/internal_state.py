@@ -21,8 +21,13 @@ from chimera_host.contract.state import (
     CHECKPOINT_ASKS,
     CHECKPOINT_ENCODER,
     HEADER_IDEMPOTENCY,
+    CheckpointAsk,
+    GetCheckpoint,
+    ListCheckpoints,
+    ListThreads,
     PutCheckpoint,
     PutWrites,
+    Several,
     SharedBody,
     StepBody,
     StepSaved,
@@ -93,11 +98,7 @@ class InternalState:
             raise InvalidRequest(
                 f"the body is no request for checkpoints: {error}", next_step="send MessagePack as the contract says"
             ) from error
-        size = 0
-        if isinstance(ask, PutCheckpoint):
-            size = len(ask.value.data) + len(ask.metadata.data)
-        elif isinstance(ask, PutWrites):
-            size = max((len(write.value.data) for write in ask.writes), default=0)
+        size = largest(ask)
         if size > self._step_bytes:
             raise PayloadTooLarge(
                 f"the checkpoint has {size} bytes; it may have {self._step_bytes}",
@@ -105,7 +106,7 @@ class InternalState:
                 agent=call.route.agent,
             )
         runs = self._runs
-        if isinstance(ask, PutCheckpoint | PutWrites):
+        if not isinstance(ask, GetCheckpoint | ListCheckpoints | ListThreads):
             runs.touched(opened, checkpoints=True)
         answer = await self._checkpoints.ask(
             opened.run, ask, limits=runs.limits, now=self._clock.wall(), life=runs.life
@@ -129,6 +130,19 @@ class InternalState:
 
     async def _body(self, request: web.BaseRequest) -> bytes:
         return await read_body(request, self._settings, self._body_bytes)
+
+
+def largest(ask: CheckpointAsk) -> int:
+    """The bytes of the largest checkpoint or write in a request."""
+    match ask:
+        case PutCheckpoint():
+            return len(ask.value.data) + len(ask.metadata.data)
+        case PutWrites():
+            return max((len(write.value.data) for write in ask.writes), default=0)
+        case Several():
+            return max(largest(one) for one in ask.asks)
+        case _:
+            return 0
 
 
 def run_of(call: InFlightCall) -> OpenRun:

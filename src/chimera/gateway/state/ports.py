@@ -85,12 +85,12 @@ class RunStore(Protocol):
         """Steps behind place `after`, in order."""
 
     async def finish(
-        self, run: StoredRun, *, stored: bool, session: StoredSession | None, keep: int, now: float, by: str
+        self, run: StoredRun, *, stored: bool, session: StoredSession | None, keep: "Kept", now: float, by: str
     ) -> None:
         """The run is done: save `session`, and keep `run.answer` until `run.expires` where it has one.
 
-        Its steps and stored answers go, and all but the newest `keep` checkpoints of each thread. `stored` says that
-        the run may have a row. Raises `RunTaken` or `SessionConflict`; then nothing happens.
+        Its steps and stored answers go, and its checkpoints, or those of its session, but what `keep` says. `stored`
+        says that the run may have a row. Raises `RunTaken` or `SessionConflict`; then nothing happens.
         """
 
     async def again(self, run: StoredRun) -> StoredRun:
@@ -112,6 +112,13 @@ class RunLimits(Struct, frozen=True, kw_only=True):
     size: int
     steps: int
     open_for: float
+
+
+class Kept(Struct, frozen=True, kw_only=True):
+    """What a session keeps of its checkpoints: the `newest` of each of `threads`; None: of every thread."""
+
+    newest: int
+    threads: tuple[str, ...] | None = None
 
 
 class AnswerStore(Protocol):

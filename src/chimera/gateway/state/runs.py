@@ -32,7 +32,7 @@ from chimera.gateway.settings import StateSettings
 from chimera.gateway.state import rules
 from chimera.gateway.state.errors import KeyReused, NothingToResume, RunInProgress
 from chimera.gateway.state.model import NewStep, RunRequest, StoredRun, StoredSession
-from chimera.gateway.state.ports import RunLimits, RunStore
+from chimera.gateway.state.ports import Kept, RunLimits, RunStore
 from chimera.gateway.state.sessions import Sessions
 from chimera.kernel.clock import Clock
 from chimera_host.contract.call import InvokeResponse, Message, SessionState
@@ -165,10 +165,10 @@ class Runs:
             after = self._sessions.following(opened.before, response.session)
         done = opened.run
         if done.keyed:
-            answer = _encoder.encode(replace(response, session=None))
+            answer = _encoder.encode(replace(response, session=None, threads=None))
             done = replace(done, answer=answer, expires=now + self._settings.answer_ttl)
         if opened.stored or after is not None:
-            keep = self._settings.checkpoints
+            keep = Kept(newest=self._settings.checkpoints, threads=response.threads)
             await self._store.finish(done, stored=opened.stored, session=after, keep=keep, now=now, by=by)
         self._open.discard(opened)
 

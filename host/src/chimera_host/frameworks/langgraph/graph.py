@@ -13,6 +13,7 @@ import msgspec
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.graph import START, StateGraph
 
+from chimera_host.checkpoints import NotKept
 from chimera_host.contract.behaviour import BranchNode, LangGraphBehaviour
 from chimera_host.contract.problem import ProblemError, RemoteProblem
 from chimera_host.errors import AgentFailed, AgentLoadError, CallCancelled
@@ -101,7 +102,7 @@ class Step(Runnable[State, dict[str, Any]]):  # type: ignore[misc]  # the enviro
             return {"outputs": {name: ""}}
         try:
             output = await self._work(values_of(input))
-        except CallCancelled:
+        except (CallCancelled, NotKept):
             raise
         except Exception as error:
             return self._failed(error)

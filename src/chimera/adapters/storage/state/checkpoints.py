@@ -24,8 +24,10 @@ from chimera_host.contract.state import (
     DeleteCheckpoints,
     GetCheckpoint,
     ListCheckpoints,
+    ListThreads,
     PutCheckpoint,
     PutWrites,
+    Several,
     StoredCheckpoint,
     StoredWrite,
     Typed,
@@ -34,7 +36,8 @@ from chimera_host.contract.state import (
 _CHECKPOINT_KEY = ["tenant", "agent", "scope", "thread", "namespace", "checkpoint"]
 _WRITE_KEY = [*_CHECKPOINT_KEY, "task", "idx"]
 Place: TypeAlias = dict[str, str]
-"""Tenant, agent, scope and thread."""
+"""Tenant, agent and scope, and the thread."""
+Change: TypeAlias = PutCheckpoint | PutWrites | DeleteCheckpoints | CopyThread
 
 
 class CheckpointStorage:
@@ -54,36 +57,44 @@ class CheckpointStorage:
         self, run: StoredRun, ask: CheckpointAsk, *, limits: RunLimits, now: float, life: float
     ) -> CheckpointAnswer:
         """See `CheckpointStore`."""
-        place = {"tenant": run.tenant, "agent": run.agent, "scope": scope_of(run), "thread": ask.thread}
-        if isinstance(ask, GetCheckpoint | ListCheckpoints):
-            asked = ask
-            return await self._database.read(lambda connection: _found(connection, place, asked))
-        changes = ask
+        place = {"tenant": run.tenant, "agent": run.agent, "scope": scope_of(run)}
+        match ask:
+            case GetCheckpoint() | ListCheckpoints():
+                return await self._database.read(lambda connection: _found(connection, place, ask))
+            case ListThreads():
+                return await self._database.read(lambda connection: _threads(connection, place, ask))
+            case _:
+                await self._change(run, place, ask.asks if isinstance(ask, Several) else (ask,), limits, now, life)
+                return CheckpointAnswer()
+
+    async def _change(
+        self, run: StoredRun, place: Place, asks: Sequence[Change], limits: RunLimits, now: float, life: float
+    ) -> None:
+        more = sum(_size(ask) for ask in asks)
 
         def job(connection: Connection) -> None:
             found = self._runs.working_in(connection, run, life)
-            match changes:
-                case PutCheckpoint():
-                    size = found.size + len(changes.value.data) + len(changes.metadata.data)
-                    self._grow(connection, found, size, limits, now)
-                    self._put.run(connection, **_row(place, changes, run, now))
-                case PutWrites():
-                    size = found.size + sum(len(write.value.data) for write in changes.writes)
-                    self._grow(connection, found, size, limits, now)
-                    self._write(connection, place, changes.namespace, changes.checkpoint, changes.writes)
-                case DeleteCheckpoints():
-                    _delete(connection, place, changes)
-                case CopyThread():
-                    self._copy(connection, place, changes.target)
-                case _:
-                    assert_never(changes)
+            if more:
+                grown = replace(found, size=found.size + more)
+                check_room(found, grown.size, found.steps, limits)
+                self._runs.grow_in(connection, grown, now, limits.open_for)
+            for ask in asks:
+                self._do(connection, {**place, "thread": ask.thread}, ask, run, now)
 
         await self._database.write(job)
-        return CheckpointAnswer()
 
-    def _grow(self, connection: Connection, found: StoredRun, size: int, limits: RunLimits, now: float) -> None:
-        check_room(found, size, found.steps, limits)
-        self._runs.grow_in(connection, replace(found, size=size), now, limits.open_for)
+    def _do(self, connection: Connection, place: Place, ask: Change, run: StoredRun, now: float) -> None:
+        match ask:
+            case PutCheckpoint():
+                self._put.run(connection, **_row(place, ask, run, now))
+            case PutWrites():
+                self._write(connection, place, ask.namespace, ask.checkpoint, ask.writes)
+            case DeleteCheckpoints():
+                _delete(connection, place, ask)
+            case CopyThread():
+                self._copy(connection, place, ask.target, run)
+            case _:
+                assert_never(ask)
 
     def _write(
         self, connection: Connection, place: Place, namespace: str, name: str, writes: Sequence[StoredWrite]
@@ -92,10 +103,11 @@ class CheckpointStorage:
         self._add.run_many(connection, [row for row in rows if row["idx"] >= 0])
         self._replace.run_many(connection, [row for row in rows if row["idx"] < 0])
 
-    def _copy(self, connection: Connection, place: Place, target: str) -> None:
+    def _copy(self, connection: Connection, place: Place, target: str, run: StoredRun) -> None:
         for table, statement in ((checkpoint, self._put), (checkpoint_write, self._replace)):
+            fields = {"thread": target, "run": run.run} if table is checkpoint else {"thread": target}
             rows = connection.execute(select(table).where(*_in(table, place))).mappings().all()
-            statement.run_many(connection, [{**row, "thread": target} for row in rows])
+            statement.run_many(connection, [{**row, **fields} for row in rows])
 
 
 def scope_of(run: StoredRun) -> str:
@@ -104,6 +116,7 @@ def scope_of(run: StoredRun) -> str:
 
 
 def _found(connection: Connection, place: Place, ask: GetCheckpoint | ListCheckpoints) -> CheckpointAnswer:
+    place = {**place, "thread": ask.thread}
     query = select(checkpoint).where(*_in(checkpoint, place))
     if ask.namespace is not None:
         query = query.where(checkpoint.c.namespace == ask.namespace)
@@ -121,6 +134,23 @@ def _found(connection: Connection, place: Place, ask: GetCheckpoint | ListCheckp
     query = query.order_by(checkpoint.c.namespace, checkpoint.c.checkpoint.desc()).limit(limit)
     rows = connection.execute(query).all()
     return CheckpointAnswer(checkpoints=tuple(_stored(connection, place, row) for row in rows))
+
+
+def _threads(connection: Connection, place: Place, ask: ListThreads) -> CheckpointAnswer:
+    thread = checkpoint.c.thread
+    query = select(thread).distinct().where(*_in(checkpoint, place), thread > ask.after).order_by(thread)
+    return CheckpointAnswer(threads=tuple(connection.execute(query.limit(ask.limit)).scalars().all()))
+
+
+def _size(ask: Change) -> int:
+    """The bytes that a run holds more with it."""
+    match ask:
+        case PutCheckpoint():
+            return len(ask.value.data) + len(ask.metadata.data)
+        case PutWrites():
+            return sum(len(write.value.data) for write in ask.writes)
+        case _:
+            return 0
 
 
 def _stored(connection: Connection, place: Place, row: Any) -> StoredCheckpoint:

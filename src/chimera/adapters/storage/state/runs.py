@@ -33,7 +33,7 @@ from chimera.adapters.storage.state.sessions import (
 from chimera.gateway.errors import PayloadTooLarge
 from chimera.gateway.state.errors import RunTaken, StepConflict
 from chimera.gateway.state.model import NewStep, SessionKey, StoredRun, StoredSession, StoredStep
-from chimera.gateway.state.ports import RunLimits
+from chimera.gateway.state.ports import Kept, RunLimits
 from chimera.gateway.state.rules import Begin, GoOn, Verdict, decide
 
 _CHANGED = ("status", "holder", "steps", "request", "bytes", "updated", "expires", "answer")
@@ -146,7 +146,7 @@ class RunStorage:
         return await self._database.read(read)
 
     async def finish(
-        self, run: StoredRun, *, stored: bool, session: StoredSession | None, keep: int, now: float, by: str
+        self, run: StoredRun, *, stored: bool, session: StoredSession | None, keep: Kept, now: float, by: str
     ) -> None:
         """See `RunStore`."""
 
@@ -243,6 +243,8 @@ class RunStorage:
             erase_runs(connection, found.tenant, [found.run], rows=False)
             if found.session is None:
                 erase_checkpoints(connection, found.tenant, found.agent, run_scope(found.run))
+            elif isinstance(verdict, GoOn):
+                erase_checkpoints(connection, found.tenant, found.agent, session_scope(found.session), run=found.run)
             made = replace(wanted, attempt=found.attempt + 1)
         where = (run.c.tenant == made.tenant) & (run.c.run == made.run)
         connection.execute(update(run).where(where).values(_row(made)))
@@ -257,7 +259,7 @@ class RunStorage:
             key = SessionKey(tenant=wanted.tenant, agent=wanted.agent, session=wanted.session)
             raise changed(key, version)
 
-    def _close(self, connection: Connection, done: StoredRun, keep: int, now: float) -> None:
+    def _close(self, connection: Connection, done: StoredRun, keep: Kept, now: float) -> None:
         found = self.lock_in(connection, done.tenant, done.run)
         if found is None and _is_fresh(done):
             return
@@ -279,7 +281,9 @@ class RunStorage:
         if done.session is None:
             erase_checkpoints(connection, done.tenant, done.agent, scope)
         else:
-            prune(connection, done.tenant, done.agent, scope, keep)
+            if keep.threads is not None:
+                erase_checkpoints(connection, done.tenant, done.agent, scope, but=keep.threads)
+            prune(connection, done.tenant, done.agent, scope, keep.newest)
 
 
 def _is_fresh(wanted: StoredRun) -> bool:

@@ -174,10 +174,29 @@ def erase_runs(connection: Connection, tenant: str, runs: Sequence[str], *, rows
             connection.execute(delete(table).where((table.c.tenant == tenant) & table.c.run.in_(some)))
 
 
-def erase_checkpoints(connection: Connection, tenant: str, agent: str, scope: str) -> int:
-    """Remove the checkpoints of a session or run; how many."""
+def erase_checkpoints(
+    connection: Connection,
+    tenant: str,
+    agent: str,
+    scope: str,
+    *,
+    but: Sequence[str] = (),
+    run: str | None = None,
+) -> int:
+    """Remove the checkpoints of a session or run, `but` those of some threads, or only threads of `run`; how many."""
+    count = 0
     for table in (checkpoint_write, checkpoint):
         its = (table.c.tenant == tenant) & (table.c.agent == agent) & (table.c.scope == scope)
+        if but:
+            its &= table.c.thread.not_in(but)
+        if run is not None:
+            of_run = select(checkpoint.c.thread).where(
+                (checkpoint.c.tenant == tenant)
+                & (checkpoint.c.agent == agent)
+                & (checkpoint.c.scope == scope)
+                & (checkpoint.c.run == run)
+            )
+            its &= table.c.thread.in_(of_run)
         count = connection.execute(delete(table).where(its)).rowcount
     return count
 
