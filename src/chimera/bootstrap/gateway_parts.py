@@ -218,6 +218,7 @@ class Gateway:
             metrics=self.metrics,
             clock=clock,
             settings=settings,
+            webhooks=self.events.subscriptions,
         )
         self.state.runs.on_growth(self.tasks.worker.reporter.stepped)
         self.public = PublicApi(

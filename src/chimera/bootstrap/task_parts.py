@@ -11,7 +11,7 @@ from chimera.gateway.policy.authorise import Authoriser
 from chimera.gateway.quota.service import Quota
 from chimera.gateway.routes import RouteTable
 from chimera.gateway.settings import GatewaySettings
-from chimera.gateway.tasks.ports import TaskStore
+from chimera.gateway.tasks.ports import TaskStore, Webhooks
 from chimera.gateway.tasks.service import Tasks
 from chimera.gateway.tasks.watch import Watchers
 from chimera.gateway.tasks.worker import Worker
@@ -39,6 +39,7 @@ def make_task_services(
     metrics: GatewayMetrics,
     clock: Clock,
     settings: GatewaySettings,
+    webhooks: Webhooks,
 ) -> TaskServices:
     """The services; nothing runs yet."""
     chosen = settings.tasks
@@ -57,6 +58,6 @@ def make_task_services(
         settings=chosen,
         longest=settings.deadlines.gateway,
     )
-    tasks = Tasks(store, routes, watchers, clock, settings=chosen, wake=worker.wake)
+    tasks = Tasks(store, routes, watchers, clock, settings=chosen, wake=worker.wake, webhooks=webhooks)
     handlers = TaskHandlers(tasks=tasks, authoriser=authoriser, settings=settings.http)
     return TaskServices(worker=worker, watchers=watchers, handlers=handlers)

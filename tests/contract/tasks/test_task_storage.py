@@ -9,11 +9,15 @@ import pytest
 from sqlalchemy import select, update
 
 from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.events.deliveries import DeliveryStorage
+from chimera.adapters.storage.events.reading import JournalStorage
+from chimera.adapters.storage.events.subscriptions import SubscriptionStorage
 from chimera.adapters.storage.opening import open_database
 from chimera.adapters.storage.schema.journal import audit_entry, event
 from chimera.adapters.storage.schema.tasks import task as table
 from chimera.adapters.storage.schema.tasks import task_worker
 from chimera.adapters.storage.tasks.store import TaskStorage, expire_tasks
+from chimera.events.delivery.model import Target
 from chimera.gateway.tasks import rules
 from chimera.gateway.tasks.claims import Turns, Want, choose
 from chimera.gateway.tasks.errors import TaskFinished, TaskTaken, WorkerLost
@@ -302,3 +306,30 @@ async def test_a_look_costs_a_seek_for_each_lane_and_sees_all_tenants_in_turn(st
     second = (await store.look("w", Turns(tenant="t35", lanes={"t36": "100/anna"}))).survey
     assert list(second.lanes) == [*tenants[36:], *tenants[:28]]
     assert sorted(set(second.lanes["t36"])) == ["100/anna", "100/bert"]
+
+
+async def test_a_webhook_is_kept_with_its_task_and_told_by_a_subscription_of_the_platforms(
+    store: TaskStorage, database: Database
+) -> None:
+    target = Target(url="https://hook.example/t?token=x", key="k1", states=("succeeded",))
+    deliveries = DeliveryStorage(database, letters=9, letter_keep=9.0)
+    subscriptions = SubscriptionStorage(database)
+    first, again, plain = await store.submit(
+        [submission(key="k", webhook=target, subject="p"), submission(key="k", webhook=target), submission()]
+    )
+    assert again.existed
+    await store.submit([submission(webhook=target, tenant="other")])
+    tasks = [("default", one.task.task) for one in (first, plain)]
+    assert await deliveries.targets([*tasks, ("other", first.task.task)]) == {tasks[0]: target}
+    made = await deliveries.subscriptions("k1")
+    assert sorted((one.tenant, one.kind, one.cursor) for one in made) == [
+        ("default", "tasks", 0),
+        ("other", "tasks", 2),
+    ]
+    assert await subscriptions.page("default", "", 9) == [], "it is nobody's to change"
+    assert (await JournalStorage(database).heads())[1] == 2
+    await store.submit([submission(webhook=target)])
+    assert len(await deliveries.subscriptions("k1")) == 2
+
+    assert await store.erase("default", "p", 9) == 1
+    assert await deliveries.targets(tasks) == {}

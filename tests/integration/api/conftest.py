@@ -21,8 +21,9 @@ BODY_TIMEOUT = 0.3
 class Platform:
     """Both processes. `url` and `key` are what a caller knows."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: dict[str, dict[str, Any]] | None = None) -> None:
         self.folder = folder
+        self.settings = {"http": {"body_timeout": BODY_TIMEOUT}, **(settings or {})}
         self.key = secrets.token_urlsafe(32)
         self.url = ""
         self.http: aiohttp.ClientSession
@@ -45,7 +46,7 @@ class Platform:
             models={"default": ModelConfig(provider="scripted")},
             drain=1.0,
             ready_fd=write,
-            settings={"http": {"body_timeout": BODY_TIMEOUT}},
+            settings=self.settings,
             **places,
         )
         await self._run("gateway", config, write)
@@ -93,8 +94,14 @@ class Platform:
 
 
 @pytest.fixture
-async def platform(tmp_path: Path) -> AsyncIterator[Platform]:
-    made = Platform(tmp_path)
+def settings() -> dict[str, dict[str, Any]]:
+    """Settings of the gateway beside the tests' own; a module may say others."""
+    return {}
+
+
+@pytest.fixture
+async def platform(tmp_path: Path, settings: dict[str, dict[str, Any]]) -> AsyncIterator[Platform]:
+    made = Platform(tmp_path, settings)
     try:
         await made.start()
         yield made

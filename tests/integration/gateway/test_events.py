@@ -286,6 +286,64 @@ async def test_a_secret_by_reference_is_read_and_never_shown(world: Any, receive
     assert letter["subscription"] == "other" and "PLANTED" not in json.dumps(letter)
 
 
+# -- webhooks of tasks -------------------------------------------------------------------------------------------------
+
+TASKS = f"{TENANT}/agents/agent/tasks"
+
+
+async def test_a_tasks_webhook_is_told_its_end_signed_with_a_secret_of_its_own(world: Any, receiver: Receiver) -> None:
+    await world.agent()
+    await world.host()
+    status, task = await world.post(
+        TASKS, {"input": "PLANTED", "webhook": {"url": receiver.url}}, **{"Idempotency-Key": "k"}
+    )
+    assert status == 202
+    (one,) = await receiver.until(lambda got: len(got) == 1)
+    Webhook(task["webhook_secret"]).verify(one.body, one.headers)
+    assert one.event["type"] == "chimera.task.succeeded" and one.event["data"]["task"] == task["task"]
+    assert "PLANTED" not in one.body.decode()
+    status, again = await world.post(
+        TASKS, {"input": "PLANTED", "webhook": {"url": receiver.url}}, **{"Idempotency-Key": "k"}
+    )
+    assert (status, again["webhook_secret"]) == (200, task["webhook_secret"])
+    assert "webhook_secret" not in (await world.get(f"{TASKS}/{task['task']}"))[1]
+    for url, secret in (("https://10.0.0.1/", ""), (receiver.url, "secret:webhook.other.x")):
+        status, problem = await world.post(TASKS, {"input": "x", "webhook": {"url": url, "secret": secret}})
+        assert (status, problem["code"]) == (422, "invalid-subscription")
+
+
+async def test_chosen_states_of_a_batch_are_told_and_a_dead_receiver_leaves_letters(
+    world: Any, receiver: Receiver
+) -> None:
+    await world.agent()
+    await world.host()
+
+    async def answer(got: Got) -> web.Response:
+        return web.Response(status=500 if "bad" in got.path else 200)
+
+    receiver.answer = answer
+    good = {"url": receiver.url + "?good", "states": ["started", "succeeded"]}
+    tasks = [{"agent": "agent", "input": "x", "webhook": one} for one in (good, {"url": receiver.url + "?bad"})]
+    status, made = await world.post(f"{TENANT}/tasks", {"tasks": tasks})
+    assert status == 202, made
+    secrets = [one["webhook_secret"] for one in made["tasks"]]
+    assert len(set(secrets)) == 2
+
+    async def dead() -> Any:
+        return await letters(world)
+
+    (letter,) = await until(dead)
+    assert (letter["subscription"], letter["event"]["type"]) == ("tasks", "chimera.task.succeeded")
+    well = [one for one in receiver.got if "good" in one.path]
+    assert [one.event["type"] for one in well] == ["chimera.task.started", "chimera.task.succeeded"]
+    tried = len(receiver.got)
+    receiver.answer = Receiver().answer
+    assert (await world.post(f"{LETTERS}/replay", {"subscription": "tasks"}))[0] == 200
+    await receiver.until(lambda got: len(got) == tried + 1)
+    Webhook(secrets[1]).verify(receiver.got[-1].body, receiver.got[-1].headers)
+    assert "bad" in receiver.got[-1].path
+
+
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 

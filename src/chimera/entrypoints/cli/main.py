@@ -23,6 +23,7 @@ COMMANDS = {
     "invoke": ("calling", "invoke", "Call an agent and stream its answer."),
     "chat": ("calling", "chat", "Talk with an agent."),
     "tasks": ("tasks", "tasks", "Submit, list, show, follow and cancel long work."),
+    "events": ("events", "events", "Follow events; subscribe receivers; see, replay and drop dead letters."),
     "sessions": ("sessions", "sessions", "List, show, export and erase sessions and what is kept of people."),
     "state": ("state", "state", "Declare, read and write state that agents share."),
     "logs": ("watching", "logs", "Show what the processes and agents log."),

@@ -12,6 +12,7 @@ from chimera.entrypoints.cli.identity import Duration, limit_option, pages
 from chimera.entrypoints.cli.text import shown
 
 STATES = ("waiting", "queued", "running", "succeeded", "failed", "cancelled", "expired")
+TOLD = ("started", "retried", "succeeded", "failed", "cancelled", "expired")
 COLUMNS = (
     ("agent", "AGENT"),
     ("task", "TASK"),
@@ -40,6 +41,8 @@ def tasks() -> None:
 @click.option("--attempts", type=click.IntRange(1, 100), help="Most attempts that may fail.")
 @click.option("--session", help="The session that it belongs to.")
 @click.option("--subject", help="The person whom it is for.")
+@click.option("--webhook", help="Address that is told how it ends, signed with a secret that is printed once.")
+@click.option("--webhook-state", "states", multiple=True, type=click.Choice(TOLD), help="Tell this state; may repeat.")
 @click.option("--watch", "follow", is_flag=True, help="Follow it to its end.")
 @out.output_option
 @click.pass_context
@@ -54,12 +57,17 @@ def submit(context: click.Context, /, agent: str, text: str | None, follow: bool
         "max_attempts": given["attempts"],
         "session": given["session"],
         "subject": given["subject"],
+        "webhook": None,
     }
+    if given["webhook"] is not None:
+        body["webhook"] = {"url": given["webhook"], **({"states": given["states"]} if given["states"] else {})}
     sent = {name: value for name, value in body.items() if value is not None}
     headers = {} if given["idempotency"] is None else {"Idempotency-Key": given["idempotency"]}
 
     async def work(api: Api) -> dict[str, Any]:
         task: dict[str, Any] = await api.call("POST", api.path("agents", agent, "tasks"), sent, headers=headers)
+        if output == "table" and task.get("webhook_secret"):
+            click.echo(f"{task['webhook_secret']} signs what its webhook is sent; it is not shown again.", err=True)
         if follow:
             if output == "table":
                 click.echo(f"{task['task']} is {task['state']}", err=True)

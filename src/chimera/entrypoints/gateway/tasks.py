@@ -73,7 +73,7 @@ class TaskHandlers:
         }
         if accepted.existed:
             headers[HEADER_REPLAYED] = "true"
-        answer = api.answer_of(Details(task=accepted.task))
+        answer = api.answer_of(Details(task=accepted.task), webhook_secret=self.tasks.secret_of(accepted, body))
         return json_response(answer, status=200 if accepted.existed else 202, headers=headers)
 
     async def submit_all(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
@@ -84,8 +84,14 @@ class TaskHandlers:
             self.authoriser.check_agent(principal_of(request), tenant, agent, _ASKED)
         accepted = await self.tasks.submit(tenant, items_of(body.tasks), _origin(request, name))
         entries = [
-            api.BatchEntry(task=one.task.task, agent=one.task.agent, state=one.task.state, existed=one.existed)
-            for one in accepted
+            api.BatchEntry(
+                task=one.task.task,
+                agent=one.task.agent,
+                state=one.task.state,
+                existed=one.existed,
+                webhook_secret=self.tasks.secret_of(one, item),
+            )
+            for one, item in zip(accepted, body.tasks, strict=True)
         ]
         return json_response(api.BatchAnswer(tasks=entries), status=202, headers={HEADER_REQUEST: name})
 

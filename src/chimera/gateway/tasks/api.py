@@ -15,7 +15,20 @@ Priority = Annotated[int, Meta(ge=-100, le=100)]
 Attempts = Annotated[int, Meta(ge=1, le=100)]
 Time = Annotated[float, Meta(ge=0, le=253_402_300_799)]
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+ToldState = Literal["started", "retried", "succeeded", "failed", "cancelled", "expired"]
+ENDS: tuple[ToldState, ...] = ("succeeded", "failed", "cancelled", "expired")
 Key = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,255}$")]
+
+
+class WebhookBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where a task's changes are told, as events `task.STATE` signed as Standard Webhooks says.
+
+    `secret` refers to a secret; without it one is made, which the answer to the submission shows.
+    """
+
+    url: Annotated[str, Meta(min_length=1, max_length=2_048)]
+    states: Annotated[tuple[ToldState, ...], Meta(min_length=1, max_length=10)] = ENDS
+    secret: Annotated[str, Meta(max_length=160)] = ""
 
 
 class TaskBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -23,7 +36,7 @@ class TaskBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
 
     `priority` is from -100 to 100: of a tenant's tasks the higher ones go first. `not_before` and `deadline` say when
     it may begin and when it must have ended. `max_attempts` bounds the attempts that fail, `attempt_seconds` the time
-    of each.
+    of each. `webhook` is told how it ends.
     """
 
     input: str | None = None
@@ -35,6 +48,7 @@ class TaskBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     deadline: Time | None = None
     max_attempts: Attempts | None = None
     attempt_seconds: Seconds | None = None
+    webhook: WebhookBody | None = None
 
     def said(self) -> tuple[Message, ...]:
         """The messages, in either form."""
@@ -88,11 +102,15 @@ class TaskSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class TaskAnswer(TaskSummary, frozen=True, kw_only=True, omit_defaults=True):
-    """A task: `result` is what a call would have been answered; `problem` why the last attempt failed."""
+    """A task: `result` is what a call would have been answered; `problem` why the last attempt failed.
+
+    `webhook_secret` signs what its webhook is sent; only the answer to its submission has it.
+    """
 
     history: tuple[Change, ...] = ()
     progress: Progress | None = None
     result: InvokeAnswer | None = None
+    webhook_secret: str | None = None
 
 
 class TaskPage(Struct, frozen=True, kw_only=True):
@@ -103,12 +121,16 @@ class TaskPage(Struct, frozen=True, kw_only=True):
 
 
 class BatchEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of one task of a batch; `existed` says that its key had made it before."""
+    """What became of one task of a batch; `existed` says that its key had made it before.
+
+    `webhook_secret` signs what its webhook is sent.
+    """
 
     task: str
     agent: str
     state: TaskState
     existed: bool = False
+    webhook_secret: str | None = None
 
 
 class BatchAnswer(Struct, frozen=True, kw_only=True):
@@ -136,13 +158,14 @@ def summary_of(task: Task) -> TaskSummary:
     return TaskSummary(**_shown(task))
 
 
-def answer_of(details: Details) -> TaskAnswer:
-    """A task as it is shown alone."""
+def answer_of(details: Details, *, webhook_secret: str | None = None) -> TaskAnswer:
+    """A task as it is shown alone, to its submitter with the secret of its webhook."""
     return TaskAnswer(
         **_shown(details.task),
         history=details.task.history,
         progress=details.progress,
         result=None if details.result is None else result_of(details.result),
+        webhook_secret=webhook_secret,
     )
 
 

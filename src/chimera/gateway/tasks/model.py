@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from chimera.events.delivery.model import Target
 from chimera_host.contract.call import Message
 from chimera_host.contract.problem import Problem
 
@@ -76,6 +77,7 @@ class Submission(Struct, frozen=True, kw_only=True):
     session: str | None = None
     subject: str | None = None
     actor: str = ""
+    webhook: Target | None = None
 
 
 class Task(Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from chimera.events.delivery.model import Target
 from chimera.gateway.state.ports import Record
 from chimera.gateway.tasks.claims import Survey, Turns, Want
 from chimera.gateway.tasks.model import Claimed, Details, Progress, Submission, Task, TaskFilter, TaskKey
@@ -90,6 +91,16 @@ class TaskStore(Protocol):
 
     async def leave(self, worker: str) -> None:
         """The worker has no task any more and ends."""
+
+
+class Webhooks(Protocol):
+    """What makes the webhooks of tasks."""
+
+    def target(self, tenant: str, url: str, states: Sequence[str], secret: str) -> Target:
+        """Where a task tells its states. Raises what is wrong with the address or the secret's reference."""
+
+    def secret_of(self, tenant: str, task: str, target: Target) -> str | None:
+        """The secret that signs, as the submitter is told it; None where it is referred to."""
 
 
 class TaskPeople(Protocol):

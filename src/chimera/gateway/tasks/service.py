@@ -11,15 +11,16 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import Struct
 
+from chimera.events.delivery.model import Target
 from chimera.gateway.errors import InvalidRequest, NotServable, PayloadTooLarge
 from chimera.gateway.identity.principal import Principal
 from chimera.gateway.routes import RouteTable, check_offered
 from chimera.gateway.state import rules as state_rules
 from chimera.gateway.state.errors import KeyReused
-from chimera.gateway.tasks.api import BatchItem, StateEvent, TaskBody
+from chimera.gateway.tasks.api import BatchItem, StateEvent, TaskBody, WebhookBody
 from chimera.gateway.tasks.errors import TaskCancelled, TaskFinished, TaskNotFound, TooManyTasks
 from chimera.gateway.tasks.model import Change, Details, Submission, Task, TaskFilter, TaskKey, TaskRequest
-from chimera.gateway.tasks.ports import Accepted, TaskStore
+from chimera.gateway.tasks.ports import Accepted, TaskStore, Webhooks
 from chimera.gateway.tasks.settings import TaskSettings
 from chimera.gateway.tasks.watch import Watcher, Watchers
 from chimera.kernel.clock import Clock
@@ -62,6 +63,7 @@ class Tasks:
         *,
         settings: TaskSettings,
         wake: Callable[[], None],
+        webhooks: Webhooks,
     ) -> None:
         """Keep tasks in `store`; `wake` whoever works on them here."""
         self._store = store
@@ -70,6 +72,7 @@ class Tasks:
         self._clock = clock
         self._settings = settings
         self._wake = wake
+        self._webhooks = webhooks
         self._queued: dict[str, tuple[float, int]] = {}
 
     # -- submitting ---------------------------------------------------------------------------------------------------
@@ -171,7 +174,18 @@ class Tasks:
             session=body.session,
             subject=body.subject,
             actor=actor,
+            webhook=None if (told := body.webhook) is None else self._target(tenant, told),
         )
+
+    def secret_of(self, accepted: Accepted, body: TaskBody) -> str | None:
+        """The secret of an accepted task's webhook, for whoever submitted it."""
+        if body.webhook is None:
+            return None
+        task = accepted.task
+        return self._webhooks.secret_of(task.tenant, task.task, self._target(task.tenant, body.webhook))
+
+    def _target(self, tenant: str, told: WebhookBody) -> Target:
+        return self._webhooks.target(tenant, told.url, told.states, told.secret)
 
     def _check_agent(self, tenant: str, agent: str) -> None:
         route = self._routes.find(tenant, agent)
@@ -258,6 +272,8 @@ class Tasks:
 def _digest(agent: str, body: TaskBody) -> bytes:
     """What two submissions with one key must have in common: all of them."""
     values = {name: getattr(body, name) for name in TaskBody.__struct_fields__}
+    if body.webhook is None:
+        del values["webhook"]  # so that a key goes on over an upgrade to the release that has webhooks
     return state_rules.content_digest(agent.encode(), _DETERMINISTIC.encode(values))
 
 

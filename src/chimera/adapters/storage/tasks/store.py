@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import Connection, bindparam, delete, func, select
 
 from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.events.webhooks import WebhookRows
 from chimera.adapters.storage.journal import journal
 from chimera.adapters.storage.schema.tasks import task as table
 from chimera.adapters.storage.tasks.queue import TaskQueue
@@ -46,6 +47,7 @@ class TaskStorage(TaskQueue):
         keyed = (table.c.tenant == bindparam("the_tenant")) & (table.c.key == bindparam("the_key"))
         self._by_key = database.prepared(select(*CORE, table.c.digest).where(keyed))
         mine = (table.c.tenant == bindparam("the_tenant")) & (table.c.task == bindparam("the_task"))
+        self._webhooks = WebhookRows(database)
         self._details = database.prepared(select(*CORE, table.c.result, table.c.progress).where(mine))
 
     async def submit(self, tasks: Sequence[Submission]) -> Sequence[Accepted]:
@@ -140,6 +142,7 @@ class TaskStorage(TaskQueue):
             names = select(table.c.task).where(_of(tenant, subject)).limit(limit)
             found = connection.execute(names).scalars().all()
             connection.execute(delete(table).where((table.c.tenant == tenant) & table.c.task.in_(found)))
+            self._webhooks.forget(connection, tenant, found)
             return len(found)
 
         return await self._database.write(job)
@@ -163,6 +166,8 @@ class TaskStorage(TaskQueue):
             self._put.run_many(connection, rows)
         for task in made:
             tell(connection, None, task, now)
+        new = {task.task for task in made}
+        self._webhooks.put(connection, [one for one in tasks if one.webhook is not None and one.task in new], now)
         return accepted
 
     def _there(self, connection: Connection, wanted: Submission) -> Accepted:
