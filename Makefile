@@ -6,6 +6,9 @@ RUN := $(UV) run --frozen --extra test --group dev
 RUNTIMES := autogen langgraph crewai function local-model
 BENCH_ARGS ?=
 
+# Without compiled files every Python process takes two to three times the processor time to start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test check bench bench-small soak docs format runtimes sync
 
 help:

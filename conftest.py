@@ -1,17 +1,32 @@
-"""Shows every test the runtime environments that are installed, as `CHIMERA_RUNTIME_<NAME>_PYTHON`.
+"""What holds for every test: the runtime environments that are installed, names of tests, and which run beside others.
 
-`make test` installs them first; a test of a framework whose environment isn't there is skipped with the reason.
+A runtime's Python is shown as `CHIMERA_RUNTIME_<NAME>_PYTHON`. `make test` installs them first; a test of a framework
+whose environment isn't there is skipped with the reason.
 """
 
 import os
+import sys
+from typing import Any
+
+import pytest
 
 from chimera.adapters.runtimes import NAMES, Runtimes
 from chimera.kernel.places import runtime_overrides, runtimes_folder
 from chimera.platform.errors import RuntimeMissing
 
+LONGEST_ID = 40
+ONE_PLATFORM = "tests/acceptance/platform"
+"""The tests of this folder, not of those in it, share a platform."""
+
 
 def pytest_configure() -> None:
-    """Name the installed environments before any test is collected."""
+    """Name the installed environments before any test is collected; have processes keep what Python compiles.
+
+    Tests start hundreds of Python processes. Without compiled files each takes two to three times the processor time,
+    whoever asked for that by `PYTHONDONTWRITEBYTECODE`.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     runtimes = Runtimes(runtimes_folder(os.environ), runtime_overrides(os.environ))
     for name in NAMES:
         try:
@@ -19,3 +34,26 @@ def pytest_configure() -> None:
         except RuntimeMissing:
             continue
         os.environ.setdefault(f"CHIMERA_RUNTIME_{name.upper().replace('-', '_')}_PYTHON", str(python))
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name long bytes by their argument: an archive holds the time, and every process must find the same tests."""
+    return argname if isinstance(val, bytes) and len(val) > LONGEST_ID else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Several processes (`pytest -n 2`) take whole files, in the order of their paths: the longest are the first.
+
+    Fixtures of a module are then made once, and the one platform of all acceptance tests as well.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return ONE_PLATFORM if file in sharing else file
+
+    sharing = {str(file.relative_to(config.rootpath)) for file in (config.rootpath / ONE_PLATFORM).glob("test_*.py")}
+    config.option.loadscopereorder = False
+    return ByFile(config, log)

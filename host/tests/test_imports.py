@@ -86,3 +86,11 @@ def test_what_cant_be_resolved_is_explained(make, path, words):
     code = make(1, {"agent.py": "NUMBER = 1\ndef f(): ...\n", "broken.py": "1 / 0\n", "README.md": ""})
     with pytest.raises(AgentLoadError, match=words):
         code.resolve(path)
+
+
+def test_nothing_compiled_is_left_in_a_bundle(make, monkeypatch):
+    """Python keeps compiled files unless it is told not to; what is in a bundle's folder is what its digest says."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    code = make(1, {"app.py": "import helpers\nmake = helpers.make", "helpers.py": "def make(): return 1"})
+    assert code.resolve("app:make")() == 1
+    assert sorted(file.name for file in code.folder.rglob("*")) == ["app.py", "helpers.py"]

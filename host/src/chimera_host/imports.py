@@ -30,7 +30,7 @@ PREFIX = "chimera_bundle_"
 
 
 class _Loader(SourceFileLoader):
-    """Gives a module its bundle's `__import__` before its code runs."""
+    """Gives a module its bundle's `__import__` before its code runs, and leaves nothing compiled in the bundle."""
 
     def exec_module(self, module: ModuleType) -> None:
         package = module.__name__.partition(".")[0]
@@ -38,6 +38,9 @@ class _Loader(SourceFileLoader):
         if bundle is not None:
             vars(module)["__builtins__"] = vars(bundle)["__bundle_builtins__"]
         super().exec_module(module)
+
+    def set_data(self, path: str, data: Any, *, _mode: int = 0o666) -> None:
+        """Keep no compiled file: a bundle's folder is what its digest says, and nothing else."""
 
 
 class _Finder:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+# Importing three frameworks costs a start ten seconds of the processor; hosts fork from the same parents on demand.
+COLD = {"CHIMERA_NODE__WARM_PARENTS": "false"}
 CHIMERA = str(Path(sys.executable).with_name("chimera"))
 SCRIPT = """
 - {when: {last: slow}, reply: late, delay: 1.5}
@@ -29,7 +31,7 @@ class Platform:
         self, home: Path, *options: str, prepare: Callable[[Path], None] = lambda _: None, **environ: str
     ) -> None:
         self.home = home
-        self.environ = {**os.environ, "CHIMERA_HOME": str(home), **environ}
+        self.environ = {**os.environ, **COLD, "CHIMERA_HOME": str(home), **environ}
         home.mkdir(exist_ok=True)
         prepare(home)
         (home / "script.yaml").write_text(SCRIPT)
@@ -82,7 +84,7 @@ class Platform:
 
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    running = Platform(tmp_path_factory.mktemp("platform") / "home")
+    running = Platform(tmp_path_factory.mktemp("platform") / "home", CHIMERA_NODE__WARM_PARENTS="true")
     yield running
     assert running.stop() == 0
 

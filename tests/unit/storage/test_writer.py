@@ -1,6 +1,7 @@
 """Writing: jobs share transactions, fail alone, and are answered after the commit."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable
 
@@ -203,3 +204,19 @@ async def test_a_reader_who_gives_up_takes_nothing_with_it(database: Database) -
         await asyncio.gather(waiting, return_exceptions=True)
     async with asyncio.timeout(10):
         assert await asyncio.gather(*(counters(database) for _ in range(20))) == [set()] * 20
+
+
+async def test_readers_who_gave_up_are_gone_once_it_is_closed(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    slow = {"sqlite": "SELECT 1", "postgresql": "SELECT pg_sleep(30)"}[database.dialect]
+    for number in range(10):
+        waiting = asyncio.ensure_future(database.read(lambda connection: connection.execute(text(slow)).all()))
+        await asyncio.sleep(0.001 * number)  # before it is connected, while it connects, in the statement
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+    await asyncio.to_thread(database.close)
+
+    gc.collect()
+    assert not [record.getMessage() for record in caplog.records if record.name == "asyncio"]

@@ -9,6 +9,8 @@ from chimera_host.contract.agent import FrameworkName
 from chimera_host.contract.problem import RemoteProblem
 from chimera_host.ports import AgentBuild, CallContext, LoadedAgent, RunResult
 
+PATIENCE = 60.0
+
 Run = Callable[[CallContext], Awaitable[RunResult]]
 
 
@@ -108,8 +110,8 @@ async def refused(awaitable: Awaitable[object]) -> RemoteProblem:
     raise AssertionError(f"it was not refused but answered {answer!r}")
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    """Wait until `condition` holds; it may be asynchronous."""
+async def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
+    """Wait until `condition` holds; it may be asynchronous. `seconds` is patience with a busy machine, no bound."""
     async with asyncio.timeout(seconds):
         while True:
             held = condition()

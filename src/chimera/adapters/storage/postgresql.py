@@ -253,9 +253,13 @@ class PostgreSQLDatabase(Database):
                 **settings,
             },
         )
-        # What is acknowledged must survive; a server that is set otherwise is overruled for these connections.
-        if await connection.fetchval("SHOW synchronous_commit") == "off":
-            await connection.execute("SET synchronous_commit = on")
+        try:
+            # What is acknowledged must survive; a server that is set otherwise is overruled for these connections.
+            if await connection.fetchval("SHOW synchronous_commit") == "off":
+                await connection.execute("SET synchronous_commit = on")
+        except BaseException:  # also a caller who gives up: the pool doesn't have it yet, so nobody else would end it
+            connection.terminate()
+            raise
         return connection
 
 

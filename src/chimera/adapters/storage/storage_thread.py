@@ -14,6 +14,9 @@ import uvloop
 
 T = TypeVar("T")
 
+ENDING = 10.0
+"""How many seconds what still runs may take to end, once it was told to."""
+
 
 class StorageThread:
     """The thread; `close` waits for what runs in it."""
@@ -46,7 +49,17 @@ class StorageThread:
         try:
             self.loop.run_forever()
         finally:
-            for task in asyncio.all_tasks(self.loop):
-                task.cancel()
+            self.loop.run_until_complete(_end_all())
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self.loop.close()
+
+
+async def _end_all() -> None:
+    """Cancel every other task and wait: a loop that is closed under a connection being ended may block for ever."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    end = asyncio.get_running_loop().time() + ENDING
+    while tasks and (left := end - asyncio.get_running_loop().time()) > 0:
+        await asyncio.wait(tasks, timeout=left)
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}  # ending a connection may take tasks of its own

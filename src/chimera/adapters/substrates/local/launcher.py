@@ -289,7 +289,6 @@ class LocalLauncher:
             "HOME": str(self._options.home / "work"),
             "PYTHONPATH": str(self._runtimes.host_path()),
             "PYTHONUNBUFFERED": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
 
     def _log(self, name: str) -> Path:
