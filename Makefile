@@ -5,6 +5,8 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := $(UV) run --frozen --extra test --group dev
 RUNTIMES := autogen langgraph crewai function local-model
 BENCH_ARGS ?=
+# Processes that share the tests; many tests wait for others.
+WORKERS ?= 2
 
 # Without compiled files every Python process takes two to three times the processor time to start.
 unexport PYTHONDONTWRITEBYTECODE
@@ -35,7 +37,7 @@ demo: $(filter .tools/bin/uv,$(UV))
 	@$(UV) run --frozen --no-sync python -m examples.demo
 
 test: runtimes
-	$(RUN) pytest
+	$(RUN) pytest -n $(WORKERS)
 
 check: sync
 	$(UV) lock --check

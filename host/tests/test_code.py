@@ -10,7 +10,7 @@ from chimera_host.contract.behaviour import Behaviour, FunctionBehaviour
 from chimera_host.contract.problem import RemoteProblem
 from chimera_host.contract.tools import FunctionTool
 from chimera_host.testing.builders import RESOURCES, document, invoke_request
-from chimera_host.testing.doubles import refused, until
+from chimera_host.testing.doubles import PATIENCE, refused, until
 from chimera_host.testing.platform import tool_answer
 
 
@@ -158,7 +158,7 @@ async def test_an_agent_that_used_more_than_its_share_waits_while_others_run(loc
     assert (await host.invoke(invoke_request(*hungry))).output == "done"
 
 
-async def _eventually(condition, value, seconds=5.0):
+async def _eventually(condition, value, seconds=PATIENCE):
     end = time.monotonic() + seconds
     while not condition(await value()):
         assert time.monotonic() < end

@@ -136,11 +136,7 @@ async def test_a_host_that_gave_itself_up_takes_no_more(platform, host_process, 
     async def not_ready():
         return (await host.client.get("/readyz"))[0] == 503
 
-    async with asyncio.timeout(5):
-        while True:
-            if await not_ready():
-                break
-            await asyncio.sleep(0.02)
+    await until(not_ready)
     assert (await refused(host.invoke(invoke_request(*neighbour, "more")))).code == "host-draining"
     assert await host.ended(10) == ExitCode.CALL_OVERDUE
     await broken(stays)

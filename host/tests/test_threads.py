@@ -4,17 +4,10 @@ from contextvars import ContextVar
 
 import pytest
 
+from chimera_host.testing.doubles import until
 from chimera_host.threads import WatchedThreads
 
 who = ContextVar("who", default="nobody")
-
-
-async def until(condition):
-    async with asyncio.timeout(5):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0)
 
 
 async def test_results_errors_and_context_come_through():

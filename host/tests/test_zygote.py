@@ -10,7 +10,7 @@ import pytest
 
 from chimera_host.blackbox import read_black_box
 from chimera_host.testing.builders import document, invoke_request
-from chimera_host.testing.doubles import until
+from chimera_host.testing.doubles import PATIENCE, until
 from chimera_host.testing.process import host_config
 from chimera_host.testing.zygotes import ZygoteProcess
 
@@ -70,7 +70,7 @@ async def test_no_host_outlives_its_zygote(platform, tmp_path, end):
             zygote.process.send_signal(signal.SIGKILL)
         else:
             zygote.hang_up()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await zygote.process.wait()
         await until(lambda: not alive(host.pid))
 

@@ -53,7 +53,7 @@ class DictPlatform:
 class FakeCall:
     """As much of a call as the broker uses."""
 
-    def __init__(self, call: str = "call-1", remaining: float = 20.0) -> None:
+    def __init__(self, call: str = "call-1", remaining: float = 120.0) -> None:
         self.request = SimpleNamespace(call=call)
         self.idempotency_key: str | None = None
         self.left = remaining

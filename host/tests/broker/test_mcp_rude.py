@@ -28,7 +28,7 @@ def rude(way, *more, allow=("do",), **limits):
         allow=allow,
         command=command,
         credentials={"KEY": "secret:key"},
-        limits=ToolLimits(**{"deadline_seconds": 10.0, **limits}),
+        limits=ToolLimits(**{"deadline_seconds": 60.0, **limits}),
     )
 
 
@@ -138,17 +138,20 @@ async def test_a_server_that_was_killed_while_idle_costs_no_call(open_broker, tm
     assert int((tmp_path / "pids").read_text().split()[0]) != first
 
 
-async def test_a_server_that_cant_be_started_again_is_tried_with_delays(open_broker, tmp_path):
+async def test_a_server_that_cant_be_started_again_is_tried_with_delays(open_broker, tmp_path, monkeypatch):
     script = tmp_path / "server.py"
     script.write_text(RUDE.read_text())
     tool = McpTool(name="rude", allow=("do",), command=(sys.executable, str(script), "die-once", str(tmp_path / "m")))
     broker = await open_broker(tool)
     script.write_text("raise SystemExit(9)")
+    monkeypatch.setattr(mcp_tools, "FIRST_DELAY", 1_000.0)
+    monkeypatch.setattr(mcp_tools, "LONGEST_DELAY", 1_000.0)
     for words in ("exit code 3", "exit code 9", "tried again in"):
         with pytest.raises(ToolFailed, match=words):
             await broker.call("rude_do")
     script.write_text(RUDE.read_text())
-    await asyncio.sleep(mcp_tools.FIRST_DELAY)
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "time", lambda now=loop.time: now() + 1_000.0)
     assert await broker.call("rude_do") == "alive again"
 
 

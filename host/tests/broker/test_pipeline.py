@@ -69,7 +69,7 @@ async def test_a_function_gets_its_context(open_broker, dict_platform, tmp_path)
 
     broker = await opened(open_broker, look, credentials={"token": "secret:key"})
     assert dict_platform.asked == []
-    assert await broker.call("do", term="x") == f"x default agent do {tmp_path / 'work'} 20.0"
+    assert await broker.call("do", term="x") == f"x default agent do {tmp_path / 'work'} 120.0"
     assert dict_platform.asked == [("call-1", ("secret:key",))]
 
 

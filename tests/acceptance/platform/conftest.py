@@ -52,7 +52,13 @@ class Platform:
     def run(self, *arguments: str, text: str | None = None) -> "subprocess.CompletedProcess[str]":
         """One command of the command line."""
         return subprocess.run(
-            [CHIMERA, *arguments], env=self.environ, input=text, capture_output=True, text=True, timeout=60, check=False
+            [CHIMERA, *arguments],
+            env=self.environ,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
         )
 
     def ok(self, *arguments: str, text: str | None = None) -> str:

@@ -28,7 +28,7 @@ def factory(context):
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
 
-def until(holds, within=20.0):
+def until(holds, within=60.0):
     end = time.monotonic() + within
     while not holds():
         assert time.monotonic() < end, "it did not come true in time"

@@ -97,19 +97,19 @@ async def test_it_migrates_serves_keeps_and_ends_when_told(tmp_path: Path, node:
     async with control_plane(tmp_path) as running:
         await running.until_ready()
         assert stat.S_IMODE((tmp_path / "control.sock").stat().st_mode) == 0o600
-        assert await asyncio.wait_for(node.told.get(), 10) == []
+        assert await asyncio.wait_for(node.told.get(), 60) == []
 
         kept = definition("anna", scaling={"min_instances": 2})
         body = {"items": [{"definition": kept}, {"definition": definition("bert")}]}
         assert (await running.ask("POST", "/v1/tenants/default/apply", body))["created"] == 2
-        (spec,) = await asyncio.wait_for(node.told.get(), 10)
+        (spec,) = await asyncio.wait_for(node.told.get(), 60)
         assert spec.min_hosts == 2
 
         await running.ask("DELETE", "/v1/tenants/default/agents/anna")
-        assert await asyncio.wait_for(node.told.get(), 10) == []
+        assert await asyncio.wait_for(node.told.get(), 60) == []
 
         running.process.terminate()
-        output, _ = await asyncio.wait_for(running.process.communicate(), 20)
+        output, _ = await asyncio.wait_for(running.process.communicate(), 60)
         assert running.process.returncode == 0, output
         assert not (tmp_path / "control.sock").exists()
         lines = [json.loads(line) for line in output.splitlines()]
@@ -134,7 +134,7 @@ async def test_it_ends_with_its_parent(tmp_path: Path, node: Node) -> None:
     async with control_plane(tmp_path) as running:
         await running.until_ready()
         running.lifeline.close()
-        assert await asyncio.wait_for(running.process.wait(), 10) != 0
+        assert await asyncio.wait_for(running.process.wait(), 60) != 0
 
 
 async def test_after_a_kill_it_serves_again_on_the_same_socket(tmp_path: Path, node: Node) -> None:
@@ -157,7 +157,7 @@ async def test_a_newer_database_is_refused_plainly(tmp_path: Path) -> None:
     database.close()
 
     async with control_plane(tmp_path) as running:
-        output, _ = await asyncio.wait_for(running.process.communicate(), 20)
+        output, _ = await asyncio.wait_for(running.process.communicate(), 60)
 
     assert running.process.returncode == 1
     last = json.loads(output.splitlines()[-1])

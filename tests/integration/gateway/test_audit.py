@@ -38,7 +38,7 @@ async def test_a_call_has_its_decision_and_what_came_of_it(world: World) -> None
 
     async def answer(request: InvokeRequest) -> str:
         # The entry is written while the agent works, before anybody flushes.
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await world.audit.recorded.wait()
         return "done"
 

@@ -149,12 +149,12 @@ async def test_a_slow_body_and_a_silent_connection_end(make_world: Any) -> None:
             f"POST {INVOKE} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {'k' * 32}\r\nContent-Length: 9\r\n\r\n"
         )
         writer.write(head.encode() + b"{")
-        assert b" 400 " in await asyncio.wait_for(reader.readline(), 2)
+        assert b" 400 " in await asyncio.wait_for(reader.readline(), 15)
         writer.close()
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(b"POST / HTTP/1.1\r\nHost:")
         with suppress(ConnectionResetError):
-            assert await asyncio.wait_for(reader.read(), 3) == b""
+            assert await asyncio.wait_for(reader.read(), 15) == b""
         writer.close()
 
 
@@ -165,7 +165,7 @@ async def test_connections_are_limited(make_world: Any) -> None:
         await asyncio.sleep(0.05)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         with suppress(ConnectionResetError):
-            assert await asyncio.wait_for(reader.read(), 2) == b""
+            assert await asyncio.wait_for(reader.read(), 15) == b""
         for _, each in (*kept, (reader, writer)):
             each.close()
 

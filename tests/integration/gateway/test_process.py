@@ -103,7 +103,7 @@ async def test_it_serves_and_ends_cleanly(processes: Processes) -> None:
         assert answer.status == 200
     assert (processes.folder / "int").stat().st_mode & 0o077 == 0
     gateway.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(gateway.wait(), 10) == 0
+    assert await asyncio.wait_for(gateway.wait(), 60) == 0
     assert "gateway ended" in processes.log("gateway")
     os.close(lifeline)
 
@@ -112,7 +112,7 @@ async def test_it_ends_with_its_parent(processes: Processes) -> None:
     await processes.control_plane()
     gateway, _, lifeline = await processes.gateway()
     os.close(lifeline)
-    assert await asyncio.wait_for(gateway.wait(), 5) != 0
+    assert await asyncio.wait_for(gateway.wait(), 60) != 0
 
 
 async def test_calls_go_on_while_the_control_plane_is_away(processes: Processes) -> None:
@@ -139,5 +139,5 @@ async def test_wrong_settings_end_it_with_what_is_wrong(processes: Processes) ->
         node_socket="/n",
     )
     process = await processes.start("gateway", config)
-    assert await asyncio.wait_for(process.wait(), 20) == 78
+    assert await asyncio.wait_for(process.wait(), 60) == 78
     assert "key_file" in processes.log("gateway")

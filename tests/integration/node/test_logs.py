@@ -64,7 +64,7 @@ async def test_who_follows_sees_what_is_added_and_nothing_else(written) -> None:
         assert json.loads(await answer.content.readline())["message"] == "ran"
         write(written.logs, "gateway", {"time": "6", "message": "other", "agent": "default/berta"})
         write(written.logs, "host_b", {"time": "7", "message": "added", "agent": "default/anna"})
-        line = await asyncio.wait_for(answer.content.readline(), 5)
+        line = await asyncio.wait_for(answer.content.readline(), 60)
         assert json.loads(line)["message"] == "added"
 
 

@@ -151,7 +151,7 @@ class HostProcess:
             os.close(self._lifeline)
             self._lifeline = -1
 
-    async def ended(self, within: float = 20.0) -> int:
+    async def ended(self, within: float = 60.0) -> int:
         """Wait for its end; the exit code."""
         async with asyncio.timeout(within):
             return await self.process.wait()
