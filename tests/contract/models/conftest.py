@@ -22,7 +22,7 @@ KEY = "a-key"
 RULES = (Rule(when=When(last="^slow"), delay=60.0),)
 
 
-def model_request(text: str = "Say hello.", *, deadline: float = 30.0, **body: Any) -> ModelRequest:
+def model_request(text: str = "Say hello.", *, deadline: float = 300.0, **body: Any) -> ModelRequest:
     """A model call with one message."""
     whole = {"messages": [{"role": "user", "content": text}], "max_tokens": 24, **body}
     return ModelRequest(body=whole, model="m", tenant="default", agent="greeter", deadline=deadline, traceparent="00-t")
