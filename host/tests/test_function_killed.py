@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import re
 import signal
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -105,6 +107,32 @@ async def test_rounds_that_are_finished_are_not_asked_again_nor_their_tools(plat
     assert first == again and len(platform.chats) == len(platform.runs["run-1"].asked) == 3
     told = [message["content"] for message in platform.chats[-1].body["messages"] if message["role"] == "tool"]
     assert told == ["first done", "quick done", "hang done"]
+
+
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "steps.md"
+VOTE = """
+def factory(context):
+    async def answer(prompt, call):
+        return str(await vote(call, prompt))
+
+    return answer
+"""
+
+
+async def test_the_code_of_the_guide_does_what_it_says(platform, dies, host_process):
+    writing, voting = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    bundle = platform.add_bundle({"writer.py": writing, "voter.py": voting + VOTE})
+    platform.say("One.", hang)
+    writer = document("writer", source=SourceCode(bundle=bundle, entrypoint="writer:make"))
+    answer = await dies(writer, lambda: len(platform.chats) == 2, "Two.", "Three.")
+    assert answer.output == "One.\n\nTwo.\n\nThree."
+    assert platform.chats[-1].last == "Chapter 3 of: Go"
+
+    voter = document("voter", source=SourceCode(bundle=bundle, entrypoint="voter:factory"))
+    revision, host = platform.add(voter), await host_process()
+    for _ in range(2):  # twice by the same step of one run
+        answer = await host.invoke(platform.runs.begin(invoke_request(voter, revision, "a"), "run-2"))
+        assert answer.output == "{'plan': None, 'votes/a': 1}"
 
 
 @pytest.mark.parametrize("factory", ["chapters", "blocking"])
