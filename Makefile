@@ -54,7 +54,7 @@ bench-small: runtimes
 	$(RUN) python -m benchmarks --scale 50 --runs 1 --no-beside
 
 soak: runtimes
-	CHIMERA_TEST_KILLS=200 $(RUN) pytest tests/integration/storage -k kill
+	CHIMERA_TEST_KILLS=200 $(RUN) pytest tests/integration/storage tests/integration/backup -k kill
 	CHIMERA_TEST_KILLS=200 CHIMERA_TEST_AWAY=300 $(RUN) pytest tests/acceptance/platform/faults
 	CHIMERA_TEST_REQUESTS=20000 $(RUN) pytest tests/integration/api tests/acceptance/platform -k malformed
 	CHIMERA_TEST_DECISIONS=100000 $(RUN) pytest tests/property/gateway/test_policy_agreement.py

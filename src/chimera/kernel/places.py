@@ -7,7 +7,7 @@ from pathlib import Path
 
 BESIDE = ("settings.toml", "audit/public-keys", "audit/checkpoints")
 """What lies in a home beside the database, holds no secret, and is needed to come back to what was."""
-PRIVATE = ("audit.key", "chimera.key")
+PRIVATE = ("audit.key", "chimera.key", "webhooks.key")
 """Keys in a home that a backup has only where somebody asks for it."""
 
 

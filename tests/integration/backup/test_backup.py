@@ -22,7 +22,7 @@ from chimera.adapters.storage.naming import MAINTENANCE
 from chimera.adapters.storage.opening import is_url, open_database
 from chimera.immune.audit.model import AuditRecord
 from chimera.immune.audit.reading import verify
-from chimera.testing.rows import digests, digests_of, fill
+from chimera.testing.rows import SETTLED, digests, digests_of, fill
 
 
 async def restore(file: Path, name: str, *, replace: bool = False) -> None:
@@ -84,8 +84,7 @@ async def test_two_backups_of_the_same_have_the_same_digests_on_both_databases(
     await asyncio.to_thread(opened.close)
 
     def tables(manifest: Manifest) -> dict[str, tuple[int, str]]:
-        settled = ("lease", "journal_head", "run_holder", "gateway_alive", "task_worker")
-        return {one.layout.table: (one.rows, one.digest) for one in manifest.tables if one.layout.table not in settled}
+        return {one.layout.table: (one.rows, one.digest) for one in manifest.tables if one.layout.table not in SETTLED}
 
     assert tables(first) == tables(second)
     assert [one.layout for one in first.tables] == [one.layout for one in second.tables]
@@ -151,12 +150,14 @@ async def test_what_belongs_to_processes_that_are_gone_does_not_come_back(
             connection.exec_driver_sql(f"SELECT count(*) FROM {name}").scalar()
             for name in ("run_holder", "gateway_alive", "task_worker")
         ]
-        return counts, connection.exec_driver_sql("SELECT event_seq FROM journal_head").scalar()
+        cursors = {row[0] for row in connection.exec_driver_sql("SELECT cursor FROM subscription")}
+        return counts, connection.exec_driver_sql("SELECT event_seq FROM journal_head").scalar(), cursors
 
-    counts, place = await opened.read(look)
+    counts, place, cursors = await opened.read(look)
     await asyncio.to_thread(opened.close)
     assert counts == [0, 0, 0]
     assert place >= AHEAD
+    assert {cursor for cursor in cursors if cursor >= 0} <= {place}, "who had all events has all events"
 
 
 async def test_what_is_there_is_kept_unless_it_may_be_replaced(

@@ -29,6 +29,7 @@ from chimera.entrypoints.cli.homes import Home, alone, home_of, release, with_da
 from chimera.immune.audit.checkpoint import Checkpoint
 from chimera.immune.audit.model import AuditRecord
 from chimera.immune.audit.note import PublicKey, open_note, parse_public_key
+from chimera.kernel.places import PRIVATE
 
 Row = dict[str, Any]
 
@@ -79,7 +80,7 @@ def place_files(home: Home, reader: BackupReader) -> list[str]:
     """Put what lay beside the database where it belongs, and set aside what contradicts it; what a person should do."""
     entries = {entry.name: entry for entry in reader.manifest.files}
     steps: list[str] = []
-    for name in ("chimera.key", "audit.key"):
+    for name in PRIVATE:
         where = home.signing_key if name == "audit.key" else home.path / name
         if name in entries and where is not None and not where.exists():
             _write(where, reader, entries[name])

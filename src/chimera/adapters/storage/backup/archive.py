@@ -203,14 +203,16 @@ def writing(target: Path, created: float) -> Iterator[BackupWriter]:
                 raise BlockingIOError  # whoever held the lock has just given the file its name
         except (BlockingIOError, FileNotFoundError):
             raise BackupExists(f"{target} is being written", next_step="give another path, or wait") from None
-        with _file_errors(target):
-            os.ftruncate(descriptor, 0)  # what a killed one has left
-            os.fchmod(descriptor, 0o600)
-        writer = BackupWriter(target, file, partial, created)
         try:
-            yield writer
+            with _file_errors(target):
+                os.ftruncate(descriptor, 0)  # what a killed one has left
+                os.fchmod(descriptor, 0o600)
+            writer = BackupWriter(target, file, partial, created)
+            try:
+                yield writer
+            finally:
+                writer.abandon()
         finally:
-            writer.abandon()
             partial.unlink(missing_ok=True)
             with suppress(OSError):
                 file.flush()

@@ -173,10 +173,12 @@ def settle(connection: Connection, layouts: tuple[Layout, ...], seen: Seen, *, a
         )
         connection.execute(token, {"seen": seen.tokens, "ahead": ahead})
     if "journal_head" in tables and ahead:
-        place = text(
-            "UPDATE journal_head SET event_seq = (CASE WHEN event_seq > :seen THEN event_seq ELSE :seen END) + :ahead"
-        )
-        connection.execute(place, {"seen": seen.events, "ahead": ahead})
+        last = int(connection.execute(text("SELECT event_seq FROM journal_head")).scalar_one())
+        place = {"last": last, "new": max(last, seen.events) + ahead}
+        connection.execute(text("UPDATE journal_head SET event_seq = :new"), {"new": place["new"]})
+        if "subscription" in tables:
+            # Whoever had all events still has all: the places in between were never given to one.
+            connection.execute(text("UPDATE subscription SET cursor = :new WHERE cursor >= :last"), place)
 
 
 def refuse_in_use(connection: Connection) -> None:
