@@ -18,7 +18,7 @@ _REFERS: dict[str, dict[tuple[str, ...], tuple[str, tuple[str, ...]]]] = {
     "batch_item": {("tenant", "batch"): ("batch", ("tenant", "id"))},
 }
 SETTLED = ("run_holder", "gateway_alive", "task_worker", "lease", "journal_head", "subscription")
-"""What a restore or a move may change on purpose: holders that are gone, tokens, places and cursors that go on higher."""
+"""What a restore may change on purpose: holders that are gone; tokens, places and cursors that go on higher."""
 KEPT = ("journal_head",)
 """Tables with rows of the migrations' own, which are left as they are."""
 

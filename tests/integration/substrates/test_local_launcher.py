@@ -147,3 +147,30 @@ async def test_a_parent_that_hangs_is_replaced_and_its_hosts_go_on(rig: Rig, mon
     finally:
         os.kill(stuck, signal.SIGCONT)
     await until(lambda: set(made.memory()) == {"host-3"}, 5)
+
+
+async def test_a_parent_that_can_not_be_started_keeps_nothing_open(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = rig.launcher(rig.home / "no-such-program")
+    before = descriptors()
+    with pytest.raises(HostStartFailed, match="could not be started"):
+        await made.start(spec(), "host-1")
+    assert descriptors() == before
+
+    async def never(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", never)
+    starting = asyncio.create_task(made.start(spec(), "host-2"))
+    await until(lambda: descriptors() != before)
+    starting.cancel()
+    await asyncio.wait([starting])
+    assert descriptors() == before
+
+
+async def test_a_log_that_can_not_be_written_keeps_nothing_open(rig: Rig) -> None:
+    made = rig.launcher()
+    (rig.home / "logs" / "host-1.jsonl").mkdir(parents=True)
+    before = descriptors()
+    with pytest.raises(HostStartFailed, match="Is a directory"):
+        await made.start(spec(), "host-1")
+    assert descriptors() == before

@@ -12,7 +12,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,12 +112,9 @@ class LocalLauncher:
         for folder in (Path(config.work_dir), self._log(host).parent):
             folder.mkdir(parents=True, exist_ok=True)
         self._forget_old_logs()
-        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        lifeline_read, lifeline_write = os.pipe()
-        log_file = os.open(self._log(host), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        port = listener.getsockname()[1]
-        process = None
-        try:
+        process, ended_at_once = None, None
+        with _opened(self._log(host)) as (listener, log_file, lifeline_read, lifeline_write):
+            port = listener.getsockname()[1]
             descriptors = (listener.fileno(), log_file, lifeline_read)
             if runtime.runtime == "node":
                 process = await self._spawn(await self._node.command(config), config, descriptors)
@@ -126,21 +123,14 @@ class LocalLauncher:
             elif self._options.fork:
                 zygote = await self._zygote(runtime.framework, await self._python_of(runtime))
                 self._forking[host] = None
-                pid = await zygote.fork(config, descriptors)
+                try:
+                    pid = await zygote.fork(config, descriptors)
+                finally:
+                    ended_at_once = self._forking.pop(host, None)
             else:
                 python = await self._python_of(runtime)
                 process = await self._spawn((str(python), "-m", "chimera_host", "serve"), config, descriptors)
                 pid = process.pid
-        except BaseException as error:
-            os.close(lifeline_write)
-            if isinstance(error, OSError):
-                raise HostStartFailed(f"the host's process could not be started: {error}", retry_after=5) from error
-            raise
-        finally:
-            ended_at_once = self._forking.pop(host, None)
-            listener.close()
-            os.close(lifeline_read)
-            os.close(log_file)
         endpoint = Endpoint(host=host, cell=cell.cell, url=f"http://127.0.0.1:{port}", key=config.host_key)
         running = _Running(
             cell=cell.cell,
@@ -359,6 +349,26 @@ class LocalLauncher:
     def _signal(pid: int, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+@contextlib.contextmanager
+def _opened(log_file: Path) -> Iterator[tuple[socket.socket, int, int, int]]:
+    """What a host is given: a listening socket, its log, its end of the lifeline; and the other end, which is kept.
+
+    Ours are closed again, the kept one too where the host doesn't start, whatever it is that fails.
+    """
+    with contextlib.ExitStack() as ours, contextlib.ExitStack() as kept:
+        try:
+            listener = ours.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
+            read, write = os.pipe()
+            ours.callback(os.close, read)
+            kept.callback(os.close, write)
+            output = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            ours.callback(os.close, output)
+            yield listener, output, read, write
+        except OSError as error:
+            raise HostStartFailed(f"the host's process could not be started: {error}", retry_after=5) from error
+        kept.pop_all()
 
 
 def _cause(status: int) -> str:

@@ -39,6 +39,17 @@ class Zygote:
     async def start(self, python: Path, environment: Mapping[str, str], log: Path) -> None:
         """Start it and return at once; `fork` waits until it is warm."""
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            await self._spawn(theirs, python, environment, log)
+        except BaseException:
+            self._channel.close()
+            self._channel = None
+            raise
+        threading.Thread(
+            target=self._read, args=(self._channel,), name=f"zygote-{self._framework}", daemon=True
+        ).start()
+
+    async def _spawn(self, theirs: socket.socket, python: Path, environment: Mapping[str, str], log: Path) -> None:
         with theirs, log.open("ab") as output:
             self.process = await asyncio.create_subprocess_exec(
                 str(python),
@@ -49,9 +60,6 @@ class Zygote:
                 stderr=output,
                 env=dict(environment),
             )
-        threading.Thread(
-            target=self._read, args=(self._channel,), name=f"zygote-{self._framework}", daemon=True
-        ).start()
 
     @property
     def alive(self) -> bool:
