@@ -17,6 +17,7 @@ from chimera.gateway.identity.claims import IssuerConfig
 from chimera.gateway.settings import gateway_groups
 from chimera.kernel.settings import FILE_NAME
 from chimera.platform.settings import NodeSettings
+from chimera.platform.upkeep.settings import RetentionSettings, UpkeepSettings
 from chimera_host.config import HostConfig
 from docs.generator.tables import code, head, table
 
@@ -90,7 +91,7 @@ ENVIRONMENT = {
 
 def groups() -> dict[str, type]:
     """Every group of settings by its name in the file."""
-    return {"node": NodeSettings, **gateway_groups()}
+    return {"node": NodeSettings, "retention": RetentionSettings, "upkeep": UpkeepSettings, **gateway_groups()}
 
 
 def page() -> str:

@@ -13,7 +13,7 @@ FRAMEWORKS = {"autogen", "crewai", "langgraph", "langchain_core", "langsmith", "
 DATABASE = {"sqlalchemy", "alembic", "mako"}
 COMMANDS = (
     *("applying", "audit", "backup", "calling", "completion", "definitions", "doctor", "identity", "looking"),
-    *("policies", "runtime", "sessions", "state", "tasks", "up", "upgrade", "watching"),
+    *("policies", "runtime", "sessions", "state", "tasks", "up", "upgrade", "upkeep", "watching"),
 )
 
 

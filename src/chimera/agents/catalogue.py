@@ -41,6 +41,14 @@ class BatchHasFaults(ProblemError):
     title = "Some definitions are not valid"
 
 
+class BundleGone(ProblemError):
+    """A definition names a source bundle that is not here any more."""
+
+    code = "bundle-gone"
+    status = 409
+    title = "A source bundle is not here any more"
+
+
 class ChangedMeanwhile(ProblemError):
     """An agent of the batch was changed after the state that the batch was made from."""
 

@@ -3,7 +3,7 @@
 The configuration is `ControlPlaneConfig` as JSON. The process owns the catalogue: it migrates the database at its
 start, serves the catalogue on its socket, and tells the node agent which cells must keep hosts (at its start, after
 each change, and every half minute, so that a lost message costs that long and no more). It makes the checkpoints of the
-audit log, while it holds their lease.
+audit log, and does the upkeep of the database, while it holds their leases.
 """
 
 import argparse
@@ -29,16 +29,21 @@ from chimera.adapters.storage.leases import StoredLeases
 from chimera.adapters.storage.migrating import migrate
 from chimera.adapters.storage.naming import open_named
 from chimera.adapters.storage.opening import shown
+from chimera.adapters.storage.upkeep.jobs import make_jobs
+from chimera.adapters.storage.upkeep.store import UpkeepStorage
 from chimera.bootstrap.audit_parts import make_checkpointer, started
 from chimera.bootstrap.database import when_there
 from chimera.bootstrap.lifeline import end_with
 from chimera.bootstrap.startup import listen_unix
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
+from chimera.events.settings import EventSettings
 from chimera.immune.audit.checkpointer import sign_while_held
 from chimera.immune.audit.settings import AuditSettings
 from chimera.kernel.clock import SystemClock
 from chimera.kernel.ids import new_id
 from chimera.kernel.settings import SettingsError, load_group
+from chimera.platform.upkeep.service import Upkeep
+from chimera.platform.upkeep.settings import RetentionSettings, UpkeepSettings
 from chimera_host.contract.problem import ProblemError
 from chimera_host.logs import configure
 
@@ -53,7 +58,8 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The control plane's start; paths are absolute. `max_hosts` bounds every shared cell.
 
     `database` is a SQLite file or a server's URL, `database_password` a reference (`env:NAME`, `file:PATH`). `home` is
-    where the audit log's key and files are, `audit` its settings; without a home no checkpoints are made.
+    where the audit log's key and files are, `audit` its settings; without a home no checkpoints are made. `events`,
+    `retention` and `upkeep` are the settings of these groups.
     """
 
     database: str
@@ -63,6 +69,9 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
     database_password: str | None = None
     home: str | None = None
     audit: dict[str, Any] = {}
+    events: dict[str, Any] = {}
+    retention: dict[str, Any] = {}
+    upkeep: dict[str, Any] = {}
 
 
 async def serve(config: ControlPlaneConfig) -> None:
@@ -70,12 +79,15 @@ async def serve(config: ControlPlaneConfig) -> None:
     database = open_named(config.database, config.database_password, os.environ)
     await when_there(lambda: migrate(database))
     catalogue = Catalogue(database, max_hosts=config.max_hosts)
+    upkeep = make_upkeep(database, config)
     changed = asyncio.Event()
     changed.set()
     told_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
-    runner = web.AppRunner(ControlPlaneApp(catalogue, changed.set).make(), access_log=None, shutdown_timeout=10.0)
+    runner = web.AppRunner(
+        ControlPlaneApp(catalogue, changed.set, upkeep).make(), access_log=None, shutdown_timeout=10.0
+    )
     await runner.setup()
     await listen_unix(runner, Path(config.socket))
     log.info("control plane ready", extra={"database": shown(config.database)})
@@ -83,6 +95,7 @@ async def serve(config: ControlPlaneConfig) -> None:
     loops = [
         asyncio.create_task(tell_node(catalogue, config.node_socket, changed), name="tell-node"),
         asyncio.create_task(keep_audit(database, config), name="audit"),
+        asyncio.create_task(upkeep.while_held(StoredLeases(database), new_id("cp"), LEASE_LIFE), name="upkeep"),
     ]
     try:
         # A loop ends by a fault alone; then the process ends too, and its supervisor starts it again.
@@ -99,6 +112,16 @@ async def serve(config: ControlPlaneConfig) -> None:
         with contextlib.suppress(FileNotFoundError):
             Path(config.socket).unlink()  # noqa: ASYNC240 - once, after everything is served
         log.info("control plane ended")
+
+
+def make_upkeep(database: Database, config: ControlPlaneConfig) -> Upkeep:
+    """What removes rows from the database; raises `SettingsError`."""
+    retention = load_group(RetentionSettings, config.retention, where="retention")
+    audit = load_group(AuditSettings, config.audit, where="audit")
+    events = load_group(EventSettings, config.events, where="events")
+    jobs = make_jobs(retention, audit_keep_days=audit.keep_days, paused_hold=events.paused_hold)
+    settings = load_group(UpkeepSettings, config.upkeep, where="upkeep")
+    return Upkeep(UpkeepStorage(database, jobs), SystemClock(), settings)
 
 
 async def keep_audit(database: Database, config: ControlPlaneConfig) -> None:

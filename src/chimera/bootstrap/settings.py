@@ -1,6 +1,6 @@
 """One machine's settings: a TOML file in the home folder, overridden by `CHIMERA_*` variables and the command line.
 
-    [node]                    groups of dataclass settings: node, deadlines, admission, http, models, quota, …
+    [node]                    groups of dataclass settings: node, retention, upkeep, deadlines, admission, http, …
     max_hosts = 2
     [model.default]           models that agents may name (see `ModelConfig`)
     provider = "openai"
@@ -29,6 +29,7 @@ from chimera.gateway.identity.claims import IssuerConfig, all_faults
 from chimera.gateway.settings import gateway_groups
 from chimera.kernel.settings import FILE_NAME, SettingsError, load_group, read_groups
 from chimera.platform.settings import NodeSettings
+from chimera.platform.upkeep.settings import RetentionSettings, UpkeepSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +37,8 @@ class MachineSettings:
     """Everything that is set on one machine. `gateway` holds the gateway's groups as they were written."""
 
     node: NodeSettings
+    retention: RetentionSettings
+    upkeep: UpkeepSettings
     gateway: dict[str, dict[str, Any]]
     models: dict[str, ModelConfig]
     issuers: dict[str, IssuerConfig]
@@ -46,7 +49,7 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
     environ = os.environ if environ is None else environ
     file = home / FILE_NAME
     data = read_groups(file, environ)
-    known = {"node", "model", "issuer", *gateway_groups()}
+    known = {"node", "retention", "upkeep", "model", "issuer", *gateway_groups()}
     if unknown := sorted(set(data) - known):
         raise SettingsError([f"{file}: unknown group {name!r}; known: {', '.join(sorted(known))}" for name in unknown])
     try:
@@ -62,6 +65,8 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
     here = {"max_hosts": os.cpu_count() or 2}
     return MachineSettings(
         node=load_group(NodeSettings, {**here, **data.get("node", {})}, where=f"{file}: node"),
+        retention=load_group(RetentionSettings, data.get("retention", {}), where=f"{file}: retention"),
+        upkeep=load_group(UpkeepSettings, data.get("upkeep", {}), where=f"{file}: upkeep"),
         gateway={name: data[name] for name in gateway_groups() if name in data},
         models=models,
         issuers=issuers,

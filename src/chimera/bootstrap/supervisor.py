@@ -8,6 +8,7 @@ read end of a pipe whose write end is here.
 
 import argparse
 import asyncio
+import dataclasses
 import logging
 import os
 import signal
@@ -243,6 +244,9 @@ class Supervisor:
             node_socket=str(self.socket),
             home=str(self.home),
             audit=self.settings.gateway.get("audit", {}),
+            events=self.settings.gateway.get("events", {}),
+            retention=dataclasses.asdict(self.settings.retention),
+            upkeep=dataclasses.asdict(self.settings.upkeep),
         )
 
     def _gateway_config(self, models: dict[str, ModelConfig], ready: int) -> GatewayConfig:

@@ -17,7 +17,12 @@ from chimera.entrypoints.gateway import openapi
 from chimera.entrypoints.gateway.operations import OPERATIONS
 from chimera.entrypoints.node.app import NodeApp
 from chimera.entrypoints.node.logs import LogQuery
+from chimera.platform.upkeep.service import Upkeep
+from chimera.platform.upkeep.settings import UpkeepSettings
+from chimera.testing.clock import ManualClock
 from chimera.testing.definitions import definition
+from chimera.testing.leases import MemoryLeases
+from chimera.testing.upkeep import MemoryUpkeepStore
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY", "TRACE"}
 OF_THE_PLATFORM = {
@@ -48,6 +53,11 @@ def owned(owner: str) -> set[tuple[str, str]]:
     return {(one.method, one.path) for one in OPERATIONS if one.owner == owner}
 
 
+def nothing_to_keep_up() -> Upkeep:
+    clock = ManualClock()
+    return Upkeep(MemoryUpkeepStore(clock, MemoryLeases(clock), []), clock, UpkeepSettings())
+
+
 def routes(app: Any) -> set[tuple[str, str]]:
     return {(route.method, route.resource.canonical) for route in app.router.routes() if route.method != "HEAD"}
 
@@ -59,7 +69,7 @@ def test_the_document_holds_every_operation_once() -> None:
 
 
 def test_the_control_plane_routes_what_is_published_and_its_own() -> None:
-    served = routes(ControlPlaneApp(Catalogue.__new__(Catalogue), lambda: None).make())
+    served = routes(ControlPlaneApp(Catalogue.__new__(Catalogue), lambda: None, nothing_to_keep_up()).make())
     own = {(method, path) for method, path in served if path in OF_THE_PLATFORM["control-plane"]}
     assert {path for _, path in own} == OF_THE_PLATFORM["control-plane"]
     assert served - own == owned("control-plane")

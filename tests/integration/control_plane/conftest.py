@@ -12,7 +12,11 @@ from aiohttp import web
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.migrating import migrate
 from chimera.adapters.storage.opening import open_database
+from chimera.adapters.storage.upkeep.jobs import make_jobs
+from chimera.adapters.storage.upkeep.store import UpkeepStorage
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
+from chimera.platform.upkeep.service import Upkeep
+from chimera.platform.upkeep.settings import RetentionSettings, UpkeepSettings
 from chimera.testing.clock import ManualClock
 
 TENANT = "/v1/tenants/default"
@@ -62,7 +66,10 @@ async def client(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Client]:
     async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(socket)) as session:
         made = Client(session)
         catalogue = Catalogue(database, max_hosts=4, clock=clock)
-        runner = web.AppRunner(ControlPlaneApp(catalogue, made.changed).make(), access_log=None, shutdown_timeout=1.0)
+        store = UpkeepStorage(database, make_jobs(RetentionSettings()))
+        upkeep = Upkeep(store, clock, UpkeepSettings())
+        app = ControlPlaneApp(catalogue, made.changed, upkeep).make()
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         await web.UnixSite(runner, socket).start()
         yield made

@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,10 +16,12 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
-from sqlalchemy import text
+from sqlalchemy import Connection, func, select, text
 
 from chimera.adapters.storage.migrating import migrate
 from chimera.adapters.storage.opening import open_database
+from chimera.adapters.storage.schema.leases import lease
+from chimera.adapters.storage.schema.state import stored_answer
 from chimera.bootstrap.control_plane import ControlPlaneConfig
 from chimera.platform.model import CellSpec
 from chimera.testing.definitions import definition
@@ -70,9 +73,12 @@ class Process:
 
 
 @asynccontextmanager
-async def control_plane(folder: Path) -> AsyncIterator[Process]:
+async def control_plane(folder: Path, **groups: Any) -> AsyncIterator[Process]:
     config = ControlPlaneConfig(
-        database=str(folder / "chimera.db"), socket=str(folder / "control.sock"), node_socket=str(folder / "node.sock")
+        database=str(folder / "chimera.db"),
+        socket=str(folder / "control.sock"),
+        node_socket=str(folder / "node.sock"),
+        **groups,
     )
     file = folder / "config.json"
     file.write_bytes(msgspec.json.encode(config))
@@ -164,3 +170,54 @@ async def test_a_newer_database_is_refused_plainly(tmp_path: Path) -> None:
     assert "9999" in last["error"]
     assert last["next_step"]
     assert b"Traceback" not in output
+
+
+async def test_upkeep_that_is_killed_in_the_middle_loses_nothing_kept_and_counts_right(
+    tmp_path: Path, node: Node
+) -> None:
+    old, kept = 20_000, 500
+    database = open_database(tmp_path / "chimera.db")
+    await migrate(database)
+    row = {"tenant": "t", "run": "r", "digest": b"d", "answer": b"a" * 200, "created": 0.0}
+
+    def fill(connection: Connection) -> None:
+        ends = [0.0] * old + [time.time() + 86_400] * kept
+        connection.execute(
+            stored_answer.insert(), [{**row, "key": f"k{n}", "expires": at} for n, at in enumerate(ends)]
+        )
+
+    await database.write(fill)
+    counting = select(func.count()).select_from(stored_answer)
+    left = old + kept
+    slow = {"batch": 0.001, "share": 0.05}
+
+    async def rows() -> int:
+        return await database.read(lambda connection: int(connection.execute(counting).scalar() or 0))
+
+    async def of_answers(running: Process) -> dict[str, Any]:
+        return next(one for one in (await running.ask("GET", "/v1/upkeep"))["kinds"] if one["kind"] == "answers")
+
+    for _ in range(3):
+        async with control_plane(tmp_path, upkeep=slow) as running:
+            await running.until_ready()
+            async with asyncio.timeout(60):
+                while await rows() >= left:  # noqa: ASYNC110 - another process's doing
+                    await asyncio.sleep(0.02)
+            running.process.kill()
+        # Its lease would end in a quarter of a minute.
+        await database.write(lambda connection: connection.execute(lease.update().values(expires=0.0)).rowcount)
+        left = await rows()
+        assert kept < left, "it was killed in the middle"
+    async with control_plane(tmp_path) as running:
+        await running.until_ready()
+        async with asyncio.timeout(90):
+            while (await of_answers(running))["finished"] is None:  # noqa: ASYNC110 - likewise
+                await asyncio.sleep(0.1)
+        told = await of_answers(running)
+        async with running.session.get("http://c/metrics") as answer:
+            page = await answer.text()
+    assert await rows() == kept == told["rows"]
+    assert told["removed"] == old, "every row was counted once, whoever was killed"
+    assert f'chimera_upkeep_removed_total{{kind="answers"}} {old}.0' in page
+    assert f'chimera_upkeep_rows{{kind="answers"}} {kept}.0' in page
+    await asyncio.to_thread(database.close)

@@ -156,12 +156,10 @@ def expire(connection: Connection, now: float, limit: int, *, keep: float) -> in
     removal up to a checkpoint leaves an entry that says so, without which a verification takes the gap for damage.
     Checkpoints stay, also those before. `now` is in seconds since the epoch; returns how many entries were removed.
     """
-    table = audit_checkpoint.c
-    due = select(func.max(table.size)).where(table.archived & (table.at < now - keep))
-    through = connection.execute(due).scalar()
-    first = connection.execute(select(func.min(audit_entry.c.seq))).scalar()
-    if through is None or first is None or first > through:
+    found = _removable(connection, now, keep)
+    if found is None:
         return 0
+    first, through = found
     last = min(through, first + limit - 1)
     removed = connection.execute(delete(audit_entry).where(audit_entry.c.seq <= last)).rowcount
     journal(connection).audit(
@@ -176,6 +174,21 @@ def expire(connection: Connection, now: float, limit: int, *, keep: float) -> in
         )
     )
     return removed
+
+
+def removable(connection: Connection, now: float, most: int, *, keep: float) -> int:
+    """How many entries `expire` would remove, up to `most`."""
+    found = _removable(connection, now, keep)
+    return 0 if found is None else min(most, found[1] - found[0] + 1)
+
+
+def _removable(connection: Connection, now: float, keep: float) -> tuple[int, int] | None:
+    """The first entry, and the last one that may go."""
+    table = audit_checkpoint.c
+    due = select(func.max(table.size)).where(table.archived & (table.at < now - keep))
+    through = connection.execute(due).scalar()
+    first = connection.execute(select(func.min(audit_entry.c.seq))).scalar()
+    return None if through is None or first is None or first > through else (int(first), int(through))
 
 
 _CHECKPOINTS: Select[Any] = select(audit_checkpoint.c.document)

@@ -10,16 +10,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, func, select, update
 
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.facts import AgentFacts, agent_columns, cell_columns
 from chimera.adapters.storage.journal import journal
-from chimera.adapters.storage.schema.catalogue import agent, batch, batch_item, cell, counter, history, revision
+from chimera.adapters.storage.schema.catalogue import agent, batch, batch_item, bundle, cell, counter, history, revision
 from chimera.adapters.storage.state.sessions import erase_agents
 from chimera.agents.catalogue import (
     Applied,
     BatchHasFaults,
+    BundleGone,
     ChangedMeanwhile,
     DuplicateNames,
     StagedItem,
@@ -36,6 +37,7 @@ BATCH_LIFE = 3600.0
 
 _PAGE = 500
 _MOST_NAMED = 20
+_MOST_DROPPED = 100
 SYSTEM = "system:control-plane"
 _TOUCHED = ("source", "compiler", "file", "updated")
 
@@ -74,7 +76,12 @@ class BatchStatements:
         self._clock = clock
         item, live = batch_item.c, agent.c
         self._insert_batch = database.insert(batch)
-        self._put_revision = database.prepared_insert(revision, database.insert(revision).on_conflict_do_nothing())
+        # Sent again, a revision counts as made now: upkeep leaves it alone until the batch is committed.
+        put = database.insert(revision)
+        self._put_revision = database.prepared_insert(
+            revision,
+            put.on_conflict_do_update(index_elements=["digest", "tenant"], set_={"created": put.excluded.created}),
+        )
         self._put_item = database.prepared_insert(
             batch_item, database.upsert(batch_item, ("tenant", "batch", "position"))
         )
@@ -105,7 +112,7 @@ class BatchStatements:
 
     def open(self, connection: Connection, tenant: str, key: str | None) -> str:
         """A batch's id: an open one's of the same idempotency key, or a fresh one's. Abandoned ones go on the way."""
-        _drop_expired(connection, self._clock.wall())
+        expire_batches(connection, self._clock.wall(), _MOST_DROPPED)
         if key is not None:
             found = connection.execute(
                 select(batch.c.id).where((batch.c.tenant == tenant) & (batch.c.key == key))
@@ -124,6 +131,7 @@ class BatchStatements:
         touched = connection.execute(update(batch).where(is_open).values(expires=now + BATCH_LIFE))
         if touched.rowcount != 1:
             raise _unknown(batch_id)
+        _hold_bundles(connection, tenant, items, now)
         self._put_revision.run_many(
             connection,
             (
@@ -342,18 +350,40 @@ def _write_sequence(connection: Connection, sequence: int) -> None:
     connection.execute(update(counter).where(counter.c.name == "sequence").values(value=sequence))
 
 
-def _drop_expired(connection: Connection, now: float) -> None:
-    """Drop batches past their time, with their items, and the revisions that only they knew."""
-    dropped = connection.execute(delete(batch).where(batch.c.expires < now).returning(batch.c.result)).scalars().all()
-    if all(result is not None for result in dropped):
-        return
+def _hold_bundles(connection: Connection, tenant: str, items: Sequence[Staged], now: float) -> None:
+    """See to it that the bundles which definitions name are there, and stay there until the batch is committed."""
+    codes = (item.compiled.value.agent.source for item, _ in items if item.compiled is not None)
+    for digest in sorted({code.bundle for code in codes if code is not None}):
+        its = (bundle.c.tenant == tenant) & (bundle.c.digest == digest)
+        if connection.execute(update(bundle).where(its).values(created=now)).rowcount != 1:
+            raise BundleGone(f"the bundle {digest[:19]} is not here any more", next_step="send it again, then apply")
+
+
+def expire_batches(connection: Connection, now: float, limit: int) -> int:
+    """Drop batches past their time, with their items, and the revisions that only they knew; `limit` at most, how many.
+
+    A batch goes as a whole, however many items it has: one that lost a few could still be committed without them.
+    """
+    old = select(batch.c.tenant, batch.c.id).where(batch.c.expires < now).order_by(batch.c.expires).limit(limit)
+    found = connection.execute(old.with_for_update()).all()
+    for tenant, name in found:
+        mine = (batch_item.c.tenant == tenant) & (batch_item.c.batch == name) & batch_item.c.revision.is_not(None)
+        revisions = connection.execute(select(batch_item.c.revision).where(mine)).scalars().all()
+        connection.execute(delete(batch).where((batch.c.tenant == tenant) & (batch.c.id == name)))
+        for start in range(0, len(revisions), _PAGE):
+            some = (revision.c.tenant == tenant) & revision.c.digest.in_(revisions[start : start + _PAGE])
+            connection.execute(delete(revision).where(some & (revision.c.created < now - BATCH_LIFE) & ~_is_known()))
+    return len(found)
+
+
+def _is_known() -> ColumnElement[bool]:
+    """Whether a revision was live once, or a batch has it."""
     was_live = exists().where(
         (history.c.tenant == revision.c.tenant)
         & (history.c.agent == revision.c.agent)
         & (history.c.revision == revision.c.digest)
     )
-    awaited = select(batch_item.c.revision).where(batch_item.c.revision.is_not(None))
-    connection.execute(delete(revision).where(~was_live & revision.c.digest.not_in(awaited)))
+    return was_live | revision.c.digest.in_(select(batch_item.c.revision).where(batch_item.c.revision.is_not(None)))
 
 
 def _count_refused(connection: Connection, tenant: str, batch_id: str, keep_going: bool) -> int:

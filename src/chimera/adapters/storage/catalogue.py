@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, func, select
+from sqlalchemy import Connection, RowMapping, Select, func, select, update
 
 from chimera.adapters.storage.batches import BatchStatements, Staged, hold_sequence, read_sequence
 from chimera.adapters.storage.database import Database
@@ -85,7 +85,7 @@ class Catalogue:
         return await self._database.write(job)
 
     async def put_bundle(self, tenant: str, digest: str, data: bytes, requirements: str | None) -> None:
-        """Keep a source bundle; the same one twice is kept once."""
+        """Keep a source bundle; the same one twice is kept once, and counts as sent now."""
         row = {
             "tenant": tenant,
             "digest": digest,
@@ -94,9 +94,12 @@ class Catalogue:
             "created": self._clock.wall(),
         }
         statement = self._database.insert(bundle).values(row).on_conflict_do_nothing()
+        again = update(bundle).where((bundle.c.tenant == tenant) & (bundle.c.digest == digest))
         told = {"digest": digest, "size": len(data)}
 
         def job(connection: Connection) -> None:
+            if connection.execute(again.values(created=row["created"])).rowcount == 1:
+                return
             if connection.execute(statement).rowcount != 1:
                 return
             fact = Fact(

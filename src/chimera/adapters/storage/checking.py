@@ -13,6 +13,7 @@ from chimera.adapters.storage.naming import database_name, open_of_settings
 from chimera.adapters.storage.opening import is_url, shown
 from chimera.platform.settings import NodeSettings
 
+_MIB = 1024**2
 _STATES = {
     SchemaState.NONE: "empty",
     SchemaState.CURRENT: "its schema is this release's",
@@ -49,6 +50,9 @@ async def _look(database: Database, name: str) -> Found:
         faults = health.faults
         if state is SchemaState.NEWER:
             faults = (*faults, "a newer release has written it; run that release, or a newer one")
-        return Found(detail=f"{health.server} at {name}: {_STATES[state]}", faults=faults)
+        size, free = database.size(connection), database.free(connection)
+        room = "" if free is None else f", of which {free / _MIB:,.0f} are free"
+        detail = f"{health.server} at {name}: {_STATES[state]}; {size / _MIB:,.0f} MiB{room}"
+        return Found(detail=detail, faults=faults)
 
     return await database.read(query)

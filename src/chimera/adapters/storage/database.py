@@ -108,6 +108,10 @@ class Database(ABC):
         """The database's size in bytes."""
 
     @abstractmethod
+    def free(self, connection: Connection) -> int | None:
+        """Bytes of that which hold nothing and are used before it grows; None where that can't be told cheaply."""
+
+    @abstractmethod
     def close(self) -> None:
         """Finish what was submitted and let go of everything; it blocks, and a second time does nothing."""
 
@@ -121,6 +125,11 @@ class Database(ABC):
     def prepared_insert(self, table: Table, statement: Executable | None = None) -> Prepared:
         """A prepared insert (`statement`, or a plain one) that is given all columns of `table`."""
         return self.prepared(self.insert(table) if statement is None else statement, [c.name for c in table.c])
+
+
+def insert_into(connection: Connection, table: Table) -> Insert:
+    """An insert in the dialect of `connection`, for a function of a connection that has no `Database`."""
+    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
 
 
 def compiled(

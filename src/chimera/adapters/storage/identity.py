@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from msgspec.structs import asdict, replace
-from sqlalchemy import Connection, Table, bindparam, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, func, select, update
 
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.journal import journal
@@ -283,13 +283,17 @@ class IdentityStorage:
 
 def expire(connection: Connection, now: float, limit: int) -> int:
     """Remove keys that ended before `now` (seconds since the epoch), `limit` at most; how many that were."""
-    ended = ((api_key.c.revoked.is_not(None)) & (api_key.c.revoked < now)) | (
-        (api_key.c.expires.is_not(None)) & (api_key.c.expires < now)
-    )
-    ids = connection.execute(select(api_key.c.id).where(ended).order_by(api_key.c.id).limit(limit)).scalars().all()
+    old = select(api_key.c.id).where(ended_before(now)).order_by(api_key.c.id).limit(limit)
+    ids = connection.execute(old).scalars().all()
     if ids:
         connection.execute(delete(api_key).where(api_key.c.id.in_(ids)))
     return len(ids)
+
+
+def ended_before(now: float) -> ColumnElement[bool]:
+    """Whether a key was revoked, or expired, before `now`."""
+    revoked = api_key.c.revoked.is_not(None) & (api_key.c.revoked < now)
+    return revoked | (api_key.c.expires.is_not(None) & (api_key.c.expires < now))
 
 
 def _check_tenant(connection: Connection, name: str) -> None:

@@ -136,6 +136,10 @@ class PostgreSQLDatabase(Database):
         """See `Database`."""
         return int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
 
+    def free(self, connection: Connection) -> int | None:
+        """See `Database`: the server's own vacuuming keeps account of it."""
+        return None
+
     def close(self) -> None:
         """See `Database`."""
         self._closed = True

@@ -28,7 +28,7 @@ class QuotaStorage:
     def __init__(self, database: Database) -> None:
         """Compile the statements for `database`."""
         self._database = database
-        self._add = database.prepared_insert(usage, _adding(database.insert(usage)))
+        self._add = database.prepared_insert(usage, adding(database.insert(usage)))
         self._slice = database.prepared_insert(budget_slice, _adding_to_slice(database.insert(budget_slice)))
         self._beat = database.prepared_insert(gateway_alive, database.upsert(gateway_alive, ("gateway",)))
 
@@ -154,7 +154,8 @@ def _adding_to_slice(statement: Insert) -> Insert:
     )
 
 
-def _adding(statement: Insert) -> Insert:
+def adding(statement: Insert) -> Insert:
+    """An insert of use that adds to the sums where a row of its key is there."""
     added = statement.excluded
     either = usage.c.usd.is_not(None) | added.usd.is_not(None)
     total = func.coalesce(usage.c.usd, 0.0) + func.coalesce(added.usd, 0.0)

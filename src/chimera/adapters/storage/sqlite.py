@@ -86,6 +86,11 @@ class SQLiteDatabase(Database):
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar() or 0
         return int(pages * (connection.exec_driver_sql("PRAGMA page_size").scalar() or 0))
 
+    def free(self, connection: Connection) -> int | None:
+        """See `Database`."""
+        pages = connection.exec_driver_sql("PRAGMA freelist_count").scalar() or 0
+        return int(pages * (connection.exec_driver_sql("PRAGMA page_size").scalar() or 0))
+
     def close(self) -> None:
         """See `Database`."""
         self._writer.close()

@@ -38,6 +38,7 @@ COMMANDS = {
     "backup": ("backup", "backup", "Make, verify and list backups."),
     "restore": ("backup", "restore", "Bring a backup back."),
     "audit": ("audit", "audit", "List, export and verify the audit log."),
+    "upkeep": ("upkeep", "upkeep", "Show and run what removes old rows."),
     "runtime": ("runtime", "runtime", "Install frameworks' environments."),
     "completion": ("completion", "completion", "Print the shell's completion script."),
 }

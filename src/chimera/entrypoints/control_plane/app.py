@@ -1,4 +1,4 @@
-"""The control plane's HTTP application: the catalogue of agents, and the process's own health."""
+"""The control plane's HTTP application: the catalogue of agents, upkeep, and the process's own health."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,17 +13,23 @@ from chimera.agents.requirements import FILE_NAME
 from chimera.entrypoints.control_plane.applying import Applying
 from chimera.entrypoints.control_plane.http import MAX_BODY, METRICS_TYPE, Metrics, UnknownPath, answer
 from chimera.entrypoints.control_plane.looking import Looking
+from chimera.entrypoints.control_plane.upkeep import UpkeepHandlers
+from chimera.entrypoints.control_plane.upkeep_metrics import UpkeepMetrics
 from chimera.entrypoints.published.catalogue import CATALOGUE
+from chimera.entrypoints.published.upkeep import UPKEEP
+from chimera.platform.upkeep.service import Upkeep
 
 
 class ControlPlaneApp:
     """Routes and handlers. `changed` is called after each change (a hint, not a promise)."""
 
-    def __init__(self, catalogue: Catalogue, changed: Callable[[], None]) -> None:
-        """Serve `catalogue`."""
+    def __init__(self, catalogue: Catalogue, changed: Callable[[], None], upkeep: Upkeep) -> None:
+        """Serve `catalogue`, and what `upkeep` does."""
         self._catalogue = catalogue
         self._changed = changed
+        self._upkeep = upkeep
         self._metrics = Metrics()
+        self._metrics.registry.register(UpkeepMetrics(upkeep.progress))
 
     def make(self) -> web.Application:
         """The aiohttp application."""
@@ -31,9 +37,10 @@ class ControlPlaneApp:
         handlers = {
             **Applying(self._catalogue, self._changed).handlers(),
             **Looking(self._catalogue, self._changed).handlers(),
+            **UpkeepHandlers(self._upkeep).handlers(),
             "status": self._status,
         }
-        for operation in CATALOGUE:
+        for operation in (*CATALOGUE, *UPKEEP):
             app.router.add_route(operation.method, operation.path, handlers.pop(operation.name))
         if handlers:
             raise AssertionError(f"not published: {', '.join(handlers)}")

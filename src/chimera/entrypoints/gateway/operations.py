@@ -17,6 +17,7 @@ from chimera.entrypoints.gateway.task_operations import TASKS
 from chimera.entrypoints.published.catalogue import CATALOGUE, HEADER_KEY
 from chimera.entrypoints.published.operation import AGENT, TENANT, Operation
 from chimera.entrypoints.published.parameters import KEY, whole
+from chimera.entrypoints.published.upkeep import UPKEEP
 from chimera.gateway import api
 
 IDEMPOTENT = (
@@ -187,7 +188,7 @@ NODE = (
         ),
     ),
 )
-OPERATIONS = SERVED + STATE + TASKS + EVENTS + IDENTITY + AUDIT + CATALOGUE + NODE
+OPERATIONS = SERVED + STATE + TASKS + EVENTS + IDENTITY + AUDIT + CATALOGUE + UPKEEP + NODE
 
 
 class Found(NamedTuple):

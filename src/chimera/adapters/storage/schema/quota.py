@@ -1,4 +1,7 @@
-"""What agents used of models, the slices of their budgets that gateways hold, and the gateways that are alive."""
+"""What agents used of models, the slices of their budgets that gateways hold, and the gateways that are alive.
+
+A `day` of use is a day (UTC) as 2026-01-31, or a month as 2026-01, once upkeep has added its days up.
+"""
 
 from sqlalchemy import BigInteger, Column, Float, Index, String, Table
 
@@ -15,6 +18,7 @@ usage = Table(
     Column("prompt_tokens", BigInteger, nullable=False),
     Column("completion_tokens", BigInteger, nullable=False),
     Column("usd", Float),
+    Index("ix_usage_day", "day"),
 )
 
 budget_slice = Table(

@@ -10,9 +10,10 @@ from chimera.adapters.storage.schema import (
     state,
     subscriptions,
     tasks,
+    upkeep,
 )
 from chimera.adapters.storage.schema.base import metadata
 
-AREAS = (audit, catalogue, identity, journal, leases, quota, state, subscriptions, tasks)
+AREAS = (audit, catalogue, identity, journal, leases, quota, state, subscriptions, tasks, upkeep)
 
 __all__ = ["AREAS", "metadata"]

@@ -72,8 +72,9 @@ def expire_answers(connection: Connection, now: float, limit: int) -> int:
     columns = stored_answer.c
     keys = (columns.tenant, columns.run, columns.key, columns.digest)
     over = select(*keys).where(columns.expires <= now).order_by(columns.expires).limit(limit)
-    rows = connection.execute(over).all()
-    for row in rows:
-        its = [column == value for column, value in zip(keys, row, strict=True)]
-        connection.execute(delete(stored_answer).where(*its))
-    return len(rows)
+    found = connection.execute(over).all()
+    if found:
+        its = [column == bindparam(f"its_{column.name}") for column in keys]
+        rows = [{f"its_{name}": value for name, value in one._mapping.items()} for one in found]
+        connection.execute(delete(stored_answer).where(*its, columns.expires <= now), rows)
+    return len(found)

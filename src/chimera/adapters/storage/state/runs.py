@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from msgspec.structs import asdict, replace
-from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy import BindParameter, Connection, Delete, Table, bindparam, delete, exists, func, select, update
 
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.schema.state import (
@@ -335,24 +335,49 @@ def prune_thread(
 def expire_runs(connection: Connection, now: float, limit: int) -> int:
     """Remove runs that ended before `now`, `limit` at most, with all that they have; how many that were."""
     over = select(run.c.tenant, run.c.run, run.c.agent, run.c.session).where(run.c.expires <= now)
-    rows = connection.execute(over.order_by(run.c.expires).limit(limit).with_for_update(skip_locked=True)).all()
-    for row in rows:
-        erase_runs(connection, row.tenant, [row.run])
-        if row.session is None:
-            erase_checkpoints(connection, row.tenant, row.agent, run_scope(row.run))
-        elif not _has_owner(connection, row.tenant, row.agent, row.session):
-            erase_checkpoints(connection, row.tenant, row.agent, session_scope(row.session))
-    connection.execute(delete(run_holder).where(run_holder.c.until < now - 86_400))
-    return len(rows)
+    found = connection.execute(over.order_by(run.c.expires).limit(limit).with_for_update(skip_locked=True)).all()
+    if not found:
+        return 0
+    rows = [{"its_tenant": one.tenant, "its_run": one.run} for one in found]
+    for table in (step, stored_answer, run):
+        its = (table.c.tenant == bindparam("its_tenant")) & (table.c.run == bindparam("its_run"))
+        connection.execute(delete(table).where(its), rows)
+    scopes = {
+        (
+            one.tenant,
+            one.agent,
+            one.session or "",
+            run_scope(one.run) if one.session is None else session_scope(one.session),
+        )
+        for one in found
+    }
+    names = ("its_tenant", "its_agent", "its_session", "its_scope")
+    owned = [dict(zip(names, one, strict=True)) for one in sorted(scopes)]
+    for statement in _DISOWNED:
+        connection.execute(statement, owned)
+    return len(found)
 
 
-def _has_owner(connection: Connection, tenant: str, agent: str, name: str) -> bool:
-    """Whether there is a session of this name, or a run that would begin it."""
-    for table in (session, run):
-        its = (table.c.tenant == tenant) & (table.c.agent == agent) & (table.c.session == name)
-        if connection.execute(select(table.c.session).where(its).limit(1)).one_or_none() is not None:
-            return True
-    return False
+def _disowned(table: Table) -> Delete:
+    """Deletes checkpoints of a scope that has no session and no run any more that would begin it."""
+    tenant: BindParameter[str] = bindparam("its_tenant")
+    agent: BindParameter[str] = bindparam("its_agent")
+    name: BindParameter[str] = bindparam("its_session")
+    owners = [
+        exists().where((owner.c.tenant == tenant) & (owner.c.agent == agent) & (owner.c.session == name))
+        for owner in (session, run)
+    ]
+    its = (table.c.tenant == tenant) & (table.c.agent == agent) & (table.c.scope == bindparam("its_scope"))
+    return delete(table).where(its, *(~owner for owner in owners))
+
+
+_DISOWNED = [_disowned(table) for table in (checkpoint_write, checkpoint)]
+
+
+def expire_holders(connection: Connection, now: float, limit: int) -> int:
+    """Remove gateways that were last alive before `now`, `limit` at most; how many that were."""
+    old = select(run_holder.c.holder).where(run_holder.c.until < now).order_by(run_holder.c.holder).limit(limit)
+    return connection.execute(delete(run_holder).where(run_holder.c.holder.in_(old))).rowcount
 
 
 def _released(connection: Connection, released: StoredRun) -> None:

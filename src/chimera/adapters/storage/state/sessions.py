@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, or_, select, tuple_, update
+from sqlalchemy import BindParameter, Connection, Delete, bindparam, delete, or_, select, tuple_, update
 
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.schema.state import checkpoint, checkpoint_write, run, session, step, stored_answer
@@ -214,10 +214,40 @@ def run_scope(run: str) -> str:
 def expire_sessions(connection: Connection, now: float, limit: int) -> int:
     """Remove sessions that ended before `now`, `limit` at most, with all that belongs to them; how many that were."""
     over = select(session.c.tenant, session.c.agent, session.c.session).where(session.c.expires <= now)
-    rows = connection.execute(over.order_by(session.c.expires).limit(limit).with_for_update(skip_locked=True)).all()
-    for row in rows:
-        erase_session(connection, SessionKey(tenant=row.tenant, agent=row.agent, session=row.session))
-    return len(rows)
+    found = connection.execute(over.order_by(session.c.expires).limit(limit).with_for_update(skip_locked=True)).all()
+    if found:
+        rows = [
+            {
+                "its_tenant": one.tenant,
+                "its_agent": one.agent,
+                "its_name": one.session,
+                "its_scope": session_scope(one.session),
+            }
+            for one in found
+        ]
+        for statement in _ERASE_SESSION:
+            connection.execute(statement, rows)
+    return len(found)
+
+
+def _erasing_a_session() -> list[Delete]:
+    tenant: BindParameter[str] = bindparam("its_tenant")
+    agent: BindParameter[str] = bindparam("its_agent")
+    name: BindParameter[str] = bindparam("its_name")
+    runs = select(run.c.run).where((run.c.tenant == tenant) & (run.c.agent == agent) & (run.c.session == name))
+    made = [delete(table).where((table.c.tenant == tenant) & table.c.run.in_(runs)) for table in (step, stored_answer)]
+    made.append(delete(run).where((run.c.tenant == tenant) & (run.c.agent == agent) & (run.c.session == name)))
+    for table in (checkpoint_write, checkpoint):
+        its = (table.c.tenant == tenant) & (table.c.agent == agent) & (table.c.scope == bindparam("its_scope"))
+        made.append(delete(table).where(its))
+    made.append(
+        delete(session).where((session.c.tenant == tenant) & (session.c.agent == agent) & (session.c.session == name))
+    )
+    return made
+
+
+_ERASE_SESSION = _erasing_a_session()
+"""The statements that erase one session each; for hundreds at once, a statement for all of them would be slower."""
 
 
 def _is(key: SessionKey) -> Any:

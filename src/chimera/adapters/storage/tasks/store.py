@@ -157,8 +157,8 @@ class TaskStorage(TaskQueue):
             row = {**columns_of(task), **_content(wanted)}
             if wanted.key is None:
                 rows.append(row)
-            elif self._put_keyed.run(connection, **row) != 1:
-                accepted.append(self._there(connection, wanted))
+            elif (there := self._keyed(connection, wanted, row)) is not None:
+                accepted.append(there)
                 continue
             accepted.append(Accepted(task=task))
             made.append(task)
@@ -170,10 +170,14 @@ class TaskStorage(TaskQueue):
         self._webhooks.put(connection, [one for one in tasks if one.webhook is not None and one.task in new], now)
         return accepted
 
-    def _there(self, connection: Connection, wanted: Submission) -> Accepted:
-        row = self._by_key.one(connection, the_tenant=wanted.tenant, the_key=wanted.key)
-        assert row is not None, "its key was in the way a moment ago, and only retention removes it"
-        return Accepted(task=task_of(row[:-1]), existed=True, mismatch=row[-1] != wanted.digest)
+    def _keyed(self, connection: Connection, wanted: Submission, row: Mapping[str, Any]) -> Accepted | None:
+        """Put a task whose key isn't there (None), or find the one that has it."""
+        while self._put_keyed.run(connection, **row) != 1:
+            # Upkeep may have removed it since: then the key is free, and the next attempt puts the task.
+            found = self._by_key.one(connection, the_tenant=wanted.tenant, the_key=wanted.key)
+            if found is not None:
+                return Accepted(task=task_of(found[:-1]), existed=True, mismatch=found[-1] != wanted.digest)
+        return None
 
 
 def _new(wanted: Submission, now: float) -> Task:
@@ -246,7 +250,3 @@ def expire_tasks(connection: Connection, now: float, limit: int) -> int:
             some = table.c.task.in_(names[start : start + 500])
             connection.execute(delete(table).where((table.c.tenant == tenant) & some))
     return len(rows)
-
-
-EXPIRE = {"tasks": expire_tasks}
-"""What removes ended rows, by kind: `expire(connection, now, limit) -> int`, inside a write job."""

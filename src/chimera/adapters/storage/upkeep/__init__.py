@@ -1,0 +1,1 @@
+"""What upkeep removes from a database, kind by kind."""

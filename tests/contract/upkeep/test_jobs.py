@@ -1,0 +1,311 @@
+"""What each kind's job removes, and above all what it doesn't."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, insert, select, update
+
+from chimera.adapters.storage.events.subscriptions import SubscriptionStorage
+from chimera.adapters.storage.journal import journal
+from chimera.adapters.storage.quota import QuotaStorage
+from chimera.adapters.storage.schema.catalogue import batch, bundle, history, revision
+from chimera.adapters.storage.schema.journal import event
+from chimera.adapters.storage.schema.quota import usage
+from chimera.adapters.storage.schema.state import session, space, space_entry
+from chimera.adapters.storage.schema.subscriptions import subscription
+from chimera.adapters.storage.upkeep.measure import EXACT, measure
+from chimera.agents.catalogue import BundleGone
+from chimera.agents.compile import Bundle, CompiledAgent, compile_definition
+from chimera.agents.validate import check_data
+from chimera.events.delivery.model import Subscription
+from chimera.events.model import Fact
+from chimera.gateway.ports import Usage
+from chimera.gateway.quota.model import Settlement
+from chimera.kernel.ids import new_id
+from chimera.platform.upkeep.rules import DAY
+from chimera.testing.definitions import compiled, definition, staged
+
+from .conftest import TENANT, Kept
+
+
+def version(number: int, name: str = "anna") -> CompiledAgent:
+    return compiled(name, metadata={"version": f"{number}.0.0"})
+
+
+async def there(kept: Kept, *agents: CompiledAgent) -> list[bool]:
+    return [await kept.catalogue.canonical(TENANT, agent.digest) is not None for agent in agents]
+
+
+# -- revisions, history, bundles -----------------------------------------------------------------------------------
+
+
+async def test_revisions_go_by_when_they_were_last_live_and_the_newest_stay(kept: Kept) -> None:
+    for number in range(1, 7):
+        await kept.apply(version(number))
+        kept.clock.advance(10 * DAY)
+    await kept.apply(version(2))  # live again, and so among the newest
+    kept.clock.advance(DAY)
+    assert await kept.work("revisions", revisions_days=20.0, revisions_last=2) == 3
+    all_of_them = [version(number) for number in range(1, 7)]
+    assert await there(kept, *all_of_them) == [False, True, False, False, True, True]
+    assert await kept.work("revisions", revisions_days=20.0, revisions_last=2) == 0
+    kept.clock.advance(100 * DAY)
+    assert await kept.work("revisions", revisions_days=20.0, revisions_last=2) == 1
+    assert await there(kept, *all_of_them) == [False, True, False, False, False, True]
+    await kept.apply(version(1))
+    assert await there(kept, version(1)) == [True], "what went can be applied again"
+
+
+async def test_a_deleted_agent_keeps_its_last_revision(kept: Kept) -> None:
+    await kept.apply(version(1))
+    kept.clock.advance(DAY)
+    await kept.apply(version(2))
+    await kept.catalogue.delete_agents(TENANT, ["anna"])
+    kept.clock.advance(1_000 * DAY)
+    assert await kept.work("revisions", revisions_days=1.0, revisions_last=1) == 1
+    assert await there(kept, version(1), version(2)) == [False, True]
+    await kept.apply(version(1))
+
+
+async def test_a_revision_that_is_sent_again_stays(kept: Kept) -> None:
+    for number in (1, 2, 3):
+        await kept.apply(version(number))
+    kept.clock.advance(100 * DAY)
+    coming = await kept.catalogue.open_batch(TENANT)
+    await kept.catalogue.stage(TENANT, coming, staged(version(1)))
+    assert await kept.work("revisions", revisions_days=1.0, revisions_last=1) == 1
+    assert await there(kept, version(1), version(2), version(3)) == [True, False, True]
+    assert (await kept.catalogue.commit(TENANT, coming)).updated == 1
+
+
+async def test_what_was_found_and_is_sent_meanwhile_is_not_removed(kept: Kept) -> None:
+    for number in (1, 2, 3):
+        await kept.apply(version(number))
+    kept.clock.advance(100 * DAY)
+    job = next(one for one in kept.store(revisions_last=1)._jobs.values() if one.kind == "revisions")
+    found, _ = await kept.database.read(lambda connection: job.work.find(connection, kept.clock.wall(), ()))
+    assert sorted(found) == sorted([(TENANT, version(1).digest), (TENANT, version(2).digest)])
+    await kept.apply(version(2))
+    now = kept.clock.wall()
+    assert await kept.database.write(lambda connection: job.work.remove(connection, now, found)) == 1
+    assert await there(kept, version(1), version(2), version(3)) == [False, True, True]
+
+
+async def test_many_agents_are_looked_at_page_by_page(kept: Kept) -> None:
+    for number in (1, 2):
+        await kept.apply(*(version(number, f"agent-{count:03d}") for count in range(450)))
+    kept.clock.advance(100 * DAY)
+    assert await kept.work("revisions", limit=100, revisions_last=1) == 450
+    assert await kept.rows(revision) == 450
+
+
+async def test_history_outlives_its_revisions_and_then_goes_but_for_the_newest(kept: Kept) -> None:
+    for number in range(1, 6):
+        await kept.apply(version(number))
+        kept.clock.advance(10 * DAY)
+    kept.clock.advance(1_000 * DAY)
+    assert await kept.work("history", history_days=1.0, revisions_last=2) == 0, "all revisions are there"
+    assert await kept.work("revisions", revisions_days=1.0, revisions_last=2) == 3
+    assert await kept.work("history", history_days=2_000.0, revisions_last=2) == 0, "too young"
+    assert await kept.work("history", history_days=1.0, revisions_last=2) == 3
+    left = await kept.catalogue.history(TENANT, "anna")
+    assert [one.version for one in left] == ["5.0.0", "4.0.0"]
+    kept.clock.advance(DAY)
+    await kept.catalogue.open_batch(TENANT)  # which drops revisions that were never live
+    assert await there(kept, version(4), version(5)) == [True, True]
+
+
+def with_code(name: str, digest: str) -> CompiledAgent:
+    changes = {"specification": {"framework": "function", "source": "./code", "entrypoint": "main:run"}}
+    checked = check_data(definition(name, **changes))
+    return compile_definition(checked, tenant=TENANT, bundle=Bundle(digest=digest, files=frozenset({"main.py"})))
+
+
+def digest_of(letter: str) -> str:
+    return f"sha256:{letter * 64}"
+
+
+async def test_bundles_go_that_no_revision_names(kept: Kept) -> None:
+    for letter in "abcd":
+        await kept.catalogue.put_bundle(TENANT, digest_of(letter), b"files", None)
+    await kept.catalogue.put_bundle("other", digest_of("a"), b"files", None)
+    await kept.apply(with_code("anna", digest_of("a")))
+    kept.clock.advance(5 * DAY)
+    await kept.apply(with_code("anna", digest_of("b")))
+    await kept.catalogue.put_bundle(TENANT, digest_of("c"), b"files", None)  # sent again: a batch is on its way
+    kept.clock.advance(3 * DAY)
+    assert await kept.work("bundles", bundles_days=7.0) == 2, "d, which nobody named, and the other tenant's"
+    left = select(bundle.c.digest).order_by(bundle.c.digest)
+    assert await kept.database.read(lambda connection: connection.execute(left).scalars().all()) == [
+        digest_of(letter) for letter in "abc"
+    ]
+    kept.clock.advance(100 * DAY)
+    assert await kept.work("revisions", revisions_days=1.0, revisions_last=1) == 1
+    assert await kept.work("bundles", bundles_days=7.0) == 2
+    assert await kept.catalogue.bundle(TENANT, digest_of("b")) == b"files"
+
+
+async def test_a_bundle_that_went_is_asked_for_again(kept: Kept) -> None:
+    with pytest.raises(BundleGone):
+        await kept.apply(with_code("anna", digest_of("a")))
+    assert await kept.rows(revision) == 0
+    await kept.catalogue.put_bundle(TENANT, digest_of("a"), b"files", None)
+    await kept.apply(with_code("anna", digest_of("a")))
+
+
+async def test_abandoned_batches_go_without_anybody_applying(kept: Kept) -> None:
+    coming = await kept.catalogue.open_batch(TENANT)
+    await kept.catalogue.stage(TENANT, coming, staged(version(1)))
+    kept.clock.advance(3_000)
+    assert await kept.work("batches") == 0
+    kept.clock.advance(1_000)
+    assert await kept.work("batches") == 1
+    assert [await kept.rows(table) for table in (batch, revision, history)] == [0, 0, 0]
+
+
+# -- use -----------------------------------------------------------------------------------------------------------
+
+
+def used(day: str, *, agent: str = "anna", calls: int = 1, usd: float | None = None) -> Usage:
+    return Usage(
+        tenant="t",
+        agent=agent,
+        model="m",
+        day=day,
+        calls=calls,
+        prompt_tokens=10 * calls,
+        completion_tokens=calls,
+        usd=usd,
+    )
+
+
+async def sums(kept: Kept) -> dict[tuple[str, str], tuple[int, int, int, float | None]]:
+    rows = await kept.database.read(lambda connection: connection.execute(select(usage)).all())
+    return {(row.agent, row.day): (row.calls, row.prompt_tokens, row.completion_tokens, row.usd) for row in rows}
+
+
+async def test_old_days_become_months_and_no_sum_is_lost(kept: Kept) -> None:
+    quota = QuotaStorage(kept.database)  # it is 2030-03-17
+    rows = [used("2029-11-30", usd=0.5), *(used(f"2029-12-{day:02d}", calls=day, usd=0.25) for day in range(1, 32))]
+    rows += [used("2029-12-05", agent="bert"), used("2029-12-06", agent="bert", usd=1.0), used("2030-03-16", calls=7)]
+    await quota.settle("gw", Settlement(usage=tuple(rows)))
+    assert await kept.work("usage", limit=5, usage_days=60.0) == 34
+    assert await sums(kept) == {
+        ("anna", "2029-11"): (1, 10, 1, 0.5),
+        ("anna", "2029-12"): (496, 4960, 496, 7.75),
+        ("bert", "2029-12"): (2, 20, 2, 1.0),
+        ("anna", "2030-03-16"): (7, 70, 7, None),
+    }
+    assert [one.calls for one in await quota.usage_of_day("2030-03-16")] == [7]
+    await quota.settle("gw", Settlement(usage=(used("2029-12-31", calls=4),)))  # a gateway that was away
+    assert await kept.work("usage", usage_days=60.0) == 1
+    assert (await sums(kept))["anna", "2029-12"] == (500, 5000, 500, 7.75)
+    assert await kept.work("usage-months", usage_months=3) == 1
+    assert sorted(await sums(kept)) == [("anna", "2029-12"), ("anna", "2030-03-16"), ("bert", "2029-12")]
+
+
+async def test_two_who_add_up_at_once_count_each_day_once(kept: Kept) -> None:
+    quota = QuotaStorage(kept.database)
+    await quota.settle("gw", Settlement(usage=tuple(used(f"2029-12-{day:02d}", calls=day) for day in range(1, 32))))
+    stores = [kept.store(usage_days=60.0) for _ in range(2)]
+    job = stores[0]._jobs["usage"].work
+
+    async def add_up() -> int:
+        removed = 0
+        while found := await kept.database.write(lambda connection: job.expire(connection, kept.clock.wall(), 3)):
+            removed += found
+        return removed
+
+    assert sum(await asyncio.gather(add_up(), add_up())) == 31
+    assert await sums(kept) == {("anna", "2029-12"): (496, 4960, 496, None)}
+
+
+# -- facts ---------------------------------------------------------------------------------------------------------
+
+
+async def told(kept: Kept, count: int) -> None:
+    def job(connection: Connection) -> None:
+        for _ in range(count):
+            data = {"digest": "sha256:" + "a" * 64, "size": 1}
+            journal(connection).fact(
+                Fact(
+                    id=new_id("evt"),
+                    type="bundle.stored",
+                    tenant="t",
+                    subject="bundles/x",
+                    at=kept.clock.wall(),
+                    data=data,
+                )
+            )
+
+    await kept.database.write(job)
+
+
+async def test_facts_go_in_their_order_and_never_beyond_what_is_needed(kept: Kept) -> None:
+    await told(kept, 4)
+    its = {"tenant": "t", "id": new_id("sub"), "name": "shop", "url": "https://shop.example", "key": "k"}
+    made = Subscription(**its, created_by="b", created=0.0, updated=0.0, cursor=0)
+    await SubscriptionStorage(kept.database).create(made, "now", "b", most=9)
+    await told(kept, 6)
+    kept.clock.advance(40 * DAY)
+    await told(kept, 5)
+    assert await kept.work("events", events_days=30.0) == 4
+    paused = update(subscription).values(state="paused", paused=kept.clock.wall())
+    await kept.database.write(lambda connection: connection.execute(paused).rowcount)
+    assert await kept.work("events", events_days=30.0) == 0
+    kept.clock.advance(8 * DAY)
+    assert await kept.work("events", events_days=30.0) == 7, "with the fact that the subscription was made"
+    assert await kept.work("events", events_days=30.0) == 0
+    query = select(event.c.seq).order_by(event.c.seq)
+    assert await kept.database.read(lambda connection: connection.execute(query).scalars().all()) == list(range(12, 17))
+    kept.clock.advance(40 * DAY)
+    assert await kept.work("events", events_days=30.0) == 5
+    await told(kept, 1)
+    assert await kept.database.read(lambda connection: connection.execute(query).scalars().all()) == [17]
+
+
+# -- state ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_space_keeps_count_of_what_is_left_in_it(kept: Kept) -> None:
+    now = kept.clock.wall()
+
+    def job(connection: Connection) -> None:
+        row = {"owner": "o", "declared": b"{}", "version": 1, "created": 0.0, "updated": 0.0}
+        for name, ends in (("gone", now - 9 * DAY), ("stays", None)):
+            its = {"tenant": "t", "space": name, **row, "entries": 4, "bytes": 400, "expires": ends}
+            connection.execute(insert(space).values(its))
+            entry = {"tenant": "t", "space": name, "version": 1, "value": b"1", "bytes": 100, "by": "b", "updated": 0.0}
+            for number in range(4):
+                ended = now - 9 * DAY if number < 3 else None
+                connection.execute(insert(space_entry).values(**entry, key=f"k{number}", expires=ended))
+
+    await kept.database.write(job)
+    store = kept.store()
+    lease_work = [await kept.database.write(lambda c: store._jobs["spaces"].work.expire(c, now, 2)) for _ in range(4)]
+    assert lease_work == [3, 1, 0, 0], "a space and two keys, the third key"
+    left = await kept.database.read(lambda c: c.execute(select(space.c.space, space.c.entries, space.c.bytes)).all())
+    assert [tuple(row) for row in left] == [("stays", 1, 100)]
+    assert await kept.rows(space_entry) == 1
+
+
+# -- measures ------------------------------------------------------------------------------------------------------
+
+
+async def test_many_rows_are_measured_about_without_being_counted(kept: Kept) -> None:
+    def fill(connection: Connection) -> None:
+        row = {"tenant": "t", "agent": "a", "version": 1, "state": b"x" * 500, "updated": 0.0}
+        rows: list[dict[str, Any]] = [{**row, "session": f"s{number:05d}"} for number in range(4 * EXACT)]
+        connection.execute(insert(session), rows)
+        # A tenth of the numbers is free again.
+        connection.execute(session.delete().where(session.c.session.like("%3")))
+        connection.execute(update(session).values(version=2))
+
+    await kept.database.write(fill)
+    if kept.database.dialect == "postgresql":
+        await kept.database.write(lambda connection: connection.exec_driver_sql("ANALYZE session"))
+    rows, size = await kept.database.read(lambda connection: measure(connection, (session,)))
+    true = 4 * EXACT * 9 // 10
+    assert 0.9 * true <= rows <= 1.1 * true
+    assert 500 * true <= size <= 3_000 * true
