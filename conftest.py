@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from chimera.adapters.runtimes import NAMES, Runtimes
 from chimera.kernel.places import runtime_overrides, runtimes_folder
@@ -25,6 +26,9 @@ def pytest_configure() -> None:
     Tests start hundreds of Python processes. Without compiled files each takes two to three times the processor time,
     whoever asked for that by `PYTHONDONTWRITEBYTECODE`.
     """
+    # How long an example takes says how busy the machine is.
+    settings.register_profile("chimera", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("chimera")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
     runtimes = Runtimes(runtimes_folder(os.environ), runtime_overrides(os.environ))

@@ -176,7 +176,7 @@ async def _reference(transport: str, python: str, folder: Path) -> AsyncIterator
 
 
 async def _until_listening(port: int) -> None:
-    async with asyncio.timeout(30), aiohttp.ClientSession() as session:
+    async with asyncio.timeout(120), aiohttp.ClientSession() as session:
         while True:
             try:
                 async with session.get(f"http://127.0.0.1:{port}/"):

@@ -84,7 +84,7 @@ async def http_server():
             port = probe.getsockname()[1]
         process = await asyncio.create_subprocess_exec(python, str(REFERENCE), "http", str(port))
         processes.append(process)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while True:
                 try:
                     _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -30,7 +30,7 @@ from chimera.adapters.storage.migrating import migrate
 from chimera.adapters.storage.opening import open_database
 from chimera.testing.elsewhere import elsewhere
 
-START_TIMEOUT = 30.0
+START_TIMEOUT = 120.0
 SUPERUSER = "chimera"
 _TEMPLATE = "migrated"
 

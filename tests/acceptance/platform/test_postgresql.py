@@ -55,7 +55,7 @@ def two(server: PostgreSQLServer, new_platform: Any, tmp_path_factory: pytest.Te
         assert platform.stop() == 0
 
 
-def until(holds: Any, within: float = 30.0) -> None:
+def until(holds: Any, within: float = 90.0) -> None:
     end = time.monotonic() + within
     while not holds():
         assert time.monotonic() < end, "it did not come true in time"

@@ -52,10 +52,10 @@ class Platform:
         await self._run("gateway", config, write)
         os.close(write)
         with os.fdopen(read, "rb") as file:
-            line = await asyncio.wait_for(asyncio.to_thread(file.readline), 30)
+            line = await asyncio.wait_for(asyncio.to_thread(file.readline), 120)
         self.url = msgspec.json.decode(line)["public"]
         self.http = aiohttp.ClientSession(headers={"Authorization": f"Bearer {self.key}"})
-        for _ in range(1_000):
+        for _ in range(6_000):
             if (await self.ask("GET", "/v1/status"))[0] == 200:
                 return
             await asyncio.sleep(0.02)

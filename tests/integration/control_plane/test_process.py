@@ -62,7 +62,7 @@ class Process:
             return await answer.json()
 
     async def until_ready(self) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while True:
                 assert self.process.returncode is None
                 try:

@@ -13,6 +13,7 @@ from chimera_host.contract.call import InvokeRequest
 from chimera_host.contract.tools import AgentTool
 from chimera_host.errors import AgentFailed, HostBusy, HostDraining
 from chimera_host.testing import builders
+from chimera_host.testing.doubles import until
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -39,14 +40,6 @@ async def never(_: InvokeRequest) -> str:
 
 async def dies(_: InvokeRequest) -> str:
     raise ConnectionError
-
-
-async def until(condition: Any) -> None:
-    for _ in range(1_000):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    pytest.fail("it did not come about")
 
 
 async def test_a_call_is_answered_by_a_host(world: Any) -> None:

@@ -67,7 +67,7 @@ class Processes:
         os.close(ready_write)
         os.close(lifeline_read)
         with os.fdopen(ready_read, "rb") as file:
-            line = await asyncio.wait_for(asyncio.to_thread(file.readline), 30)
+            line = await asyncio.wait_for(asyncio.to_thread(file.readline), 120)
         return process, msgspec.json.decode(line)["public"], lifeline
 
     def log(self, name: str) -> str:
@@ -95,7 +95,7 @@ async def test_it_serves_and_ends_cleanly(processes: Processes) -> None:
         for path in ("/readyz", "/metrics", "/v1/models", "/openapi.json"):
             async with http.get(url + path) as answer:
                 assert answer.status == 200
-        for _ in range(200):
+        for _ in range(1_200):
             async with http.get(url + "/v1/status") as answer:
                 if answer.status == 200:
                     break

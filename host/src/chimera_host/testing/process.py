@@ -29,7 +29,7 @@ from chimera_host.contract.problem import Problem, RemoteProblem
 from chimera_host.testing.platform import FakePlatform
 
 KEY = "host-key"
-START_TIMEOUT = 60.0
+START_TIMEOUT = 120.0
 
 
 def listen() -> socket.socket:
