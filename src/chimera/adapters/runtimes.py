@@ -5,17 +5,25 @@ Frameworks can't share an environment (their pins conflict) nor a process (their
 environment is complete once its marker is there; a half-made one is made again. The host's code isn't installed into
 it: it is pure Python, copied once for each version beside the environments and put on the path, so that an upgrade of
 Chimera costs no reinstallation of a framework.
+
+What nobody used for long can be pruned: environments of an agent's own requirements or of another release, and copied
+host code of another release. Whoever runs hosts from a folder holds a shared lock on a file beside it as long as he
+lives, so a folder in use is never pruned, whoever asks; what a release without such locks uses is found by its
+processes. A folder is first moved aside, which is one step, so that none is ever found half removed.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import importlib.resources
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +34,9 @@ import uv
 from chimera.platform.errors import RuntimeMissing
 
 MARKER = ".chimera-complete"
+_HOST, _TRASH = "host-", ".trash-"
+_TRASH_LIFE = 3_600.0
+_FOLDER = re.compile(r"[a-z-]+-[0-9a-f]{12}")
 NAMES = ("autogen", "crewai", "langgraph", "function", "local-model")
 
 
@@ -40,6 +51,15 @@ class RuntimeStatus:
     size: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prunable:
+    """A folder that nobody used for `idle` seconds. Its size is in bytes."""
+
+    path: Path
+    idle: float
+    size: int
+
+
 class Runtimes:
     """The environments under one folder; `overrides` name an interpreter to use as it is, by runtime."""
 
@@ -47,13 +67,14 @@ class Runtimes:
         """Look for environments in `root`, made when first needed."""
         self._root = root
         self._overrides = dict(overrides or {})
+        self._held: dict[Path, int] = {}
 
     def python(self, name: str, requirements: bytes | None = None) -> Path:
         """The interpreter of an installed runtime; raises `RuntimeMissing` with the command that installs it."""
         if requirements is None and name in self._overrides:
             return self._overrides[name]
         path = self._path(name, requirements)
-        if not (path / MARKER).exists():
+        if not self._hold(path):
             raise RuntimeMissing(
                 f"the runtime {name!r} is not installed",
                 next_step=f"run `chimera runtime install {name}`",
@@ -76,6 +97,7 @@ class Runtimes:
                 report(f"making the {name} environment: {_count(_lock(name))} packages")
                 self._make(path, [_lock(name), *([requirements] if requirements else [])])
                 (path / MARKER).touch()
+            self._hold(path)
         return path / "bin" / "python"
 
     def status(self) -> list[RuntimeStatus]:
@@ -106,8 +128,8 @@ class Runtimes:
         for file in _sources(source):
             digest.update(str(file.relative_to(source)).encode() + b"\0" + file.read_bytes())
         target = self._root / f"host-{digest.hexdigest()[:12]}"
-        if not target.exists():
-            self._root.mkdir(parents=True, exist_ok=True)
+        self._root.mkdir(parents=True, exist_ok=True)
+        if not self._hold(target):
             with tempfile.TemporaryDirectory(dir=self._root) as scratch:
                 for file in _sources(source):
                     copy = Path(scratch, "new", "chimera_host", file.relative_to(source))
@@ -119,11 +141,65 @@ class Runtimes:
                     # Somebody else was faster; the content is the same.
                     if not target.exists():
                         raise
+            self._hold(target)
         return target
 
     def local_model_script(self) -> Path:
         """The program that serves the bundled model; it runs in the runtime `local-model`."""
         return Path(str(importlib.resources.files("chimera.adapters.models") / "local_server.py"))
+
+    def prune(self, idle: float, *, dry_run: bool = False) -> list[Prunable]:
+        """Remove what nobody used for `idle` seconds but this release's own environments; what that was.
+
+        Safe while others, or this process, run hosts. With `dry_run` nothing is removed.
+        """
+        ours = {self._path(name, None) for name in NAMES}
+        found = []
+        for path in sorted(self._root.glob("*-*")) if self._root.is_dir() else ():
+            if path.name.startswith(_TRASH):
+                if time.time() - path.stat().st_mtime > _TRASH_LIFE:  # somebody was killed while he removed it
+                    shutil.rmtree(path, ignore_errors=True)
+                continue
+            if path in ours or not path.is_dir() or not _FOLDER.fullmatch(path.name):
+                continue
+            unused = time.time() - _last_used(path)
+            if unused < idle or _is_run(path):
+                continue
+            one = Prunable(path=path, idle=unused, size=_size(path))
+            if dry_run or self._remove(path, idle):
+                found.append(one)
+        return found
+
+    def _remove(self, path: Path, idle: float) -> bool:
+        """Remove a folder unless somebody holds it, or has used it since."""
+        with _locked(self._root / f"{path.name}.lock"):
+            holder = _open(_use_file(path))
+            try:
+                fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - _last_used(path) < idle:
+                    return False
+                aside = Path(tempfile.mkdtemp(prefix=_TRASH, dir=self._root))
+                path.rename(aside / path.name)
+            except BlockingIOError:
+                return False
+            finally:
+                os.close(holder)
+        shutil.rmtree(aside, ignore_errors=True)
+        return True
+
+    def _hold(self, path: Path) -> bool:
+        """Keep a folder from being pruned while this process lives, and note that it is used; whether it is there."""
+        # A folder that somebody else gave may not be written: then it isn't pruned from here either.
+        with contextlib.suppress(OSError):
+            if path not in self._held:
+                self._held[path] = _open(_use_file(path))
+                fcntl.flock(self._held[path], fcntl.LOCK_SH)
+            os.utime(_witness(path))
+        if not _is_whole(path):
+            if (holder := self._held.pop(path, None)) is not None:
+                os.close(holder)
+            return False
+        return True
 
     def _path(self, name: str, requirements: bytes | None) -> Path:
         digest = hashlib.sha256(_lock(name) + platform.python_version().encode() + (requirements or b""))
@@ -152,6 +228,40 @@ class Runtimes:
                 f"the environment could not be made: {done.stderr.strip()[-2000:]}",
                 next_step="check that a package index can be reached, then try again",
             )
+
+
+def _use_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.use")
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+
+
+def _witness(path: Path) -> Path:
+    """What carries the time of a folder's last use: an environment's marker, the folder of copied host code itself."""
+    return path if path.name.startswith(_HOST) else path / MARKER
+
+
+def _is_whole(path: Path) -> bool:
+    return _witness(path).exists()
+
+
+def _last_used(path: Path) -> float:
+    """When a folder was last used; one that was never finished: when it was begun."""
+    witness = _witness(path)
+    return (witness if witness.exists() else path).stat().st_mtime
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a process of this user runs from a folder, where the system can tell."""
+    sought = os.fsencode(f"{path}/"), os.fsencode(f"={path}")
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # another user's, or gone meanwhile
+            said = (process / "cmdline").read_bytes() + b"\0" + (process / "environ").read_bytes()
+            if sought[0] in said or any(one.endswith(sought[1]) for one in said.split(b"\0")):
+                return True
+    return False
 
 
 def _lock(name: str) -> bytes:

@@ -57,6 +57,7 @@ log = logging.getLogger("chimera.bootstrap.supervisor")
 
 STOP_GRACE = 25.0
 LOG_INTERVAL = 10.0
+PRUNE_FIRST, PRUNE_PAUSE = 600.0, 86_400.0
 WARMED: tuple[FrameworkName, ...] = ("autogen", "langgraph", "crewai")
 SOCKET_PATH_LIMIT = 90
 LOCAL_MODEL = "smollm2-135m-instruct"
@@ -175,6 +176,8 @@ class Supervisor:
             "audit_keys": str(audit.public_keys),
         }
         (self.home / "run" / "endpoint.json").write_bytes(msgspec.json.encode(where))
+        if idle := self.settings.retention.environments_days * 86_400:
+            self._task(self._prune_runtimes(idle), "prune-runtimes")
         if self.settings.node.warm_parents:
             self._task(self._warm_parents(), "warm-parents")
         return where
@@ -200,6 +203,20 @@ class Supervisor:
             except OSError as error:
                 log.error("a log file could not be moved aside", extra={"error": str(error)})
             await asyncio.sleep(LOG_INTERVAL)
+
+    async def _prune_runtimes(self, idle: float) -> None:
+        """Remove environments that nobody used for long, once a day; one in use, here or by another home, stays."""
+        pause = PRUNE_FIRST
+        while True:
+            await asyncio.sleep(pause)
+            pause = PRUNE_PAUSE
+            try:
+                pruned = await asyncio.to_thread(self.runtimes.prune, idle)
+            except OSError as error:
+                log.warning("environments could not be pruned", extra={"error": str(error)})
+                continue
+            for one in pruned:
+                log.info("an unused environment was removed", extra={"path": str(one.path), "bytes": one.size})
 
     async def _warm_parents(self) -> None:
         """Start the zygotes one after another, behind everything that somebody waits for; imports take seconds."""

@@ -86,6 +86,13 @@ class RetentionSettings:
         unit="days",
         minimum=0,
     )
+    environments_days: float = setting(
+        30.0,
+        "An environment of an agent's own requirements, or of another release, "
+        "is removed when no host has used it so long; it is made again when it is needed.",
+        unit="days",
+        minimum=0,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
