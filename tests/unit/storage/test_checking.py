@@ -36,6 +36,14 @@ async def test_a_newer_schema_is_a_fault(database: Database, database_name: str,
     assert any("newer release" in fault for fault in found.faults)
 
 
+@pytest.mark.parametrize(("mark", "fault"), [("moved 1a2b3c4d", "was moved"), ("moving 1a2b3c4d", "not finished")])
+async def test_a_move_is_a_fault(database: Database, database_name: str, tmp_path: Path, mark: str, fault: str) -> None:
+    marked = text(f"UPDATE alembic_version SET version_num = version_num || ' {mark}'")
+    await database.write(lambda connection: connection.execute(marked).rowcount)
+    found = await asyncio.to_thread(check, settings(database_name), tmp_path, {})
+    assert any(fault in one for one in found.faults)
+
+
 async def test_an_empty_database_and_none_are_no_faults(postgresql_server: PostgreSQLServer, tmp_path: Path) -> None:
     assert "not used yet" in await looked("", tmp_path)
     assert not (tmp_path / "chimera.db").exists()

@@ -50,6 +50,10 @@ async def _look(database: Database, name: str) -> Found:
         faults = health.faults
         if state is SchemaState.NEWER:
             faults = (*faults, "a newer release has written it; run that release, or a newer one")
+        elif state is SchemaState.MOVED:
+            faults = (*faults, "it was moved to another database, which has gone on; set node.database to that one")
+        elif state is SchemaState.MOVING:
+            faults = (*faults, "a move to it is not finished; give the same `chimera state move --to` again")
         size, free = database.size(connection), database.free(connection)
         room = "" if free is None else f", of which {free / _MIB:,.0f} are free"
         detail = f"{health.server} at {name}: {_STATES[state]}; {size / _MIB:,.0f} MiB{room}"
