@@ -12,8 +12,8 @@ SEAMS = {"blackbox", "bundles", "config", "contract", "errors", "imports", "logs
 FRAMEWORKS = {"autogen", "crewai", "langgraph", "langchain_core", "langsmith", "mcp", "openai"}
 DATABASE = {"sqlalchemy", "alembic", "mako"}
 COMMANDS = (
-    *("applying", "audit", "backup", "calling", "completion", "definitions", "doctor", "identity", "looking"),
-    *("policies", "runtime", "sessions", "state", "tasks", "up", "upgrade", "upkeep", "watching"),
+    *("applying", "audit", "backup", "calling", "completion", "definitions", "doctor", "events", "identity"),
+    *("looking", "policies", "runtime", "sessions", "state", "tasks", "up", "upgrade", "upkeep", "watching"),
 )
 
 
