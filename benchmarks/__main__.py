@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--runs", type=int, default=5, help="how often each row is measured (default 5)")
     made.add_argument("--scale", type=int, default=1, help="measure at this part of the size, for breakage only")
     made.add_argument("--json", type=Path, default=RESULTS / "latest.json", help="where the figures are kept")
-    made.add_argument("--no-beside", action="store_true", help="leave out the same agents without Chimera")
+    made.add_argument("--no-beside", action="store_true", help="leave out the same without Chimera")
     return made
 
 
@@ -58,7 +58,7 @@ def _measure(options: argparse.Namespace, sizes: Sizes, scratch: Path, console: 
     runs: list[dict[str, Measured]] = []
     for number in range(1, options.runs + 1):
         say(f"run {number} of {options.runs}")
-        runs.append(rows.one_run(scratch / f"home-{number}", roster, sizes, bare, say))
+        runs.append(rows.one_run(scratch / f"home-{number}", roster, sizes, bare, say, beside=not options.no_beside))
         # Kept after each run, so that the hour of the others isn't lost when one breaks.
         keep(report(sizes, options.scale, runs, [], without.skipped), options.json)
     compared = [] if options.no_beside else without.servers()

@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import machine
+from benchmarks.figures import Measured
 from benchmarks.stats import median, spread
 from benchmarks.storage import databases
 from chimera.adapters.signing.ed25519 import Ed25519Signer, check_signature
@@ -85,15 +86,30 @@ async def ours(name: str, count: int) -> tuple[float, float, float, float]:
     try:
         await migrate(database)
         store = AuditStorage(database)
-        batches = [[record(f"call_{start + number}") for number in range(BATCH)] for start in range(0, count, BATCH)]
-        began = time.perf_counter()
-        for batch in batches:
-            await store.record(batch)
-        appended = len(batches) * BATCH / (time.perf_counter() - began)
+        appended = await append(store, count)
         call, decided = await cost_of_calls(store, count // 4)
         return appended, await verification(store), call, decided
     finally:
         await asyncio.to_thread(database.close)
+
+
+async def appending(name: str, count: int) -> float:
+    """Entries appended a second, alone."""
+    database = open_database(name)
+    try:
+        await migrate(database)
+        return await append(AuditStorage(database), count)
+    finally:
+        await asyncio.to_thread(database.close)
+
+
+async def append(store: AuditStorage, count: int) -> float:
+    """Entries appended a second, in batches that are each durable before the next."""
+    batches = [[record(f"call_{start + number}") for number in range(BATCH)] for start in range(0, count, BATCH)]
+    began = time.perf_counter()
+    for batch in batches:
+        await store.record(batch)
+    return len(batches) * BATCH / (time.perf_counter() - began)
 
 
 async def verification(store: AuditStorage) -> float:
@@ -198,6 +214,15 @@ def one_run(count: int) -> dict[str, Figures]:
             appended, verified, call, decided = asyncio.run(ours(name, count))
             found[way] = Figures(appended=appended, plain=plain[way], verified=verified, call=call, decided=decided)
         return found
+
+
+def measure(count: int) -> dict[str, Measured]:
+    """The rows of the report: entries appended a second."""
+    rows = {}
+    with databases() as (folder, server):
+        for database, name in (("sqlite", str(folder / "chimera.db")), ("postgresql", server.new_database())):
+            rows[f"audit_{database}"] = Measured(value=asyncio.run(appending(name, count)))
+    return rows
 
 
 def show(runs: list[dict[str, Figures]], console: Console) -> None:

@@ -18,6 +18,31 @@ class Row(Struct, frozen=True, kw_only=True):
     better: Better = "less"
 
 
+_ON_EACH: tuple[tuple[str, str, str, Better], ...] = (
+    ("session_p50", "a call of a session, opened and saved durably, {on}, p50", "ms", "less"),
+    ("session_p99", "the same, p99", "ms", "less"),
+    ("tasks_accepted", "tasks accepted durably over HTTP, one by one, 64 clients, {on}", "tasks/s", "more"),
+    ("tasks_batched", "the same in batches of 1,000, one client", "tasks/s", "more"),
+    (
+        "tasks_completed",
+        "tasks completed by real hosts with {{queued}} queued, a model call each, {on}",
+        "tasks/s",
+        "more",
+    ),
+    (
+        "tasks_gateway_first",
+        "kill -9 of the gateway with {{queued}} queued, to the next answer, {on}",
+        "s",
+        "less",
+    ),
+    ("tasks_gateway_rate", "the same, until throughput is back", "s", "less"),
+    ("tasks_all_first", "kill -9 of everything with {{queued}} queued, to the next answer, {on}", "s", "less"),
+    ("tasks_all_rate", "the same, until throughput is back", "s", "less"),
+    ("queue_accepted", "the task queue alone: tasks accepted durably, one by one, 64 callers, {on}", "tasks/s", "more"),
+    ("queue_completed", "the task queue alone: tasks completed, 64 at once, {on}", "tasks/s", "more"),
+    ("dbos_accepted", "DBOS with the same work: workflows enqueued, {on}", "workflows/s", "more"),
+    ("dbos_completed", "DBOS with the same work: workflows completed, {on}", "workflows/s", "more"),
+)
 ROWS = (
     Row(id="apply", what="validate and apply {all} definitions from YAML files", unit="s", must=20, aim=6),
     Row(id="reapply", what="apply the same again, nothing changed", unit="s", must=5, aim=2),
@@ -87,6 +112,27 @@ ROWS = (
         better="more",
     ),
     Row(id="policy_alone", what="the same by cedarpy alone over all 500 policies", unit="decisions/s", better="more"),
+    *(
+        Row(id=f"{id}_{database}", what=what.format(on=on), unit=unit, better=better)
+        for database, on in (("sqlite", "SQLite"), ("postgresql", "PostgreSQL"))
+        for id, what, unit, better in _ON_EACH
+    ),
+    Row(
+        id="audit_sqlite",
+        what="entries of the audit log durable a second, in batches of 500, SQLite",
+        unit="entries/s",
+        must=15_000,
+        aim=50_000,
+        better="more",
+    ),
+    Row(
+        id="audit_postgresql",
+        what="the same, PostgreSQL",
+        unit="entries/s",
+        must=15_000,
+        aim=50_000,
+        better="more",
+    ),
 )
 
 
@@ -118,6 +164,12 @@ class Sizes(Struct, frozen=True, kw_only=True):
     plain: int = 2_000
     alone: int = 50
     decisions: int = 50_000
+    sessions: int = 500
+    queued: int = 100_000
+    singly: int = 5_000
+    done: int = 2_000
+    queue: int = 10_000
+    entries: int = 60_000
 
     def scaled(self, by: int) -> "Sizes":
         """A part of everything, enough to see that it works."""
@@ -132,6 +184,12 @@ class Sizes(Struct, frozen=True, kw_only=True):
             plain=max(10, self.plain // by),
             alone=max(2, self.alone // by),
             decisions=max(1_000, self.decisions // by),
+            sessions=max(50, self.sessions // by),
+            queued=max(500, self.queued // by),
+            singly=max(100, self.singly // by),
+            done=max(80, self.done // by),
+            queue=max(500, self.queue // by),
+            entries=max(2_000, self.entries // by),
         )
 
 

@@ -3,8 +3,8 @@
     python -m benchmarks.load < plan.json > result.json
 
 A closed loop sends a client's next request when its last was answered, so the rate is what the platform sustains. Each
-latency is kept; an answer other than 200 is an error, with its body's first words. The process's own CPU seconds are
-in the result, since on a small machine the generator takes its share of it.
+latency is kept; an answer other than the expected one is an error, with its body's first words. The process's own CPU
+seconds are in the result, since on a small machine the generator takes its share of it.
 """
 
 import asyncio
@@ -29,12 +29,13 @@ class Request(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """What to send. `timeout` is for each request, in seconds."""
+    """What to send. `status` is that of a good answer, `timeout` for each request, in seconds."""
 
     base: str
     key: str | None = None
     requests: list[Request]
     clients: int = 64
+    status: int = 200
     timeout: float = 120.0
 
 
@@ -71,7 +72,7 @@ async def run(plan: Plan) -> Result:
                 try:
                     async with session.post(plan.requests[position].path, data=bodies[position]) as answer:
                         data = await answer.read()
-                        if answer.status != 200:
+                        if answer.status != plan.status:
                             errors[f"{answer.status} {data[:ERROR_TEXT].decode(errors='replace')}"] += 1
                 except (aiohttp.ClientError, TimeoutError) as error:
                     errors[f"{type(error).__name__}: {error}"] += 1

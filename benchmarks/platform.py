@@ -34,12 +34,12 @@ class Broken(Exception):
 class Platform:
     """One running platform."""
 
-    def __init__(self, home: Path, *, max_hosts: int | None = None) -> None:
-        """Start in `home`, made where it isn't there."""
+    def __init__(self, home: Path, *, max_hosts: int | None = None, **environ: str) -> None:
+        """Start in `home`, made where it isn't there; `environ` are variables of its processes."""
         self.home = home
         home.mkdir(parents=True, exist_ok=True)
         (home / "script.yaml").write_text(SCRIPT, encoding="utf-8")
-        environment = dict(os.environ)
+        environment = {**os.environ, **environ}
         if max_hosts is not None:
             environment["CHIMERA_NODE__MAX_HOSTS"] = str(max_hosts)
         read, write = os.pipe()
@@ -98,6 +98,13 @@ class Platform:
         requests = [Request(f"/v1/tenants/default/agents/{agent}/invoke", QUESTION) for agent in agents]
         return generate(Plan(base=self.base, key=self.key, requests=requests, clients=clients))
 
+    def kill(self) -> None:
+        """Kill the supervisor, and with it everything, without a word (SIGKILL)."""
+        self.client.close()
+        self._process.kill()
+        self._process.wait()
+        self._errors.close()
+
     def stop(self) -> None:
         """Stop everything and wait for it."""
         self.client.close()
@@ -134,9 +141,9 @@ def generate(plan: Plan) -> Result:
 
 
 @contextlib.contextmanager
-def running(home: Path, *, max_hosts: int | None = None) -> Iterator[Platform]:
+def running(home: Path, *, max_hosts: int | None = None, **environ: str) -> Iterator[Platform]:
     """A platform for a while."""
-    platform = Platform(home, max_hosts=max_hosts)
+    platform = Platform(home, max_hosts=max_hosts, **environ)
     try:
         yield platform
     finally:

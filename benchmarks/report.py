@@ -109,4 +109,6 @@ def _number(values: list[float]) -> str:
 
 
 def _what(row: Row, sizes: Sizes) -> str:
-    return row.what.format(all=f"{sizes.all:,}", skills=f"{sizes.skills:,}", two=f"{sizes.two:,}")
+    return row.what.format(
+        all=f"{sizes.all:,}", skills=f"{sizes.skills:,}", two=f"{sizes.two:,}", queued=f"{sizes.queued:,}"
+    )

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import policies
+from benchmarks import audit, policies, queue, state, tasks
 from benchmarks.agents import Agent, Roster, dedicated
 from benchmarks.applying import apply
 from benchmarks.figures import Measured, Sizes
@@ -24,8 +24,13 @@ SETTLING = 20
 """Agents that a host has loaded before memory is counted."""
 
 
-def one_run(home: Path, roster: Roster, sizes: Sizes, bare: dict[str, tuple[Agent, float]], say: Say) -> Values:
-    """Measure every row; `bare` holds agents and their median call in the bare framework in seconds, by row."""
+def one_run(
+    home: Path, roster: Roster, sizes: Sizes, bare: dict[str, tuple[Agent, float]], say: Say, *, beside: bool = True
+) -> Values:
+    """Measure every row; `bare` holds agents and their median call in the bare framework in seconds, by row.
+
+    With `beside` DBOS does what the task queue does.
+    """
     values: Values = {}
     with running(home / "roster") as platform:
         say("apply")
@@ -52,6 +57,13 @@ def one_run(home: Path, roster: Roster, sizes: Sizes, bare: dict[str, tuple[Agen
             values[f"wake_{framework.lower()}"] = wake(platform, home / "definitions", framework, sizes.wakes)
     say("decisions of policies")
     values |= policies.measure(sizes.decisions)
+    say("sessions")
+    values |= state.measure(sizes.sessions)
+    values |= tasks.measure(home, queued=sizes.queued, singly=sizes.singly, done=sizes.done, say=say)
+    say("the task queue alone")
+    values |= queue.measure(sizes.queue, beside=beside)
+    say("the audit log")
+    values |= audit.measure(sizes.entries)
     return values
 
 

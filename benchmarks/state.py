@@ -10,16 +10,20 @@ How it grows: with what is done, not with the number of agents, sessions or runs
 
 import argparse
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import machine
+from benchmarks.figures import Measured
 from benchmarks.stats import median, spread
-from benchmarks.storage import CALLERS, Figures, Save, databases, measure
+from benchmarks.storage import CALLERS, Figures, Save, databases
+from benchmarks.storage import measure as measure_way
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.migrating import migrate
 from chimera.adapters.storage.opening import open_database
@@ -41,6 +45,7 @@ ANSWER = InvokeResponse(output=TEXT, call="c", agent="a", revision="r", host="h"
 SETTINGS = StateSettings(run_steps=1_000_000, run_bytes=2**40)
 
 Results = dict[str, Figures]
+T = TypeVar("T")
 
 
 class Bench:
@@ -57,6 +62,10 @@ class Bench:
         self._stack = AsyncExitStack()
         self._opened: list[OpenRun] = []
         self._count = 0
+
+    async def sessions(self, count: int) -> Figures:
+        """Calls of a session alone."""
+        return await measure_way(self._session, count)
 
     async def all(self, count: int) -> Results:
         """Everything, `count` times one after the other."""
@@ -76,7 +85,7 @@ class Bench:
                 "a model answer stored": self._answer,
                 "two keys of one shared space": self._share,
             }
-            return {name: await measure(way, count) for name, way in ways.items()}
+            return {name: await measure_way(way, count) for name, way in ways.items()}
 
     def _open(self, wanted: Wanted) -> AbstractAsyncContextManager[OpenRun | None]:
         return self._runs.opened("t", "a", f"call_{self._next()}", ASKED, wanted)
@@ -116,22 +125,33 @@ class Bench:
         await self._spaces.apply_as("t", f"a{number}", "board", SharedBody(write=writes), opened=None, key=None)
 
 
-async def on(name: str, count: int) -> Results:
-    """Everything on the database of that name."""
+async def on(name: str, measured: Callable[[Bench], Awaitable[T]]) -> T:
+    """What is `measured` on the database of that name."""
     database = open_database(name)
     try:
         await migrate(database)
-        return await Bench(database).all(count)
+        return await measured(Bench(database))
     finally:
         await asyncio.to_thread(database.close)
+
+
+def measure(count: int) -> dict[str, Measured]:
+    """The rows of the report."""
+    rows = {}
+    with databases() as (folder, server):
+        for database, name in (("sqlite", str(folder / "chimera.db")), ("postgresql", server.new_database())):
+            found = asyncio.run(on(name, lambda bench: bench.sessions(count)))
+            rows[f"session_p50_{database}"] = Measured(value=found.p50)
+            rows[f"session_p99_{database}"] = Measured(value=found.p99)
+    return rows
 
 
 def one_run(count: int) -> dict[str, Results]:
     """Both databases once."""
     with databases() as (folder, server):
         return {
-            "SQLite": asyncio.run(on(str(folder / "chimera.db"), count)),
-            "PostgreSQL": asyncio.run(on(server.new_database(), count)),
+            "SQLite": asyncio.run(on(str(folder / "chimera.db"), lambda bench: bench.all(count))),
+            "PostgreSQL": asyncio.run(on(server.new_database(), lambda bench: bench.all(count))),
         }
 
 
