@@ -42,6 +42,14 @@ CREWAI = """
       - {name: first, member: one, description: "Do: {input}", expected_output: Something}
       - {name: second, member: one, description: "{input}, the rest", expected_output: Something}
 """
+LANGGRAPH = """
+  langgraph:
+    start: [open]
+    nodes:
+      - {type: prompt, name: open, prompt: "open", next: [loop]}
+      - {type: agent, name: loop, system_message: Act., tools: [act], next: [close]}
+      - {type: prompt, name: close, prompt: "{loop}"}
+"""
 
 
 class Acting:
@@ -105,3 +113,27 @@ def test_a_crew_goes_on_by_itself_where_its_caller_gave_a_key(platform: Any, tmp
     assert acting.spent() == (4, 1)
     again = platform.data("invoke", acting.name, "begin", "--key", "crew-1")
     assert (again["output"], again["run"]) == (answer["output"], answer["run"]) and acting.spent() == (4, 1)
+
+
+def test_a_graph_goes_on_inside_the_loop_of_one_of_its_nodes(platform: Any, tmp_path: Path) -> None:
+    """Killed in a tool of an agent's loop, which is the second of three nodes: only that tool runs again."""
+    acting = Acting(platform, tmp_path, "LangGraph", LANGGRAPH)
+    lost = platform.run("invoke", acting.name, "begin", "--session", "work", "--subject", "annabelle", "--no-stream")
+    assert lost.returncode == 69 and "goes on from its last finished step" in lost.stderr
+    assert acting.spent() == (3, 0)
+    exported = platform.ok("sessions", "export", "--subject", "annabelle")
+    assert exported.count('"record":"checkpoint"') > 3
+    answer = platform.data("invoke", acting.name, "--session", "work", "--subject", "annabelle", "--resume")
+    assert answer["output"] == "You said: all done"
+    acting.check_tools()
+    assert acting.spent() == (5, 0)
+    assert '"record":"checkpoint"' not in platform.ok("sessions", "export", "--subject", "annabelle")
+    assert "sessions\t1" in platform.ok("sessions", "erase", "annabelle", "--yes")
+
+
+def test_a_graph_with_a_key_goes_on_by_itself(platform: Any, tmp_path: Path) -> None:
+    acting = Acting(platform, tmp_path, "LangGraph", LANGGRAPH)
+    answer = platform.data("invoke", acting.name, "begin", "--key", "graph-1")
+    assert answer["output"] == "You said: all done"
+    acting.check_tools()
+    assert acting.spent() == (5, 0)
