@@ -29,6 +29,9 @@ def test_calls_go_on_without_the_control_plane(
     platform = start()
     supervisor, answered = platform.where["pid"], 0
 
+    def enough(load: Load) -> bool:
+        return answered > 10 and all(load.counts().values())
+
     async def take_away(load: Load) -> None:
         nonlocal answered
         loop = asyncio.get_running_loop()
@@ -37,7 +40,8 @@ def test_calls_go_on_without_the_control_plane(
             os.kill(stopped, signal.SIGSTOP)
         end = loop.time() + AWAY
         try:
-            while loop.time() < end:
+            # A busy machine takes longer to do enough of each kind.
+            while (now := loop.time()) < end or (now < end + 120 and not enough(load)):
                 if how != "stopped":
                     kill(supervisor, "control-plane")
                 answer = await load.client.ask("POST", f"{AGENTS}steady/invoke", {"input": "hello"})
@@ -51,6 +55,6 @@ def test_calls_go_on_without_the_control_plane(
     load = asyncio.run(under_load(platform.url, platform.key, take_away))
 
     print(how, answered, load.counts(), load.client.seen)
-    assert answered > 10 and all(load.counts().values())
+    assert enough(load)
     assert not load.client.seen.get(500)
     audit_is_whole(platform)
