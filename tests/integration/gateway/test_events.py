@@ -1,6 +1,7 @@
 """Events over HTTP on a real gateway: subscriptions, deliveries to real receivers, dead letters, streams, pages."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -98,6 +99,9 @@ async def test_a_receiver_gets_signed_cloud_events_in_order(world: Any, receiver
         return shown if shown["behind"] == 0 and shown["delivered"] else None
 
     shown = await until(caught_up)
+    raw = base64.b64decode(made["secret"].removeprefix("whsec_"))
+    for file in world.folder.glob("chimera.db*"):
+        assert raw not in file.read_bytes() and made["secret"][6:].encode() not in file.read_bytes(), "it is stored"
     assert (shown["pending"], shown["dead_letters"], shown["served"], shown["state"]) == (0, 0, True, "active")
 
 
