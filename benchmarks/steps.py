@@ -2,8 +2,9 @@
 
 A platform as a user starts it, on SQLite, with the scripted model, which answers at once. Each agent is called without
 anything to keep, with a session of its own, and with a key of its own, in turn, so that what else the machine does
-falls on all three alike. A session adds its own save and a stored answer for each model call; what a framework finishes
-before its last message or task is saved beside it, and the last is not.
+falls on all three alike. The time of a call is told beside the CPU of all the platform's processes for it, which says
+more on a machine that does other things too. A session adds its own save and a stored answer for each model call; what
+a framework finishes before its last message or task is saved beside it, and the last is not.
 
 How it grows: with model calls and steps of a call, not with the number of agents.
 """
@@ -47,8 +48,10 @@ AGENTS = {
 WAYS = ("nothing kept", "a session", "a key")
 WARM = 5
 
-Results = dict[str, dict[str, float]]
-"""Median milliseconds of each agent in each way."""
+TURNS = 5
+
+Results = dict[str, dict[str, tuple[float, float]]]
+"""Of each agent in each way: the median call, and CPU for each call, in milliseconds."""
 
 
 def one_run(count: int) -> Results:
@@ -65,35 +68,49 @@ def one_run(count: int) -> Results:
             return {what: _measured(platform, f"agent-{n}", count, numbers) for n, what in enumerate(AGENTS)}
 
 
-def _measured(platform: Platform, agent: str, count: int, numbers: "itertools.count[int]") -> dict[str, float]:
-    path = f"/v1/tenants/default/agents/{agent}/invoke"
+def _measured(
+    platform: Platform, agent: str, count: int, numbers: "itertools.count[int]"
+) -> dict[str, tuple[float, float]]:
     seen: dict[str, list[float]] = {way: [] for way in WAYS}
-    for _ in range(count + WARM):
+    cpu = dict.fromkeys(WAYS, 0.0)
+    for way in WAYS:
+        for _ in range(WARM):
+            _call(platform, agent, way, next(numbers))
+    for _ in range(TURNS):
         for way in WAYS:
-            body: dict[str, Any] = dict(QUESTION)
-            headers = {}
-            if way == "a session":
-                body["session"] = f"s-{next(numbers)}"
-            elif way == "a key":
-                headers["Idempotency-Key"] = f"k-{next(numbers)}"
-            began = time.perf_counter()
-            platform.client.post(path, body, **headers)
-            seen[way].append((time.perf_counter() - began) * 1000)
-    return {way: median(times[WARM:]) for way, times in seen.items()}
+            before = platform.cpu()
+            seen[way] += [_call(platform, agent, way, next(numbers)) for _ in range(max(1, count // TURNS))]
+            cpu[way] += platform.cpu() - before
+    return {way: (median(times), cpu[way] * 1000 / len(times)) for way, times in seen.items()}
+
+
+def _call(platform: Platform, agent: str, way: str, number: int) -> float:
+    body: dict[str, Any] = dict(QUESTION)
+    headers = {}
+    if way == "a session":
+        body["session"] = f"s-{number}"
+    elif way == "a key":
+        headers["Idempotency-Key"] = f"k-{number}"
+    began = time.perf_counter()
+    platform.client.post(f"/v1/tenants/default/agents/{agent}/invoke", body, **headers)
+    return (time.perf_counter() - began) * 1000
 
 
 def show(runs: list[Results], console: Console) -> None:
     """Print the table: medians of the runs and their spread."""
     told = machine.describe()
-    console.print(f"{told['cores']} cores, {told['processor']}, {told['memory_mib']} MiB; {len(runs)} runs; median ms")
+    console.print(
+        f"{told['cores']} cores, {told['processor']}, {told['memory_mib']} MiB; {len(runs)} runs; median ms, CPU ms"
+    )
     table = Table(box=None, pad_edge=False)
     for name in ("", *WAYS):
         table.add_column(name, justify="right" if name else "left")
     for what in runs[0]:
         cells = []
         for way in WAYS:
-            values = [run[what][way] for run in runs]
-            cells.append(f"{median(values):.3g} ±{spread(values) / 2:.2g}")
+            times, cpu = zip(*(run[what][way] for run in runs), strict=True)
+            told_times = f"{median(times):.3g} ±{spread(times) / 2:.2g}"
+            cells.append(f"{told_times}, {median(cpu):.3g} ±{spread(cpu) / 2:.2g}")
         table.add_row(what, *cells)
     console.print(table)
 
