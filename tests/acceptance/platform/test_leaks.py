@@ -2,7 +2,8 @@
 
 Planted are: credentials of tools (file, environment, mounted Kubernetes Secret), a model's key, API keys, tokens and
 wrong keys that callers show. What is searched is everything else: the database's files, every log, what processes write
-into the home, every answer of the API (errors too), metrics, and what the command line prints.
+into the home, every answer of the API (errors, events, tasks, exports of sessions, people and the audit log too),
+metrics, and what the command line prints. A backup is the database's files.
 """
 
 import json
@@ -117,7 +118,17 @@ def test_no_planted_secret_gets_out(new_platform: Callable[..., Any], tmp_path: 
         for key in (hidden["shown"], f"chk_{'0' * 16}_{hidden['shown']}", f"a.{hidden['shown']}.c", made["token"]):
             said.append(ask(f"{tenant}/models", key))
             said.append(ask(f"{tenant}/agents/clerk/invoke", key, "POST", {"input": 3}))
-        paths = ("models", "keys", "policies", "roles", "agents/clerk", "agents/clerk/revisions", "agents")
+        for text in ("broken", "leaky"):
+            asked = {"input": text, "session": "s", "subject": "ann", "max_attempts": 1}
+            task = json.loads(_body(ask(f"{tenant}/agents/clerk/tasks", rotated["token"], "POST", asked)))["task"]
+            said.append(ask(f"{tenant}/agents/clerk/tasks/{task}?wait=30", platform.key))
+            said.append(ask(f"{tenant}/agents/clerk/tasks/{task}/result", platform.key))
+            assert '"state":"succeeded"' in said[-2] or '"problem"' in said[-2], "the task has ended"
+        paths = (
+            *("models", "keys", "policies", "roles", "agents/clerk", "agents/clerk/revisions", "agents"),
+            *("tasks", "sessions", "agents/clerk/sessions/s/export", "subjects/ann/export", "spaces"),
+            *("events?limit=1000", "dead-letters", "subscriptions", "audit?limit=1000", "audit/export"),
+        )
         said += [ask(f"{tenant}/{path}", platform.key) for path in paths]
         said += [
             ask(f"{platform.url}{path}", platform.key)
@@ -129,13 +140,18 @@ def test_no_planted_secret_gets_out(new_platform: Callable[..., Any], tmp_path: 
             ("status",),
             ("logs", "--lines", "10000"),
             ("doctor",),
+            ("audit", "list"),
+            ("audit", "export"),
+            ("sessions", "export", "clerk", "s"),
+            ("tasks", "list"),
         ):
             done = platform.run(*command)
             said += [done.stdout, done.stderr]
         platform.ok("keys", "revoke", made["key"]["id"])
     finally:
         platform.stop()
-    assert any("clerk" in one for one in said)
+    for what in ("clerk", "task.succeeded", "agent:invoke", "session.updated", "key.rotated"):
+        assert any(what in one for one in said), f"nothing was said of {what}"
     searched = {f"answer {number}": one.encode() for number, one in enumerate(said)}
     holders = {home / "secrets" / "IN_A_FILE", home / "chimera.key"}
     for file in home.rglob("*"):
@@ -150,6 +166,10 @@ def test_no_planted_secret_gets_out(new_platform: Callable[..., Any], tmp_path: 
         if value.encode() in data
     }
     assert not found
+
+
+def _body(answer: str) -> str:
+    return answer[answer.index("{") :]
 
 
 def _prepared(hidden: dict[str, str], settings: str) -> Callable[[Path], None]:

@@ -28,6 +28,8 @@ CHIMERA = str(Path(sys.executable).with_name("chimera"))
 PASSWORD = "not needed by a server that trusts its socket"
 
 
+SUCCEEDED = 'chimera_gateway_tasks_total{outcome="succeeded"}'
+
 pytestmark = pytest.mark.slow
 
 
@@ -76,6 +78,24 @@ def session(platform: Any, agent: str, name: str) -> Any:
     asked = urllib.request.Request(url, headers={"Authorization": f"Bearer {platform.key}"})
     with urllib.request.urlopen(asked, timeout=30) as answer:
         return json.load(answer)
+
+
+def asked(platform: Any, method: str, path: str, body: Any = None) -> Any:
+    url = f"{platform.url}/v1/tenants/default/{path}"
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=data, method=method)
+    request.add_header("Authorization", f"Bearer {platform.key}")
+    request.add_header("Content-Type", "application/json")
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def succeeded(platform: Any) -> int:
+    """Tasks that this platform's gateway has answered."""
+    request = urllib.request.Request(f"{platform.url}/metrics", headers={"Authorization": f"Bearer {platform.key}"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(int(float(line.split()[-1])) for line in lines if line.startswith(SUCCEEDED))
 
 
 async def invoke(http: aiohttp.ClientSession, platform: Any, agent: str, **body: Any) -> tuple[int, Any]:
@@ -149,6 +169,32 @@ def test_a_session_used_through_both_loses_no_turn(two: list[Any]) -> None:
     assert found[0] == found[1]
     assert found[0]["version"] == kept
     assert len(found[0]["state"]["messages"]) == 2 * kept
+
+
+def test_tasks_are_shared_each_is_done_once_and_an_agents_limit_holds(two: list[Any]) -> None:
+    """Tasks of one agent that takes four calls at once, submitted through both; each takes a second and a half."""
+    text = DEFINITION.format(name="slowly", version="1.0.0") + "scaling: {max_instances: 1, concurrency_target: 4}\n"
+    assert json.loads(two[0].ok("apply", "-", "--output", "json", text=text))["created"] == 1
+    until(lambda: all(answers(platform, "slowly") for platform in two))
+    before = [succeeded(platform) for platform in two]
+    tasks = [
+        asked(platform, "POST", "agents/slowly/tasks", {"input": "slow", "priority": number})["task"]
+        for number in range(6)
+        for platform in two
+    ]
+
+    def shown() -> list[Any]:
+        return [asked(two[0], "GET", f"agents/slowly/tasks/{task}") for task in tasks]
+
+    until(lambda: {task["state"] for task in shown()} == {"succeeded"}, within=90)
+    done = shown()
+    assert [[change["why"] for change in task["history"]] for task in done] == [
+        ["submitted", "claimed", "succeeded"]
+    ] * len(tasks)
+    by = [succeeded(platform) - earlier for platform, earlier in zip(two, before, strict=True)]
+    assert sum(by) == len(tasks) and all(by), f"done by each: {by}"
+    most = max(sum(one["started"] <= at < one["finished"] for one in done) for at in (one["started"] for one in done))
+    assert most <= 4, "each gateway has an equal share of the agent's calls"
 
 
 def test_calls_and_changes_come_back_after_the_server(two: list[Any], server: PostgreSQLServer) -> None:
