@@ -26,9 +26,10 @@ from aiohttp import web
 
 from chimera.adapters.runtimes import Runtimes
 from chimera.adapters.signing.ed25519 import read_key
-from chimera.adapters.storage.backup.archive import signed
+from chimera.adapters.storage.backup.archive import Manifest, signed
 from chimera.adapters.storage.backup.creating import create_backup
-from chimera.adapters.storage.backup.upgrading import Backup, bring_up, is_there, new_backup
+from chimera.adapters.storage.backup.upgrading import bring_up, is_there, new_backup
+from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.naming import database_name, open_of_settings, password_reference, read_password
 from chimera.adapters.substrates.local import limits, logfiles, procfs
 from chimera.adapters.substrates.local.children import Child, ChildSpec
@@ -89,6 +90,7 @@ class Supervisor:
         self.runtimes = Runtimes(runtimes_folder(os.environ), runtime_overrides(os.environ))
         self._run = self._run_folder()
         self._children: list[Child] = []
+        self._kept: Path | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
         self._internal = listener("127.0.0.1", 0)
@@ -124,23 +126,23 @@ class Supervisor:
         if not is_there(self._database):
             return
         database = open_of_settings(self.settings.node, self.home, os.environ)
-        target = await asyncio.to_thread(new_backup, self.home, "before-upgrade")
-        backup = self._backup_to(target) if self.settings.node.backup_before_upgrade else None
+        backup = self._back_up if self.settings.node.backup_before_upgrade else None
         try:
             done = await when_there(lambda: bring_up(database, backup))
         finally:
             await asyncio.to_thread(database.close)
         if done is not None:
-            kept = str(target) if backup is not None else "none, as node.backup_before_upgrade says"
+            kept = "none, as node.backup_before_upgrade says" if self._kept is None else str(self._kept)
             log.warning("the database was upgraded", extra={"schema": done[0], "backup": kept})
             sys.stderr.write(f"The database had the schema {done[0]} and was upgraded; backup: {kept}\n")
 
-    def _backup_to(self, target: Path) -> Backup:
+    async def _back_up(self, database: Database) -> Manifest:
         key = places(self.home, self._audit).key
         signer = read_key(key) if key is not None and key.exists() else None
-        return lambda database: create_backup(
+        self._kept = await asyncio.to_thread(new_backup, self.home, "before-upgrade")
+        return await create_backup(
             database,
-            target,
+            self._kept,
             release=version("chimera-ecosystem"),
             files={name: self.home / name for name in BESIDE},
             sign=lambda manifest: signed(manifest, signer),
