@@ -326,10 +326,13 @@ async def test_a_webhook_is_kept_with_its_task_and_told_by_a_subscription_of_the
         ("default", "tasks", 0),
         ("other", "tasks", 2),
     ]
-    assert await subscriptions.page("default", "", 9) == [], "it is nobody's to change"
+    assert [one.name for one in await subscriptions.page("default", "", 9)] == ["tasks:k1"], "it is there to be seen"
     assert (await JournalStorage(database).heads())[1] == 2
     await store.submit([submission(webhook=target)])
     assert len(await deliveries.subscriptions("k1")) == 2
+    await subscriptions.delete("default", "tasks:k1", "b")
+    await store.submit([submission(webhook=target)])
+    assert len(await deliveries.subscriptions("k1")) == 2, "the next webhook makes it again"
 
     assert await store.erase("default", "p", 9) == 1
     assert await deliveries.targets(tasks) == {}

@@ -338,6 +338,11 @@ async def test_chosen_states_of_a_batch_are_told_and_a_dead_receiver_leaves_lett
 
     (letter,) = await until(dead)
     assert (letter["subscription"], letter["event"]["type"]) == ("tasks", "chimera.task.succeeded")
+    (own,) = (await world.get(SUBSCRIPTIONS))[1]["subscriptions"]
+    assert own["name"] == f"tasks:{own['key']}" and own["dead_letters"] == 1
+    assert (await world.post(f"{SUBSCRIPTIONS}/{own['name']}/rotate", {}))[0] == 422
+    for verb, state in (("pause", "paused"), ("resume", "active")):
+        assert (await world.post(f"{SUBSCRIPTIONS}/{own['name']}/{verb}", None))[1]["state"] == state
     well = [one for one in receiver.got if "good" in one.path]
     assert [one.event["type"] for one in well] == ["chimera.task.started", "chimera.task.succeeded"]
     tried = len(receiver.got)

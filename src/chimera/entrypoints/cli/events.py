@@ -99,7 +99,7 @@ def list_subscriptions(context: click.Context, /, limit: int, output: str) -> No
         {
             **row,
             "state": row["state"] if not row["why"] else f"{row['state']} ({row['why']})",
-            "receiver": row["url"].split("/", 3)[2],
+            "receiver": row["url"].split("/", 3)[2] if row["url"] else "each task's own",
             "delivered": out.moment(row["delivered"]),
         }
         for row in rows

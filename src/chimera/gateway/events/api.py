@@ -10,6 +10,7 @@ from chimera.events.cloudevents import TYPE_PREFIX, CloudEvent, event_of
 from chimera.events.delivery.model import Counts, Letter, Mode, State, Subscription, Why
 
 MOST_LETTERS = 1_000
+LetterId = Annotated[str, Meta(pattern="^dl_[0-9a-z]{1,37}$")]
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Url = Annotated[str, Meta(min_length=1, max_length=2_048)]
 Text = Annotated[str, Meta(min_length=1, max_length=512)]
@@ -134,7 +135,7 @@ class LetterPage(Struct, frozen=True, kw_only=True):
 class LettersBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Dead letters by their ids, or the oldest of a subscription (at most 1,000)."""
 
-    dead_letters: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=MOST_LETTERS)] | None = None
+    dead_letters: Annotated[tuple[LetterId, ...], Meta(min_length=1, max_length=MOST_LETTERS)] | None = None
     subscription: Name | None = None
 
 

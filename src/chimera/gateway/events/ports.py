@@ -15,7 +15,7 @@ Start = int | Literal["now", "beginning"]
 class SubscriptionStore(Protocol):
     """Subscriptions and dead letters. Each change is stored with its fact and audit entry, and named in `by`.
 
-    Methods that name a subscription raise `SubscriptionNotFound`; of the platform's own none is found.
+    Methods that name a subscription raise `SubscriptionNotFound`.
     """
 
     async def create(self, subscription: Subscription, start: Start, by: str, *, most: int) -> Subscription:

@@ -113,7 +113,12 @@ class Subscriptions:
             fields["mode"] = body.mode
         if not (body.types is None and body.subjects is None and body.filters is None):
             fields["filters"] = _filters(body.types or (), body.subjects or (), body.filters or [])
-        return await self._store.change(tenant, name, lambda one: replace(one, **fields), what="updated", by=by)
+
+        def change(one: Subscription) -> Subscription:
+            _check_own(one)
+            return replace(one, **fields)
+
+        return await self._store.change(tenant, name, change, what="updated", by=by)
 
     async def pause(self, tenant: str, name: str, by: str) -> Subscription:
         """Deliver nothing more until it is resumed; twice is once."""
@@ -142,6 +147,7 @@ class Subscriptions:
         key = self._secrets.key_id
 
         def change(one: Subscription) -> Subscription:
+            _check_own(one)
             if one.secret:
                 raise InvalidSubscription(
                     f"the secret of {name} is kept as {one.secret}", next_step="change it there: it is read again"
@@ -215,6 +221,15 @@ class Subscriptions:
     def _check_url(self, url: str) -> None:
         if (fault := self._fault_of(url)) is not None:
             raise InvalidSubscription(fault, next_step="give a public https address")
+
+
+def _check_own(one: Subscription) -> None:
+    """The subscription by which tasks' webhooks are told can be paused, resumed and deleted, no more."""
+    if one.kind == TASKS:
+        raise InvalidSubscription(
+            f"{one.name} tells the states of tasks, each to the webhook that it was submitted with",
+            next_step="submit tasks with another webhook",
+        )
 
 
 def _filters(types: Sequence[str], subjects: Sequence[str], more: list[filters.Filter]) -> list[filters.Filter]:

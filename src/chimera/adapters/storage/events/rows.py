@@ -125,7 +125,7 @@ def letter_of(row: Any, name: str) -> Letter:
 def origin(url: str) -> str:
     """A receiver's address without its path, which may hold a credential; that is all that is told of it."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+    return f"{parts.scheme}://{parts.netloc}" if url else ""
 
 
 def tell(connection: Connection, what: str, one: Subscription, at: float, by: str) -> None:

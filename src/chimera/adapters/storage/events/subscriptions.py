@@ -78,7 +78,7 @@ class SubscriptionStorage:
 
     async def page(self, tenant: str, after: str, limit: int) -> Sequence[Subscription]:
         """See `SubscriptionStore`."""
-        where = (subscription.c.tenant == tenant) & (subscription.c.name > after) & _HTTP
+        where = (subscription.c.tenant == tenant) & (subscription.c.name > after)
         query = select(subscription).where(where).order_by(subscription.c.name).limit(limit)
         return await self._database.read(
             lambda connection: [subscription_of(row) for row in connection.execute(query).mappings()]
@@ -225,7 +225,7 @@ class SubscriptionStorage:
 
 
 def _find(connection: Connection, tenant: str, name: str, *, lock: bool = False) -> Subscription | None:
-    here = (subscription.c.tenant == tenant) & (subscription.c.name == name) & _HTTP
+    here = (subscription.c.tenant == tenant) & (subscription.c.name == name)
     query = select(subscription).where(here)
     row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
     return None if row is None else subscription_of(row)
@@ -287,7 +287,7 @@ def _letters(tenant: str) -> Any:
 def _called(name: str) -> Any:
     if name == TASKS:
         return subscription.c.kind == TASKS
-    return and_(subscription.c.name == name, _HTTP)
+    return subscription.c.name == name
 
 
 def _letter(row: Any) -> Letter:
