@@ -123,11 +123,12 @@ class Mortal:
         *answers: Any,
         dies_at: int | None = None,
         then: AgentDocument | None = None,
+        streams: bool = False,
         **fields: object,
-    ) -> InvokeResponse:
+    ) -> Any:
         """The answer of the second host; the first is killed in a model call, or once a tool has noted `in flight`.
 
-        `then` is the agent as the second host finds it.
+        `then` is the agent as the second host finds it. Where it `streams`, the second stream's events are returned.
         """
         hung = self._script(answers, dies_at)
         first, second = await self._fork(), await self._fork()
@@ -140,7 +141,10 @@ class Mortal:
             await lost
         then = then or agent
         again = invoke_request(then, self.platform.add(then), prompt, **fields)
-        return await second.client.invoke(self.platform.runs.begin(again, "run-1"))
+        again = self.platform.runs.begin(again, "run-1")
+        if streams:
+            return [event async for event in second.client.stream(again)]
+        return await second.client.invoke(again)
 
     async def kill(self, host: ForkedHost) -> None:
         """End a host as nothing else would."""

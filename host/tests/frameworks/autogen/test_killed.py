@@ -1,9 +1,11 @@
 """AutoGen's chats whose host is killed with SIGKILL: they go on on another host from the last finished message."""
 
+import msgspec
 import pytest
 
 from chimera_host.contract.agent import SourceCode
 from chimera_host.contract.behaviour import AutoGenBehaviour, AutoGenParticipant, Behaviour
+from chimera_host.contract.call import Message
 from chimera_host.contract.problem import RemoteProblem
 from chimera_host.contract.tools import FunctionTool
 from chimera_host.testing.builders import document, session
@@ -178,9 +180,21 @@ async def test_finished_words_become_the_sessions_if_it_never_ends(mortal):
         ("message-4", "message"),
         ("message-5", "message"),
     ]
-    words = [(step.output["name"], step.output["content"]) for step in steps if step.kind == "message"]
-    assert words == [("ann", "ann says"), ("bob", "bob says"), ("cid", "cid says")]
-    assert all(step.output["role"] == "assistant" for step in steps if step.kind == "message")
+    words = [msgspec.convert(step.output, Message) for step in steps if step.kind == "message"]
+    assert words == [Message(role="assistant", name=name, content=f"{name} says") for name in ("ann", "bob", "cid")]
+
+
+async def test_a_stream_that_is_asked_for_again_tells_the_whole(mortal):
+    """Whoever lost the first stream in its middle gets one that begins with what was said before."""
+    agent = made(mortal, "round_robin")
+    seen = await mortal.killed(agent, "Go", *chats(mortal, "round_robin"), dies_at=3, streams=True)
+    assert [(data["source"], data["text"]) for name, data in seen if name == "delta"] == [
+        ("ann", "ann says"),
+        ("bob", "bob says"),
+        ("cid", "cid says"),
+        ("ann", "ann again"),
+    ]
+    assert seen[-1][0] == "done" and len(mortal.platform.chats) == 6
 
 
 async def test_the_agents_variables_are_those_of_the_last_message(mortal):
