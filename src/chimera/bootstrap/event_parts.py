@@ -30,7 +30,6 @@ from chimera.gateway.settings import GatewaySettings
 from chimera.kernel.clock import Clock
 from chimera.kernel.ids import new_id
 from chimera.kernel.leases import Leases, work_while_held
-from chimera.kernel.settings import SettingsError
 
 KEY_FILE = "webhooks.key"
 
@@ -130,14 +129,6 @@ def make_event_services(
         leases=ports.leases,
         lease=chosen.lease,
     )
-
-
-def check_networks(settings: EventSettings) -> None:
-    """Raise `SettingsError` for a network that is none."""
-    try:
-        networks(settings.allow)
-    except ValueError as error:
-        raise SettingsError([f"events.allow: {error}"]) from None
 
 
 def webhook_key(home: Path, settings: EventSettings) -> bytes:

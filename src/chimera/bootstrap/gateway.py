@@ -39,7 +39,7 @@ from chimera.adapters.storage.tasks.store import TaskStorage
 from chimera.adapters.substrates.node_client import NodeClient
 from chimera.bootstrap.audit_parts import started
 from chimera.bootstrap.database import when_there
-from chimera.bootstrap.event_parts import EventPorts, check_networks, webhook_key
+from chimera.bootstrap.event_parts import EventPorts, webhook_key
 from chimera.bootstrap.gateway_config import (
     GatewayConfig,
     ModelConfig,
@@ -71,7 +71,6 @@ EXIT_SETTINGS = 78
 async def serve(config: GatewayConfig, environ: Mapping[str, str]) -> None:
     """Serve until SIGTERM."""
     settings = load_settings(config)
-    check_networks(settings.events)
     key = read_secret(config.key_file, "key_file")
     token_secret = read_secret(config.token_secret_file, "token_secret_file")
     told_to_stop = asyncio.Event()

@@ -1,6 +1,7 @@
 """Settings of events and their delivery."""
 
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 from chimera.kernel.settings import SettingsError, setting
 
@@ -67,8 +68,17 @@ class EventSettings:
     )
 
     def check(self) -> None:
-        """Raise `SettingsError` where a delivery could outlive the lease that it is made under."""
+        """Raise `SettingsError` for a network that is none, and where a delivery could outlive its lease."""
+        problems = [f"events.allow: {fault}" for text in self.allow if (fault := _network_fault(text)) is not None]
         if self.poll * 3 > self.lease:
-            raise SettingsError(
-                [f"events: lease ({self.lease:g} s) must be three times poll ({self.poll:g} s) at least"]
-            )
+            problems.append(f"events: lease ({self.lease:g} s) must be three times poll ({self.poll:g} s) at least")
+        if problems:
+            raise SettingsError(problems)
+
+
+def _network_fault(text: str) -> str | None:
+    try:
+        ip_network(text)
+    except ValueError as error:
+        return str(error)
+    return None

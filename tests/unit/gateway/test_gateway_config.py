@@ -56,6 +56,8 @@ def test_a_deadline_that_is_not_longer_than_the_one_inside_is_refused(outer: str
     [
         {"settings": {"nothing": {}}},
         {"settings": {"http": {"body_byte": 1}}},
+        {"settings": {"events": {"allow": ["10.0.0.0/33"]}}},
+        {"settings": {"events": {"allow": ["intranet"]}}},
         {"host": "0.0.0.0"},
         {"tls_certificate": "/x"},
         {"models": {"default": ModelConfig(provider="openai", timeout=500.0)}},
