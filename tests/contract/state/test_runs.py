@@ -1,6 +1,7 @@
 """Runs on both databases: begun, gone on with by whoever may, fenced, finished once, given up."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -9,7 +10,8 @@ from msgspec.structs import replace
 from sqlalchemy import func, select
 
 from chimera.adapters.storage.errors import failed
-from chimera.adapters.storage.schema.state import run, stored_answer
+from chimera.adapters.storage.opening import open_database
+from chimera.adapters.storage.schema.state import run, run_holder, stored_answer
 from chimera.adapters.storage.schema.state import step as step_table
 from chimera.adapters.storage.state.runs import expire_runs
 from chimera.gateway.errors import InvalidRequest, PayloadTooLarge, SessionConflict
@@ -187,34 +189,55 @@ def _answers(text: str) -> Any:
     return ask
 
 
-async def test_a_silent_gateway_loses_its_runs(database: Any) -> None:
-    short = make(database, ManualClock(), "gw_1", holder_life=1.0)
-    other = make(database, ManualClock(), "gw_2", holder_life=1.0)
+@pytest.fixture
+def timed(database_name: str, request: pytest.FixtureRequest) -> Callable[..., tuple[State, State]]:
+    """Makes two gateways; the database's clock is theirs and stands until it is moved, however long a test takes."""
+
+    def both(holder_life: float) -> tuple[State, State]:
+        clock = ManualClock()
+        database = open_database(database_name, clock=clock)
+        request.addfinalizer(database.close)
+        return (
+            make(database, clock, "gw_1", holder_life=holder_life),
+            make(database, clock, "gw_2", holder_life=holder_life),
+        )
+
+    return both
+
+
+async def test_a_silent_gateway_loses_its_runs(timed: Any) -> None:
+    short, other = timed(1.0)
     silent = Call(short, KEYED)
     await silent.begin()
     with pytest.raises(RunInProgress):
         await Call(other, KEYED).begin()
-    for _ in range(200):
-        try:
-            opened = await Call(other, KEYED).begin()
-            break
-        except RunInProgress:
-            await asyncio.sleep(0.02)
+    short.clock.advance(1.01)
+    opened = await Call(other, KEYED).begin()
     assert opened.run.attempt == 2
     with pytest.raises(RunTaken):
         await short.runs.save_step(silent.opened, step("late"))
 
 
-async def test_a_gateway_that_lives_says_so(database: Any) -> None:
-    living = make(database, ManualClock(), "gw_1", holder_life=1.0)
-    other = make(database, ManualClock(), "gw_2", holder_life=1.0)
+async def test_a_gateway_that_lives_says_so(timed: Any) -> None:
+    living, other = timed(0.03)
     works = Call(living, KEYED)
     await works.begin()
+    until = select(run_holder.c.until).where(run_holder.c.holder == "gw_1")
+
+    async def says_so() -> bool:
+        said = await living.database.read(lambda connection: connection.execute(until).scalar_one())
+        return bool(said > living.clock.wall() + 0.02)
+
     loop = asyncio.create_task(living.runs.keep_alive())
-    for _ in range(15):
+    for _ in range(15):  # ten lives
+        living.clock.advance(0.02)
+        async with asyncio.timeout(20):
+            while True:
+                if await says_so():
+                    break
+                await asyncio.sleep(0.005)
         with pytest.raises(RunInProgress):
             await Call(other, KEYED).begin()
-        await asyncio.sleep(0.1)
     loop.cancel()
     await works.fail()
 
@@ -417,9 +440,9 @@ async def test_what_a_dead_host_still_asks_is_refused(state: State) -> None:
 
 
 async def test_what_could_not_be_released_is_released_once_it_can_be(
-    database: Any, monkeypatch: pytest.MonkeyPatch
+    timed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    living = make(database, ManualClock(), holder_life=0.03)
+    living, _ = timed(0.03)  # nobody's life ends while the clock stands: only a release frees the run
     call = Call(living, KEYED)
     await call.begin()
     release, failing = living.stores.runs.release, True
