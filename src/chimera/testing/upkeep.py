@@ -15,12 +15,21 @@ from chimera_host.contract.problem import ProblemError
 class MemoryUpkeepStore:
     """An `UpkeepStore` of rows that are nothing but the times at which they ended, by kind."""
 
-    def __init__(self, clock: Clock, leases: MemoryLeases, kinds: Sequence[Kind], *, row_seconds: float = 0.0) -> None:
-        """Keep `kinds`; a removal takes `row_seconds` for each row, as it says."""
+    def __init__(
+        self,
+        clock: Clock,
+        leases: MemoryLeases,
+        kinds: Sequence[Kind],
+        *,
+        row_seconds: float = 0.0,
+        patience: float = 1.0,
+    ) -> None:
+        """Keep `kinds`; a removal takes `row_seconds` for each row, as it says, and others wait, as `patience` says."""
         self._clock = clock
         self._leases = leases
         self._kinds = kinds
         self._row_seconds = row_seconds
+        self._patience = patience
         self._records: dict[str, Record] = {}
         self.rows: dict[str, list[float]] = {kind.name: [] for kind in kinds}
         self.failing: ProblemError | None = None
@@ -30,6 +39,11 @@ class MemoryUpkeepStore:
     def kinds(self) -> Sequence[Kind]:
         """See `UpkeepStore`."""
         return self._kinds
+
+    @property
+    def patience(self) -> float:
+        """See `UpkeepStore`."""
+        return self._patience
 
     async def now(self) -> float:
         """See `UpkeepStore`."""

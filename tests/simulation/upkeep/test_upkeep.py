@@ -25,10 +25,10 @@ LIFE = 15.0
 
 
 class World:
-    def __init__(self, *, row_seconds: float = 0.0, **settings: float) -> None:
+    def __init__(self, *, row_seconds: float = 0.0, patience: float = 1.0, **settings: float) -> None:
         self.clock = LoopClock()
         self.leases = MemoryLeases(self.clock)
-        self.store = MemoryUpkeepStore(self.clock, self.leases, KINDS, row_seconds=row_seconds)
+        self.store = MemoryUpkeepStore(self.clock, self.leases, KINDS, row_seconds=row_seconds, patience=patience)
         self.settings = UpkeepSettings(**settings)  # type: ignore[arg-type]
         self.upkeep = self.another()
 
@@ -114,6 +114,18 @@ async def test_removals_take_their_share_of_the_time_in_small_batches() -> None:
     taken = sum(limit for _, limit in steps) * 0.0001
     assert steps[-1][0] - steps[0][0] >= taken * 0.8 / 0.2 * 0.9, "pauses are four times as long"
     assert max(limit for _, limit in steps[3:]) <= 110, "0.01 s is a hundred rows here"
+    assert not world.store.rows["sessions"]
+
+
+@in_virtual_time
+async def test_batches_are_larger_where_nobody_waits_for_them_and_their_share_is_the_same() -> None:
+    world = World(row_seconds=0.0001, patience=10.0, batch=0.01, share=0.2)
+    world.put("sessions", 20_000)
+    await world.working(25)
+    steps = world.steps("sessions")
+    assert 900 <= max(limit for _, limit in steps) <= 1_100, "0.1 s is a thousand rows here"
+    taken = 20_000 * 0.0001
+    assert steps[-1][0] - steps[0][0] >= taken * 0.8 / 0.2 * 0.9, "pauses are four times as long"
     assert not world.store.rows["sessions"]
 
 

@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection, case, delete, func, select, tuple_
 
 from chimera.adapters.storage.database import Database, Insert
+from chimera.adapters.storage.removing import delete_first
 from chimera.adapters.storage.schema.catalogue import counter
 from chimera.adapters.storage.schema.quota import budget_slice, gateway_alive, usage
 from chimera.gateway.ports import Usage
@@ -99,10 +100,8 @@ class QuotaStorage:
 
 def expire_slices(connection: Connection, before: str, limit: int) -> int:
     """Remove slices of days before `before` (as 2026-01-31), at most `limit`; how many."""
-    old = select(*(budget_slice.c[name] for name in _KEY)).where(budget_slice.c.day < before).limit(limit)
-    return connection.execute(
-        delete(budget_slice).where(tuple_(*(budget_slice.c[name] for name in _KEY)).in_(old))
-    ).rowcount
+    day = budget_slice.c.day
+    return delete_first(connection, budget_slice, day < before, day, limit)
 
 
 def _lock(connection: Connection) -> None:

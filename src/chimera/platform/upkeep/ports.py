@@ -14,6 +14,10 @@ class UpkeepStore(Protocol):
     def kinds(self) -> Sequence[Kind]:
         """All kinds, in the order in which they are worked on: what holds others goes first."""
 
+    @property
+    def patience(self) -> float:
+        """How many times `upkeep.batch` a step may take: 1 where all other writers wait for it."""
+
     async def now(self) -> float:
         """Seconds since the epoch by the database's clock."""
 

@@ -153,7 +153,7 @@ class Upkeep:
             if step.after is None:
                 return True
             this.after = step.after
-            this.rows = rules.next_rows(this.rows, step.seconds, self._settings.batch)
+            this.rows = rules.next_rows(this.rows, step.seconds, self._settings.batch * self._store.patience)
             await asyncio.sleep(rules.pause(step.seconds, self._settings.share))
             if self._clock.monotonic() - began > TURN:
                 return False

@@ -108,7 +108,8 @@ class UpkeepSettings:
     )
     batch: float = setting(
         0.01,
-        "How long one transaction of removals may take, about; all other writers wait so long on SQLite.",
+        "How long one transaction of removals may take, about. All other writers wait so long on SQLite; on PostgreSQL "
+        "none does, and it may take ten times as long.",
         unit="s",
         minimum=0.001,
         maximum=1.0,

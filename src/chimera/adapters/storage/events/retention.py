@@ -10,8 +10,9 @@ for `hold` seconds (`events.paused_hold`); after that it is told what it missed 
 their events themselves and need nothing of the journal.
 """
 
-from sqlalchemy import Connection, and_, delete, func, or_, select
+from sqlalchemy import Connection, and_, func, or_, select
 
+from chimera.adapters.storage.removing import delete_keys
 from chimera.adapters.storage.schema.journal import journal_head
 from chimera.adapters.storage.schema.subscriptions import delivery, subscription
 
@@ -43,12 +44,6 @@ def expire_letters(connection: Connection, now: float, limit: int) -> int:
         .select_from(delivery.outerjoin(subscription, _THE_SAME))
         .where(and_(delivery.c.expires <= now, delivery.c.state != "pending", passed))
     )
-    rows = list(connection.execute(old.order_by(delivery.c.expires).limit(limit)).all())
-    for row in rows:
-        its = (delivery.c.tenant == row.tenant) & (delivery.c.subscription == row.subscription)
-        connection.execute(delete(delivery).where(its & (delivery.c.seq == row.seq) & (delivery.c.state != "pending")))
-    return len(rows)
-
-
-EXPIRE = {"dead letters": expire_letters}
-"""What removes ended rows, by kind: `expire(connection, now, limit) -> int`, inside a write job."""
+    rows = connection.execute(old.order_by(delivery.c.expires).limit(limit)).all()
+    key = (delivery.c.tenant, delivery.c.subscription, delivery.c.seq)
+    return delete_keys(connection, key, rows, delivery.c.state != "pending") if rows else 0

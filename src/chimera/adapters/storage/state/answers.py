@@ -1,8 +1,9 @@
 """Stored answers in the database (`AnswerStore`): a row for each key and request of a run."""
 
-from sqlalchemy import Connection, bindparam, delete, select
+from sqlalchemy import Connection, bindparam, select
 
 from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.removing import delete_first
 from chimera.adapters.storage.schema.state import stored_answer
 from chimera.adapters.storage.state.runs import RunStorage
 from chimera.gateway.state.model import StoredRun
@@ -69,12 +70,5 @@ class AnswerStorage:
 
 def expire_answers(connection: Connection, now: float, limit: int) -> int:
     """Remove answers that ended before `now`, `limit` at most; how many that were."""
-    columns = stored_answer.c
-    keys = (columns.tenant, columns.run, columns.key, columns.digest)
-    over = select(*keys).where(columns.expires <= now).order_by(columns.expires).limit(limit)
-    found = connection.execute(over).all()
-    if found:
-        its = [column == bindparam(f"its_{column.name}") for column in keys]
-        rows = [{f"its_{name}": value for name, value in one._mapping.items()} for one in found]
-        connection.execute(delete(stored_answer).where(*its, columns.expires <= now), rows)
-    return len(found)
+    ended = stored_answer.c.expires
+    return delete_first(connection, stored_answer, ended <= now, ended, limit)

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from msgspec.structs import asdict, replace
-from sqlalchemy import BindParameter, Connection, Delete, Table, bindparam, delete, exists, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.removing import Keys, delete_keys, is_one_of
 from chimera.adapters.storage.schema.state import (
     checkpoint,
     checkpoint_write,
@@ -26,6 +27,7 @@ from chimera.adapters.storage.state.sessions import (
     SessionStorage,
     changed,
     erase_checkpoints,
+    erase_parts,
     erase_runs,
     run_scope,
     session_scope,
@@ -338,40 +340,27 @@ def expire_runs(connection: Connection, now: float, limit: int) -> int:
     found = connection.execute(over.order_by(run.c.expires).limit(limit).with_for_update(skip_locked=True)).all()
     if not found:
         return 0
-    rows = [{"its_tenant": one.tenant, "its_run": one.run} for one in found]
-    for table in (step, stored_answer, run):
-        its = (table.c.tenant == bindparam("its_tenant")) & (table.c.run == bindparam("its_run"))
-        connection.execute(delete(table).where(its), rows)
-    scopes = {
-        (
-            one.tenant,
-            one.agent,
-            one.session or "",
-            run_scope(one.run) if one.session is None else session_scope(one.session),
-        )
-        for one in found
-    }
-    names = ("its_tenant", "its_agent", "its_session", "its_scope")
-    owned = [dict(zip(names, one, strict=True)) for one in sorted(scopes)]
-    for statement in _DISOWNED:
-        connection.execute(statement, owned)
+    keys = [(one.tenant, one.run) for one in found]
+    erase_parts(connection, keys)
+    delete_keys(connection, (run.c.tenant, run.c.run), keys)
+    of_sessions = {(one.tenant, one.agent, one.session) for one in found if one.session is not None}
+    gone = [(one.tenant, one.agent, run_scope(one.run)) for one in found if one.session is None]
+    gone += _disowned(connection, sorted(of_sessions))
+    if gone:
+        for table in (checkpoint_write, checkpoint):
+            delete_keys(connection, (table.c.tenant, table.c.agent, table.c.scope), gone)
     return len(found)
 
 
-def _disowned(table: Table) -> Delete:
-    """Deletes checkpoints of a scope that has no session and no run any more that would begin it."""
-    tenant: BindParameter[str] = bindparam("its_tenant")
-    agent: BindParameter[str] = bindparam("its_agent")
-    name: BindParameter[str] = bindparam("its_session")
-    owners = [
-        exists().where((owner.c.tenant == tenant) & (owner.c.agent == agent) & (owner.c.session == name))
-        for owner in (session, run)
-    ]
-    its = (table.c.tenant == tenant) & (table.c.agent == agent) & (table.c.scope == bindparam("its_scope"))
-    return delete(table).where(its, *(~owner for owner in owners))
-
-
-_DISOWNED = [_disowned(table) for table in (checkpoint_write, checkpoint)]
+def _disowned(connection: Connection, names: Keys) -> list[tuple[str, str, str]]:
+    """The scopes of sessions, of those named, that have no row and no run any more that would begin one."""
+    if not names:
+        return []
+    left: set[tuple[str, ...]] = set()
+    for owner in (session, run):
+        key = (owner.c.tenant, owner.c.agent, owner.c.session)
+        left.update(tuple(row) for row in connection.execute(select(*key).where(is_one_of(connection, key, names))))
+    return [(tenant, agent, session_scope(name)) for tenant, agent, name in names if (tenant, agent, name) not in left]
 
 
 def expire_holders(connection: Connection, now: float, limit: int) -> int:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import BindParameter, Connection, Delete, bindparam, delete, or_, select, tuple_, update
+from sqlalchemy import Connection, bindparam, delete, or_, select, tuple_, update
 
 from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.removing import Keys, delete_keys, is_one_of
 from chimera.adapters.storage.schema.state import checkpoint, checkpoint_write, run, session, step, stored_answer
 from chimera.adapters.storage.state.telling import note, session_subject, tell
 from chimera.gateway.errors import SessionConflict
@@ -216,38 +217,20 @@ def expire_sessions(connection: Connection, now: float, limit: int) -> int:
     over = select(session.c.tenant, session.c.agent, session.c.session).where(session.c.expires <= now)
     found = connection.execute(over.order_by(session.c.expires).limit(limit).with_for_update(skip_locked=True)).all()
     if found:
-        rows = [
-            {
-                "its_tenant": one.tenant,
-                "its_agent": one.agent,
-                "its_name": one.session,
-                "its_scope": session_scope(one.session),
-            }
-            for one in found
-        ]
-        for statement in _ERASE_SESSION:
-            connection.execute(statement, rows)
+        runs = delete(run).where(is_one_of(connection, (run.c.tenant, run.c.agent, run.c.session), found))
+        erase_parts(connection, connection.execute(runs.returning(run.c.tenant, run.c.run)).all())
+        scopes = [(one.tenant, one.agent, session_scope(one.session)) for one in found]
+        for table in (checkpoint_write, checkpoint):
+            delete_keys(connection, (table.c.tenant, table.c.agent, table.c.scope), scopes)
+        delete_keys(connection, (session.c.tenant, session.c.agent, session.c.session), found)
     return len(found)
 
 
-def _erasing_a_session() -> list[Delete]:
-    tenant: BindParameter[str] = bindparam("its_tenant")
-    agent: BindParameter[str] = bindparam("its_agent")
-    name: BindParameter[str] = bindparam("its_name")
-    runs = select(run.c.run).where((run.c.tenant == tenant) & (run.c.agent == agent) & (run.c.session == name))
-    made = [delete(table).where((table.c.tenant == tenant) & table.c.run.in_(runs)) for table in (step, stored_answer)]
-    made.append(delete(run).where((run.c.tenant == tenant) & (run.c.agent == agent) & (run.c.session == name)))
-    for table in (checkpoint_write, checkpoint):
-        its = (table.c.tenant == tenant) & (table.c.agent == agent) & (table.c.scope == bindparam("its_scope"))
-        made.append(delete(table).where(its))
-    made.append(
-        delete(session).where((session.c.tenant == tenant) & (session.c.agent == agent) & (session.c.session == name))
-    )
-    return made
-
-
-_ERASE_SESSION = _erasing_a_session()
-"""The statements that erase one session each; for hundreds at once, a statement for all of them would be slower."""
+def erase_parts(connection: Connection, runs: Keys) -> None:
+    """Remove the steps and stored answers of `runs` (tenants and ids)."""
+    if runs:
+        for table in (step, stored_answer):
+            delete_keys(connection, (table.c.tenant, table.c.run), runs)
 
 
 def _is(key: SessionKey) -> Any:

@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 
 import msgspec
 from msgspec.structs import asdict, replace
-from sqlalchemy import Connection, bindparam, delete, or_, select, update
+from sqlalchemy import BigInteger, Connection, Integer, bindparam, delete, or_, select, update
 
 from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.removing import delete_keys, is_one_of
 from chimera.adapters.storage.schema.state import space, space_entry
 from chimera.adapters.storage.state.answers import AnswerStorage
 from chimera.adapters.storage.state.runs import RunStorage
@@ -272,34 +273,47 @@ def expire_spaces(connection: Connection, now: float, limit: int) -> int:
     over = select(space.c.tenant, space.c.space).where(space.c.expires <= now).order_by(space.c.expires)
     spaces = connection.execute(over.limit(limit).with_for_update(skip_locked=True)).all()
     if spaces:
-        rows = [{"its_tenant": row.tenant, "its_space": row.space} for row in spaces]
         for table in (space_entry, space):
-            its = (table.c.tenant == bindparam("its_tenant")) & (table.c.space == bindparam("its_space"))
-            connection.execute(delete(table).where(its), rows)
+            delete_keys(connection, (table.c.tenant, table.c.space), spaces)
     return len(spaces) + _expire_entries(connection, now, limit)
 
 
 def _expire_entries(connection: Connection, now: float, limit: int) -> int:
-    columns = space_entry.c
-    gone = select(columns.tenant, columns.space, columns.key, columns.bytes).where(columns.expires <= now)
-    by_space: dict[tuple[str, str], list[Any]] = {}
-    for entry in connection.execute(gone.order_by(columns.expires).limit(limit)).all():
-        by_space.setdefault((entry.tenant, entry.space), []).append(entry)
-    count = 0
+    its = space_entry.c
+    ended = select(its.tenant, its.space, its.key).where(its.expires <= now).order_by(its.expires).limit(limit)
+    found = connection.execute(ended).all()
+    if not found:
+        return 0
+    key = (space.c.tenant, space.c.space)
+    names = sorted({(one.tenant, one.space) for one in found})
     # In one order, so that two who do this don't lock each other out.
-    for (tenant, name), entries in sorted(by_space.items()):
-        _load(connection, tenant, name, lock=True)
-        its = (columns.tenant == tenant) & (columns.space == name) & (columns.expires <= now)
-        removed: list[int] = []
-        for start in range(0, len(entries), 500):
-            some = columns.key.in_([entry.key for entry in entries[start : start + 500]])
-            removed += (
-                connection.execute(delete(space_entry).where(its & some).returning(columns.bytes)).scalars().all()
-            )
-        less = {"bytes": space.c.bytes - sum(removed), "entries": space.c.entries - len(removed)}
-        connection.execute(update(space).where(_is(tenant, name)).values(less))
-        count += len(removed)
-    return count
+    locked = select(*key).where(is_one_of(connection, key, names)).order_by(*key).with_for_update()
+    connection.execute(locked).all()
+    gone = delete(space_entry).where(is_one_of(connection, (its.tenant, its.space, its.key), found), its.expires <= now)
+    sums: dict[tuple[str, str], list[int]] = {}
+    for one in connection.execute(gone.returning(its.tenant, its.space, its.bytes)):
+        sums.setdefault((one.tenant, one.space), []).append(one.bytes)
+    if sums:
+        connection.execute(
+            _LESS,
+            [
+                {"its_tenant": tenant, "its_space": name, "less_bytes": sum(sizes), "less_entries": len(sizes)}
+                for (tenant, name), sizes in sums.items()
+            ],
+        )
+    return sum(len(sizes) for sizes in sums.values())
+
+
+_LESS = (
+    update(space)
+    .where((space.c.tenant == bindparam("its_tenant")) & (space.c.space == bindparam("its_space")))
+    .values(
+        {
+            "bytes": space.c.bytes - bindparam("less_bytes", type_=BigInteger),
+            "entries": space.c.entries - bindparam("less_entries", type_=Integer),
+        }
+    )
+)
 
 
 def _load(connection: Connection, tenant: str, name: str, *, lock: bool) -> StoredSpace | None:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, bindparam, delete, func, select
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.events.webhooks import WebhookRows
 from chimera.adapters.storage.journal import journal
+from chimera.adapters.storage.removing import delete_keys
 from chimera.adapters.storage.schema.tasks import task as table
 from chimera.adapters.storage.tasks.queue import TaskQueue
 from chimera.adapters.storage.tasks.rows import CORE, as_record, columns_of, task_of, tell
@@ -242,11 +243,6 @@ def expire_tasks(connection: Connection, now: float, limit: int) -> int:
     """Remove finished tasks that are kept no longer, `limit` at most; how many that were."""
     over = select(table.c.tenant, table.c.task).where(table.c.expires <= now)
     rows = connection.execute(over.order_by(table.c.expires).limit(limit).with_for_update(skip_locked=True)).all()
-    by_tenant: dict[str, list[str]] = {}
-    for row in rows:
-        by_tenant.setdefault(row.tenant, []).append(row.task)
-    for tenant, names in by_tenant.items():
-        for start in range(0, len(names), 500):
-            some = table.c.task.in_(names[start : start + 500])
-            connection.execute(delete(table).where((table.c.tenant == tenant) & some))
+    if rows:
+        delete_keys(connection, (table.c.tenant, table.c.task), rows)
     return len(rows)

@@ -20,6 +20,10 @@ _APART = ("kind", "removed")
 """Columns that a note leaves as they are: the key, and what is counted where it happens."""
 
 
+_PATIENCE = 10.0
+"""On PostgreSQL nobody waits for a step, and a dozen round trips to the server are most of a short one."""
+
+
 class UpkeepStorage:
     """Upkeep on one database."""
 
@@ -37,6 +41,11 @@ class UpkeepStorage:
     def kinds(self) -> Sequence[Kind]:
         """See `UpkeepStore`."""
         return [Kind(name=job.kind, keep=job.keep, every=job.every) for job in self._jobs.values()]
+
+    @property
+    def patience(self) -> float:
+        """See `UpkeepStore`."""
+        return 1.0 if self._database.dialect == "sqlite" else _PATIENCE
 
     async def now(self) -> float:
         """See `UpkeepStore`."""
