@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, insert, select, update
 
+from chimera.adapters.storage.events.reading import JournalStorage
 from chimera.adapters.storage.events.subscriptions import SubscriptionStorage
 from chimera.adapters.storage.journal import journal
 from chimera.adapters.storage.quota import QuotaStorage
@@ -13,15 +14,18 @@ from chimera.adapters.storage.schema.catalogue import batch, bundle, history, re
 from chimera.adapters.storage.schema.journal import event
 from chimera.adapters.storage.schema.quota import usage
 from chimera.adapters.storage.schema.state import session, space, space_entry
-from chimera.adapters.storage.schema.subscriptions import subscription
+from chimera.adapters.storage.schema.subscriptions import subscription, task_webhook
+from chimera.adapters.storage.schema.tasks import task
+from chimera.adapters.storage.tasks.store import TaskStorage
 from chimera.adapters.storage.upkeep.measure import EXACT, measure
 from chimera.agents.catalogue import BundleGone
 from chimera.agents.compile import Bundle, CompiledAgent, compile_definition
 from chimera.agents.validate import check_data
-from chimera.events.delivery.model import Subscription
+from chimera.events.delivery.model import Subscription, Target
 from chimera.events.model import Fact
 from chimera.gateway.ports import Usage
 from chimera.gateway.quota.model import Settlement
+from chimera.gateway.tasks.model import Submission
 from chimera.kernel.ids import new_id
 from chimera.platform.upkeep.rules import DAY
 from chimera.testing.definitions import compiled, definition, staged
@@ -263,6 +267,54 @@ async def test_facts_go_in_their_order_and_never_beyond_what_is_needed(kept: Kep
     assert await kept.work("events", events_days=30.0) == 5
     await told(kept, 1)
     assert await kept.database.read(lambda connection: connection.execute(query).scalars().all()) == [17]
+
+
+async def test_a_webhook_goes_with_its_task_once_all_is_told_or_never_will_be(kept: Kept) -> None:
+    store = TaskStorage(kept.database, keep=DAY, lease=60.0)
+    hook = Target(url="https://hook.example/t", key="k1", states=("succeeded",))
+    now = kept.clock.wall()
+    names = [new_id("task") for _ in range(3)]
+    for tenant, name in zip(("t", "t", "other"), names, strict=True):
+        wanted = {"tenant": tenant, "task": name, "agent": "anna", "actor": "a", "deadline": now + DAY, "priority": 100}
+        rest = {"max_attempts": 1, "request": b"{}", "digest": b"d", "webhook": hook}
+        await store.submit([Submission(**wanted, **rest)])
+
+    def end(*some: str) -> Any:
+        over = task.c.task.in_(some)
+        change = update(task).where(over).values(finished=now, expires=now, lane=None, state="succeeded")
+        return lambda connection: connection.execute(change).rowcount
+
+    def to(tenant: str, **values: Any) -> Any:
+        its = (subscription.c.tenant == tenant) & (subscription.c.kind == "tasks")
+        return lambda connection: connection.execute(update(subscription).where(its).values(**values)).rowcount
+
+    async def left() -> set[str]:
+        query = select(task_webhook.c.task)
+        return set(await kept.database.read(lambda connection: connection.execute(query).scalars().all()))
+
+    await kept.database.write(end(names[0], names[2]))
+    kept.clock.advance(2 * DAY)
+    assert await kept.work("webhooks") == 0, "their tasks are there"
+    assert await kept.work("tasks") == 2
+    assert await kept.work("webhooks") == 0, "both ends are still to be told"
+
+    last = (await JournalStorage(kept.database).heads())[0]
+    assert await kept.database.write(to("t", cursor=last - 1)) == 1
+    assert await kept.work("webhooks") == 0, "the last of it may be the end"
+    await kept.database.write(to("t", cursor=last))
+    assert await kept.work("webhooks") == 1
+    assert await left() == {names[1], names[2]}, "one's task is there, the other's tenant has not told of it"
+
+    await kept.database.write(to("other", state="paused", paused=kept.clock.wall()))
+    kept.clock.advance(6 * DAY)
+    assert await kept.work("webhooks") == 0, "it may be resumed"
+    kept.clock.advance(2 * DAY)
+    assert await kept.work("webhooks") == 1
+    await kept.database.write(end(names[1]))
+    assert await kept.work("tasks") == 1
+    await SubscriptionStorage(kept.database).delete("t", "tasks:k1", "b")
+    assert await kept.work("webhooks") == 1, "there is nobody to tell it"
+    assert await left() == set()
 
 
 # -- state ---------------------------------------------------------------------------------------------------------

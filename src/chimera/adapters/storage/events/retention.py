@@ -10,18 +10,18 @@ for `hold` seconds (`events.paused_hold`); after that it is told what it missed 
 their events themselves and need nothing of the journal.
 """
 
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select
 
-from chimera.adapters.storage.removing import delete_keys
+from chimera.adapters.storage.removing import delete_first, delete_keys
 from chimera.adapters.storage.schema.journal import journal_head
-from chimera.adapters.storage.schema.subscriptions import delivery, subscription
+from chimera.adapters.storage.schema.subscriptions import delivery, subscription, task_webhook
 
 _THE_SAME = (subscription.c.tenant == delivery.c.tenant) & (subscription.c.id == delivery.c.subscription)
 
 
 def unneeded_events(connection: Connection, now: float, hold: float) -> int:
     """The place up to which no subscription needs any event; the journal's last place where there is none."""
-    needs = or_(subscription.c.state == "active", subscription.c.paused > now - hold)
+    needs = _needs(now, hold)
     behind = connection.execute(select(func.min(subscription.c.cursor)).where(needs)).scalar()
     waiting = (
         select(func.min(delivery.c.seq))
@@ -47,3 +47,19 @@ def expire_letters(connection: Connection, now: float, limit: int) -> int:
     rows = connection.execute(old.order_by(delivery.c.expires).limit(limit)).all()
     key = (delivery.c.tenant, delivery.c.subscription, delivery.c.seq)
     return delete_keys(connection, key, rows, delivery.c.state != "pending") if rows else 0
+
+
+def expire_webhooks(connection: Connection, now: float, limit: int, hold: float) -> int:
+    """Remove webhooks of removed tasks of which nothing will be told any more, `limit` at most; how many rows."""
+    return delete_first(connection, task_webhook, is_told(now, hold), task_webhook.c.gone, limit)
+
+
+def is_told(now: float, hold: float) -> ColumnElement[bool]:
+    """Whether a webhook's task is gone, and all that would tell of it is beyond its end, or paused for too long."""
+    c = subscription.c
+    telling = (c.tenant == task_webhook.c.tenant) & (c.kind == "tasks") & (c.cursor < task_webhook.c.gone)
+    return task_webhook.c.gone.is_not(None) & ~exists().where(telling & _needs(now, hold))
+
+
+def _needs(now: float, hold: float) -> ColumnElement[bool]:
+    return or_(subscription.c.state == "active", subscription.c.paused > now - hold)

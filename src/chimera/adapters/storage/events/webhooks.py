@@ -6,10 +6,11 @@ be anybody's, since a colon is in it.
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, select, update
 
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.events.rows import Changes, encoded_target, subscription_row
+from chimera.adapters.storage.removing import Keys, is_one_of
 from chimera.adapters.storage.schema.journal import journal_head
 from chimera.adapters.storage.schema.subscriptions import subscription, task_webhook
 from chimera.events.delivery.model import TASKS, Subscription
@@ -33,7 +34,7 @@ class WebhookRows:
         rows, wanted = [], set()
         for one in tasks:
             assert one.webhook is not None
-            rows.append({"tenant": one.tenant, "task": one.task, "target": encoded_target(one.webhook)})
+            rows.append({"tenant": one.tenant, "task": one.task, "target": encoded_target(one.webhook), "gone": None})
             wanted.add((one.tenant, one.webhook.key))
         if not rows:
             return
@@ -60,3 +61,10 @@ class WebhookRows:
         """Tell nothing more of tasks that are erased."""
         its = (task_webhook.c.tenant == tenant) & task_webhook.c.task.in_(tasks)
         connection.execute(delete(task_webhook).where(its))
+
+
+def leave_webhooks(connection: Connection, tasks: Keys) -> None:
+    """Note that `tasks` (tenants and ids) are gone: what the journal tells of them it has told up to now."""
+    last = select(journal_head.c.event_seq).scalar_subquery()
+    its = is_one_of(connection, (task_webhook.c.tenant, task_webhook.c.task), tasks)
+    connection.execute(update(task_webhook).where(its).values(gone=last))

@@ -4,6 +4,9 @@ A subscription's `cursor` says how far it is in the journal: every event up to i
 delivered or has a row in `delivery`. A row is `pending` (it is tried again, or waits behind one of its subject), `dead`
 (a dead letter, which holds its event, so that the journal need not) or `dropped` (by a person, while the cursor was
 still before it). `version` counts a subscription's changes, `epoch` those that move its cursor.
+
+A webhook's row goes once the end of its task is on its way, or dead. Where that never happens, it is `gone` with its
+task: the place up to which the journal may tell of the task.
 """
 
 from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, String, Table, text
@@ -80,4 +83,11 @@ task_webhook = Table(
     Column("tenant", String(63), primary_key=True),
     Column("task", String(40), primary_key=True),
     Column("target", LargeBinary, nullable=False),
+    Column("gone", BigInteger),
+    Index(
+        "ix_task_webhook_gone",
+        "gone",
+        sqlite_where=text("gone IS NOT NULL"),
+        postgresql_where=text("gone IS NOT NULL"),
+    ),
 )

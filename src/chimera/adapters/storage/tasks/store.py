@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import Connection, bindparam, delete, func, select
 
 from chimera.adapters.storage.database import Database
-from chimera.adapters.storage.events.webhooks import WebhookRows
+from chimera.adapters.storage.events.webhooks import WebhookRows, leave_webhooks
 from chimera.adapters.storage.journal import journal
 from chimera.adapters.storage.removing import delete_keys
 from chimera.adapters.storage.schema.tasks import task as table
@@ -245,4 +245,5 @@ def expire_tasks(connection: Connection, now: float, limit: int) -> int:
     rows = connection.execute(over.order_by(table.c.expires).limit(limit).with_for_update(skip_locked=True)).all()
     if rows:
         delete_keys(connection, (table.c.tenant, table.c.task), rows)
+        leave_webhooks(connection, rows)
     return len(rows)

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Connection, Select, Table, func, select
 
 from chimera.adapters.storage import audit, batches, identity, quota
-from chimera.adapters.storage.events.retention import expire_letters, unneeded_events
+from chimera.adapters.storage.events.retention import expire_letters, expire_webhooks, is_told, unneeded_events
 from chimera.adapters.storage.schema.audit import audit_checkpoint
 from chimera.adapters.storage.schema.catalogue import batch, batch_item, bundle, history, revision
 from chimera.adapters.storage.schema.identity import api_key
@@ -26,7 +26,7 @@ from chimera.adapters.storage.schema.state import (
     step,
     stored_answer,
 )
-from chimera.adapters.storage.schema.subscriptions import delivery
+from chimera.adapters.storage.schema.subscriptions import delivery, task_webhook
 from chimera.adapters.storage.schema.tasks import task
 from chimera.adapters.storage.state.answers import expire_answers
 from chimera.adapters.storage.state.runs import expire_holders, expire_runs
@@ -54,6 +54,7 @@ def make_jobs(
         _ended("tasks", _seconds(settings.tasks_days), expire_tasks, task.c.expires, (task,)),
         _facts(settings, lambda connection, now: unneeded_events(connection, now, paused_hold)),
         _ended("letters", 0.0, expire_letters, delivery.c.expires, (delivery,)),
+        _webhooks(paused_hold),
         *_metering(settings),
         _keys(settings),
         _audit(audit_keep_days),
@@ -152,6 +153,19 @@ def _facts(settings: RetentionSettings, floor: Floor) -> Job:
         ),
         tables=(event,),
         oldest=lambda connection: _first(connection, first),
+    )
+
+
+def _webhooks(hold: float) -> Job:
+    return Job(
+        kind="webhooks",
+        keep=0.0,
+        work=Expiring(
+            expire=lambda connection, now, limit: expire_webhooks(connection, now, limit, hold),
+            due=lambda connection, now, most: _count(connection, is_told(now, hold), task_webhook, most),
+        ),
+        tables=(task_webhook,),
+        oldest=lambda _: None,
     )
 
 
