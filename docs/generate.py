@@ -13,7 +13,7 @@ import msgspec
 
 from chimera.agents import reference, schema
 from chimera.entrypoints.gateway import openapi
-from docs.generator import actions, api, cli, errors, events, settings
+from docs.generator import actions, api, cli, errors, events, metrics, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,6 +36,7 @@ FILES: dict[str, Callable[[], str | bytes]] = {
     "docs/reference/cli.md": cli.page,
     "docs/reference/actions.md": actions.page,
     "docs/reference/events.md": events.page,
+    "docs/reference/metrics.md": metrics.page,
 }
 
 

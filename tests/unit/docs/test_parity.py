@@ -13,12 +13,13 @@ import msgspec
 import pytest
 
 import chimera
+import chimera_host
 from chimera.bootstrap.gateway_config import ModelConfig
 from chimera.entrypoints.cli import failing
 from chimera.entrypoints.gateway.operations import OPERATIONS
 from chimera.gateway.identity.claims import IssuerConfig
 from chimera_host.config import HostConfig
-from docs.generator import cli, errors, settings
+from docs.generator import cli, errors, metrics, settings
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
 
@@ -116,3 +117,34 @@ def test_every_operation_is_on_the_page() -> None:
     page = (REFERENCE / "api.md").read_text(encoding="utf-8")
     for operation in OPERATIONS:
         assert f"### `{operation.method} {operation.path}`\n" in page
+
+
+def series_in_code() -> set[str]:
+    """Names of series, found by looking for texts that look like one in both packages' code."""
+    found: set[str] = set()
+    for package in (chimera, chimera_host):
+        for file in Path(package.__path__[0]).rglob("*"):
+            if file.suffix in (".py", ".mjs"):
+                found.update(SERIES.findall(file.read_text(encoding="utf-8")))
+    return found
+
+
+SERIES = re.compile(r"[\"'` ](chimera_(?:gateway|control_plane|upkeep|cell|host)_[a-z_]*[a-z])[\"'`{ ]")
+
+
+def test_every_series_is_on_the_page_of_metrics() -> None:
+    page = (REFERENCE / "metrics.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `(\w+)` \| (?:counter|gauge|histogram) \|", page, flags=re.MULTILINE))
+    known = listed | {name.removesuffix("_total") for name in listed}
+    parts = {f"{name}_{end}" for name in listed for end in ("bucket", "sum", "count")}
+    found = series_in_code()
+    assert len(found) > 40
+    assert found - parts <= known
+    texts = [text for _, _, _, text in (*metrics.gateway(), *metrics.control_plane(), *metrics.NODE, *metrics.HOST)]
+    assert all(text.endswith(".") for text in texts)
+    named = re.findall(r"`(chimera_\w+)`", (REFERENCE.parent / "guides" / "watch.md").read_text(encoding="utf-8"))
+    assert named and set(named) <= listed, "the guide names series that there are"
+
+
+def test_every_series_of_the_node_agent_and_of_hosts_that_is_listed_is_there() -> None:
+    assert {name for name, *_ in (*metrics.NODE, *metrics.HOST)} <= series_in_code()
