@@ -303,7 +303,7 @@ async def test_another_tenants_principal_calls_no_agent_by_a_body(world: World, 
 
 def test_operations_whose_body_names_the_agent_are_asked_about_in_their_handler() -> None:
     assert {one.name for one in OPERATIONS if one.resource == "body"} == {"chat", "tenant_chat"}
-    assert {one.name for one in OPERATIONS if one.resource == "own"} == {"openapi", "whoami"}
+    assert {one.name for one in OPERATIONS if one.resource == "own"} == {"event_types", "openapi", "whoami"}
     assert all(one.action in ACTIONS for one in OPERATIONS if one.key)
 
 
