@@ -9,8 +9,9 @@ from sqlalchemy import Connection, insert, select, update
 from chimera.adapters.storage.events.reading import JournalStorage
 from chimera.adapters.storage.events.subscriptions import SubscriptionStorage
 from chimera.adapters.storage.journal import journal
+from chimera.adapters.storage.leases import StoredLeases
 from chimera.adapters.storage.quota import QuotaStorage
-from chimera.adapters.storage.schema.catalogue import batch, bundle, history, revision
+from chimera.adapters.storage.schema.catalogue import agent, batch, bundle, cell, history, revision
 from chimera.adapters.storage.schema.journal import event
 from chimera.adapters.storage.schema.quota import usage
 from chimera.adapters.storage.schema.state import session, space, space_entry
@@ -70,6 +71,69 @@ async def test_a_deleted_agent_keeps_its_last_revision(kept: Kept) -> None:
     assert await kept.work("revisions", revisions_days=1.0, revisions_last=1) == 1
     assert await there(kept, version(1), version(2)) == [False, True]
     await kept.apply(version(1))
+
+
+async def test_deleted_agents_go_in_their_time_with_their_past_and_cells_that_nobody_is_in(kept: Kept) -> None:
+    alone = compiled("alone", isolation="dedicated")
+    for number in (1, 2):
+        await kept.apply(version(number), version(number, "bert"), version(number, "carl"))
+    await kept.apply(alone)
+    await kept.catalogue.delete_agents(TENANT, ["anna", "alone"])
+    kept.clock.advance(20 * DAY)
+    await kept.catalogue.delete_agents(TENANT, ["bert"])
+    kept.clock.advance(20 * DAY)
+    cells = await kept.rows(cell)
+    assert await kept.work("agents", agents_days=50.0) == 0
+    assert await kept.work("agents", limit=1, agents_days=30.0) == 2
+    left = select(agent.c.name, agent.c.status).order_by(agent.c.name)
+    assert await kept.database.read(lambda connection: [tuple(row) for row in connection.execute(left)]) == [
+        ("bert", "deleted"),
+        ("carl", "live"),
+    ]
+    assert await kept.rows(cell) == cells - 1, "the others' cell is theirs"
+    assert await there(kept, version(1), version(2), alone) == [False, False, False]
+    assert await there(kept, *(version(number, name) for name in ("bert", "carl") for number in (1, 2))) == [True] * 4
+    changes = select(history.c.agent).distinct().order_by(history.c.agent)
+    assert await kept.database.read(lambda connection: connection.execute(changes).scalars().all()) == ["bert", "carl"]
+
+    await kept.apply(version(2), version(2, "bert"), alone)
+    kept.clock.advance(1_000 * DAY)
+    assert await kept.work("agents", agents_days=30.0) == 0, "what lives again isn't deleted"
+    assert [one.version for one in await kept.catalogue.history(TENANT, "anna")] == ["2.0.0"]
+    assert await kept.rows(cell) == cells
+
+
+async def test_a_revision_of_a_deleted_agent_that_is_on_its_way_in_stays(kept: Kept) -> None:
+    await kept.apply(version(1))
+    await kept.catalogue.delete_agents(TENANT, ["anna"])
+    kept.clock.advance(40 * DAY)
+    coming = await kept.catalogue.open_batch(TENANT)
+    await kept.catalogue.stage(TENANT, coming, staged(version(1)))
+    assert await kept.work("agents", agents_days=30.0) == 1
+    assert await there(kept, version(1)) == [True]
+    assert (await kept.catalogue.commit(TENANT, coming)).created == 1
+
+
+async def test_agents_that_are_removed_and_applied_at_once_are_there(kept: Kept) -> None:
+    names = [f"agent-{count:02d}" for count in range(30)]
+    await kept.apply(*(version(1, name) for name in names))
+    await kept.catalogue.delete_agents(TENANT, names)
+    kept.clock.advance(40 * DAY)
+    store = kept.store(agents_days=30.0)
+    lease = await StoredLeases(kept.database).acquire("upkeep", "me", 3_600.0)
+    assert lease is not None
+
+    async def apply(some: list[str]) -> None:
+        await kept.apply(*(version(1, name) for name in some))
+
+    await asyncio.gather(
+        *(store.step("agents", 7, (), lease) for _ in range(4)), *(apply(names[at : at + 5]) for at in range(0, 15, 5))
+    )
+    while (await store.step("agents", 7, (), lease)).removed:
+        pass
+    there_now = select(agent.c.name).order_by(agent.c.name)
+    assert await kept.database.read(lambda connection: connection.execute(there_now).scalars().all()) == names[:15]
+    assert await there(kept, *(version(1, name) for name in names)) == [True] * 15 + [False] * 15
 
 
 async def test_a_revision_that_is_sent_again_stays(kept: Kept) -> None:

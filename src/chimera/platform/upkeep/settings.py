@@ -74,6 +74,13 @@ class RetentionSettings:
         unit="days",
         minimum=0,
     )
+    agents_days: float = setting(
+        365.0,
+        "A deleted agent's last row is removed so long after the deletion, with its history and revisions, and its "
+        "cell if no other agent is in it; the name can be applied again at any time.",
+        unit="days",
+        minimum=0,
+    )
     bundles_days: float = setting(
         7.0,
         "A source bundle that no kept revision names is removed so long after it was last sent.",

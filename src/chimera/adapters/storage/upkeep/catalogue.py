@@ -1,4 +1,4 @@
-"""Revisions, changes and source bundles that nothing points to, found page by page and removed by what they are.
+"""Deleted agents by their time; revisions, changes and bundles that nothing points to, by what they are.
 
 What is found is read without a lock; the removal asks again. A revision that is sent meanwhile, or a bundle, counts
 as made at that moment, and whoever sends it holds its row, so that the removal waits for him and then leaves it.
@@ -10,7 +10,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, LargeBinary, delete, exists, func, literal, select, tuple_
 
-from chimera.adapters.storage.schema.catalogue import agent, batch_item, bundle, history, revision
+from chimera.adapters.storage.batches import hold_sequence
+from chimera.adapters.storage.removing import delete_keys, is_one_of
+from chimera.adapters.storage.schema.catalogue import agent, batch_item, bundle, cell, history, revision
 from chimera.adapters.storage.upkeep.shapes import Key, Searched
 from chimera.platform.upkeep import rules
 from chimera.platform.upkeep.model import Cursor
@@ -126,6 +128,38 @@ def _remove_changes(connection: Connection, _: float, keys: Sequence[Key]) -> in
         its = tuple_(h.tenant, h.agent, h.sequence).in_(some)
         count += connection.execute(delete(history).where(its, ~there)).rowcount
     return count
+
+
+# -- deleted agents ------------------------------------------------------------------------------------------------
+
+
+def expire_agents(connection: Connection, now: float, limit: int, *, keep: float) -> int:
+    """Remove agents that were deleted `keep` seconds ago, `limit` at most, with all of their past; how many.
+
+    Nobody changes the catalogue meanwhile: whoever applies a name again waits, and then makes a new agent of it.
+    """
+    query = select(agent.c.tenant, agent.c.name, agent.c.revision, agent.c.cell).where(was_deleted(now, keep))
+    query = query.order_by(agent.c.updated).limit(limit)
+    if not connection.execute(query.limit(1)).all():
+        return 0  # and nobody waits
+    hold_sequence(connection)
+    found = connection.execute(query).all()
+    if not found:
+        return 0
+    names = [(one.tenant, one.name) for one in found]
+    its = is_one_of(connection, (history.c.tenant, history.c.agent), names)
+    changes = connection.execute(delete(history).where(its).returning(history.c.tenant, history.c.revision)).all()
+    delete_keys(connection, (agent.c.tenant, agent.c.name), names)
+    past = {(tenant, digest) for tenant, digest in changes if digest is not None}
+    _remove_revisions(connection, now, sorted(past | {(one.tenant, one.revision) for one in found}))
+    inhabited = exists().where(agent.c.cell == cell.c.id)
+    delete_keys(connection, (cell.c.id,), sorted({(one.cell,) for one in found}), ~inhabited)
+    return len(found)
+
+
+def was_deleted(now: float, keep: float) -> ColumnElement[bool]:
+    """Whether an agent was deleted `keep` seconds ago, or earlier."""
+    return (agent.c.status == "deleted") & (agent.c.updated <= now - max(keep, rules.LEAST_KEPT))
 
 
 # -- bundles -------------------------------------------------------------------------------------------------------

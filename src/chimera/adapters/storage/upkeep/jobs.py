@@ -11,7 +11,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Select, Table, func, s
 from chimera.adapters.storage import audit, batches, identity, quota
 from chimera.adapters.storage.events.retention import expire_letters, expire_webhooks, is_told, unneeded_events
 from chimera.adapters.storage.schema.audit import audit_checkpoint
-from chimera.adapters.storage.schema.catalogue import batch, batch_item, bundle, history, revision
+from chimera.adapters.storage.schema.catalogue import agent, batch, batch_item, bundle, history, revision
 from chimera.adapters.storage.schema.identity import api_key
 from chimera.adapters.storage.schema.journal import audit_entry, event
 from chimera.adapters.storage.schema.quota import budget_slice, usage
@@ -109,9 +109,25 @@ def _state(settings: RetentionSettings) -> list[Job]:
 
 def _catalogue(settings: RetentionSettings) -> list[Job]:
     revisions, changes = _seconds(settings.revisions_days), _seconds(settings.history_days)
-    bundles = _seconds(settings.bundles_days)
+    bundles, agents = _seconds(settings.bundles_days), _seconds(settings.agents_days)
+    deleted = select(func.min(agent.c.updated)).where(agent.c.status == "deleted")
     return [
         _ended("batches", 0.0, batches.expire_batches, batch.c.expires, (batch, batch_item)),
+        Job(
+            kind="agents",
+            keep=agents,
+            work=Expiring(
+                expire=lambda connection, now, limit: catalogue.expire_agents(
+                    connection, now, limit, keep=agents or 0.0
+                ),
+                due=lambda connection, now, most: _count(
+                    connection, catalogue.was_deleted(now, agents or 0.0), agent, most
+                ),
+            ),
+            tables=(),
+            oldest=lambda connection: _first(connection, deleted),
+            every=SEARCH_EVERY,
+        ),
         Job(
             kind="revisions",
             keep=revisions,
