@@ -50,6 +50,7 @@ class Call:
 
     def __init__(self, state: State, wanted: Wanted, messages: tuple[Message, ...] = ASKED, call: str = "call_1"):
         self.state = state
+        self.wanted = wanted
         self._context = state.runs.opened("default", "anna", call, messages, wanted)
         self._stack = AsyncExitStack()
 

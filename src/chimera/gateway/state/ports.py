@@ -100,7 +100,7 @@ class RunStore(Protocol):
         """The unfinished run is given up; `session` is the conversation with what it had said."""
 
     async def release(self, run: StoredRun) -> None:
-        """Nobody works on the run for now."""
+        """`run.holder` doesn't work on the run any more, whatever attempt it had begun."""
 
     async def beat(self, holder: str, life: float) -> None:
         """`holder` lives for `life` seconds more."""

@@ -19,7 +19,8 @@ more than its session.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -112,7 +113,8 @@ class Runs:
         self._metrics = metrics
         self._open: set[OpenRun] = set()
         self._releases: set[asyncio.Task[bool]] = set()
-        self._unreleased: dict[tuple[str, str, int], StoredRun] = {}
+        self._beginning = Counter[tuple[str, str]]()
+        self._unreleased: dict[tuple[str, str], StoredRun] = {}
         self._told: list[Callable[[OpenRun], None]] = []
 
     @property
@@ -148,7 +150,7 @@ class Runs:
             if opened in self._open:
                 self._open.remove(opened)
                 if opened.stored:
-                    await self._let_go(opened)
+                    await self._let_go(opened.run)
 
     def resume_state(self, opened: OpenRun) -> RunState | None:
         """What the run has behind it, for the host that is given it."""
@@ -227,8 +229,8 @@ class Runs:
     async def keep_alive(self) -> None:
         """Say every third of a holder's life that this gateway lives, while it works on anything; until cancelled.
 
-        What could not be released, since the database was away, is released then: as long as this gateway says that it
-        lives, nobody else may go on with it.
+        What could not be released, since the database was away or somebody asked for it just then, is released then: as
+        long as this gateway says that it lives, nobody else may go on with it.
         """
         while True:
             await asyncio.sleep(self.life / 3)
@@ -300,23 +302,24 @@ class Runs:
 
     async def _given_up(self, found: StoredRun, before: StoredSession) -> StoredSession:
         """End an unfinished run for good; the session with what the run had said, unless it is at work just now."""
-        verdict, claimed = await self._store.claim(
-            replace(found, holder=self._gateway), life=self.life, now=self._clock.wall()
-        )
-        if not isinstance(verdict, rules.GoOn):
-            return before
-        folded: SessionState | None = None
-        if found.base == before.version:
-            steps = await self._store.steps(found.tenant, found.run, 0, self._settings.run_steps)
-            kinds = [(one.kind, one.output) for one in steps]
-            before = _of_run(before, found)
-            folded = rules.folded(before.state, _requests.decode(found.request), kinds)
-        after = None if folded is None else self._sessions.following(before, folded)
-        await self._store.fold(claimed, after, "system:runs")
+        mine = replace(found, holder=self._gateway)
+        with self._claiming(mine):
+            verdict, claimed = await self._store.claim(mine, life=self.life, now=self._clock.wall())
+            if not isinstance(verdict, rules.GoOn):
+                return before
+            folded: SessionState | None = None
+            if found.base == before.version:
+                steps = await self._store.steps(found.tenant, found.run, 0, self._settings.run_steps)
+                kinds = [(one.kind, one.output) for one in steps]
+                before = _of_run(before, found)
+                folded = rules.folded(before.state, _requests.decode(found.request), kinds)
+            after = None if folded is None else self._sessions.following(before, folded)
+            await self._store.fold(claimed, after, "system:runs")
         return before if after is None else after
 
     async def _claimed(self, new: StoredRun, before: StoredSession | None, messages: tuple[Message, ...]) -> OpenRun:
-        verdict, run = await self._store.claim(new, life=self.life, now=self._clock.wall())
+        with self._claiming(new):
+            verdict, run = await self._store.claim(new, life=self.life, now=self._clock.wall())
         self._metrics.runs.labels(rules.outcome_of(verdict)).inc()
         match verdict:
             case rules.Begin() | rules.GoOn():
@@ -374,20 +377,45 @@ class Runs:
             expires=now + self._settings.open_ttl,
         )
 
-    async def _let_go(self, opened: OpenRun) -> None:
+    @contextlib.contextmanager
+    def _claiming(self, run: StoredRun) -> Iterator[None]:
+        """Ask for a run. Whether a claim that fails, or whose caller leaves, was committed isn't known: it is let go."""
+        mark = (run.tenant, run.run)
+        self._beginning[mark] += 1
+        claimed = False
+        try:
+            yield
+            claimed = True
+        finally:
+            self._beginning[mark] -= 1
+            if not self._beginning[mark]:
+                del self._beginning[mark]
+            if not claimed or mark in self._unreleased:
+                self._releasing(run)
+
+    async def _let_go(self, run: StoredRun) -> None:
         """Tell others that nobody works on it; also where the call was cancelled, which doesn't cancel this."""
-        task = asyncio.create_task(self._release(opened.run), name="run-release")
+        await asyncio.shield(self._releasing(run))
+
+    def _releasing(self, run: StoredRun) -> "asyncio.Task[bool]":
+        task = asyncio.create_task(self._release(run), name="run-release")
         self._releases.add(task)
         task.add_done_callback(self._releases.discard)
-        await asyncio.shield(task)
+        return task
 
     async def _release(self, run: StoredRun) -> bool:
-        """Whether it counts as held no longer; `keep_alive` tries again where it does."""
-        mark = (run.tenant, run.run, run.attempt)
+        """Whether the database took it; `keep_alive` tries again where it did not.
+
+        Another call here that works on the run or asks for it counts on the holder's name: the last of them releases it.
+        Writes are done in the order in which they are asked for, so a claim that comes later isn't undone by this.
+        """
+        mark = (run.tenant, run.run)
+        self._unreleased[mark] = run
+        if mark in self._beginning or any((one.run.tenant, one.name) == mark for one in self._open):
+            return True
         try:
             await self._store.release(run)
         except ProblemError as error:
-            self._unreleased[mark] = run
             log.warning("run not released", extra={"run": run.run, "problem": error.detail})
             return False
         self._unreleased.pop(mark, None)

@@ -370,12 +370,7 @@ def expire_holders(connection: Connection, now: float, limit: int) -> int:
 
 
 def _released(connection: Connection, released: StoredRun) -> None:
-    still = (
-        (run.c.tenant == released.tenant)
-        & (run.c.run == released.run)
-        & (run.c.attempt == released.attempt)
-        & (run.c.holder == released.holder)
-    )
+    still = (run.c.tenant == released.tenant) & (run.c.run == released.run) & (run.c.holder == released.holder)
     connection.execute(update(run).where(still).values(holder=""))
 
 
