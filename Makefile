@@ -11,7 +11,7 @@ WORKERS ?= 2
 # Without compiled files every Python process takes two to three times the processor time to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check bench bench-small soak docs format runtimes sync
+.PHONY: help demo test check bench bench-small soak docs format images runtimes sync
 
 help:
 	@echo "make demo    everything on this machine: build the roster, start, apply 13,939 agents, call three of them"
@@ -19,6 +19,7 @@ help:
 	@echo "make check   style, types, layers, generated files, lock file"
 	@echo "make bench   the figures, side by side with a plain server (about an hour); make bench-small for a fiftieth"
 	@echo "make soak    the long fault tests; CHIMERA_TEST_SEED sets the seed"
+	@echo "make images  images of hosts and of the platform, with buildah; BASE, REPOSITORY and VERSION name them"
 	@echo "make docs    write the generated reference pages"
 
 .tools/bin/uv:
@@ -59,6 +60,9 @@ soak: runtimes
 	CHIMERA_TEST_KILLS=50 $(RUN) pytest tests/integration/events
 	CHIMERA_TEST_REQUESTS=20000 $(RUN) pytest tests/integration/api tests/acceptance/platform -k malformed
 	CHIMERA_TEST_DECISIONS=100000 $(RUN) pytest tests/property/gateway/test_policy_agreement.py
+
+images: $(filter .tools/bin/uv,$(UV))
+	deploy/images/build
 
 docs: sync
 	$(RUN) python -m docs.generate

@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin
 import msgspec
 from msgspec import Struct
 
+from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.bootstrap.gateway_config import ModelConfig
 from chimera.gateway.identity.claims import IssuerConfig
 from chimera.gateway.settings import gateway_groups
@@ -54,9 +55,10 @@ HOST_TEXTS = {
     "cell": "The cell it is an instance of.",
     "framework": "The one framework it runs.",
     "platform_url": "The gateway's internal API, as an address or `unix:/path`.",
+    "work_dir": "Holds one folder for each loaded agent.",
     "platform_token": "What it shows there. `CHIMERA_PLATFORM_TOKEN_FILE` names a file instead.",
     "host_key": "What a caller must show the host. `CHIMERA_HOST_KEY_FILE` names a file instead.",
-    "work_dir": "Holds one folder for each loaded agent.",
+    "identity_file": "A file with a token of the platform's, changed for the host's token and key at its start.",
     "black_box": "The file that outlives a crash and says which agents were running.",
     "port": "Where it listens; `$PORT` by the container contract.",
     "memory_bytes": "The most it may use; loaded agents are given up before it is reached.",
@@ -91,7 +93,13 @@ ENVIRONMENT = {
 
 def groups() -> dict[str, type]:
     """Every group of settings by its name in the file."""
-    return {"node": NodeSettings, "retention": RetentionSettings, "upkeep": UpkeepSettings, **gateway_groups()}
+    return {
+        "node": NodeSettings,
+        "knative": KnativeSettings,
+        "retention": RetentionSettings,
+        "upkeep": UpkeepSettings,
+        **gateway_groups(),
+    }
 
 
 def page() -> str:

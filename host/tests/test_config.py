@@ -43,6 +43,11 @@ def test_what_is_wrong_with_it_is_named(change, words):
         from_environment({**REQUIRED, "CHIMERA_PLATFORM_TOKEN": "t", **change})
 
 
+def test_a_pod_has_an_identity_instead_of_a_token_and_a_key():
+    config = from_environment({**REQUIRED, "CHIMERA_IDENTITY_FILE": "/var/token"})
+    assert (config.identity_file, config.platform_token, config.host_key) == ("/var/token", "", "")
+
+
 def test_a_configuration_survives_json():
     config = HostConfig(
         host="h", cell="c", framework="crewai", platform_url="u", platform_token="t", host_key="k", work_dir="w"

@@ -11,7 +11,7 @@ from chimera_host.contract.behaviour import Behaviour, FunctionBehaviour
 from chimera_host.ports import RunResult
 from chimera_host.testing.builders import document, invoke_request, session
 from chimera_host.testing.doubles import Gate, ScriptedAdapter, refused, saying, until
-from chimera_host.testing.platform import problem
+from chimera_host.testing.platform import FakePlatform, problem
 from chimera_host.trace import new_trace
 
 
@@ -34,6 +34,16 @@ async def test_a_declared_agent_asks_the_model(platform, local_host):
     assert chat.body["model"] == "big" and chat.body["temperature"] == 0.5 and "tools" not in chat.body
     assert chat.call == answer.call and 19 < chat.deadline <= 20
     assert [m.content for m in answer.session.messages] == ["before", "cats", "a rhyme"]
+
+
+async def test_a_call_of_another_gateway_is_served_by_that_one(platform, local_host):
+    host = await local_host()
+    async with FakePlatform() as other:
+        agent = document("poet", behaviour=Behaviour(function=FunctionBehaviour(system_message="You rhyme.")))
+        request = invoke_request(agent, other.add(agent))
+        answer = await host.invoke(msgspec.structs.replace(request, platform_url=other.url))
+        assert answer.output.startswith("echo: ")
+        assert len(other.chats) == 1 and not platform.chats and not platform.fetched
 
 
 async def test_the_trace_goes_from_the_caller_to_the_model(platform, local_host):

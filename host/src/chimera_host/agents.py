@@ -196,13 +196,13 @@ class Agents:
         return loaded
 
     async def _build(self, request: InvokeRequest) -> Loaded:
-        document = await self.platform.revision(request.revision)
+        document = await self.platform.revision(request.revision, request.platform_url)
         if document.framework != self.adapter.name:
             raise AgentLoadError(
                 f"agent {document.name} is made for {document.framework}, this host runs {self.adapter.name}",
                 agent=document.name,
             )
-        code = await self._code(document) if document.source is not None else None
+        code = await self._code(document, request.platform_url) if document.source is not None else None
         try:
             return await self._make(document, code)
         except BaseException:
@@ -265,12 +265,12 @@ class Agents:
                 f"agent {document.name} could not be made: {type(error).__name__}: {error}", agent=document.name
             ) from error
 
-    async def _code(self, document: AgentDocument) -> BundleCode:
+    async def _code(self, document: AgentDocument, at: str | None) -> BundleCode:
         source: SourceCode | None = document.source
         assert source is not None
         code = self._bundles.get(source.bundle)
         if code is None:
-            data = await self.platform.bundle(source.bundle)
+            data = await self.platform.bundle(source.bundle, at)
             folder, _ = await self.threads.run(
                 partial(unpack, data, source.bundle, self.work_dir / "bundles"), owner=document.name
             )

@@ -21,19 +21,21 @@ class HostConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     """Settings of one host process.
 
     `platform_url` is the gateway's internal API, `platform_token` what the host shows there, `host_key` what a caller
-    must show the host. `work_dir` holds one folder for each loaded agent; `black_box` is the file that outlives a
-    crash and says which agents were running. `drain` is how long calls may finish after SIGTERM; `grace` is how long a
-    cancelled call may take to come back before the host gives itself up, and how long the others then may finish.
-    `open_files` is the most file descriptors the process may have.
+    must show the host. A host that has neither has an `identity_file` instead, a token of its platform (a pod's service
+    account), which it changes for both at its start. `work_dir` holds one folder for each loaded agent; `black_box` is
+    the file that outlives a crash and says which agents were running. `drain` is how long calls may finish after
+    SIGTERM; `grace` is how long a cancelled call may take to come back before the host gives itself up, and how long
+    the others then may finish. `open_files` is the most file descriptors the process may have.
     """
 
     host: str
     cell: str
     framework: FrameworkName
     platform_url: str
-    platform_token: str
-    host_key: str
     work_dir: str
+    platform_token: str = ""
+    host_key: str = ""
+    identity_file: str | None = None
     black_box: str | None = None
     port: int = 8080
     memory_bytes: int = 2 * 1024**3
@@ -68,12 +70,23 @@ def from_environment(environ: MutableMapping[str, str]) -> HostConfig:
         found["port"] = environ["PORT"]
     found.setdefault("host", environ.get("HOSTNAME", "host"))
     try:
-        return msgspec.convert(found, HostConfig, strict=False)
+        return checked(msgspec.convert(found, HostConfig, strict=False))
     except msgspec.ValidationError as error:
         raise ProblemError(
             f"the environment holds no configuration of a host: {error}",
             next_step="set CHIMERA_ and the field's name in capitals; see chimera_host.config.HostConfig",
         ) from error
+
+
+def checked(config: HostConfig) -> HostConfig:
+    """`config`, if its host would be one that a caller must show a key; a host without a key would take any call."""
+    missing = [name for name in ("platform_token", "host_key") if not getattr(config, name)]
+    if missing and config.identity_file is None:
+        raise ProblemError(
+            f"the host has no {' and no '.join(missing)}, and no identity_file to change for them",
+            next_step="set CHIMERA_PLATFORM_TOKEN and CHIMERA_HOST_KEY, or CHIMERA_IDENTITY_FILE in a pod",
+        )
+    return config
 
 
 def _read_secret(path: str, name: str) -> str:

@@ -82,7 +82,7 @@ class Host:
         self._ticks = self.loop.call_later(TICK / 2, self._tick)
         self._cleaned_at = self.loop.time()
         self._relieved_at = -RELIEVE_EVERY
-        self._renewing = self.loop.create_task(keep_fresh(self.platform), name="token")
+        self._renewing = self.loop.create_task(keep_fresh(self.platform, config.identity_file), name="token")
 
     @property
     def in_flight(self) -> int:
@@ -125,6 +125,7 @@ class Host:
                 )
             )
         self._calls[request.call] = call
+        self.platform.at(request.call, request.platform_url)
         self._nothing_runs.clear()
         context = copy_context()
         context.run(self._enter, call)
@@ -211,6 +212,7 @@ class Host:
     def _ended(self, call: Call, task: "asyncio.Task[None]") -> None:
         call.close()
         del self._calls[call.request.call]
+        self.platform.at(call.request.call, None)
         del self._by_task[task]
         if self._black_box is not None:
             self._black_box.end(call.slot)

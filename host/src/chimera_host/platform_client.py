@@ -41,6 +41,7 @@ STATE_TIMEOUT = 30.0
 UNIX = "unix:"
 JSON = "application/json"
 MSGPACK = "application/msgpack"
+CHAT = "/internal/v1/chat/completions"
 
 T = TypeVar("T")
 _encode = msgspec.json.Encoder(enc_hook=str).encode
@@ -67,7 +68,7 @@ class PlatformClient:
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE, ttl_dns_cache=60)
             self._base = url.rstrip("/")
         self._where = url
-        self._chat_url = f"{self._base}/internal/v1/chat/completions"
+        self._at: dict[str, str] = {}
         self._session = aiohttp.ClientSession(
             connector=connector,
             headers={"Authorization": f"Bearer {token}"},
@@ -81,24 +82,34 @@ class PlatformClient:
         """Close the connections."""
         await self._session.close()
 
-    async def revision(self, digest: str) -> AgentDocument:
-        """The agent's document of this revision."""
-        return _decoded(_documents, await self._get(f"/internal/v1/revisions/{quote(digest)}"), "an agent's document")
+    def at(self, call_id: str, url: str | None) -> None:
+        """Ask on behalf of `call_id` at `url`, where the gateway that made it is one of several; None: it ended."""
+        if url is not None:
+            self._at[call_id] = url.rstrip("/")
+        else:
+            self._at.pop(call_id, None)
 
-    async def bundle(self, digest: str) -> bytes:
+    async def revision(self, digest: str, at: str | None = None) -> AgentDocument:
+        """The agent's document of this revision, from the gateway `at`, which has a call of it."""
+        data = await self._get(f"/internal/v1/revisions/{quote(digest)}", at=at)
+        return _decoded(_documents, data, "an agent's document")
+
+    async def bundle(self, digest: str, at: str | None = None) -> bytes:
         """A source bundle, as packed."""
-        return await self._get(f"/internal/v1/bundles/{quote(digest)}")
+        return await self._get(f"/internal/v1/bundles/{quote(digest)}", at=at)
 
-    async def renew(self) -> float:
-        """Change the token for a fresh one; the seconds until that ends."""
-        data = await self._post(self._base + PATH_TOKEN, b"", None, 30.0, PlatformUnavailable, again=True)
+    async def renew(self, identity: str | None = None) -> FreshToken:
+        """Change the token, or an `identity` of the platform's, for a fresh token, which is shown from then on."""
+        if identity is not None:
+            self._session.headers["Authorization"] = f"Bearer {identity}"
+        data = await self._post(PATH_TOKEN, b"", None, 30.0, PlatformUnavailable, again=True)
         fresh = _decoded(_tokens, data, "a token")
         self._session.headers["Authorization"] = f"Bearer {fresh.token}"
-        return fresh.expires_in
+        return fresh
 
     async def chat(self, call_id: str, body: dict[str, Any], deadline: float, key: str | None = None) -> dict[str, Any]:
         """A whole model call; `deadline` is the seconds left. What has a `key` is answered and paid once in its run."""
-        data = await self._post(self._chat_url, _encode(body), call_id, deadline, ModelFailed, again=True, key=key)
+        data = await self._post(CHAT, _encode(body), call_id, deadline, ModelFailed, again=True, key=key)
         return _decoded(_chats, data, "a chat completion")
 
     async def chat_stream(
@@ -108,7 +119,7 @@ class PlatformClient:
         headers = _headers(call_id, deadline, key)
         data = _encode({**body, "stream": True})
         try:
-            async with self._session.post(self._chat_url, data=data, headers=headers) as answer:
+            async with self._session.post(self._url(CHAT, call_id), data=data, headers=headers) as answer:
                 if answer.status >= 400:
                     raise _refusal(answer.status, await answer.read(), ModelFailed)
                 async for line in answer.content:
@@ -124,22 +135,24 @@ class PlatformClient:
         self, call_id: str, agent: str, message: str, deadline: float, key: str | None = None
     ) -> str:
         """Call another agent of the same tenant; its answer. With a `key` that call is a run of its own."""
-        url = f"{self._base}/internal/v1/agents/{quote(agent, safe='')}/invoke"
-        data = await self._post(url, _encode({"message": message}), call_id, deadline, ToolFailed, again=False, key=key)
+        path = f"/internal/v1/agents/{quote(agent, safe='')}/invoke"
+        data = await self._post(
+            path, _encode({"message": message}), call_id, deadline, ToolFailed, again=False, key=key
+        )
         return str(_decoded(_chats, data, "an agent's answer").get("output", ""))
 
     async def credentials(self, call_id: str, names: list[str]) -> dict[str, str]:
         """The values of credentials that the agent's document refers to."""
-        url = f"{self._base}/internal/v1/credentials"
-        data = await self._post(url, _encode({"names": list(names)}), call_id, 30.0, ToolFailed, again=True)
+        path = "/internal/v1/credentials"
+        data = await self._post(path, _encode({"names": list(names)}), call_id, 30.0, ToolFailed, again=True)
         return _decoded(_outputs, data, "credentials")
 
     # -- state ----------------------------------------------------------------------------------------------------
 
     async def save_step(self, call_id: str, body: StepBody) -> StepSaved:
         """Commit a finished step of the call's run; sent twice it is one step."""
-        url = f"{self._base}/internal/v1/state/steps"
-        data = await self._post(url, _encode(body), call_id, STATE_TIMEOUT, PlatformUnavailable, again=True)
+        path = "/internal/v1/state/steps"
+        data = await self._post(path, _encode(body), call_id, STATE_TIMEOUT, PlatformUnavailable, again=True)
         return _decoded(_saved, data, "a saved step")
 
     async def steps(self, call_id: str, after: int = 0) -> StepPage:
@@ -149,18 +162,18 @@ class PlatformClient:
 
     async def shared(self, call_id: str, space: str, body: SharedBody, key: str | None = None) -> SharedAnswer:
         """Write and read keys of a shared space, as the call's agent. With a `key` the writes happen once in a run."""
-        url = f"{self._base}/internal/v1/state/shared/{quote(space, safe='')}"
+        path = f"/internal/v1/state/shared/{quote(space, safe='')}"
         again = key is not None or not body.write
-        data = await self._post(url, _encode(body), call_id, STATE_TIMEOUT, PlatformUnavailable, again=again, key=key)
+        data = await self._post(path, _encode(body), call_id, STATE_TIMEOUT, PlatformUnavailable, again=again, key=key)
         return _decoded(_shared, data, "a shared space's keys")
 
     async def checkpoints(self, call_id: str, ask: CheckpointAsk, deadline: float) -> CheckpointAnswer:
         """Keep or read checkpoints of the call's run; asked twice it is done once."""
-        url = f"{self._base}/internal/v1/state/checkpoints"
+        path = "/internal/v1/state/checkpoints"
         try:
             async with asyncio.timeout(min(deadline, STATE_TIMEOUT)):
                 data = await self._post(
-                    url,
+                    path,
                     CHECKPOINT_ENCODER.encode(ask),
                     call_id,
                     deadline,
@@ -174,7 +187,10 @@ class PlatformClient:
 
     # -- requests -------------------------------------------------------------------------------------------------
 
-    async def _get(self, path: str, call_id: str | None = None) -> bytes:
+    def _url(self, path: str, call_id: str | None) -> str:
+        return self._at.get(call_id or "", self._base) + path
+
+    async def _get(self, path: str, call_id: str | None = None, *, at: str | None = None) -> bytes:
         trace = current_trace.get()
         headers = {HEADER_TRACEPARENT: trace.header()} if trace is not None else {}
         if call_id is not None:
@@ -182,7 +198,7 @@ class PlatformClient:
         try:
             async with (
                 asyncio.timeout(DOCUMENT_TIMEOUT),
-                self._session.get(self._base + path, headers=headers) as answer,
+                self._session.get(at + path if at else self._url(path, call_id), headers=headers) as answer,
             ):
                 data = await _bounded(answer, MAX_BUNDLE)
                 if answer.status >= 400:
@@ -193,7 +209,7 @@ class PlatformClient:
 
     async def _post(
         self,
-        url: str,
+        path: str,
         data: bytes,
         call_id: str | None,
         deadline: float,
@@ -205,7 +221,7 @@ class PlatformClient:
     ) -> bytes:
         headers = _headers(call_id, deadline, key, content)
         try:
-            async with self._session.post(url, data=data, headers=headers) as answer:
+            async with self._session.post(self._url(path, call_id), data=data, headers=headers) as answer:
                 body = await answer.read()
                 if answer.status >= 400:
                     raise _refusal(answer.status, body, otherwise)
@@ -216,7 +232,7 @@ class PlatformClient:
                 raise self._unavailable(error) from error
         except (aiohttp.ClientError, OSError) as error:
             raise self._unavailable(error) from error
-        return await self._post(url, data, call_id, deadline, otherwise, again=False, key=key, content=content)
+        return await self._post(path, data, call_id, deadline, otherwise, again=False, key=key, content=content)
 
     def _unavailable(self, error: BaseException) -> PlatformUnavailable:
         what = "did not answer in time" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"

@@ -19,10 +19,11 @@ from pathlib import Path
 from aiohttp import web
 
 from chimera_host.blackbox import BlackBox
-from chimera_host.config import HostConfig
+from chimera_host.config import HostConfig, checked
 from chimera_host.host import SPARE_SLOTS, Host
 from chimera_host.logs import CapturedStream, capture_prints, configure
 from chimera_host.ports import FrameworkAdapter
+from chimera_host.renewal import introduced
 from chimera_host.server import Server
 from chimera_host.watchdog import ExitCode, Limits, Watchdog
 
@@ -35,7 +36,7 @@ _GC_THRESHOLD = (20_000, 20, 50)
 
 def run(config: HostConfig, adapter: FrameworkAdapter, listener: socket.socket, lifeline: int | None) -> int:
     """Run a host until it ends; its exit code. The adapter is preloaded."""
-    configure("host", host=config.host, cell=config.cell)
+    configure("host", host=checked(config).host, cell=config.cell)
     captured = capture_prints()
     faulthandler.enable(file=2)
     gc.set_threshold(*_GC_THRESHOLD)
@@ -58,12 +59,22 @@ async def _serve(
     captured: tuple[CapturedStream, CapturedStream],
 ) -> int:
     loop = asyncio.get_running_loop()
-    black_box = BlackBox(Path(config.black_box), config.concurrency + SPARE_SLOTS) if config.black_box else None
-    host = Host(config, adapter, black_box=black_box, captured=captured)
-    loop.set_default_executor(host.executor)
     told_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told_to_stop.set)
+    if config.identity_file is not None:
+        # Until it has its key it answers nothing, so that its readiness probe fails and nobody calls it.
+        introducing = loop.create_task(introduced(config), name="introduce")
+        stopping = loop.create_task(told_to_stop.wait(), name="stop")
+        await asyncio.wait((introducing, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not introducing.done():
+            os._exit(ExitCode.DRAINED)
+        config = introducing.result()
+        stopping.cancel()
+        configure("host", host=config.host, cell=config.cell)
+    black_box = BlackBox(Path(config.black_box), config.concurrency + SPARE_SLOTS) if config.black_box else None
+    host = Host(config, adapter, black_box=black_box, captured=captured)
+    loop.set_default_executor(host.executor)
     watchdog = Watchdog(
         host,
         Limits(grace=config.grace, memory_bytes=config.memory_bytes),

@@ -4,15 +4,20 @@ The configuration is `ControlPlaneConfig` as JSON. The process owns the catalogu
 start, serves the catalogue on its socket, and tells the node agent which cells must keep hosts (at its start, after
 each change, and every half minute, so that a lost message costs that long and no more). It makes the checkpoints of the
 audit log, and does the upkeep of the database, while it holds their leases.
+
+In a cluster there is no node agent: the process keeps Knative Services as the catalogue wants them, while it holds the
+lease of that, and serves the catalogue over TCP, to whoever shows the key that gateways hold.
 """
 
 import argparse
 import asyncio
 import contextlib
+import hmac
 import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +25,7 @@ import aiohttp
 import msgspec
 import uvloop
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 from msgspec import Struct
 
 from chimera.adapters.storage.audit import AuditStorage
@@ -31,17 +37,23 @@ from chimera.adapters.storage.naming import open_named
 from chimera.adapters.storage.opening import shown
 from chimera.adapters.storage.upkeep.jobs import make_jobs
 from chimera.adapters.storage.upkeep.store import UpkeepStorage
+from chimera.adapters.substrates.knative.client import Kubernetes
+from chimera.adapters.substrates.knative.reconciler import Reconciler
 from chimera.bootstrap.audit_parts import make_checkpointer, started
 from chimera.bootstrap.database import when_there
+from chimera.bootstrap.gateway_config import read_secret
 from chimera.bootstrap.lifeline import end_with
 from chimera.bootstrap.startup import listen_unix
+from chimera.bootstrap.substrate_parts import cluster, host_bounds, knative_settings
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
 from chimera.events.settings import EventSettings
 from chimera.immune.audit.checkpointer import sign_while_held
 from chimera.immune.audit.settings import AuditSettings
 from chimera.kernel.clock import SystemClock
 from chimera.kernel.ids import new_id
+from chimera.kernel.leases import Lease, work_while_held
 from chimera.kernel.settings import SettingsError, load_group
+from chimera.platform.cells import unservable_here, unservable_in_cluster
 from chimera.platform.upkeep.service import Upkeep
 from chimera.platform.upkeep.settings import RetentionSettings, UpkeepSettings
 from chimera_host.contract.problem import ProblemError
@@ -51,6 +63,8 @@ log = logging.getLogger("chimera.bootstrap.control_plane")  # as a program this 
 
 TELL_INTERVAL = 30.0
 LEASE_LIFE = 15.0
+CELLS_LEASE = "knative-cells"
+OPEN = frozenset({"/livez", "/readyz", "/metrics"})
 EXIT_SETTINGS = 78
 
 
@@ -59,12 +73,21 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     `database` is a SQLite file or a server's URL, `database_password` a reference (`env:NAME`, `file:PATH`). `home` is
     where the audit log's key and files are, `audit` its settings; without a home no checkpoints are made. `events`,
-    `retention` and `upkeep` are the settings of these groups.
+    `retention` and `upkeep` are the settings of these groups. Where `key_file` is given, it listens at `host` and
+    `port` instead of `socket`. With `knative`, the group of that name, it keeps cells in the cluster of `kubeconfig`
+    (by default the one that it is a pod of); `settings` are the gateway's.
     """
 
     database: str
-    socket: str
-    node_socket: str
+    socket: str = ""
+    node_socket: str = ""
+    host: str = "127.0.0.1"
+    port: int = 8082
+    key_file: str | None = None
+    mounted_secrets: bool = False
+    knative: dict[str, Any] | None = None
+    kubeconfig: str | None = None
+    settings: dict[str, dict[str, Any]] = {}
     max_hosts: int = 1000
     database_password: str | None = None
     home: str | None = None
@@ -78,25 +101,44 @@ async def serve(config: ControlPlaneConfig) -> None:
     """Serve until SIGTERM."""
     database = open_named(config.database, config.database_password, os.environ)
     await when_there(lambda: migrate(database))
-    catalogue = Catalogue(database, max_hosts=config.max_hosts)
+    unservable = unservable_here if config.knative is None else unservable_in_cluster
+    catalogue = Catalogue(database, max_hosts=config.max_hosts, unservable=unservable)
     upkeep = make_upkeep(database, config)
     changed = asyncio.Event()
     changed.set()
     told_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
-    runner = web.AppRunner(
-        ControlPlaneApp(catalogue, changed.set, upkeep).make(), access_log=None, shutdown_timeout=10.0
-    )
-    await runner.setup()
-    await listen_unix(runner, Path(config.socket))
-    log.info("control plane ready", extra={"database": shown(config.database)})
-    stopping = asyncio.create_task(told_to_stop.wait(), name="stop")
+    poked: list[Callable[[], None]] = [changed.set]
     loops = [
-        asyncio.create_task(tell_node(catalogue, config.node_socket, changed), name="tell-node"),
         asyncio.create_task(keep_audit(database, config), name="audit"),
         asyncio.create_task(upkeep.while_held(StoredLeases(database), new_id("cp"), LEASE_LIFE), name="upkeep"),
     ]
+    api: Kubernetes | None = None
+    if config.knative is None:
+        loops.append(asyncio.create_task(tell_node(catalogue, config.node_socket, changed), name="tell-node"))
+    else:
+        api = Kubernetes(cluster(config.kubeconfig, os.environ))
+        settings, bounds = knative_settings(config.knative), host_bounds(config.settings)
+        reconciler = Reconciler(api, catalogue, SystemClock(), settings, bounds)
+        poked.append(reconciler.poke)
+        loops.append(asyncio.create_task(keep_cells(reconciler, database), name="cells"))
+
+    def hint() -> None:
+        for poke in poked:
+            poke()
+
+    app = ControlPlaneApp(catalogue, hint, upkeep).make()
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=10.0)
+    if config.key_file is not None:
+        app.middlewares.append(needs_key(read_secret(config.key_file, "key_file", mounted=config.mounted_secrets)))
+    await runner.setup()
+    if config.key_file is not None:
+        await web.TCPSite(runner, config.host, config.port, backlog=256).start()
+    else:
+        await listen_unix(runner, Path(config.socket))
+    log.info("control plane ready", extra={"database": shown(config.database)})
+    stopping = asyncio.create_task(told_to_stop.wait(), name="stop")
     try:
         # A loop ends by a fault alone; then the process ends too, and its supervisor starts it again.
         await asyncio.wait((*loops, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -108,9 +150,12 @@ async def serve(config: ControlPlaneConfig) -> None:
             task.cancel()
         await asyncio.gather(*loops, stopping, return_exceptions=True)
         await runner.cleanup()
+        if api is not None:
+            await api.aclose()
         await asyncio.to_thread(database.close)
-        with contextlib.suppress(FileNotFoundError):
-            Path(config.socket).unlink()  # noqa: ASYNC240 - once, after everything is served
+        if config.key_file is None:
+            with contextlib.suppress(FileNotFoundError):
+                Path(config.socket).unlink()  # noqa: ASYNC240 - once, after everything is served
         log.info("control plane ended")
 
 
@@ -143,6 +188,29 @@ async def keep_audit(database: Database, config: ControlPlaneConfig) -> None:
         await asyncio.Event().wait()
         return
     await sign_while_held(checkpointer, StoredLeases(database), new_id("cp"), LEASE_LIFE)
+
+
+async def keep_cells(reconciler: Reconciler, database: Database) -> None:
+    """Keep Knative Services as the catalogue wants them, whenever this process holds the lease of that."""
+
+    async def work(_: Lease) -> None:
+        await reconciler.run()
+
+    await work_while_held(StoredLeases(database), CELLS_LEASE, new_id("cp"), LEASE_LIFE, work)
+
+
+def needs_key(key: bytes) -> Middleware:
+    """A middleware that wants `key` from whoever asks for more than the process's health."""
+    wanted = b"Bearer " + key
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        shown = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        if request.path not in OPEN and not hmac.compare_digest(shown, wanted):
+            return web.json_response({"title": "A valid key is needed", "status": 401}, status=401)
+        return await handler(request)
+
+    return check
 
 
 async def tell_node(catalogue: Catalogue, socket: str, changed: asyncio.Event) -> None:

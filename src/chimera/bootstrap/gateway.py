@@ -36,7 +36,6 @@ from chimera.adapters.storage.opening import shown
 from chimera.adapters.storage.quota import QuotaStorage
 from chimera.adapters.storage.state.stores import make_state
 from chimera.adapters.storage.tasks.store import TaskStorage
-from chimera.adapters.substrates.node_client import NodeClient
 from chimera.bootstrap.audit_parts import started
 from chimera.bootstrap.database import when_there
 from chimera.bootstrap.event_parts import EventPorts, webhook_key
@@ -50,6 +49,7 @@ from chimera.bootstrap.gateway_config import (
 )
 from chimera.bootstrap.gateway_parts import Gateway, Ports
 from chimera.bootstrap.lifeline import end_with
+from chimera.bootstrap.substrate_parts import make_substrate
 from chimera.events.settings import EventSettings
 from chimera.gateway.errors import GatewayError
 from chimera.gateway.ports import ModelProvider
@@ -70,14 +70,21 @@ EXIT_SETTINGS = 78
 
 async def serve(config: GatewayConfig, environ: Mapping[str, str]) -> None:
     """Serve until SIGTERM."""
+    if config.platform_url is None and (address := environ.get("POD_IP")):
+        own = f"http://[{address}]" if ":" in address else f"http://{address}"
+        config = msgspec.structs.replace(config, platform_url=f"{own}:{config.internal_port}")
     settings = load_settings(config)
-    key = read_secret(config.key_file, "key_file")
-    token_secret = read_secret(config.token_secret_file, "token_secret_file")
+    mounted = config.mounted_secrets
+    key = read_secret(config.key_file, "key_file", mounted=mounted)
+    token_secret = read_secret(config.token_secret_file, "token_secret_file", mounted=mounted)
+    control_plane_key = None
+    if (file := config.control_plane_key_file) is not None:
+        control_plane_key = read_secret(file, "control_plane_key_file", mounted=mounted).decode()
     told_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
     await _database(config, environ)
-    ports, close = make_ports(config, settings, environ)
+    ports, close = make_ports(config, settings, environ, token_secret)
     gateway = Gateway(
         config,
         settings,
@@ -86,6 +93,7 @@ async def serve(config: GatewayConfig, environ: Mapping[str, str]) -> None:
         token_secret=token_secret,
         webhook_key=webhook_key(Path(config.home), settings.events),
         secrets=secrets_of(environ),
+        control_plane_key=control_plane_key,
     )
     try:
         await gateway.start()
@@ -99,12 +107,13 @@ async def serve(config: GatewayConfig, environ: Mapping[str, str]) -> None:
 
 
 def make_ports(
-    config: GatewayConfig, settings: GatewaySettings, environ: Mapping[str, str]
+    config: GatewayConfig, settings: GatewaySettings, environ: Mapping[str, str], token_secret: bytes
 ) -> tuple[Ports, Callable[[], None]]:
     """The real adapters, and what closes the database. Made inside the event loop."""
     models = {name: make_provider(name, model, environ) for name, model in config.models.items()}
     database = open_named(config.database, config.database_password, environ)
     storage = GatewayStorage(database)
+    pool, identities = make_substrate(config, settings, environ, token_secret)
     ports = Ports(
         routes=storage,
         revisions=storage,
@@ -114,8 +123,9 @@ def make_ports(
         events=make_event_ports(database, settings.events),
         identity=IdentityStorage(database),
         audit=AuditStorage(database),
-        pool=NodeClient(config.node_socket, SystemClock(), sample=settings.routes.sample),
+        pool=pool,
         models=models,
+        identities=identities,
     )
     return ports, database.close
 

@@ -45,11 +45,17 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     `key_file` holds the key that callers show, `token_secret_file` the secret that signs hosts' tokens
     (`chimera.gateway.tokens.mint`). Hosts reach the internal API at `internal_socket` (a Unix socket's path) or,
-    without it, at `internal_port` of 127.0.0.1. `lifeline_fd` is a pipe whose end of file ends the process; on
+    without it, at `internal_port` of `internal_host`. `lifeline_fd` is a pipe whose end of file ends the process; on
     `ready_fd` one line of JSON says where it listens (`{"public": url, "internal": url}`), once it does.
     `database` is a SQLite file or a server's URL, `database_password` where its password is (`env:NAME`, `file:PATH`).
     `public_fd` and `internal_fd` are listening sockets made by the parent instead: while the gateway is started again,
     connections wait in them.
+
+    In a cluster `knative` is the group of that name, and there is no node agent; `kubeconfig` names the cluster, by
+    default the one that this process is a pod of. Hosts reach the internal API at any gateway at their start
+    (`internal_names` are what that address says in a Host header), and at `platform_url`, this one, for its calls. The
+    control plane is at an http URL instead of a socket's path, and shown `control_plane_key_file`. `mounted_secrets`
+    says that who may read the secrets' files was decided where they were mounted.
     """
 
     home: str
@@ -57,7 +63,7 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     token_secret_file: str
     database: str
     control_plane_socket: str
-    node_socket: str
+    node_socket: str = ""
     host: str = "127.0.0.1"
     port: Port = 8080
     hosts: tuple[str, ...] = ()
@@ -65,7 +71,14 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tls_key: str | None = None
     behind_proxy: bool = False
     internal_socket: str | None = None
+    internal_host: str = "127.0.0.1"
     internal_port: Port = 0
+    internal_names: tuple[str, ...] = ()
+    platform_url: str | None = None
+    control_plane_key_file: str | None = None
+    knative: dict[str, Any] | None = None
+    kubeconfig: str | None = None
+    mounted_secrets: bool = False
     models: dict[str, ModelConfig] = {}
     issuers: dict[str, IssuerConfig] = {}
     settings: dict[str, dict[str, Any]] = {}
@@ -120,11 +133,11 @@ def allowed_hosts(config: GatewayConfig) -> frozenset[str]:
     return LOOPBACK_NAMES | {listening.lower()} | {name.lower() for name in config.hosts}
 
 
-def read_secret(path: str, what: str) -> bytes:
-    """A secret from a file that nobody else may read."""
+def read_secret(path: str, what: str, *, mounted: bool = False) -> bytes:
+    """A secret from a file that nobody else may read, unless it is `mounted`."""
     file = Path(path)
     try:
-        if file.stat().st_mode & 0o077:
+        if not mounted and file.stat().st_mode & 0o077:
             raise SettingsError([f"{what}: others may read {path}; chmod 600 {path}"])
         secret = file.read_bytes().strip()
     except OSError as error:

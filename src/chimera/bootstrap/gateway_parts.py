@@ -42,7 +42,7 @@ from chimera.gateway.metering import Meter, Price
 from chimera.gateway.metrics import GatewayMetrics
 from chimera.gateway.models import Model, ModelGateway
 from chimera.gateway.placing import Placer
-from chimera.gateway.ports import Audit, HostPool, ModelProvider, RevisionSource, RouteSource
+from chimera.gateway.ports import Audit, HostIdentities, HostPool, ModelProvider, RevisionSource, RouteSource
 from chimera.gateway.quota.ports import QuotaStore
 from chimera.gateway.quota.service import Quota
 from chimera.gateway.routes import RouteTable
@@ -93,6 +93,7 @@ class Ports:
     audit: AuditLog
     pool: FollowedPool
     models: Mapping[str, ModelProvider]
+    identities: HostIdentities | None = None
 
 
 class Gateway:
@@ -109,6 +110,7 @@ class Gateway:
         webhook_key: bytes,
         secrets: Mapping[str, str],
         clock: Clock | None = None,
+        control_plane_key: str | None = None,
     ) -> None:
         """Put the parts together; nothing runs yet."""
         self._config = config
@@ -152,6 +154,7 @@ class Gateway:
             metrics=self.metrics,
             deadlines=settings.deadlines,
             deaths=settings.state.deaths,
+            platform_url=config.platform_url,
         )
         self.models = ModelGateway(
             make_models(config, settings, ports.models),
@@ -165,6 +168,7 @@ class Gateway:
         most = settings.http.proxied_body_bytes
         self._control_plane = Proxy(
             config.control_plane_socket,
+            key=control_plane_key,
             away=lambda: ControlPlaneUnavailable(
                 "the control plane does not answer",
                 next_step="calls go on, changes wait: see `chimera status`, then try again",
@@ -253,6 +257,8 @@ class Gateway:
             credentials=credentials,
             settings=settings,
             clock=clock,
+            identities=ports.identities,
+            names=frozenset(name.lower() for name in config.internal_names),
         )
         self.public_url = self.internal_url = ""
 
@@ -318,7 +324,7 @@ class Gateway:
             await web.SockSite(runner, _inherited(self._config.internal_fd), backlog=1024).start()
             return _address(runner, "http")
         if path is None:
-            await web.TCPSite(runner, "127.0.0.1", self._config.internal_port, backlog=1024).start()
+            await web.TCPSite(runner, self._config.internal_host, self._config.internal_port, backlog=1024).start()
             return _address(runner, "http")
         await listen_unix(runner, Path(path), backlog=1024)
         return f"unix:{path}"

@@ -1,6 +1,6 @@
 """One machine's settings: a TOML file in the home folder, overridden by `CHIMERA_*` variables and the command line.
 
-    [node]                    groups of dataclass settings: node, retention, upkeep, deadlines, admission, http, …
+    [node]                    groups of dataclass settings: node, knative, retention, upkeep, deadlines, admission, …
     max_hosts = 2
     [model.default]           models that agents may name (see `ModelConfig`)
     provider = "openai"
@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.bootstrap.gateway_config import ModelConfig
 from chimera.gateway.identity.claims import IssuerConfig, all_faults
 from chimera.gateway.settings import gateway_groups
@@ -34,11 +35,12 @@ from chimera.platform.upkeep.settings import RetentionSettings, UpkeepSettings
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MachineSettings:
-    """Everything that is set on one machine. `gateway` holds the gateway's groups as they were written."""
+    """Everything that is set in a home. `gateway` holds the gateway's groups as they were written."""
 
     node: NodeSettings
     retention: RetentionSettings
     upkeep: UpkeepSettings
+    knative: KnativeSettings
     gateway: dict[str, dict[str, Any]]
     models: dict[str, ModelConfig]
     issuers: dict[str, IssuerConfig]
@@ -49,7 +51,7 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
     environ = os.environ if environ is None else environ
     file = home / FILE_NAME
     data = read_groups(file, environ)
-    known = {"node", "retention", "upkeep", "model", "issuer", *gateway_groups()}
+    known = {"node", "knative", "retention", "upkeep", "model", "issuer", *gateway_groups()}
     if unknown := sorted(set(data) - known):
         raise SettingsError([f"{file}: unknown group {name!r}; known: {', '.join(sorted(known))}" for name in unknown])
     try:
@@ -67,6 +69,7 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
         node=load_group(NodeSettings, {**here, **data.get("node", {})}, where=f"{file}: node"),
         retention=load_group(RetentionSettings, data.get("retention", {}), where=f"{file}: retention"),
         upkeep=load_group(UpkeepSettings, data.get("upkeep", {}), where=f"{file}: upkeep"),
+        knative=load_group(KnativeSettings, data.get("knative", {}), where=f"{file}: knative"),
         gateway={name: data[name] for name in gateway_groups() if name in data},
         models=models,
         issuers=issuers,

@@ -24,6 +24,7 @@ from chimera_host.contract.problem import Problem, RemoteProblem
 CONNECT_TIMEOUT = 5.0
 KEEPALIVE = 30.0
 MAX_EVENT = 16 * 1024**2
+PROXY_FAILED, NO_CONNECTION = 502, b"connection refused"
 SILENCE = 50.0
 """A host comments on a silent stream every 15 s; three missed comments and it is gone."""
 
@@ -161,6 +162,10 @@ def _refusal(status: int, body: bytes, host: Endpoint) -> Exception:
     try:
         return RemoteProblem(_problems.decode(body))
     except (msgspec.MsgspecError, UnicodeDecodeError):
+        if status == PROXY_FAILED:
+            # In a pod, a proxy answers for a host that doesn't: it had no connection, or lost it before the answer.
+            said = body[:300].decode(errors="replace").strip()
+            return HostUnreachable(said) if NO_CONNECTION in body else HostDied(said, spoke=False)
         return _not_understood(host, ValueError(f"status {status}"))
 
 

@@ -97,8 +97,13 @@ class Invoker:
         metrics: GatewayMetrics,
         deadlines: DeadlineSettings,
         deaths: int,
+        platform_url: str | None = None,
     ) -> None:
-        """Put the parts together; `deaths` hosts may die under a call that goes on elsewhere."""
+        """Put the parts together; `deaths` hosts may die under a call that goes on elsewhere.
+
+        `platform_url` is this gateway's own internal API, where hosts know another address by themselves.
+        """
+        self._platform_url = platform_url
         self._routes = routes
         self._admission = admission
         self._calls = calls
@@ -252,7 +257,9 @@ class Invoker:
             self._metrics.retries.labels(why).inc()
             self._calls.place(call, None)
             refusals += 1
-            avoid.add(endpoint.host)
+            # Who left the pool and comes back under its name is another process: a pod's container is started again.
+            if any(one.host == endpoint.host for one in self._pool.endpoints(call.route.cell)):
+                avoid.add(endpoint.host)
             if why == "host-busy" and all(one.host in avoid for one in self._pool.endpoints(call.route.cell)):
                 # A full host has room again soon; one that ended or drains leaves the pool.
                 await asyncio.sleep(BUSY_PAUSE * 2**refusals)
@@ -275,6 +282,7 @@ class Invoker:
             stream=stream,
             run=None if opened is None else opened.name,
             resume=None if opened is None else self._runs.resume_state(opened),
+            platform_url=self._platform_url,
         )
 
     async def _goes_on(self, call: InFlightCall, deaths: int) -> bool:

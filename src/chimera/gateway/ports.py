@@ -65,6 +65,21 @@ class HostPool(Protocol):
         """The number of calls of `cell` being held or run now; sampled for autoscaling."""
 
 
+class HostIdentity(Struct, frozen=True, kw_only=True):
+    """Who a host is, as its platform vouches for: its name, its cell, and what tells it from one of the same name."""
+
+    host: str
+    cell: str
+    unique: str
+
+
+class HostIdentities(Protocol):
+    """Who vouches for hosts that come with a token of their platform instead of the gateway's own."""
+
+    async def identify(self, token: str) -> HostIdentity:
+        """Whose token this is; raises `Unauthenticated` where it isn't a host's, `NodeUnavailable` if nobody knows."""
+
+
 class ModelRequest(Struct, frozen=True, kw_only=True):
     """A model call on its way to a provider: an OpenAI chat-completions body without `model` and `stream`.
 

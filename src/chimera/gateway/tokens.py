@@ -2,6 +2,9 @@
 
 A token says "host H of cell C, until T", signed with a secret that only the gateway and the node agent know. The
 gateway keeps no list of hosts: a host that starts while the gateway restarts is as good as any.
+
+A pod's key, which a caller must show it, comes from the same secret, so that every gateway knows the keys of all pods
+without asking anybody.
 """
 
 import base64
@@ -33,6 +36,16 @@ def mint(secret: bytes, *, host: str, cell: str, expires: float) -> str:
     """A token for `host` of `cell`, good until `expires` (seconds since the epoch)."""
     payload = _encode(msgspec.json.encode(HostClaims(host=host, cell=cell, expires=expires)))
     return f"{_VERSION}.{payload}.{_encode(_sign(secret, payload))}"
+
+
+def is_token(text: str) -> bool:
+    """Whether `text` is of the form of a host's token, good or not."""
+    return text.startswith(f"{_VERSION}.")
+
+
+def host_key(secret: bytes, *, host: str, unique: str) -> str:
+    """The key of the pod `host` whose unique id is `unique`: another pod of the same name has another key."""
+    return _encode(hmac.new(secret, f"host-key.{host}.{unique}".encode(), hashlib.sha256).digest())
 
 
 def verify(secret: bytes, token: str, *, now: float) -> HostClaims:

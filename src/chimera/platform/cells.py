@@ -78,6 +78,17 @@ def unservable_here(value: CanonicalDefinition) -> str | None:
     return None
 
 
+def unservable_in_cluster(value: CanonicalDefinition) -> str | None:
+    """Why a cluster can't run the agent, with the next step; None where it can."""
+    source = value.agent.source
+    if source is not None and source.requirements is not None and _kind(value.runtime) != "image":
+        return (
+            "the agent has a requirements file of its own, which no host image holds, and a pod installs nothing; "
+            "build an image from the host's, and name it as the agent's `runtime`"
+        )
+    return None
+
+
 def _kind(runtime: str) -> Literal["python", "node", "image"]:
     if runtime == PYTHON_RUNTIME:
         return "python"

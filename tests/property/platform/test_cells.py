@@ -16,6 +16,7 @@ from chimera.platform.cells import (
     cell_spec,
     runtime_class,
     unservable_here,
+    unservable_in_cluster,
 )
 from chimera.testing.definitions import FRAMEWORKS, definition
 
@@ -127,6 +128,17 @@ def test_one_machine_says_what_it_can_not_run_and_what_to_do(agent: CompiledAgen
     if why is not None:
         assert agent.value.runtime in why
         assert "Kubernetes" in why
+
+
+@settings(max_examples=100, deadline=None)
+@given(agents(runtimes=RUNTIMES + IMAGES))
+def test_a_cluster_says_what_it_can_not_run_and_what_to_do(agent: CompiledAgent) -> None:
+    why = unservable_in_cluster(agent.value)
+    source = agent.value.agent.source
+    installs = source is not None and source.requirements is not None and agent.value.runtime not in IMAGES
+    assert (why is not None) == installs
+    if why is not None:
+        assert "build an image" in why
 
 
 @settings(max_examples=100, deadline=None)

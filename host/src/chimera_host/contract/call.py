@@ -41,6 +41,7 @@ class InvokeRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `deadline` is the seconds left for the whole call when it was sent. `call` names the call to the gateway's
     internal API: model and tool calls made on its behalf carry it in the `Chimera-Call` header. `run` names the work
     that outlives the call, where its steps are kept (`chimera_host.contract.state`); `resume` what it goes on from.
+    `platform_url` is the internal API of the gateway that made the call, where there are several: it alone knows it.
     """
 
     call: str
@@ -55,6 +56,7 @@ class InvokeRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     model_override: str | None = None
     run: str | None = None
     resume: RunState | None = None
+    platform_url: str | None = None
     contract: int = 1
 
 

@@ -99,9 +99,9 @@ class FakePlatform:
     """Use as an asynchronous context manager; `url` is the base of the internal API.
 
     `documents` and `bundles` are keyed by digest, `agents` answer agent-as-tool calls by name, `credentials` by
-    reference; `checkpoints` are those of all calls. `chats`, `fetched` and `invoked` record what was asked (`chats` not
-    what is answered from a run's store), `keys` the idempotency keys of agents and spaces; `model_delay` and
-    `fetch_delay` (seconds) slow down the model, and revisions and bundles.
+    reference; `checkpoints` are those of all calls, `identities` what a pod's token is changed for. `chats`, `fetched`
+    and `invoked` record what was asked (`chats` not what is answered from a run's store), `keys` the idempotency keys
+    of agents and spaces; `model_delay` and `fetch_delay` (seconds) slow down the model, and revisions and bundles.
     """
 
     def __init__(self, *script: Script, token: str = TOKEN) -> None:
@@ -109,6 +109,7 @@ class FakePlatform:
         self.token = token
         self.token_life = 3_600.0
         self.renewals = 0
+        self.identities: dict[str, FreshToken] = {}
         self.script: deque[Script] = deque(script)
         self.default: Script = default_answer
         self.model_delay = 0.0
@@ -167,7 +168,10 @@ class FakePlatform:
         return self
 
     async def _renew(self, request: web.Request) -> web.Response:
-        """A token of its own for each renewal; the one before goes on."""
+        """A token of its own for each renewal; the one before goes on. A known identity is changed for what it is."""
+        shown = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if (known := self.identities.get(shown)) is not None:
+            return web.json_response(msgspec.to_builtins(known))
         if (refusal := self._refuse(request)) is not None:
             return refusal
         self.renewals += 1

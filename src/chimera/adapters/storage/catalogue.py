@@ -7,20 +7,22 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, RowMapping, Select, func, select, update
 
 from chimera.adapters.storage.batches import BatchStatements, Staged, hold_sequence, read_sequence
 from chimera.adapters.storage.database import Database
-from chimera.adapters.storage.facts import facts_of
+from chimera.adapters.storage.facts import Unservable, facts_of
 from chimera.adapters.storage.gateway import read_cell
 from chimera.adapters.storage.journal import journal
-from chimera.adapters.storage.schema.catalogue import agent, batch, bundle, history, revision
+from chimera.adapters.storage.schema.catalogue import agent, batch, bundle, cell, history, revision
 from chimera.agents.catalogue import Applied, HistoryEntry, StagedItem, compiler_id
 from chimera.agents.compile import CanonicalDefinition, read_canonical
 from chimera.events.model import Fact
 from chimera.kernel.clock import Clock, SystemClock
 from chimera.kernel.ids import new_id
-from chimera.platform.model import CellSpec
+from chimera.platform.cells import unservable_here
+from chimera.platform.model import CellSpec, RuntimeClass
 
 _MOST_HISTORY = 500
 _LISTED = tuple(column for column in agent.c if column.name not in ("source", "compiler", "status"))
@@ -29,8 +31,19 @@ _LISTED = tuple(column for column in agent.c if column.name not in ("source", "c
 class Catalogue:
     """The catalogue on one database."""
 
-    def __init__(self, database: Database, *, max_hosts: int, clock: Clock | None = None) -> None:
-        """Compile the statements for `database`; `max_hosts` is the platform's bound of a shared cell."""
+    def __init__(
+        self,
+        database: Database,
+        *,
+        max_hosts: int,
+        clock: Clock | None = None,
+        unservable: Unservable = unservable_here,
+    ) -> None:
+        """Compile the statements for `database`; `max_hosts` is the platform's bound of a shared cell.
+
+        `unservable` says what this home can't run: one machine and a cluster differ in that.
+        """
+        self.unservable = unservable
         self._clock = clock or SystemClock()
         self._database = database
         self._max_hosts = max_hosts
@@ -166,6 +179,14 @@ class Catalogue:
         """Cells of live agents with a minimum above zero."""
         return await self._database.read(_kept_cells)
 
+    async def live_cells(self) -> list[CellSpec]:
+        """Cells of live agents, each with the highest minimum of its agents."""
+        return await self._database.read(_live_cells)
+
+    async def sequence(self) -> int:
+        """A number that grows with every change of an agent, over all tenants."""
+        return await self._database.read(read_sequence)
+
     async def status(self) -> dict[str, Any]:
         """Counts: live agents by framework, revisions, cells, open batches, sequence, size of the database in bytes."""
         return await self._database.read(self._status)
@@ -174,7 +195,12 @@ class Catalogue:
 
     def _with_facts(self, items: Sequence[StagedItem]) -> list[Staged]:
         return [
-            (item, facts_of(item.compiled.value, max_hosts=self._max_hosts) if item.compiled else None)
+            (
+                item,
+                facts_of(item.compiled.value, max_hosts=self._max_hosts, unservable=self.unservable)
+                if item.compiled
+                else None,
+            )
             for item in items
         ]
 
@@ -232,6 +258,28 @@ def _kept_cells(connection: Connection) -> list[CellSpec]:
     query = select(agent.c.cell).where(kept).distinct()
     specs = [read_cell(connection, name) for name in connection.execute(query).scalars().all()]
     return [spec for spec in specs if spec is not None]
+
+
+def _live_cells(connection: Connection) -> list[CellSpec]:
+    query = (
+        select(cell.c.id, cell.c.runtime_class, cell.c.target, cell.c.idle_timeout, cell.c.max_hosts)
+        .add_columns(func.max(agent.c.min_instances).label("least"))
+        .join(agent, agent.c.cell == cell.c.id)
+        .where((agent.c.status == "live") & agent.c.unservable.is_(None))
+        .group_by(cell.c.id, cell.c.runtime_class, cell.c.target, cell.c.idle_timeout, cell.c.max_hosts)
+        .order_by(cell.c.id)
+    )
+    return [
+        CellSpec(
+            cell=row.id,
+            runtime_class=msgspec.json.decode(row.runtime_class, type=RuntimeClass),
+            min_hosts=row.least,
+            max_hosts=row.max_hosts,
+            target=row.target,
+            idle_timeout=row.idle_timeout,
+        )
+        for row in connection.execute(query)
+    ]
 
 
 def _is_live(tenant: str) -> Any:

@@ -4,6 +4,7 @@ They are worked out when a definition is staged, in the thread that compiled it,
 batch live copies rows and works nothing out.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -32,7 +33,11 @@ class AgentFacts(Struct, frozen=True, kw_only=True, array_like=True):
     calls_per_minute: int | None = None
 
 
-def facts_of(value: CanonicalDefinition, *, max_hosts: int) -> AgentFacts:
+Unservable = Callable[[CanonicalDefinition], str | None]
+"""Why a home can't run an agent, with the next step; None where it can."""
+
+
+def facts_of(value: CanonicalDefinition, *, max_hosts: int, unservable: Unservable = unservable_here) -> AgentFacts:
     """The facts of a compiled definition; `max_hosts` is the platform's bound of a shared cell."""
     document = value.agent
     return AgentFacts(
@@ -47,7 +52,7 @@ def facts_of(value: CanonicalDefinition, *, max_hosts: int) -> AgentFacts:
         tokens_per_day=value.tokens_per_day,
         usd_per_day=value.usd_per_day,
         calls_per_minute=value.calls_per_minute,
-        unservable=unservable_here(value),
+        unservable=unservable(value),
         cell=cell_spec(value, max_hosts=max_hosts),
     )
 

@@ -4,12 +4,11 @@ from typing import Any
 
 from chimera.agents.api import AgentInFull, Limit
 from chimera.agents.compile import CanonicalDefinition
-from chimera.platform.cells import unservable_here
 
 
-def describe(row: dict[str, Any], value: CanonicalDefinition) -> AgentInFull:
+def describe(row: dict[str, Any], value: CanonicalDefinition, unservable: str | None = None) -> AgentInFull:
     """The agent's row, its canonical definition, its limits and what to know about it."""
-    return AgentInFull(**row, definition=value, limits=limits(value), notes=notes(value))
+    return AgentInFull(**row, definition=value, limits=limits(value), notes=notes(value, unservable))
 
 
 def limits(value: CanonicalDefinition) -> list[Limit]:
@@ -41,7 +40,7 @@ def limits(value: CanonicalDefinition) -> list[Limit]:
     ]
 
 
-def notes(value: CanonicalDefinition) -> list[str]:
+def notes(value: CanonicalDefinition, unservable: str | None = None) -> list[str]:
     """What a person should know before relying on the agent."""
     found = []
     if value.agent.source is not None:
@@ -49,8 +48,8 @@ def notes(value: CanonicalDefinition) -> list[str]:
             "It brings code, which runs as the user who runs Chimera: one machine is no sandbox. "
             "What its code connects to is not filtered."
         )
-    if (why := unservable_here(value)) is not None:
-        found.append(why)
+    if unservable is not None:
+        found.append(unservable)
     if value.retirement is not None:
         found.append(f"It retires after {value.retirement.after}.")
     return found

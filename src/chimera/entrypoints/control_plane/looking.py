@@ -64,7 +64,7 @@ class Looking:
         value = await self._catalogue.canonical(tenant, row["revision"]) if row else None
         if row is None or value is None:
             raise _no_agent(name)
-        return answer(describe(row, value))
+        return answer(describe(row, value, self._catalogue.unservable(value)))
 
     async def revisions(self, request: web.Request) -> web.StreamResponse:
         """The changes of an agent's live revision, the newest first; a deleted agent keeps them."""

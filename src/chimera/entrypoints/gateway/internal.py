@@ -39,7 +39,7 @@ from chimera.gateway.invoke import Incoming, Invoker
 from chimera.gateway.models import ModelGateway
 from chimera.gateway.policy.authorise import Asked, Authoriser, agent_principal
 from chimera.gateway.policy.resources import facts_of_route
-from chimera.gateway.ports import HostPool, RevisionSource
+from chimera.gateway.ports import HostIdentities, HostPool, RevisionSource
 from chimera.gateway.routes import RouteTable
 from chimera.gateway.settings import GatewaySettings
 from chimera.gateway.state.answers import Answers
@@ -100,8 +100,15 @@ class InternalApi:
         credentials: Credentials,
         settings: GatewaySettings,
         clock: Clock,
+        identities: HostIdentities | None = None,
+        names: frozenset[str] = frozenset(),
     ) -> None:
-        """Put the parts together; `secret` signs the tokens of hosts."""
+        """Put the parts together; `secret` signs the tokens of hosts.
+
+        `identities` vouches for pods; `names` are what a Host header may say beside the address of the listener.
+        """
+        self._identities = identities
+        self._names = LOOPBACK_NAMES | names
         self._secret = secret
         self._revisions = revisions
         self._documents = documents
@@ -129,6 +136,11 @@ class InternalApi:
         try:
             if path in ("/livez", "/readyz"):
                 return web.Response(text="ok\n")
+            self._check_headers(request)
+            if path == PATH_TOKEN and request.method == "POST" and self._identities is not None:
+                token = _shown(request)
+                if not tokens.is_token(token):
+                    return await self._introduce(self._identities, token)
             claims = self._claims(request)
             if (trace := parse(request.headers.get(HEADER_TRACEPARENT))) is not None:
                 current_trace.set(trace)
@@ -142,15 +154,17 @@ class InternalApi:
         except Exception as error:
             return problem_response(internal_error(error), request=request.headers.get(HEADER_CALL))
 
-    def _claims(self, request: web.BaseRequest) -> tokens.HostClaims:
+    def _check_headers(self, request: web.BaseRequest) -> None:
         headers = request.headers
         if "Origin" in headers:
             raise Forbidden("no page may call the internal API")
         if request.transport is not None and request.transport.get_extra_info("sockname"):
             name = request.transport.get_extra_info("sockname")
             if isinstance(name, tuple):  # a Unix socket's is text: nobody but this machine's user reaches it
-                check_host(headers.get("Host"), LOOPBACK_NAMES | {str(name[0])})
-        token = headers.get("Authorization", "").removeprefix("Bearer ")
+                check_host(headers.get("Host"), self._names | {str(name[0])})
+
+    def _claims(self, request: web.BaseRequest) -> tokens.HostClaims:
+        token = _shown(request)
         now = self._clock.wall()
         known = self._known.get(token)
         if known is not None and known.expires > now:
@@ -293,6 +307,14 @@ class InternalApi:
         fresh = tokens.mint(self._secret, host=host.host, cell=host.cell, expires=self._clock.wall() + life)
         return json_response(FreshToken(token=fresh, expires_in=life))
 
+    async def _introduce(self, identities: HostIdentities, token: str) -> web.Response:
+        """The first token of a pod, and its key, for what its cluster says of it."""
+        known = await identities.identify(token)
+        life = self._settings.identity.token_life
+        fresh = tokens.mint(self._secret, host=known.host, cell=known.cell, expires=self._clock.wall() + life)
+        key = tokens.host_key(self._secret, host=known.host, unique=known.unique)
+        return json_response(FreshToken(token=fresh, expires_in=life, host=known.host, cell=known.cell, host_key=key))
+
     async def _authorise(self, call: InFlightCall, agent: str) -> Principal:
         """An agent's call is a call like any other: policies say whether this agent may, on top of its own tools."""
         route = call.route
@@ -339,6 +361,10 @@ def _child(call: InFlightCall, key: str | None) -> Wanted:
         return NO_STATE
     run = call.opened.run
     return Wanted(actor=f"run:{run.run}", key=key, subject=run.subject)
+
+
+def _shown(request: web.BaseRequest) -> str:
+    return request.headers.get("Authorization", "").removeprefix("Bearer ")
 
 
 def _digest(text: str) -> str:

@@ -1,6 +1,7 @@
-"""Passing requests on to another process of the platform over its Unix socket, streamed both ways.
+"""Passing requests on to another process of the platform, streamed both ways.
 
-The credential is checked before and not passed on; who called is said in `Chimera-Principal`. After a change of the
+It is reached over its Unix socket, or over TCP with a key that both hold. The caller's credential is checked before and
+not passed on; who called is said in `Chimera-Principal`. After a change of the
 catalogue the gateway catches up with it before the caller hears of it, so that the next call finds what was applied.
 
 Each request is passed on once. Where the answer to one that may change something is lost, the caller is told that
@@ -36,23 +37,32 @@ class Proxy:
 
     def __init__(
         self,
-        socket: str,
+        address: str,
         *,
+        key: str | None = None,
         away: Callable[[], GatewayError],
         routes: RouteTable | None,
         most_bytes: int,
         patience: float,
     ) -> None:
-        """Reach it at the Unix socket `socket`; raise what `away` makes while it isn't there.
+        """Reach it at `address`, a Unix socket's path or an http URL; raise what `away` makes while it isn't there.
 
-        A body has at most `most_bytes` and pauses for at most `patience` seconds.
+        `key` is shown there. A body has at most `most_bytes` and pauses for at most `patience` seconds.
         """
         self._patience = patience
         self._away = away
         self._routes = routes
         self._most = most_bytes
+        connector: aiohttp.BaseConnector
+        if address.startswith("http://"):
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30.0, ttl_dns_cache=10)
+            self._base = URL(address)
+        else:
+            connector = aiohttp.UnixConnector(address, limit=0, keepalive_timeout=30.0)
+            self._base = URL("http://platform")
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(socket, limit=0, keepalive_timeout=30.0),
+            connector=connector,
+            headers={"Authorization": f"Bearer {key}"} if key is not None else None,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=2.0),
             auto_decompress=False,
@@ -86,7 +96,8 @@ class Proxy:
                 request.method,
                 URL.build(
                     scheme="http",
-                    host="platform",
+                    host=self._base.host or "",
+                    port=self._base.port,
                     path=path,
                     query_string=request.rel_url.raw_query_string,
                     encoded=True,

@@ -1,0 +1,278 @@
+"""A client of the Kubernetes API: list, watch, server-side apply, delete, and nothing that isn't used.
+
+One pool of connections; JSON by msgspec, straight into the types of `objects`. It holds no state and retries nothing:
+who asks knows whether to ask again (`following`, `reconciler`). docs/adr/0020 says why it is Chimera's own.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+
+from chimera.adapters.substrates.knative.access import ClusterAccess
+from chimera.adapters.substrates.knative.errors import (
+    ClusterAway,
+    ClusterConflict,
+    ClusterDenied,
+    ClusterError,
+    ClusterRefused,
+    ClusterThrottled,
+    NotInCluster,
+    QuotaExceeded,
+    WatchExpired,
+)
+from chimera.adapters.substrates.knative.objects import Meta, Resource
+
+PAGE = 500
+REQUEST_TIMEOUT = 30.0
+WATCH_SECONDS = 300
+WATCH_SILENCE = WATCH_SECONDS + 30.0
+MAX_OBJECT = 4 * 1024**2
+RETRY_AFTER = 5.0
+LONGEST_RETRY_AFTER = 300.0
+FIELD_MANAGER = "chimera"
+APPLY = "application/apply-patch+yaml"  # which takes JSON, being YAML
+
+T = TypeVar("T")
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """What the API server answers instead of an object."""
+
+    message: str = ""
+    reason: str = ""
+    code: int = 0
+
+
+class _ListMeta(Struct, frozen=True, kw_only=True, rename="camel"):
+    resource_version: str = ""
+    # Empty on the last page; a list that is read from a cache leaves it out.
+    next: str = msgspec.field(default="", name="continue")
+
+
+class _List(Struct, frozen=True, kw_only=True):
+    metadata: _ListMeta = _ListMeta()
+    items: list[msgspec.Raw] | None = None
+
+
+class _Event(Struct, frozen=True, kw_only=True):
+    type: str
+    object: msgspec.Raw
+
+
+class _OnlyMeta(Struct, frozen=True, kw_only=True):
+    metadata: Meta = Meta()
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[T]):
+    """All objects at one version."""
+
+    items: list[T]
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[T]):
+    """One event of a watch: an object as it is now (None for a bookmark), whether it is gone, and the version."""
+
+    version: str
+    item: T | None = None
+    gone: bool = False
+
+
+_encode = msgspec.json.Encoder().encode
+_lists = msgspec.json.Decoder(_List)
+_events = msgspec.json.Decoder(_Event)
+_statuses = msgspec.json.Decoder(Status)
+_metas = msgspec.json.Decoder(_OnlyMeta)
+
+
+class Kubernetes:
+    """A client of one cluster. Made inside the event loop; `aclose` when done."""
+
+    def __init__(self, access: ClusterAccess) -> None:
+        """Open no connection yet."""
+        self._access = access
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=32, ssl=access.tls if access.tls is not None else True),
+            headers={"User-Agent": "chimera", "Accept": "application/json"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0),
+            read_bufsize=MAX_OBJECT,
+        )
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that is meant where none is named."""
+        return self._access.namespace
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    async def list(self, resource: Resource[T], namespace: str | None, selector: str = "") -> Listing[T]:
+        """All objects of a kind whose labels match, read in pages."""
+        decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(resource.type)
+        parameters = {"limit": str(PAGE), **({"labelSelector": selector} if selector else {})}
+        items: list[T] = []
+        while True:
+            page = _lists.decode(await self._request("GET", resource.path(namespace), parameters))
+            items.extend(decoder.decode(raw) for raw in page.items or ())
+            if not page.metadata.next:
+                return Listing(items, page.metadata.resource_version)
+            parameters["continue"] = page.metadata.next
+
+    async def watch(
+        self, resource: Resource[T], namespace: str | None, selector: str, version: str
+    ) -> AsyncIterator[Change[T]]:
+        """Changes after `version`, until the server ends the watch; raises `WatchExpired` where that is too old."""
+        decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(resource.type)
+        parameters = {
+            **{"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true"},
+            **{"timeoutSeconds": str(WATCH_SECONDS), "labelSelector": selector},
+        }
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=WATCH_SILENCE)
+        try:
+            async with self._session.get(
+                self._access.server + resource.path(namespace),
+                params=parameters,
+                headers=await self._headers(),
+                timeout=timeout,
+            ) as answer:
+                if answer.status != 200:
+                    raise _refusal(answer.status, answer.headers, await answer.read(), f"watching {resource.plural}")
+                async for line in answer.content:
+                    if line.strip():
+                        yield _change(decoder, line)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise self._away(error) from error
+
+    async def get(self, resource: Resource[T], namespace: str | None, name: str) -> T:
+        """One object."""
+        return msgspec.json.decode(await self._request("GET", resource.path(namespace, name)), type=resource.type)
+
+    async def apply(
+        self,
+        resource: Resource[T],
+        manifest: Mapping[str, Any],
+        *,
+        force: bool = False,
+        dry_run: bool = False,
+    ) -> T:
+        """Apply a manifest on the server's side as field manager `chimera`; `force` takes fields from others."""
+        metadata = manifest["metadata"]
+        parameters = {"fieldManager": FIELD_MANAGER, "force": str(force).lower(), "fieldValidation": "Strict"}
+        if dry_run:
+            parameters["dryRun"] = "All"
+        path = resource.path(metadata.get("namespace"), metadata["name"])
+        data = await self._request("PATCH", path, parameters, _encode(manifest), APPLY)
+        return msgspec.json.decode(data, type=resource.type)
+
+    async def create(self, path: str, manifest: Mapping[str, Any]) -> bytes:
+        """Post an object that isn't kept, such as a TokenReview; the answer as it came."""
+        return await self._request("POST", path, None, _encode(manifest), "application/json")
+
+    async def delete(
+        self, resource: Resource[Any], namespace: str | None, name: str, *, uid: str | None = None
+    ) -> bool:
+        """Delete the object, if it is still the one with `uid`; False where it was gone already."""
+        options: dict[str, Any] = {"propagationPolicy": "Background"}
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
+        try:
+            await self._request("DELETE", resource.path(namespace, name), None, _encode(options), "application/json")
+        except NotInCluster:
+            return False
+        return True
+
+    async def _headers(self, media_type: str | None = None) -> dict[str, str]:
+        headers = {"Content-Type": media_type} if media_type is not None else {}
+        if (shown := await self._access.credentials.header()) is not None:
+            headers["Authorization"] = shown
+        return headers
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        parameters: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        media_type: str | None = None,
+    ) -> bytes:
+        try:
+            async with self._session.request(
+                method,
+                self._access.server + path,
+                params=parameters,
+                data=body,
+                headers=await self._headers(media_type),
+                timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=10.0),
+            ) as answer:
+                data = await answer.read()
+                if answer.status >= 400:
+                    raise _refusal(answer.status, answer.headers, data, f"{method} {path}")
+                return data
+        except (aiohttp.ClientError, OSError) as error:  # OSError covers the time-out
+            raise self._away(error) from error
+
+    def _away(self, error: BaseException) -> ClusterAway:
+        return ClusterAway(
+            f"the API server at {self._access.server} does not answer ({type(error).__name__}: {error})",
+            next_step="see whether the cluster is there (`kubectl get --raw /readyz`); running hosts go on",
+            retry_after=RETRY_AFTER,
+        )
+
+
+def _change(decoder: "msgspec.json.Decoder[T]", line: bytes) -> Change[T]:
+    event = _events.decode(line)
+    if event.type == "ERROR":
+        status = _statuses.decode(event.object)
+        raise _refusal(status.code, {}, bytes(event.object), "a watch")
+    version = _metas.decode(event.object).metadata.resource_version
+    if event.type == "BOOKMARK":
+        return Change(version)
+    return Change(version, decoder.decode(event.object), gone=event.type == "DELETED")
+
+
+def _refusal(code: int, headers: Mapping[str, str], data: bytes, what: str) -> ClusterError:
+    try:
+        status = _statuses.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        status = Status(message=data[:300].decode(errors="replace"))
+    detail = f"{what}: {status.message or status.reason or code}"
+    match code:
+        case 401:
+            return ClusterDenied(detail, next_step="log in to the cluster again, or mount a fresh token")
+        case 403 if "exceeded quota" in status.message:
+            return QuotaExceeded(
+                detail,
+                next_step="raise the namespace's ResourceQuota, or lower what cells may use (`knative.max_hosts`)",
+                retry_after=30.0,
+            )
+        case 403:
+            return ClusterDenied(detail, next_step="grant it: `chimera install --dry-run -o yaml` prints the roles")
+        case 404:
+            return NotInCluster(detail, next_step="see whether Knative Serving and the namespace are there")
+        case 409:
+            return ClusterConflict(
+                detail, next_step="see who owns the fields: `kubectl get … --show-managed-fields`", retry_after=1.0
+            )
+        case 410:
+            return WatchExpired(detail)
+        case 429:
+            return ClusterThrottled(detail, next_step="it is asked again by itself", retry_after=_seconds(headers))
+        case 500 if "failed to create typed patch object" in status.message:  # a field that the kind doesn't have
+            return ClusterRefused(detail, next_step="run a release of Knative that has the field")
+        case 400 | 405 | 415 | 422:
+            return ClusterRefused(detail, next_step="the message names the field, or the webhook that refused it")
+    # A webhook that can't be reached is answered 500, with the webhook's name in the message.
+    return ClusterAway(detail, next_step="see the API server's and the webhook's logs", retry_after=_seconds(headers))
+
+
+def _seconds(headers: Mapping[str, str]) -> float:
+    value = headers.get("Retry-After", "")
+    return min(LONGEST_RETRY_AFTER, max(1.0, float(value))) if value.isdecimal() else RETRY_AFTER

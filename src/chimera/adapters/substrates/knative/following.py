@@ -1,0 +1,132 @@
+"""One kind of object, as it is now: listed once, then followed by a watch for ever.
+
+Level-triggered: who looks sees the newest objects, and is told that something changed, not what. A watch that ends goes
+on from the last version seen, bookmarks included, so that a quiet cluster costs one request in five minutes and no
+list. Only a version that the server has forgotten (410) costs a new list. Failures wait longer each time, with jitter,
+so that a cluster that comes back isn't met by everybody at once.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable
+from typing import Generic, Protocol, TypeVar
+
+from chimera.adapters.substrates.knative.client import Kubernetes
+from chimera.adapters.substrates.knative.errors import ClusterError, WatchExpired
+from chimera.adapters.substrates.knative.objects import Meta, Resource
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
+LASTED, AT_ONCE = 5.0, 0.5
+"""A watch that lasted so many seconds worked; one that ended sooner than `AT_ONCE` didn't."""
+
+
+class HasMeta(Protocol):
+    """An object of a cluster."""
+
+    @property
+    def metadata(self) -> Meta:
+        """What it says of itself."""
+
+
+T = TypeVar("T", bound=HasMeta)
+
+
+class Following(Generic[T]):
+    """The objects of one kind whose labels match. `run` it; look at `objects` at any time."""
+
+    def __init__(
+        self,
+        api: Kubernetes,
+        resource: Resource[T],
+        *,
+        namespace: str | None,
+        selector: str,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """Follow `resource` in `namespace` (None: in all)."""
+        self._api = api
+        self._resource = resource
+        self._namespace = namespace
+        self._selector = selector
+        self._jitter = jitter
+        self._changed: Callable[[Iterable[T]], None] = lambda _: None
+        self._version: str | None = None
+        self.objects: dict[tuple[str, str], T] = {}
+        self.synced = asyncio.Event()
+        self.failure: ClusterError | None = None
+
+    def on_change(self, callback: Callable[[Iterable[T]], None]) -> None:
+        """Call `callback` with objects that came, changed or went (as they last were)."""
+        self._changed = callback
+
+    def take(self, item: T) -> None:
+        """Count in what a write of one's own answered, before the watch brings it."""
+        self.objects[_key(item)] = item
+
+    def drop(self, namespace: str, name: str) -> None:
+        """Count out what one deleted oneself."""
+        self.objects.pop((namespace, name), None)
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            began, asked = loop.time(), 0.0
+            failed: ClusterError | None = None
+            try:
+                await self._once()
+            except ClusterError as error:
+                failed = error
+            if loop.time() - began >= LASTED:
+                failures = 0
+            elif failed is not None or loop.time() - began < AT_ONCE:
+                failures += 1  # a server that ends every watch at once isn't asked in a loop either
+            if isinstance(failed, WatchExpired):
+                self._version = None
+            elif failed is not None:
+                asked = failed.retry_after or 0.0
+                if self.failure is None:
+                    log.warning("a watch fails", extra={"kind": self._resource.plural, "error": failed.detail})
+                self.failure = failed
+            if failures:
+                await asyncio.sleep(max(asked, self._pause(failures)))
+
+    def _pause(self, failures: int) -> float:
+        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures, 20))
+        return longest * (0.5 + self._jitter() / 2)
+
+    async def _list(self) -> None:
+        listing = await self._api.list(self._resource, self._namespace, self._selector)
+        before, self.objects = self.objects, {_key(item): item for item in listing.items}
+        self._version, self.failure = listing.version, None
+        self.synced.set()
+        gone = [item for key, item in before.items() if key not in self.objects]
+        changed = [
+            item
+            for key, item in self.objects.items()
+            if key not in before or before[key].metadata.resource_version != item.metadata.resource_version
+        ]
+        if gone or changed:
+            self._changed([*gone, *changed])
+
+    async def _once(self) -> None:
+        if self._version is None:
+            await self._list()
+        version = self._version or ""
+        async for change in self._api.watch(self._resource, self._namespace, self._selector, version):
+            self._version, self.failure = change.version, None
+            if change.item is None:
+                continue
+            if change.gone:
+                self.objects.pop(_key(change.item), None)
+            else:
+                self.objects[_key(change.item)] = change.item
+            self._changed([change.item])
+
+
+def _key(item: HasMeta) -> tuple[str, str]:
+    return item.metadata.namespace, item.metadata.name

@@ -1,0 +1,331 @@
+"""The platform in a cluster, as manifests: a pure rule from a few choices to everything that is applied.
+
+Two namespaces, both of the restricted pod security standard: one for the platform's processes, one for cells alone, so
+that a right or a policy for one isn't one for the other. Nothing here is a secret: keys are in a Secret that the
+installation makes once and never reads again, and the database's password in one that is yours.
+"""
+
+import hashlib
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from chimera.adapters.substrates.knative import names
+from chimera.adapters.substrates.knative.netpolicies import policies
+from chimera.adapters.substrates.knative.render import Json
+from chimera.adapters.substrates.knative.rights import CONTROL_PLANE, GATEWAY, RIGHTS
+from chimera.adapters.substrates.knative.settings import KnativeSettings
+
+PUBLIC, INTERNAL, CATALOGUE = 8080, 8081, 8082
+KEYS, CREDENTIALS = "chimera-keys", "chimera-credentials"
+KEY_NAMES = ("chimera.key", "token.secret", "control-plane.key")
+CONFIG = "chimera-config"
+SECRETS_FOLDER, CONFIG_FOLDER, HOME = "/var/run/secrets/chimera", "/etc/chimera", "/home/chimera"
+PASSWORD = "DATABASE_PASSWORD"
+DRAIN = 30
+MODULES = {CONTROL_PLANE: "chimera.bootstrap.control_plane", GATEWAY: "chimera.bootstrap.gateway"}
+PORTS = {CONTROL_PLANE: {"catalogue": CATALOGUE}, GATEWAY: {"public": PUBLIC, "internal": INTERNAL}}
+PROBED = {CONTROL_PLANE: CATALOGUE, GATEWAY: INTERNAL}
+
+
+class Installation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is chosen.
+
+    `namespace` is the platform's own. `database` is a PostgreSQL URL without a password, `database_secret` the Secret
+    in that namespace whose key `password` holds it. `hosts` are further names that callers may use for the gateway.
+    `models`, `issuers` and `settings` are what a home's settings file holds in its groups, `retention` and `upkeep`
+    those two. `revision` changes nothing but the pods: a new one starts them anew.
+    """
+
+    knative: KnativeSettings
+    database: str
+    image: str = "chimera-platform:0.1.0"
+    namespace: str = "chimera"
+    database_secret: str | None = "chimera-database"
+    replicas: Annotated[int, Meta(ge=1, le=100)] = 2
+    hosts: tuple[str, ...] = ()
+    models: dict[str, Any] = {}
+    issuers: dict[str, Any] = {}
+    settings: dict[str, dict[str, Any]] = {}
+    retention: dict[str, Any] = {}
+    upkeep: dict[str, Any] = {}
+    database_port: int = 5432
+    revision: str = ""
+
+
+def manifests(chosen: Installation) -> list[Json]:
+    """Everything that is applied, in the order in which it must be."""
+    config = _config(chosen)
+    return [
+        _namespace(chosen.namespace),
+        _namespace(chosen.knative.namespace),
+        *(_account(chosen.namespace, f"chimera-{name}") for name in RIGHTS),
+        _account(chosen.knative.namespace, chosen.knative.service_account),
+        *_roles(chosen),
+        *policies(chosen.namespace, chosen.knative.namespace, database_port=chosen.database_port),
+        config,
+        _service(chosen, "chimera-control-plane", CONTROL_PLANE, ("catalogue",)),
+        _service(chosen, "chimera-internal", GATEWAY, ("internal",)),
+        _service(chosen, "chimera", GATEWAY, ("public",)),
+        *(_disruption(chosen, name) for name in RIGHTS),
+        *(_deployment(chosen, name, config) for name in RIGHTS),
+    ]
+
+
+def keys(chosen: Installation, values: dict[str, str]) -> Json:
+    """The Secret with the platform's keys, as it is made once."""
+    meta = {"name": KEYS, "namespace": chosen.namespace, "labels": labels()}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "type": "Opaque", "stringData": values}
+
+
+def labels(component: str | None = None) -> dict[str, str]:
+    """What everything that is installed carries."""
+    found = {names.MANAGED_BY: names.MANAGER, "app.kubernetes.io/part-of": "chimera"}
+    return found if component is None else {**found, **selector(component)}
+
+
+def selector(component: str) -> dict[str, str]:
+    """What chooses the pods of one component."""
+    return {"app.kubernetes.io/name": "chimera", "app.kubernetes.io/component": component}
+
+
+def _meta(namespace: str, name: str, component: str | None = None) -> Json:
+    return {"name": name, "namespace": namespace, "labels": labels(component)}
+
+
+def _namespace(name: str) -> Json:
+    enforced = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "audit", "warn")}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {**labels(), **enforced}}}
+
+
+def _account(namespace: str, name: str) -> Json:
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": _meta(namespace, name),
+        "automountServiceAccountToken": False,
+    }
+
+
+def _roles(chosen: Installation) -> list[Json]:
+    found: list[Json] = []
+    for component, rights in RIGHTS.items():
+        for everywhere in (False, True):
+            rules = [
+                {"apiGroups": [right.group], "resources": [right.resource], "verbs": list(right.verbs)}
+                for right in rights
+                if right.everywhere is everywhere
+            ]
+            if rules:
+                found += _role(chosen, component, rules, everywhere=everywhere)
+    return found
+
+
+def _role(chosen: Installation, component: str, rules: list[Json], *, everywhere: bool) -> list[Json]:
+    kind = "ClusterRole" if everywhere else "Role"
+    name = f"chimera-{component}"
+    # What is in no namespace names the one of its installation, so that two don't share it.
+    meta = _meta(chosen.knative.namespace, name)
+    if everywhere:
+        meta = {"name": f"{name}.{chosen.namespace}", "labels": labels()}
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": meta, "rules": rules}
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": f"{kind}Binding",
+        "metadata": meta,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": meta["name"]},
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": chosen.namespace}],
+    }
+    return [role, binding]
+
+
+def _config(chosen: Installation) -> Json:
+    """What the two processes are told at their start (`chimera.bootstrap.gateway_config`, `control_plane`)."""
+    knative = {
+        field: getattr(chosen.knative, field)
+        for field in KnativeSettings.__dataclass_fields__
+        if field != "platform_url"
+    }
+    knative["platform_url"] = f"http://chimera-internal.{chosen.namespace}.svc.cluster.local:{INTERNAL}"
+    password = f"env:{PASSWORD}" if chosen.database_secret else None
+    shared: Json = {
+        "database": chosen.database,
+        "database_password": password,
+        "settings": chosen.settings,
+        "mounted_secrets": True,
+    }
+    control_plane = {
+        **shared,
+        "knative": knative,
+        "host": "0.0.0.0",
+        "port": CATALOGUE,
+        "key_file": f"{SECRETS_FOLDER}/control-plane.key",
+        "max_hosts": chosen.knative.max_hosts,
+        "audit": chosen.settings.get("audit", {}),
+        "events": chosen.settings.get("events", {}),
+        "retention": chosen.retention,
+        "upkeep": chosen.upkeep,
+    }
+    internal = ("chimera-internal", f"chimera-internal.{chosen.namespace}")
+    public = ("chimera", f"chimera.{chosen.namespace}")
+    gateway = {
+        **shared,
+        # What a gateway knows of cells, and no more: a change of their image is none of its own.
+        "knative": {name: knative[name] for name in ("namespace", "service_account", "audience")},
+        "home": HOME,
+        "key_file": f"{SECRETS_FOLDER}/chimera.key",
+        "token_secret_file": f"{SECRETS_FOLDER}/token.secret",
+        "control_plane_socket": f"http://chimera-control-plane.{chosen.namespace}.svc.cluster.local:{CATALOGUE}",
+        "control_plane_key_file": f"{SECRETS_FOLDER}/control-plane.key",
+        "host": "0.0.0.0",
+        "port": PUBLIC,
+        "hosts": [*_names(public), *chosen.hosts],
+        "behind_proxy": True,
+        "internal_host": "0.0.0.0",
+        "internal_port": INTERNAL,
+        "internal_names": _names(internal),
+        "models": chosen.models,
+        "issuers": chosen.issuers,
+        "drain": float(DRAIN),
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _meta(chosen.namespace, CONFIG),
+        "data": {
+            "control-plane.json": _text(control_plane),
+            "gateway.json": _text(gateway),
+        },
+    }
+
+
+def _names(name: tuple[str, str]) -> list[str]:
+    short, qualified = name
+    return [short, qualified, f"{qualified}.svc", f"{qualified}.svc.cluster.local"]
+
+
+def _text(value: Json) -> str:
+    return msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2).decode() + "\n"
+
+
+def _service(chosen: Installation, name: str, component: str, ports: tuple[str, ...]) -> Json:
+    numbers = PORTS[component]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _meta(chosen.namespace, name, component),
+        "spec": {
+            "selector": selector(component),
+            "ports": [
+                {"name": port, "port": numbers[port], "targetPort": port, "protocol": "TCP", "appProtocol": "http"}
+                for port in ports
+            ],
+        },
+    }
+
+
+def _disruption(chosen: Installation, component: str) -> Json:
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": _meta(chosen.namespace, f"chimera-{component}", component),
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector(component)}},
+    }
+
+
+def _deployment(chosen: Installation, component: str, config: Json) -> Json:
+    # A change of what the processes are told starts them anew, one after the other.
+    said = [config["data"][f"{component}.json"], chosen.revision]
+    told = hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:32]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": _meta(chosen.namespace, f"chimera-{component}", component),
+        "spec": {
+            "replicas": chosen.replicas,
+            "revisionHistoryLimit": 3,
+            "selector": {"matchLabels": selector(component)},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": {
+                "metadata": {"labels": labels(component), "annotations": {names.PREFIX + "config": told}},
+                "spec": _pod(chosen, component),
+            },
+        },
+    }
+
+
+def _pod(chosen: Installation, component: str) -> Json:
+    volumes: list[Json] = [
+        {"name": "config", "configMap": {"name": CONFIG}},
+        {"name": "keys", "secret": {"secretName": KEYS, "defaultMode": 0o444}},
+        {"name": "home", "emptyDir": {"sizeLimit": "1Gi"}},
+    ]
+    mounts: list[Json] = [
+        {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
+        {"name": "keys", "mountPath": SECRETS_FOLDER, "readOnly": True},
+        {"name": "home", "mountPath": HOME},
+    ]
+    environment: list[Json] = [
+        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        {"name": "HOME", "value": HOME},
+        {"name": "TMPDIR", "value": HOME},
+    ]
+    if chosen.database_secret:
+        held = {"secretKeyRef": {"name": chosen.database_secret, "key": "password"}}
+        environment.append({"name": PASSWORD, "valueFrom": held})
+    probe = {"httpGet": {"path": "/readyz", "port": PROBED[component]}, "periodSeconds": 2, "timeoutSeconds": 5}
+    return {
+        "serviceAccountName": f"chimera-{component}",
+        "automountServiceAccountToken": True,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 2 * DRAIN,
+        **({"imagePullSecrets": [{"name": name} for name in chosen.knative.pull_secrets]} if _pulls(chosen) else {}),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": chosen.knative.user,
+            "runAsGroup": chosen.knative.user,
+            "fsGroup": chosen.knative.user,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": key,
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": selector(component)},
+            }
+            for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+        ],
+        "containers": [
+            {
+                "name": component,
+                "image": chosen.image,
+                "args": [MODULES[component], "--config", f"{CONFIG_FOLDER}/{component}.json"],
+                "env": environment,
+                # Models' keys and tools' credentials, by the names that settings and definitions refer to.
+                "envFrom": [{"secretRef": {"name": CREDENTIALS, "optional": True}}] if component == GATEWAY else [],
+                "ports": [{"name": name, "containerPort": port} for name, port in PORTS[component].items()],
+                "resources": {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
+                "startupProbe": {**probe, "failureThreshold": 60},
+                "readinessProbe": probe,
+                "livenessProbe": {
+                    "httpGet": {"path": "/livez", "port": PROBED[component]},
+                    "periodSeconds": 10,
+                    "timeoutSeconds": 5,
+                    "failureThreshold": 3,
+                },
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "capabilities": {"drop": ["ALL"]},
+                    "readOnlyRootFilesystem": True,
+                },
+                "volumeMounts": mounts,
+            }
+        ],
+        "volumes": volumes,
+    }
+
+
+def _pulls(chosen: Installation) -> bool:
+    return bool(chosen.knative.pull_secrets)

@@ -1,0 +1,161 @@
+"""Putting an installation into a cluster and taking it out again, by server-side apply.
+
+The platform's keys are made at the first installation and stay: whoever installs again changes none of them, and needs
+no right to read them. What is taken out is what was put in, cells first, so that nothing is left that somebody would
+have to find.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+
+from chimera.adapters.substrates.knative import names
+from chimera.adapters.substrates.knative.client import Kubernetes
+from chimera.adapters.substrates.knative.errors import ClusterError, NotInCluster
+from chimera.adapters.substrates.knative.installation import KEY_NAMES, KEYS, Installation, keys, manifests
+from chimera.adapters.substrates.knative.objects import KNATIVE_SERVICES, PODS, Meta, Resource
+from chimera.adapters.substrates.knative.render import Json
+
+LOOK_AGAIN = 0.5
+
+Say = Callable[[str], None]
+
+
+class Anything(Struct, frozen=True, kw_only=True):
+    """An object of which only its name matters."""
+
+    metadata: Meta = Meta()
+
+
+class DeploymentSpec(Struct, frozen=True, kw_only=True):
+    """What a Deployment should have."""
+
+    replicas: int = 1
+
+
+class DeploymentStatus(Struct, frozen=True, kw_only=True, rename="camel"):
+    """What it has."""
+
+    observed_generation: int = 0
+    updated_replicas: int = 0
+    available_replicas: int = 0
+    replicas: int = 0
+
+
+class Deployment(Struct, frozen=True, kw_only=True):
+    """A Deployment, for waiting until it is as it should be."""
+
+    metadata: Meta = Meta()
+    spec: DeploymentSpec = DeploymentSpec()
+    status: DeploymentStatus = DeploymentStatus()
+
+    @property
+    def done(self) -> bool:
+        """Whether all of its pods are of the newest kind and available."""
+        status, wanted = self.status, self.spec.replicas
+        current = status.observed_generation >= self.metadata.generation
+        return current and status.updated_replicas == status.available_replicas == status.replicas == wanted
+
+
+NAMESPACES = Resource("", "v1", "namespaces", "Namespace", Anything, namespaced=False)
+SECRETS = Resource("", "v1", "secrets", "Secret", Anything)
+DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment", Deployment)
+_RBAC = "rbac.authorization.k8s.io"
+KINDS: dict[str, Resource[Anything]] = {
+    one.kind: one
+    for one in (
+        NAMESPACES,
+        Resource("", "v1", "serviceaccounts", "ServiceAccount", Anything),
+        Resource("", "v1", "configmaps", "ConfigMap", Anything),
+        Resource("", "v1", "services", "Service", Anything),
+        Resource("apps", "v1", "deployments", "Deployment", Anything),
+        Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", Anything),
+        Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", Anything),
+        Resource(_RBAC, "v1", "roles", "Role", Anything),
+        Resource(_RBAC, "v1", "rolebindings", "RoleBinding", Anything),
+        Resource(_RBAC, "v1", "clusterroles", "ClusterRole", Anything, namespaced=False),
+        Resource(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", Anything, namespaced=False),
+    )
+}
+
+
+async def install(api: Kubernetes, chosen: Installation, say: Say) -> None:
+    """Apply everything, and make the keys where there are none."""
+    for manifest in manifests(chosen):
+        await api.apply(KINDS[manifest["kind"]], manifest, force=True)
+        say(f"{manifest['kind']} {_shown(manifest)}")
+        if manifest["kind"] == "Namespace" and manifest["metadata"]["name"] == chosen.namespace:
+            await _make_keys(api, chosen, say)
+
+
+async def wait(api: Kubernetes, chosen: Installation, seconds: float) -> Sequence[str]:
+    """Wait until all processes run; the names of those that don't after `seconds`."""
+    wanted = [one["metadata"]["name"] for one in manifests(chosen) if one["kind"] == "Deployment"]
+    until = asyncio.get_running_loop().time() + seconds
+    while True:
+        missing = [name for name in wanted if not (await api.get(DEPLOYMENTS, chosen.namespace, name)).done]
+        if not missing or asyncio.get_running_loop().time() > until:
+            return missing
+        await asyncio.sleep(LOOK_AGAIN)
+
+
+async def uninstall(api: Kubernetes, chosen: Installation, say: Say, *, seconds: float) -> Sequence[str]:
+    """Delete everything; what is still there after `seconds`."""
+    found = manifests(chosen)
+    # The control plane first: it would make cells again that are deleted.
+    for manifest in [one for one in reversed(found) if one["kind"] == "Deployment"]:
+        await _delete(api, manifest, say)
+    cells = chosen.knative.namespace
+    try:
+        services = (await api.list(KNATIVE_SERVICES, cells, names.managed())).items
+    except NotInCluster:
+        services = []  # Knative is gone already, and its objects with it
+    for service in services:
+        await api.delete(KNATIVE_SERVICES, cells, service.metadata.name)
+        say(f"cell {service.metadata.name}")
+    until = asyncio.get_running_loop().time() + seconds
+    # A namespace that is deleted while its pods still end is looked at again after half of their grace, five minutes.
+    while (await api.list(PODS, cells, names.managed())).items:
+        if asyncio.get_running_loop().time() > until:
+            break
+        await asyncio.sleep(LOOK_AGAIN)
+    for manifest in reversed(found):
+        if manifest["kind"] != "Deployment":
+            await _delete(api, manifest, say)
+    while True:
+        left = [name for name in (chosen.namespace, cells) if await _is_there(api, name)]
+        if not left or asyncio.get_running_loop().time() > until:
+            return left
+        await asyncio.sleep(LOOK_AGAIN)
+
+
+async def _make_keys(api: Kubernetes, chosen: Installation, say: Say) -> None:
+    try:
+        await api.get(SECRETS, chosen.namespace, KEYS)
+    except NotInCluster:
+        values = {name: secrets.token_urlsafe(32) for name in KEY_NAMES}
+        await api.apply(SECRETS, keys(chosen, values))
+        say(f"Secret {chosen.namespace}/{KEYS}, made anew")
+
+
+async def _delete(api: Kubernetes, manifest: Json, say: Say) -> None:
+    meta = manifest["metadata"]
+    if await api.delete(KINDS[manifest["kind"]], meta.get("namespace"), meta["name"]):
+        say(f"{manifest['kind']} {_shown(manifest)}")
+
+
+async def _is_there(api: Kubernetes, namespace: str) -> bool:
+    try:
+        await api.get(NAMESPACES, None, namespace)
+    except NotInCluster:
+        return False
+    except ClusterError:
+        return True
+    return True
+
+
+def _shown(manifest: Json) -> str:
+    meta = manifest["metadata"]
+    return f"{meta['namespace']}/{meta['name']}" if "namespace" in meta else str(meta["name"])

@@ -1,0 +1,30 @@
+"""Names and labels of a cell's objects.
+
+A Knative Service's name is the beginning of its pods' names (`NAME-00001-deployment-0123456789-abcde`), and a pod's
+name is its host's id, so 28 characters are the most that leaves both whole (63). A cell's own id is longer (it begins
+with the tenant's name) and stands in an annotation; the Service's name is made from it by a digest, so that whoever
+knows the cell knows the name without asking.
+"""
+
+import hashlib
+
+MOST = 28
+PREFIX = "chimera.ecosystem/"
+CELL = PREFIX + "cell"
+DIGEST = PREFIX + "digest"
+INSTANCE = "app.kubernetes.io/instance"
+MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGER = "chimera"
+KNATIVE_SERVICE = "serving.knative.dev/service"
+KNATIVE_REVISION = "serving.knative.dev/revision"
+SERVICE_TYPE = "networking.internal.knative.dev/serviceType"
+
+
+def service_name(cell: str, framework: str) -> str:
+    """The Knative Service of a cell: `c-langgraph-0123456789abcdef`."""
+    return f"c-{framework}-{hashlib.sha256(cell.encode()).hexdigest()[:16]}"
+
+
+def managed() -> str:
+    """The selector of everything that Chimera manages."""
+    return f"{MANAGED_BY}={MANAGER}"

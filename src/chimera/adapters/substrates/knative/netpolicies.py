@@ -1,0 +1,148 @@
+"""Who may speak to whom: nobody, but for the flows that the platform lives on.
+
+A cluster's network plugin enforces these or doesn't; Kubernetes has no way to say which. So they are also evaluated as
+values (`allows`), and a test holds them against a table of wanted and unwanted flows.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+Json = dict[str, Any]
+
+NAMESPACE = "kubernetes.io/metadata.name"
+KNATIVE, KOURIER, SYSTEM = "knative-serving", "kourier-system", "kube-system"
+GATEWAY = {"app.kubernetes.io/name": "chimera", "app.kubernetes.io/component": "gateway"}
+CONTROL_PLANE = {"app.kubernetes.io/name": "chimera", "app.kubernetes.io/component": "control-plane"}
+HOST = {"app.kubernetes.io/name": "chimera-host"}
+POD_PORTS = (8012, 8112, 8022, 9090, 9091)
+"""queue-proxy's: calls, calls with TLS, its own probes, the autoscaler's metrics, a cell's metrics."""
+API_PORTS = (443, 6443)
+
+
+def policies(platform: str, cells: str, *, database_port: int = 5432) -> list[Json]:
+    """All policies of both namespaces."""
+    dns = {"to": [_in(SYSTEM)], "ports": [_port(53, "UDP"), _port(53)]}
+    # An API server, a database and models are outside any namespace, or in one that nobody knows here.
+    outside = {"ports": [_port(number) for number in (*API_PORTS, database_port)]}
+    return [
+        _policy(platform, "default-deny", {}, [], []),
+        _policy(cells, "default-deny", {}, [], []),
+        _policy(
+            platform,
+            "gateway",
+            GATEWAY,
+            [{"ports": [_port(8080)]}, {"from": [_in(cells, HOST)], "ports": [_port(8081)]}],
+            [
+                dns,
+                outside,
+                {"to": [_pods(CONTROL_PLANE)], "ports": [_port(8082)]},
+                {"to": [_in(cells, HOST)], "ports": [_port(8012)]},
+                # A sleeping cell is woken at its Service, which leads to the ingress inside, and on to the activator.
+                {"to": [_in(KOURIER), _in(KNATIVE)], "ports": [_port(8081), _port(8080), _port(8012)]},
+            ],
+        ),
+        _policy(
+            platform,
+            "control-plane",
+            CONTROL_PLANE,
+            [{"from": [_pods(GATEWAY)], "ports": [_port(8082)]}],
+            [dns, outside],
+        ),
+        _policy(
+            cells,
+            "hosts",
+            HOST,
+            [
+                {"from": [_in(platform, GATEWAY)], "ports": [_port(8012)]},
+                {"from": [_in(KNATIVE), _in(KOURIER)], "ports": [_port(number) for number in POD_PORTS]},
+            ],
+            [dns, {"to": [_in(platform, GATEWAY)], "ports": [_port(8081)]}],
+        ),
+    ]
+
+
+def _policy(namespace: str, name: str, chosen: dict[str, str], ingress: list[Json], egress: list[Json]) -> Json:
+    labels = {"app.kubernetes.io/managed-by": "chimera", "app.kubernetes.io/part-of": "chimera"}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "spec": {
+            "podSelector": {"matchLabels": chosen} if chosen else {},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": ingress,
+            "egress": egress,
+        },
+    }
+
+
+def _pods(labels: dict[str, str]) -> Json:
+    return {"podSelector": {"matchLabels": labels}}
+
+
+def _in(namespace: str, labels: dict[str, str] | None = None) -> Json:
+    found: Json = {"namespaceSelector": {"matchLabels": {NAMESPACE: namespace}}}
+    return {**found, **_pods(labels)} if labels else found
+
+
+def _port(number: int, protocol: str = "TCP") -> Json:
+    return {"protocol": protocol, "port": number}
+
+
+# -- evaluation -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Peer:
+    """A pod, or what is outside the cluster (no namespace)."""
+
+    namespace: str | None
+    labels: dict[str, str]
+
+
+def allows(found: list[Json], source: Peer, target: Peer, port: int, protocol: str = "TCP") -> bool:
+    """Whether a connection may be made, by the rules of Kubernetes: out of the one and into the other."""
+    return _side(found, "Egress", source, target, port, protocol) and _side(
+        found, "Ingress", target, source, port, protocol
+    )
+
+
+def _side(found: list[Json], kind: str, own: Peer, other: Peer, port: int, protocol: str) -> bool:
+    chosen = [
+        one["spec"]
+        for one in found
+        if own.namespace == one["metadata"]["namespace"]
+        and kind in one["spec"]["policyTypes"]
+        and _matches(one["spec"]["podSelector"], own.labels)
+    ]
+    if not chosen:
+        return True
+    word = "to" if kind == "Egress" else "from"
+    return any(
+        _peer(rule.get(word), spec_namespace=own.namespace, other=other) and _ports(rule.get("ports"), port, protocol)
+        for spec in chosen
+        for rule in spec[kind.lower()]
+    )
+
+
+def _peer(peers: list[Json] | None, *, spec_namespace: str | None, other: Peer) -> bool:
+    if not peers:
+        return True
+    for peer in peers:
+        if "namespaceSelector" in peer:
+            in_namespace = other.namespace is not None and _matches(
+                peer["namespaceSelector"], {NAMESPACE: other.namespace}
+            )
+        else:
+            in_namespace = other.namespace == spec_namespace
+        if in_namespace and _matches(peer.get("podSelector", {}), other.labels):
+            return True
+    return False
+
+
+def _ports(ports: list[Json] | None, port: int, protocol: str) -> bool:
+    return not ports or any(one["port"] == port and one["protocol"] == protocol for one in ports)
+
+
+def _matches(selector: Json, labels: dict[str, str]) -> bool:
+    return all(labels.get(name) == value for name, value in selector.get("matchLabels", {}).items())

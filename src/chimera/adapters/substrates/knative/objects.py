@@ -1,0 +1,138 @@
+"""The kinds of a cluster that Chimera reads, as far as it reads them.
+
+A watch decodes into these, so that an object of 10 KB costs the few fields that somebody looks at. Every field has a
+default: a bookmark is an object with nothing but its version.
+"""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+from urllib.parse import quote
+
+from msgspec import Struct
+
+T = TypeVar("T")
+
+
+class Meta(Struct, frozen=True, kw_only=True, rename="camel"):
+    """What every object says of itself."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    deletion_timestamp: str | None = None
+
+
+class Condition(Struct, frozen=True, kw_only=True, rename="camel"):
+    """One condition of an object's status."""
+
+    type: str = ""
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+class Traffic(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A revision's share of a Knative Service's calls."""
+
+    revision_name: str | None = None
+    percent: int | None = None
+
+
+class Address(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Where a Knative Service is called from inside the cluster."""
+
+    url: str | None = None
+
+
+class ServiceStatus(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A Knative Service as observed."""
+
+    observed_generation: int = 0
+    conditions: list[Condition] = []
+    traffic: list[Traffic] = []
+    address: Address | None = None
+    latest_ready_revision_name: str | None = None
+    latest_created_revision_name: str | None = None
+
+
+class KnativeService(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A Knative Service."""
+
+    metadata: Meta = Meta()
+    status: ServiceStatus = ServiceStatus()
+
+
+class TargetRef(Struct, frozen=True, kw_only=True, rename="camel"):
+    """The pod behind an endpoint."""
+
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class Readiness(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Whether an endpoint takes calls; unknown counts as yes, by the API's own rule."""
+
+    ready: bool | None = None
+
+
+class SliceEndpoint(Struct, frozen=True, kw_only=True, rename="camel"):
+    """One endpoint of a slice."""
+
+    addresses: list[str] = []
+    conditions: Readiness = Readiness()
+    target_ref: TargetRef | None = None
+
+
+class SlicePort(Struct, frozen=True, kw_only=True, rename="camel"):
+    """One port of a slice."""
+
+    name: str | None = None
+    port: int | None = None
+
+
+class EndpointSlice(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A part of a Service's endpoints."""
+
+    metadata: Meta = Meta()
+    endpoints: list[SliceEndpoint] | None = None
+    ports: list[SlicePort] | None = None
+
+
+class Pod(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A pod."""
+
+    metadata: Meta = Meta()
+
+
+@dataclass(frozen=True, slots=True)
+class Resource(Generic[T]):
+    """A kind as the API's paths name it, and the type that its objects are read as."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    type: type[T]
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        """As manifests write it."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str | None, name: str | None = None) -> str:
+        """The path of all objects, or of the one that is named."""
+        base = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        if self.namespaced and namespace is not None:
+            base += f"/namespaces/{quote(namespace, safe='')}"
+        return f"{base}/{self.plural}" + (f"/{quote(name, safe='')}" if name is not None else "")
+
+
+KNATIVE_SERVICES = Resource("serving.knative.dev", "v1", "services", "Service", KnativeService)
+ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", EndpointSlice)
+PODS = Resource("", "v1", "pods", "Pod", Pod)

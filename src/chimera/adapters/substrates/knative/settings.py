@@ -1,0 +1,86 @@
+"""Settings of cells on Knative: where they live, from which images, and what their pods may use."""
+
+from dataclasses import dataclass
+
+from chimera.kernel.settings import setting
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KnativeSettings:
+    """Cells as Knative Services."""
+
+    namespace: str = setting("chimera-cells", "The namespace of cells; nothing else should live there.")
+    image: str = setting(
+        "chimera-host-{framework}:0.1.0",
+        "The image of hosts in Python; `{framework}` stands for autogen, crewai, langgraph or function. A digest "
+        "(`…@sha256:…`) keeps what runs from changing under a tag.",
+    )
+    node_image: str = setting("chimera-host-node:0.1.0", "The image of hosts for `node:18-alpine`.")
+    pull_secrets: tuple[str, ...] = setting((), "Secrets in the namespace with which images are pulled.")
+    platform_url: str = setting(
+        "http://chimera-internal.chimera.svc.cluster.local:8081", "The gateway's internal API, as pods reach it."
+    )
+    service_account: str = setting("chimera-host", "The service account of hosts; it needs no permission at all.")
+    audience: str = setting("chimera", "Whom the token that a pod shows the gateway is for.")
+    most_cells: int = setting(
+        200,
+        "Most cells at once. A Knative Service costs a cluster three Services and more; Knative is known to hold about "
+        "3,000. Beyond it no cell is made, and the cell's condition says so.",
+        minimum=1,
+        maximum=3_000,
+    )
+    max_hosts: int = setting(1_000, "Most pods of one cell, whatever its agents say.", minimum=1, maximum=1_000)
+    utilisation: float = setting(
+        70.0, "Share of a cell's target at which Knative adds a pod.", unit="percent", minimum=1, maximum=100
+    )
+    window: float = setting(
+        60.0, "Knative's stable window; what is left of a cell's idle time-out is pod retention.", unit="s", minimum=6
+    )
+    initial_scale: int = setting(
+        1,
+        "Pods that a new revision of a cell must have ready before calls go to it; 0 needs `allow-zero-initial-scale` "
+        "in Knative's config-autoscaler, and moves calls to what was never started.",
+        minimum=0,
+    )
+    burst_capacity: int = setting(
+        0,
+        "Knative's target burst capacity. The gateway chooses pods itself and bounds their calls, so the activator is "
+        "in the way of a sleeping cell alone (0); -1 keeps it always.",
+        minimum=-1,
+    )
+    request_share: float = setting(
+        0.5,
+        "Share of a shared cell's memory and CPU that a pod requests of its node; a dedicated one requests all.",
+        minimum=0.05,
+        maximum=1,
+    )
+    scratch_bytes: int = setting(
+        1024**3, "Room for agents' folders in a pod; a pod above it is evicted.", unit="bytes", minimum=64 * 1024**2
+    )
+    threads: int = setting(64, "Threads of a host for blocking frameworks and tools.", minimum=1, maximum=100)
+    user: int = setting(65_532, "User and group that hosts run as.", minimum=1)
+    runtime_class: str = setting(
+        "",
+        "The RuntimeClass of pods, such as gvisor; empty: the cluster's own. Needs "
+        "`kubernetes.podspec-runtimeclassname` in Knative's config-features.",
+    )
+    priority_class: str = setting(
+        "", "The PriorityClass of pods; empty: none. Needs `kubernetes.podspec-priorityclassname` in config-features."
+    )
+    spread: bool = setting(
+        False,
+        "Spread a cell's pods over zones and nodes. Needs `kubernetes.podspec-topologyspreadconstraints` in "
+        "config-features; `chimera install` looks.",
+    )
+    resync: float = setting(
+        300.0, "Cells are compared with the catalogue at least this often, whatever was told.", unit="s", minimum=1
+    )
+    poll: float = setting(
+        1.0, "How often the catalogue is asked whether it changed; one read of one number.", unit="s", minimum=0.05
+    )
+    unused_grace: float = setting(
+        3_600.0, "A cell that no live agent belongs to is deleted this long after.", unit="s", minimum=0
+    )
+    writes_per_second: float = setting(
+        20.0, "Most changes a second that are sent to the API server.", minimum=0.1, maximum=1_000
+    )

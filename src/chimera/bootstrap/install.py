@@ -1,0 +1,122 @@
+"""`python -m chimera.bootstrap.install`: what `chimera install` and `chimera uninstall` run.
+
+The choices come as options and from the settings of a home (`chimera.bootstrap.settings`): its groups become those of
+the platform's processes in the cluster.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+import yaml
+
+from chimera.adapters.storage.naming import database_name
+from chimera.adapters.storage.opening import is_url
+from chimera.adapters.substrates.knative.client import Kubernetes
+from chimera.adapters.substrates.knative.installation import Installation, manifests
+from chimera.adapters.substrates.knative.installer import install, uninstall, wait
+from chimera.bootstrap import settings as machine
+from chimera.bootstrap.substrate_parts import cluster
+from chimera.kernel.settings import SettingsError
+from chimera_host.contract.problem import ProblemError
+
+EXIT_SETTINGS, EXIT_TEMPORARY, EXIT_FAILED = 78, 75, 1
+DATABASE_PORT = 5432
+
+
+class _Plain(yaml.SafeDumper):
+    """YAML without anchors: what is said twice is written twice."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Always."""
+        return True
+
+
+def choices(options: argparse.Namespace) -> Installation:
+    """What is chosen, checked; raises `SettingsError`."""
+    found = machine.load(options.home)
+    database = database_name(found.node, options.home)
+    if not is_url(database):
+        raise SettingsError(["a cluster's processes share a PostgreSQL server: name it in the setting node.database"])
+    return Installation(
+        knative=found.knative,
+        database=database,
+        database_secret=options.database_secret or None,
+        database_port=urlsplit(database).port or DATABASE_PORT,
+        image=options.image,
+        namespace=options.namespace,
+        replicas=options.replicas,
+        hosts=tuple(options.allow_host),
+        models={name: msgspec.to_builtins(model) for name, model in found.models.items()},
+        issuers={name: msgspec.to_builtins(issuer) for name, issuer in found.issuers.items()},
+        settings=found.gateway,
+        retention=dataclasses.asdict(found.retention),
+        upkeep=dataclasses.asdict(found.upkeep),
+    )
+
+
+async def run(options: argparse.Namespace, chosen: Installation) -> int:
+    """Do it; the exit code."""
+    api = Kubernetes(cluster(options.kubeconfig, os.environ))
+    try:
+        if options.action == "uninstall":
+            left = await uninstall(api, chosen, _say, seconds=options.wait)
+            return _told(left, "is still being deleted")
+        await install(api, chosen, _say)
+        left = await wait(api, chosen, options.wait) if options.wait else ()
+        return _told(left, f"does not run: see `kubectl -n {chosen.namespace} describe pods`")
+    finally:
+        await api.aclose()
+
+
+def _told(left: Sequence[str], what: str) -> int:
+    for name in left:
+        sys.stderr.write(f"{name} {what}\n")
+    return EXIT_TEMPORARY if left else 0
+
+
+def _say(what: str) -> None:
+    sys.stdout.write(what + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Install or uninstall; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m chimera.bootstrap.install", description=main.__doc__)
+    parser.add_argument("action", choices=("install", "uninstall", "render"))
+    parser.add_argument("--home", required=True, type=Path)
+    parser.add_argument("--namespace", default="chimera")
+    parser.add_argument("--image", default="chimera-platform:0.1.0")
+    parser.add_argument("--replicas", type=int, default=2)
+    parser.add_argument("--database-secret", default="chimera-database")
+    parser.add_argument("--allow-host", action="append", default=[])
+    parser.add_argument("--kubeconfig")
+    parser.add_argument("--wait", type=float, default=300.0)
+    options = parser.parse_args()
+    try:
+        chosen = choices(options)
+        if options.action == "render":
+            # Whoever reads only the beginning closes the pipe.
+            with contextlib.suppress(BrokenPipeError):
+                sys.stdout.write(yaml.dump_all(manifests(chosen), Dumper=_Plain, sort_keys=False, width=120))
+                sys.stdout.flush()
+            return 0
+        return asyncio.run(run(options, chosen))
+    except SettingsError as error:
+        sys.stderr.write("".join(f"{problem}\n" for problem in error.problems))
+        return EXIT_SETTINGS
+    except ProblemError as error:
+        step = f"\n{error.next_step}" if error.next_step else ""
+        sys.stderr.write(f"{error.title}: {error.detail}{step}\n")
+        return EXIT_TEMPORARY if error.retry_after else EXIT_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Where hosts run: the node agent of this machine, or Knative; the only place that chooses."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from chimera.adapters.substrates.knative.access import ClusterAccess, from_kubeconfig, in_cluster
+from chimera.adapters.substrates.knative.client import Kubernetes
+from chimera.adapters.substrates.knative.errors import AccessFault
+from chimera.adapters.substrates.knative.identities import PodIdentities
+from chimera.adapters.substrates.knative.pool import KnativePool
+from chimera.adapters.substrates.knative.render import HostBounds
+from chimera.adapters.substrates.knative.settings import KnativeSettings
+from chimera.adapters.substrates.node_client import NodeClient
+from chimera.bootstrap.gateway_config import GatewayConfig
+from chimera.bootstrap.gateway_parts import FollowedPool
+from chimera.gateway.ports import HostIdentities
+from chimera.gateway.settings import AdmissionSettings, DeadlineSettings, GatewaySettings, HttpSettings
+from chimera.gateway.tokens import host_key
+from chimera.kernel.clock import SystemClock
+from chimera.kernel.settings import load_group
+
+
+def make_substrate(
+    config: GatewayConfig, settings: GatewaySettings, environ: Mapping[str, str], token_secret: bytes
+) -> tuple[FollowedPool, HostIdentities | None]:
+    """The gateway's hosts, and who vouches for them. Made inside the event loop."""
+    if config.knative is None:
+        return NodeClient(config.node_socket, SystemClock(), sample=settings.routes.sample), None
+    knative = knative_settings(config.knative)
+    api = Kubernetes(cluster(config.kubeconfig, environ))
+    pool = KnativePool(
+        api,
+        namespace=knative.namespace,
+        key_of=lambda host, unique: host_key(token_secret, host=host, unique=unique),
+    )
+    return pool, PodIdentities(api, knative)
+
+
+def knative_settings(values: Mapping[str, Any]) -> KnativeSettings:
+    """The group `knative`, checked."""
+    return load_group(KnativeSettings, values, where="knative")
+
+
+def host_bounds(groups: Mapping[str, Mapping[str, Any]]) -> HostBounds:
+    """The bounds of a host's calls, from the gateway's groups of settings as they were written."""
+    deadlines = load_group(DeadlineSettings, groups.get("deadlines", {}), where="deadlines")
+    admission = load_group(AdmissionSettings, groups.get("admission", {}), where="admission")
+    http = load_group(HttpSettings, groups.get("http", {}), where="http")
+    deadlines.check()
+    return HostBounds(
+        request_timeout=deadlines.host,
+        platform_timeout=deadlines.platform,
+        stream_idle=http.stream_idle,
+        concurrency=admission.host_concurrency,
+    )
+
+
+def cluster(kubeconfig: str | None, environ: Mapping[str, str]) -> ClusterAccess:
+    """The cluster that a kubeconfig names, or the one that this process is a pod of."""
+    if kubeconfig is not None:
+        return from_kubeconfig(Path(kubeconfig), SystemClock())
+    found = in_cluster(environ, SystemClock())
+    if found is None:
+        raise AccessFault("this process is no pod of a cluster", next_step="name a cluster's kubeconfig")
+    return found

@@ -1,0 +1,80 @@
+"""`chimera install` and `chimera uninstall`: the platform in a cluster.
+
+They run a program of their own (`chimera.bootstrap.install`), as `up` does, since only bootstrap knows adapters.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from chimera.entrypoints.cli.client import options_of
+from chimera.kernel.places import default_home
+
+
+def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--wait", type=click.FloatRange(0), default=300.0, show_default=True, help="Seconds to wait."),
+        click.option(
+            "--namespace", default="chimera", show_default=True, help="Namespace of the platform's processes."
+        ),
+        click.option(
+            "--kubeconfig",
+            type=click.Path(exists=True, dir_okay=False),
+            default=lambda: os.environ.get("KUBECONFIG"),
+            help="The cluster; default: $KUBECONFIG, else the one this is a pod of.",
+        ),
+        click.option(
+            "--substrate", type=click.Choice(["knative"]), required=True, help="What hosts run on in the cluster."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+@click.command(epilog="Example: chimera install --substrate knative --dry-run -o yaml")
+@_shared
+@click.option("--image", default="chimera-platform:0.1.0", show_default=True, help="Image of the platform's processes.")
+@click.option(
+    "--replicas", type=click.IntRange(1, 100), default=2, show_default=True, help="Control planes, and gateways."
+)
+@click.option(
+    "--database-secret",
+    default="chimera-database",
+    show_default=True,
+    help="Secret whose key `password` is the database's; empty: none is needed.",
+)
+@click.option("--allow-host", multiple=True, help="A further name that callers may use for the gateway.")
+@click.option("--dry-run", is_flag=True, help="Print what would be applied, and apply nothing.")
+@click.option("-o", "--output", type=click.Choice(["yaml"]), default="yaml", help="How --dry-run prints.")
+@click.pass_context
+def install(context: click.Context, /, dry_run: bool, output: str, substrate: str, **options: Any) -> int:
+    """Put the platform into a cluster, or bring what is there up to date.
+
+    Models, issuers and settings are those of the home's settings file; `node.database` names the PostgreSQL server.
+    """
+    return _run(context, "render" if dry_run else "install", options)
+
+
+@click.command(epilog="Example: chimera uninstall --substrate knative")
+@_shared
+@click.pass_context
+def uninstall(context: click.Context, /, substrate: str, **options: Any) -> int:
+    """Take the platform and its cells out of a cluster. The database stays as it is."""
+    return _run(context, "uninstall", options)
+
+
+def _run(context: click.Context, action: str, options: dict[str, Any]) -> int:
+    shared = options_of(context)
+    home = Path(shared["home"]) if shared.get("home") else default_home(os.environ)
+    command = [sys.executable, "-m", "chimera.bootstrap.install", action, "--home", str(home)]
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        for one in value if isinstance(value, tuple) else (value,):
+            if one is not None:
+                command += [flag, str(one)]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode

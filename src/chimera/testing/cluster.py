@@ -1,0 +1,336 @@
+"""A Kubernetes API server in memory: list in pages, watch with bookmarks, server-side apply, delete, and faults.
+
+It keeps any kind of object by its path and knows nothing of what they mean; a test plays the controllers by `put`. What
+it takes from the real server is what clients stand on: one version for all objects that grows with each change, a watch
+from a version, 410 for a version that is forgotten, owners of fields, preconditions, and a generation that grows when
+anything but metadata and status changes. The same contract tests run on it and on a real one
+(`tests/contract/cluster`). Not here: validation, admission, garbage collection, subresources other than `status`.
+"""
+
+import asyncio
+import copy
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Self
+from uuid import uuid4
+
+import msgspec
+from aiohttp import web
+
+Json = dict[str, Any]
+Fault = Callable[[web.BaseRequest], web.StreamResponse | None]
+"""Looks at a request and answers it in place of the server, or lets it pass (None)."""
+
+_PATH = re.compile(
+    r"/(?:api/(?P<core>v1)|apis/(?P<group>[^/]+)/(?P<version>[^/]+))"
+    r"(?:/namespaces/(?P<namespace>[^/]+))?/(?P<plural>[^/]+)(?:/(?P<name>[^/]+))?(?:/(?P<sub>[^/]+))?"
+)
+KEPT_CHANGES = 1_000
+
+
+class _Kept:
+    """An object, and what each field manager applied to it."""
+
+    def __init__(self, value: Json) -> None:
+        self.value = value
+        self.applied: dict[str, Json] = {}
+
+
+class FakeCluster:
+    """Use as an asynchronous context manager; `url` is its address.
+
+    `calls` counts requests by method and plural (a watch as `WATCH`). `faults` are asked in order, the first answer is
+    given.
+    """
+
+    def __init__(self) -> None:
+        """An empty cluster."""
+        self.calls: Counter[tuple[str, str]] = Counter()
+        self.faults: list[Fault] = []
+        self.reviews: dict[str, Json] = {}
+        self.url = ""
+        self._version = 100
+        self._oldest = 100
+        self._kept: dict[tuple[str, str, str], _Kept] = {}
+        self._changes: list[tuple[int, str, str, str, Json]] = []
+        self._news = asyncio.Condition()
+        self._runner: web.ServerRunner | None = None
+        self._watching: set[asyncio.Transport] = set()
+
+    async def __aenter__(self) -> Self:
+        """Listen on a free port of 127.0.0.1."""
+        self._runner = web.ServerRunner(
+            web.Server(self._handle, access_log=None, handler_cancellation=True), shutdown_timeout=0.1
+        )
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop listening."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    # -- what a test does --------------------------------------------------------------------------------------------
+
+    def writes(self) -> int:
+        """Requests so far that could change something."""
+        return sum(count for (method, _), count in self.calls.items() if method in ("POST", "PATCH", "PUT", "DELETE"))
+
+    async def put(self, plural: str, value: Json) -> Json:
+        """Make or replace an object as a controller would, its status included; the stored object."""
+        return await self._store(plural, copy.deepcopy(value), applied=None)
+
+    def object(self, plural: str, namespace: str, name: str) -> Json | None:
+        """An object as it is kept."""
+        kept = self._kept.get((plural, namespace, name))
+        return None if kept is None else copy.deepcopy(kept.value)
+
+    def objects(self, plural: str) -> list[Json]:
+        """All objects of a kind, by namespace and name."""
+        return [copy.deepcopy(kept.value) for key, kept in sorted(self._kept.items()) if key[0] == plural]
+
+    async def remove(self, plural: str, namespace: str, name: str) -> None:
+        """Take an object away."""
+        kept = self._kept.pop((plural, namespace, name))
+        await self._note("DELETED", plural, kept.value)
+
+    def forget(self) -> None:
+        """Forget all history: a watch from any older version is answered 410."""
+        self._oldest = self._version + 1
+        self._version += 1
+        self._changes.clear()
+
+    def cut_watches(self) -> None:
+        """Break every watch as a restarting server does."""
+        for transport in tuple(self._watching):
+            transport.abort()
+
+    # -- the server ----------------------------------------------------------------------------------------------------
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        found = _PATH.fullmatch(request.path)
+        if found is None:
+            return _status(404, "NotFound", f"no such path {request.path}")
+        plural, namespace, name = found["plural"], found["namespace"] or "", found["name"]
+        watching = request.query.get("watch") in ("1", "true")
+        self.calls["WATCH" if watching else request.method, plural] += 1
+        for fault in self.faults:
+            if (answer := fault(request)) is not None:
+                return answer
+        if request.method == "GET" and watching:
+            return await self._watch(request, plural, namespace)
+        if request.method == "GET" and name is None:
+            return self._list(request, plural, namespace)
+        if request.method == "GET":
+            kept = self._kept.get((plural, namespace, name))
+            return _absent(plural, name) if kept is None else _json(kept.value)
+        if request.method == "PATCH" and name is not None:
+            return await self._apply(request, plural, namespace, name)
+        if request.method == "DELETE" and name is not None:
+            return await self._delete(request, plural, namespace, name)
+        if request.method == "POST" and plural == "tokenreviews":
+            return self._review(msgspec.json.decode(await request.read()))
+        return _status(405, "MethodNotAllowed", f"{request.method} is not served")
+
+    def _list(self, request: web.BaseRequest, plural: str, namespace: str) -> web.Response:
+        wanted = _selector(request.query.get("labelSelector", ""))
+        found = [
+            kept.value
+            for (kind, where, _), kept in sorted(self._kept.items())
+            if kind == plural and namespace in ("", where) and wanted(kept.value)
+        ]
+        begin, limit = int(request.query.get("continue", "0")), int(request.query.get("limit", "0"))
+        page = found[begin : begin + limit] if limit else found
+        meta = {"resourceVersion": str(self._version)}
+        if limit and begin + limit < len(found):
+            meta["continue"] = str(begin + limit)
+        return _json({"kind": "List", "metadata": meta, "items": page})
+
+    async def _watch(self, request: web.BaseRequest, plural: str, namespace: str) -> web.StreamResponse:
+        since = int(request.query["resourceVersion"])
+        if since < self._oldest:
+            return _status(410, "Expired", f"too old resource version: {since} ({self._oldest})")
+        wanted = _selector(request.query.get("labelSelector", ""))
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        transport = request.transport
+        if transport is None:
+            return response
+        self._watching.add(transport)
+        try:
+            async with asyncio.timeout(float(request.query.get("timeoutSeconds", "300"))):
+                while True:
+                    upto = self._version
+                    for version, event, kind, where, value in tuple(self._changes):
+                        if since < version <= upto and kind == plural and namespace in ("", where) and wanted(value):
+                            await response.write(msgspec.json.encode({"type": event, "object": value}) + b"\n")
+                    if since < upto and request.query.get("allowWatchBookmarks") == "true":
+                        mark = {"metadata": {"resourceVersion": str(upto)}}
+                        await response.write(msgspec.json.encode({"type": "BOOKMARK", "object": mark}) + b"\n")
+                    since = upto
+                    await self._news_after(upto)
+        except (TimeoutError, ConnectionError):
+            return response
+        finally:
+            self._watching.discard(transport)
+
+    async def _news_after(self, version: int) -> None:
+        async with self._news:
+            await self._news.wait_for(lambda: self._version > version)
+
+    async def _apply(self, request: web.BaseRequest, plural: str, namespace: str, name: str) -> web.Response:
+        if not request.headers.get("Content-Type", "").startswith("application/apply-patch"):
+            return _status(415, "UnsupportedMediaType", "only server-side apply is served")
+        wanted: Json = msgspec.json.decode(await request.read())
+        manager = request.query["fieldManager"]
+        kept = self._kept.get((plural, namespace, name))
+        before = kept.applied.get(manager, {}) if kept is not None else {}
+        value: Json = copy.deepcopy(kept.value) if kept is not None else {}
+        others = [applied for owner, applied in kept.applied.items() if owner != manager] if kept else []
+        taken = [path for other in others for path in _differences(other, wanted)]
+        if taken and request.query.get("force") != "true":
+            fields = ", ".join(".".join(path) for path in taken)
+            return _status(409, "Conflict", f"Apply failed with {len(taken)} conflicts: {fields}")
+        _remove(value, before, wanted, others)
+        _merge(value, wanted)
+        value.setdefault("metadata", {}).update(name=name, **({"namespace": namespace} if namespace else {}))
+        if request.query.get("dryRun") == "All":
+            return _json(value)
+        stored = await self._store(plural, value, applied=(manager, wanted))
+        return _json(stored, 201 if kept is None else 200)
+
+    async def _delete(self, request: web.BaseRequest, plural: str, namespace: str, name: str) -> web.Response:
+        kept = self._kept.get((plural, namespace, name))
+        if kept is None:
+            return _absent(plural, name)
+        options = msgspec.json.decode(await request.read() or b"{}")
+        uid = options.get("preconditions", {}).get("uid")
+        if uid is not None and uid != kept.value["metadata"]["uid"]:
+            return _status(409, "Conflict", "the UID in the precondition does not match")
+        await self.remove(plural, namespace, name)
+        return _json({"kind": "Status", "status": "Success"})
+
+    def _review(self, asked: Json) -> web.Response:
+        """A token that a test put into `reviews` is good, for the audiences that are given there."""
+        known = self.reviews.get(asked["spec"]["token"])
+        audiences = set(asked["spec"].get("audiences") or ())
+        good = known is not None and audiences & set(known.get("audiences", ()))
+        status = {"authenticated": True, **(known or {})} if good else {"error": "[invalid bearer token]"}
+        return _json({**asked, "status": status}, 201)
+
+    async def _store(self, plural: str, value: Json, *, applied: tuple[str, Json] | None) -> Json:
+        meta = value.setdefault("metadata", {})
+        key = (plural, meta.get("namespace", ""), meta["name"])
+        kept = self._kept.get(key)
+        meta.setdefault("uid", str(uuid4()))
+        if kept is not None and {**value, "metadata": 0} == {**kept.value, "metadata": 0} and _same(kept.value, value):
+            if applied is not None:
+                kept.applied[applied[0]] = applied[1]
+            return copy.deepcopy(kept.value)
+        changed = kept is None or _spec(kept.value) != _spec(value)
+        meta["generation"] = (kept.value["metadata"]["generation"] if kept else 0) + (1 if changed else 0)
+        self._version += 1
+        meta["resourceVersion"] = str(self._version)
+        entry = _Kept(value)
+        entry.applied = dict(kept.applied) if kept is not None else {}
+        if applied is not None:
+            entry.applied[applied[0]] = applied[1]
+        self._kept[key] = entry
+        await self._note("ADDED" if kept is None else "MODIFIED", plural, value, version=self._version)
+        return copy.deepcopy(value)
+
+    async def _note(self, event: str, plural: str, value: Json, *, version: int | None = None) -> None:
+        if version is None:
+            self._version += 1
+            version = self._version
+            value = {**value, "metadata": {**value["metadata"], "resourceVersion": str(version)}}
+        self._changes.append((version, event, plural, value["metadata"].get("namespace", ""), copy.deepcopy(value)))
+        if len(self._changes) > KEPT_CHANGES:
+            self._oldest = self._changes.pop(0)[0]
+        async with self._news:
+            self._news.notify_all()
+
+
+def _spec(value: Json) -> Json:
+    return {name: part for name, part in value.items() if name not in ("metadata", "status")}
+
+
+def _same(one: Json, other: Json) -> bool:
+    ignored = ("resourceVersion", "generation")
+    left, right = ({k: v for k, v in value["metadata"].items() if k not in ignored} for value in (one, other))
+    return left == right
+
+
+def _selector(text: str) -> Callable[[Json], bool]:
+    """`a=b`, `a` (is there) and `a!=b`, joined by commas."""
+    terms = [term.strip() for term in text.split(",") if term.strip()]
+
+    def matches(value: Json) -> bool:
+        labels = value["metadata"].get("labels") or {}
+        for term in terms:
+            name, unequal, wanted = term.partition("!=")
+            if not unequal:
+                name, equal, wanted = term.partition("=")
+                if (labels.get(name) != wanted) if equal else (name not in labels):
+                    return False
+            elif labels.get(name) == wanted:
+                return False
+        return True
+
+    return matches
+
+
+def _merge(value: Json, wanted: Json) -> None:
+    for name, part in wanted.items():
+        if isinstance(part, dict) and isinstance(value.get(name), dict):
+            _merge(value[name], part)
+        else:
+            value[name] = copy.deepcopy(part)
+
+
+def _remove(value: Json, before: Json, wanted: Json, others: list[Json]) -> None:
+    """Take out what this manager applied before and applies no more, unless somebody else owns it too."""
+    for name, part in before.items():
+        owned = [other[name] for other in others if name in other]
+        if name not in wanted:
+            if not owned:
+                value.pop(name, None)
+        elif isinstance(part, dict) and isinstance(wanted[name], dict) and isinstance(value.get(name), dict):
+            _remove(value[name], part, wanted[name], [other for other in owned if isinstance(other, dict)])
+
+
+def _differences(other: Json, wanted: Json, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Fields that somebody else owns with another value."""
+    found: list[tuple[str, ...]] = []
+    for name, part in other.items():
+        if name not in wanted or (path == () and name in ("apiVersion", "kind")):
+            continue
+        if isinstance(part, dict) and isinstance(wanted[name], dict):
+            found.extend(_differences(part, wanted[name], (*path, name)))
+        elif part != wanted[name]:
+            found.append((*path, name))
+    return found
+
+
+def refusal(code: int, reason: str, message: str, **headers: str) -> Fault:
+    """A fault that answers every request so."""
+    return lambda _: _status(code, reason, message, **headers)
+
+
+def _absent(plural: str, name: str) -> web.Response:
+    return _status(404, "NotFound", f'{plural} "{name}" not found')
+
+
+def _json(value: Json, status: int = 200) -> web.Response:
+    return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")
+
+
+def _status(code: int, reason: str, message: str, **headers: str) -> web.Response:
+    body = {"kind": "Status", "status": "Failure", "message": message, "reason": reason, "code": code}
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return web.Response(
+        status=code, body=msgspec.json.encode(body), headers={"Content-Type": "application/json", **named}
+    )

@@ -1,0 +1,270 @@
+"""Pods as hosts: which take calls, how a sleeping cell wakes, and who a pod is."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from chimera.adapters.substrates.knative import names
+from chimera.adapters.substrates.knative import pool as pools
+from chimera.adapters.substrates.knative.access import ClusterAccess, NoToken
+from chimera.adapters.substrates.knative.client import Kubernetes
+from chimera.adapters.substrates.knative.identities import PodIdentities
+from chimera.adapters.substrates.knative.pool import KnativePool
+from chimera.adapters.substrates.knative.rights import GATEWAY, RIGHTS
+from chimera.adapters.substrates.knative.settings import KnativeSettings
+from chimera.gateway.errors import CellUnavailable, NodeUnavailable, Unauthenticated
+from chimera.gateway.tokens import host_key
+from chimera.platform.cells import STANDARD, cell_id
+from chimera.platform.model import CellSpec, RuntimeClass
+from chimera.testing.cluster import FakeCluster, refusal
+
+PATIENCE = 20.0
+NAMESPACE = "cells"
+SECRET = b"a secret of at least sixteen bytes"
+RUNTIME = RuntimeClass(
+    tenant="default", framework="langgraph", runtime="python", isolation="tenant:default", resources=STANDARD
+)
+CELL = CellSpec(cell=cell_id(RUNTIME), runtime_class=RUNTIME)
+NAME = names.service_name(CELL.cell, "langgraph")
+
+
+def service(*traffic: str, url: str | None = None, trouble: str | None = None) -> dict[str, Any]:
+    ready = {"type": "Ready", "status": "True"}
+    if trouble is not None:
+        ready = {"type": "Ready", "status": "False", "reason": "Failed", "message": trouble}
+    return {
+        "metadata": {
+            "name": NAME,
+            "namespace": NAMESPACE,
+            "labels": {names.MANAGED_BY: names.MANAGER},
+            "annotations": {names.CELL: CELL.cell},
+        },
+        "spec": {},
+        "status": {
+            "observedGeneration": 1,
+            "traffic": [{"revisionName": revision, "percent": 100 // len(traffic)} for revision in traffic],
+            "address": {"url": url} if url else None,
+            "conditions": [ready],
+        },
+    }
+
+
+def pods(revision: str, *ready: str, unready: tuple[str, ...] = (), kind: str = "Private") -> dict[str, Any]:
+    def endpoint(name: str, is_ready: bool) -> dict[str, Any]:
+        return {
+            "addresses": [f"10.0.0.{len(name)}"],
+            "conditions": {"ready": is_ready},
+            "targetRef": {"kind": "Pod", "name": name, "uid": f"uid-{name}"},
+        }
+
+    return {
+        "metadata": {
+            "name": f"{revision}-{kind.lower()}-abcde",
+            "namespace": NAMESPACE,
+            "labels": {
+                names.SERVICE_TYPE: kind,
+                names.KNATIVE_SERVICE: NAME,
+                names.KNATIVE_REVISION: revision,
+            },
+        },
+        "endpoints": [*(endpoint(name, True) for name in ready), *(endpoint(name, False) for name in unready)],
+        "ports": [{"name": "http-autometric", "port": 9090}, {"name": "http", "port": 8012}],
+    }
+
+
+class Rig:
+    def __init__(self, cluster: FakeCluster) -> None:
+        self.cluster = cluster
+        access = ClusterAccess(server=cluster.url, tls=None, credentials=NoToken(), namespace="default")
+        self.pool = KnativePool(
+            Kubernetes(access),
+            namespace=NAMESPACE,
+            key_of=lambda host, unique: host_key(SECRET, host=host, unique=unique),
+        )
+        self.changes: list[str] = []
+        self.pool.on_change(self.changes.append)
+
+    def hosts(self) -> list[str]:
+        return [endpoint.host for endpoint in self.pool.endpoints(CELL.cell)]
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    async with FakeCluster() as cluster:
+        made = Rig(cluster)
+        running = asyncio.create_task(made.pool.run())
+        yield made
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await made.pool.aclose()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in a server
+            await asyncio.sleep(0.01)
+
+
+async def test_ready_pods_of_a_revision_with_traffic_are_hosts(rig: Rig) -> None:
+    await rig.cluster.put("services", service("r-2"))
+    await rig.cluster.put("endpointslices", pods("r-1", "old"))
+    await rig.cluster.put("endpointslices", pods("r-2", "pod-a", "pod-bb", unready=("pod-ccc",)))
+    await rig.cluster.put("endpointslices", pods("r-2", "activator", kind="Public"))
+    await until(lambda: rig.hosts() == ["pod-a", "pod-bb"])
+    first = rig.pool.endpoints(CELL.cell)[0]
+    assert (first.url, first.cell) == ("http://10.0.0.5:8012", CELL.cell)
+    assert first.key == host_key(SECRET, host="pod-a", unique="uid-pod-a")
+    assert first.key != host_key(SECRET, host="pod-a", unique="another pod of that name")
+    assert set(rig.changes) == {CELL.cell}
+
+
+async def test_calls_go_to_a_new_revision_when_knative_gives_it_traffic(rig: Rig) -> None:
+    await rig.cluster.put("services", service("r-1"))
+    await rig.cluster.put("endpointslices", pods("r-1", "old"))
+    await until(lambda: rig.hosts() == ["old"])
+    await rig.cluster.put("endpointslices", pods("r-2", "new"))
+    await rig.cluster.put("services", service("r-1", "r-2"))
+    await until(lambda: rig.hosts() == ["new", "old"])
+    await rig.cluster.put("services", service("r-2"))
+    await until(lambda: rig.hosts() == ["new"])
+    await rig.cluster.remove("services", NAMESPACE, NAME)
+    await until(lambda: rig.hosts() == [])
+
+
+async def test_a_sleeping_cell_is_woken_by_a_request_to_its_service(rig: Rig) -> None:
+    asked: list[str] = []
+
+    async def activator(request: web.BaseRequest) -> web.Response:
+        asked.append(request.path)
+        await rig.cluster.put("endpointslices", pods("r-1", "pod-a"))
+        return web.Response(text="ready\n")
+
+    runner = web.ServerRunner(web.Server(activator))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        await rig.cluster.put("services", service("r-1", url=f"http://127.0.0.1:{runner.addresses[0][1]}"))
+        found = await rig.pool.wake(CELL, PATIENCE)
+        assert [endpoint.host for endpoint in found] == ["pod-a"] and asked[0] == "/readyz"
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_cell_that_is_not_there_yet_is_waited_for(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "POKE_AGAIN", 0.01)
+    waking = asyncio.create_task(rig.pool.wake(CELL, PATIENCE))
+    await asyncio.sleep(0.05)
+    await rig.cluster.put("services", service("r-1"))
+    await rig.cluster.put("endpointslices", pods("r-1", "pod-a"))
+    assert [endpoint.host for endpoint in await waking] == ["pod-a"]
+
+
+async def test_a_cell_that_can_not_start_says_why_at_once(rig: Rig) -> None:
+    await rig.cluster.put("services", service("r-1", trouble="Unable to fetch image: manifest unknown"))
+    with pytest.raises(CellUnavailable, match="manifest unknown") as refused:
+        await rig.pool.wake(CELL, PATIENCE)
+    assert "image" in (refused.value.next_step or "")
+
+
+async def test_a_cell_that_does_not_wake_in_time_says_so(rig: Rig) -> None:
+    await rig.cluster.put("services", service("r-1"))
+    with pytest.raises(CellUnavailable, match="no pod of cell"):
+        await rig.pool.wake(CELL, 0.2)
+
+
+async def test_a_pod_that_could_not_be_reached_is_left_out_for_a_while(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "FIRST_SUSPICION", 0.3)
+    await rig.cluster.put("services", service("r-1"))
+    await rig.cluster.put("endpointslices", pods("r-1", "pod-a", "pod-bb"))
+    await until(lambda: len(rig.hosts()) == 2)
+    await rig.pool.report("pod-a", kind="timeout", agent="a", call="c")
+    assert len(rig.hosts()) == 2
+    loop = asyncio.get_running_loop()
+    for kind, pause in (("crashed", 0.3), ("unreachable", 0.6)):
+        began = loop.time()
+        await rig.pool.report("pod-a", kind=kind, agent="a", call="c")
+        assert rig.hosts() == ["pod-bb"]
+        await until(lambda: rig.hosts() == ["pod-a", "pod-bb"])
+        assert loop.time() - began >= pause, "longer each time"
+
+
+# -- who a pod is ------------------------------------------------------------------------------------------------------
+
+ACCOUNT = "system:serviceaccount:cells:chimera-host"
+
+
+def review(pod: str, uid: str, *, username: str = ACCOUNT, audience: str = "chimera") -> dict[str, Any]:
+    extra = {"authentication.kubernetes.io/pod-name": [pod], "authentication.kubernetes.io/pod-uid": [uid]}
+    return {"user": {"username": username, "extra": extra}, "audiences": [audience]}
+
+
+@pytest.fixture
+async def identities(rig: Rig) -> AsyncIterator[PodIdentities]:
+    access = ClusterAccess(server=rig.cluster.url, tls=None, credentials=NoToken(), namespace="default")
+    api = Kubernetes(access)
+    pod = {
+        "metadata": {
+            "name": "pod-a",
+            "namespace": NAMESPACE,
+            "uid": "uid-a",
+            "labels": {names.MANAGED_BY: names.MANAGER},
+            "annotations": {names.CELL: CELL.cell},
+        }
+    }
+    await rig.cluster.put("pods", pod)
+    await rig.cluster.put("pods", {"metadata": {"name": "other", "namespace": NAMESPACE, "uid": "uid-o"}})
+    yield PodIdentities(api, KnativeSettings(namespace=NAMESPACE))
+    await api.aclose()
+
+
+async def test_a_pod_of_a_cell_is_known_by_its_token(rig: Rig, identities: PodIdentities) -> None:
+    rig.cluster.reviews["good"] = review("pod-a", "uid-a")
+    known = await identities.identify("good")
+    assert (known.host, known.cell, known.unique) == ("pod-a", CELL.cell, "uid-a")
+
+
+@pytest.mark.parametrize(
+    ("shown", "words"),
+    [
+        (None, "doesn't know the token"),
+        (review("pod-a", "uid-a", audience="somebody else"), "another audience"),
+        (review("pod-a", "uid-a", username="system:serviceaccount:cells:default"), "not the service account"),
+        (review("pod-a", "uid-of-before"), "not the one"),
+        (review("pod-gone", "uid-a"), "there is no pod"),
+        (review("other", "uid-o"), "no host of a cell"),
+        ({"user": {"username": ACCOUNT}, "audiences": ["chimera"]}, "bound to no pod"),
+    ],
+)
+async def test_nobody_else_is(rig: Rig, identities: PodIdentities, shown: dict[str, Any] | None, words: str) -> None:
+    if shown is not None:
+        rig.cluster.reviews["token"] = shown
+    with pytest.raises(Unauthenticated, match=words):
+        await identities.identify("token")
+
+
+@pytest.mark.parametrize("token", ["", "x" * 20_000, "nicht-ascii-ä"])
+async def test_what_can_be_no_token_is_not_asked_about(rig: Rig, identities: PodIdentities, token: str) -> None:
+    with pytest.raises(Unauthenticated):
+        await identities.identify(token)
+    assert ("POST", "tokenreviews") not in rig.cluster.calls
+
+
+async def test_a_cluster_that_can_not_say_is_no_refusal(rig: Rig, identities: PodIdentities) -> None:
+    rig.cluster.faults.append(refusal(403, "Forbidden", "tokenreviews is forbidden"))
+    with pytest.raises(NodeUnavailable, match="can't say"):
+        await identities.identify("good")
+
+
+async def test_the_gateways_rights_are_exactly_what_it_does(rig: Rig, identities: PodIdentities) -> None:
+    rig.cluster.reviews["good"] = review("pod-a", "uid-a")
+    await identities.identify("good")
+    await until(lambda: all(("WATCH", plural) in rig.cluster.calls for plural in ("services", "endpointslices")))
+    verbs = {("GET", "pods"): "get", ("POST", "tokenreviews"): "create"}
+    words = {"GET": "list", "WATCH": "watch"}
+    used = {(plural, verbs.get((method, plural)) or words[method]) for method, plural in rig.cluster.calls}
+    assert used == {(right.resource, verb) for right in RIGHTS[GATEWAY] for verb in right.verbs}

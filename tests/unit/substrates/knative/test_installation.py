@@ -1,0 +1,184 @@
+"""What is put into a cluster: who may do what, who may speak to whom, and that nothing runs with more than it needs."""
+
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from chimera.adapters.substrates.knative import netpolicies
+from chimera.adapters.substrates.knative.installation import KEY_NAMES, Installation, keys, manifests
+from chimera.adapters.substrates.knative.installer import KINDS
+from chimera.adapters.substrates.knative.netpolicies import CONTROL_PLANE, GATEWAY, HOST, Peer, allows, policies
+from chimera.adapters.substrates.knative.render import HostBounds
+from chimera.adapters.substrates.knative.settings import KnativeSettings
+from chimera.bootstrap.control_plane import ControlPlaneConfig
+from chimera.bootstrap.gateway_config import GatewayConfig, load_settings
+from chimera.bootstrap.substrate_parts import host_bounds, knative_settings
+
+CHOSEN = Installation(
+    knative=KnativeSettings(namespace="agents", image="registry.example/host-{framework}:7", pull_secrets=("pull",)),
+    database="postgresql://chimera@db.example/chimera",
+    image="registry.example/platform:7",
+    namespace="platform",
+    replicas=3,
+    hosts=("agents.example",),
+    models={"default": {"provider": "scripted"}},
+    settings={"deadlines": {"host": 100.0, "gateway": 110.0, "model": 50.0, "tool": 60.0}},
+)
+
+
+def found(kind: str) -> list[dict[str, Any]]:
+    return [one for one in manifests(CHOSEN) if one["kind"] == kind]
+
+
+def test_it_is_the_same_each_time_and_the_installer_knows_every_kind() -> None:
+    assert manifests(CHOSEN) == manifests(CHOSEN)
+    assert {one["kind"] for one in manifests(CHOSEN)} == KINDS.keys()
+    for one in manifests(CHOSEN):
+        assert one["apiVersion"] == KINDS[one["kind"]].api_version
+        assert ("namespace" in one["metadata"]) == KINDS[one["kind"]].namespaced
+        assert one["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "chimera"
+
+
+def test_what_is_applied_holds_no_secret() -> None:
+    values = {name: f"very-secret-{name}" for name in KEY_NAMES}
+    assert keys(CHOSEN, values)["stringData"] == values
+    assert not [one for one in manifests(CHOSEN) if one["kind"] == "Secret"]
+
+
+def test_the_processes_understand_what_they_are_told() -> None:
+    (config,) = found("ConfigMap")
+    gateway = msgspec.json.decode(config["data"]["gateway.json"], type=GatewayConfig)
+    control_plane = msgspec.json.decode(config["data"]["control-plane.json"], type=ControlPlaneConfig)
+    assert load_settings(gateway).deadlines.host == 100.0
+    assert (gateway.knative or {}).items() <= (control_plane.knative or {}).items()
+    assert knative_settings(gateway.knative or {}).namespace == "agents"
+    settings = knative_settings(control_plane.knative or {})
+    assert settings.namespace == "agents" and settings.pull_secrets == ("pull",)
+    assert settings.platform_url == "http://chimera-internal.platform.svc.cluster.local:8081"
+    assert host_bounds(control_plane.settings) == HostBounds(request_timeout=100.0)
+    assert "chimera-internal.platform.svc.cluster.local" in gateway.internal_names
+    assert "agents.example" in gateway.hosts
+
+
+def test_another_configuration_starts_the_processes_anew_and_the_same_does_not() -> None:
+    def told(chosen: Installation) -> list[str]:
+        pods = [one["spec"]["template"] for one in manifests(chosen) if one["kind"] == "Deployment"]
+        return [pod["metadata"]["annotations"]["chimera.ecosystem/config"] for pod in pods]
+
+    assert told(CHOSEN) == told(msgspec.structs.replace(CHOSEN, replicas=5))
+    control_plane, gateway = told(CHOSEN)
+    others = told(msgspec.structs.replace(CHOSEN, hosts=()))
+    assert others[0] == control_plane and others[1] != gateway
+    assert all(
+        one != other
+        for one, other in zip(told(CHOSEN), told(msgspec.structs.replace(CHOSEN, revision="2")), strict=True)
+    )
+    cells = msgspec.structs.replace(CHOSEN, knative=replace(CHOSEN.knative, image="another:1"))
+    assert told(cells)[0] != control_plane and told(cells)[1] == gateway, "gateways go on while cells change"
+
+
+@pytest.mark.parametrize("deployment", found("Deployment"), ids=lambda one: one["metadata"]["name"])
+def test_a_process_keeps_to_the_restricted_standard_and_survives_the_loss_of_a_node(deployment: dict[str, Any]) -> None:
+    spec = deployment["spec"]
+    pod = spec["template"]["spec"]
+    assert spec["replicas"] == 3 and spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["seccompProfile"]
+    (container,) = pod["containers"]
+    security = container["securityContext"]
+    assert security["readOnlyRootFilesystem"] and security["allowPrivilegeEscalation"] is False
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert {part["topologyKey"] for part in pod["topologySpreadConstraints"]} == {
+        "topology.kubernetes.io/zone",
+        "kubernetes.io/hostname",
+    }
+    budget = next(
+        one for one in found("PodDisruptionBudget") if one["metadata"]["name"] == deployment["metadata"]["name"]
+    )
+    assert budget["spec"]["selector"] == spec["selector"]
+    labels = spec["template"]["metadata"]["labels"]
+    assert spec["selector"]["matchLabels"].items() <= labels.items()
+    account = next(
+        one
+        for one in found("ServiceAccount")
+        if one["metadata"]["name"] == pod["serviceAccountName"] and one["metadata"]["namespace"] == "platform"
+    )
+    assert account
+
+
+def test_rights_in_the_whole_cluster_are_for_token_reviews_alone_and_hosts_have_none() -> None:
+    (everywhere,) = found("ClusterRole")
+    assert everywhere["rules"] == [
+        {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}
+    ]
+    bound = {
+        subject["name"]
+        for kind in ("RoleBinding", "ClusterRoleBinding")
+        for one in found(kind)
+        for subject in one["subjects"]
+    }
+    assert bound == {"chimera-control-plane", "chimera-gateway"}
+    assert not [rule for one in found("Role") for rule in one["rules"] if "*" in (*rule["verbs"], *rule["resources"])]
+    assert not [rule for one in found("Role") for rule in one["rules"] if "secrets" in rule["resources"]]
+
+
+# -- flows -------------------------------------------------------------------------------------------------------------
+
+gateway = Peer(namespace="platform", labels=GATEWAY)
+control_plane = Peer(namespace="platform", labels=CONTROL_PLANE)
+host = Peer(namespace="agents", labels=HOST)
+stranger = Peer(namespace="elsewhere", labels={})
+same_name_elsewhere = Peer(namespace="elsewhere", labels=GATEWAY)
+intruder = Peer(namespace="agents", labels={})
+activator = Peer(namespace="knative-serving", labels={"app": "activator"})
+ingress = Peer(namespace="kourier-system", labels={"app": "3scale-kourier-gateway"})
+dns = Peer(namespace="kube-system", labels={"k8s-app": "kube-dns"})
+outside = Peer(namespace=None, labels={})
+
+WANTED = [
+    ("callers reach the gateway", stranger, gateway, 8080),
+    ("callers from outside reach the gateway", outside, gateway, 8080),
+    ("the gateway calls hosts by their queue-proxy", gateway, host, 8012),
+    ("the gateway asks the control plane", gateway, control_plane, 8082),
+    ("the gateway wakes a cell through the ingress inside", gateway, ingress, 8081),
+    ("the gateway and the control plane ask the API server", gateway, outside, 6443),
+    ("the gateway asks models", gateway, outside, 443),
+    ("the control plane reaches the database", control_plane, outside, 5432),
+    ("hosts ask the gateway", host, gateway, 8081),
+    ("the activator passes calls on", activator, host, 8012),
+    ("the autoscaler reads metrics", activator, host, 9090),
+    ("names are looked up", host, dns, 53),
+]
+UNWANTED = [
+    ("a host reaches another host", host, host, 8012),
+    ("a host reaches the user's port of another", host, host, 8080),
+    ("a host reaches the control plane", host, control_plane, 8082),
+    ("a host calls the public API", host, stranger, 8080),
+    ("a host reaches the API server", host, outside, 6443),
+    ("a host reaches the internet", host, outside, 443),
+    ("a host reaches the database", host, outside, 5432),
+    ("a stranger reaches the internal API", stranger, gateway, 8081),
+    ("a stranger reaches the control plane", stranger, control_plane, 8082),
+    ("a stranger calls hosts", stranger, host, 8012),
+    ("a pod that only calls itself the gateway calls hosts", same_name_elsewhere, host, 8012),
+    ("another pod among the cells reaches the internal API", intruder, gateway, 8081),
+    ("another pod among the cells goes anywhere", intruder, outside, 443),
+    ("the gateway reaches the host past its queue-proxy", gateway, host, 8080),
+]
+
+
+@pytest.mark.parametrize(("source", "target", "port"), [row[1:] for row in WANTED], ids=[row[0] for row in WANTED])
+def test_wanted_flows_are_allowed(source: Peer, target: Peer, port: int) -> None:
+    protocol = "UDP" if port == 53 else "TCP"
+    assert allows(policies("platform", "agents"), source, target, port, protocol)
+
+
+@pytest.mark.parametrize(("source", "target", "port"), [row[1:] for row in UNWANTED], ids=[row[0] for row in UNWANTED])
+def test_unwanted_flows_are_not(source: Peer, target: Peer, port: int) -> None:
+    assert not allows(policies("platform", "agents"), source, target, port)
+
+
+def test_without_policies_everything_is_allowed_so_the_table_can_fail() -> None:
+    assert all(allows([], source, target, port) for _, source, target, port in UNWANTED)
+    assert netpolicies.policies("platform", "agents") == found("NetworkPolicy")
