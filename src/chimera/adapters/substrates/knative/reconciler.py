@@ -24,6 +24,7 @@ from chimera.adapters.substrates.knative.plan import (
     CellState,
     Memory,
     Observed,
+    Phase,
     Plan,
     Wanted,
     applied,
@@ -206,9 +207,15 @@ class Reconciler:
         self._poked.set()
 
     def _tell(self, states: tuple[CellState, ...]) -> None:
-        if states != self.states:
-            self.states = states
-            self._told(states)
+        if states == self.states:
+            return
+        before = set(self.states)
+        for state in states:
+            if state not in before and state.phase in (Phase.FAILED, Phase.HELD):
+                said = {"cell": state.cell, "service": state.service, "phase": state.phase.value}
+                log.warning("a cell has trouble", extra={**said, "cause": state.cause, "next_step": state.next_step})
+        self.states = states
+        self._told(states)
 
 
 def observed(item: KnativeService) -> Observed:

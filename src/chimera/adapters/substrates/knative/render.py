@@ -136,6 +136,7 @@ def _scaling(cell: CellSpec, settings: KnativeSettings) -> dict[str, str]:
         prefix + "max-scale": str(most),
         # A minimum above it is met before calls go to the revision, too.
         prefix + "initial-scale": str(min(settings.initial_scale, most)),
+        "serving.knative.dev/progress-deadline": _seconds(settings.start_timeout),
     }
 
 

@@ -42,6 +42,14 @@ class KnativeSettings:
         "in Knative's config-autoscaler, and moves calls to what was never started.",
         minimum=0,
     )
+    start_timeout: float = setting(
+        300.0,
+        "A new revision of a cell that isn't ready after this has failed, with the reason; a large image on a new node "
+        "takes minutes.",
+        unit="s",
+        minimum=30,
+        maximum=3_600,
+    )
     burst_capacity: int = setting(
         0,
         "Knative's target burst capacity. The gateway chooses pods itself and bounds their calls, so the activator is "
