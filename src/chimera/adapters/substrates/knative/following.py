@@ -71,7 +71,9 @@ class Following(Generic[T]):
         self.objects.pop((namespace, name), None)
 
     async def run(self) -> None:
-        """Follow until cancelled."""
+        """Follow until cancelled; begun again, it lists anew, since what it knew may be hours old."""
+        self._version = None
+        self.synced.clear()
         loop = asyncio.get_running_loop()
         failures = 0
         while True:
