@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -65,15 +66,39 @@ def choices(options: argparse.Namespace) -> Installation:
 async def run(options: argparse.Namespace, chosen: Installation) -> int:
     """Do it; the exit code."""
     api = Kubernetes(cluster(options.kubeconfig, os.environ))
+    done: list[str] = []
+    say = _say if options.output == "table" else done.append
     try:
         if options.action == "uninstall":
-            left = await uninstall(api, chosen, _say, seconds=options.wait)
+            left = await uninstall(api, chosen, say, seconds=options.wait)
+            _print(done, options.output)
             return _told(left, "is still being deleted")
-        await install(api, chosen, _say)
+        await install(api, chosen, say)
+        _print(done, options.output)
         left = await wait(api, chosen, options.wait) if options.wait else ()
         return _told(left, f"does not run: see `kubectl -n {chosen.namespace} describe pods`")
     finally:
         await api.aclose()
+
+
+def _print(what: Any, output: str) -> None:
+    """`what` as JSON or YAML; a table's lines have been printed as they came."""
+    if output == "json":
+        _say(msgspec.json.format(msgspec.json.encode(what), indent=2).decode())
+    elif output == "yaml":
+        _say(yaml.safe_dump(what, sort_keys=False))
+
+
+def _render(chosen: Installation, output: str) -> None:
+    """What would be applied: whole, or as a list of names."""
+    found = manifests(chosen)
+    if output == "json":
+        _print(found, output)
+    elif output == "yaml":
+        _say(yaml.dump_all(found, Dumper=_Plain, sort_keys=False, width=120))
+    else:
+        for one in found:
+            _say(f"{one['kind']} {one['metadata'].get('namespace', '')}/{one['metadata']['name']}".replace(" /", " "))
 
 
 def _told(left: Sequence[str], what: str) -> int:
@@ -98,6 +123,7 @@ def main() -> int:
     parser.add_argument("--database-secret", default="chimera-database")
     parser.add_argument("--allow-host", action="append", default=[])
     parser.add_argument("--kubeconfig")
+    parser.add_argument("--output", choices=("table", "json", "yaml"), default="table")
     parser.add_argument("--wait", type=float, default=300.0)
     options = parser.parse_args()
     try:
@@ -105,8 +131,7 @@ def main() -> int:
         if options.action == "render":
             # Whoever reads only the beginning closes the pipe.
             with contextlib.suppress(BrokenPipeError):
-                sys.stdout.write(yaml.dump_all(manifests(chosen), Dumper=_Plain, sort_keys=False, width=120))
-                sys.stdout.flush()
+                _render(chosen, options.output)
             return 0
         return asyncio.run(run(options, chosen))
     except SettingsError as error:

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.client import options_of
 from chimera.kernel.places import default_home
 
@@ -50,9 +51,9 @@ def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--allow-host", multiple=True, help="A further name that callers may use for the gateway.")
 @click.option("--dry-run", is_flag=True, help="Print what would be applied, and apply nothing.")
-@click.option("-o", "--output", type=click.Choice(["yaml"]), default="yaml", help="How --dry-run prints.")
+@out.output_option
 @click.pass_context
-def install(context: click.Context, /, dry_run: bool, output: str, substrate: str, **options: Any) -> int:
+def install(context: click.Context, /, dry_run: bool, substrate: str, **options: Any) -> int:
     """Put the platform into a cluster, or bring what is there up to date.
 
     Models, issuers and settings are those of the home's settings file; `node.database` names the PostgreSQL server.
@@ -62,6 +63,7 @@ def install(context: click.Context, /, dry_run: bool, output: str, substrate: st
 
 @click.command(epilog="Example: chimera uninstall --substrate knative")
 @_shared
+@out.output_option
 @click.pass_context
 def uninstall(context: click.Context, /, substrate: str, **options: Any) -> int:
     """Take the platform and its cells out of a cluster. The database stays as it is."""
