@@ -111,9 +111,11 @@ async def test_a_caller_who_leaves_while_a_session_s_work_is_given_up(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    session = await state.sessions.open("default", "anna", "s1", "ann")
     async with asyncio.timeout(20):
-        while (await state.runs.unfinished(await state.sessions.open("default", "anna", "s1", "ann"))).holder:  # type: ignore[union-attr]
+        while (found := await state.runs.unfinished(session)) is not None and found.holder:  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.005)
+    assert found is not None
 
 
 async def test_who_asks_for_it_just_then_is_told_and_it_is_free_afterwards(

@@ -379,7 +379,7 @@ class Runs:
 
     @contextlib.contextmanager
     def _claiming(self, run: StoredRun) -> Iterator[None]:
-        """Ask for a run. Whether a claim that fails, or whose caller leaves, was committed isn't known: it is let go."""
+        """Ask for a run. Whether a claim that failed, or whose caller left, was committed isn't known: it is let go."""
         mark = (run.tenant, run.run)
         self._beginning[mark] += 1
         claimed = False
@@ -406,7 +406,7 @@ class Runs:
     async def _release(self, run: StoredRun) -> bool:
         """Whether the database took it; `keep_alive` tries again where it did not.
 
-        Another call here that works on the run or asks for it counts on the holder's name: the last of them releases it.
+        Another call here that works on the run or asks for it counts on the holder's name: the last one releases it.
         Writes are done in the order in which they are asked for, so a claim that comes later isn't undone by this.
         """
         mark = (run.tenant, run.run)
