@@ -12,12 +12,11 @@ from chimera.entrypoints.gateway.http import (
     ENCODER,
     HEADER_REQUEST,
     decoded,
-    internal_error,
     json_response,
     principal_of,
     read_body,
 )
-from chimera.entrypoints.gateway.streams import EventStream, event
+from chimera.entrypoints.gateway.streams import followed
 from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE
 from chimera.events import filters
 from chimera.events.errors import InvalidSubscription
@@ -29,7 +28,6 @@ from chimera.gateway.identity.authenticate import Authenticator
 from chimera.gateway.policy.authorise import Authoriser
 from chimera.gateway.policy.model import Resource
 from chimera.gateway.settings import HttpSettings
-from chimera_host.contract.problem import ProblemError
 
 Handler = Callable[[web.BaseRequest, Values, str], Awaitable[web.StreamResponse]]
 R = TypeVar("R")
@@ -104,23 +102,7 @@ class EventHandlers:
             self._authoriser.check(principal, "event:read", Resource(kind="Tenant", tenant=wanted.tenant))
 
         frames = self._events.stream(wanted, after, pulse=self._settings.stream_comment, may=may)
-        stream = EventStream(
-            request, {HEADER_REQUEST: name}, comment=self._settings.stream_comment, idle=self._settings.stream_idle
-        )
-        async with stream:
-            try:
-                async for some in frames:
-                    await stream.send(some)
-                return await stream.end(b"")
-            except (ConnectionError, TimeoutError):  # nobody reads
-                return stream.abandon()
-            except Exception as error:
-                if not stream.started:
-                    raise
-                problem = error if isinstance(error, ProblemError) else internal_error(error)
-                return await stream.end(event("error", ENCODER.encode(problem.problem(request=name))))
-            finally:
-                await frames.aclose()
+        return await followed(request, frames, bytes, settings=self._settings, name=name)
 
     async def types(self, _: web.BaseRequest, __: Values, name: str) -> web.Response:
         """GET /v1/event-types."""

@@ -6,10 +6,17 @@ goes wrong afterwards is an event.
 """
 
 import asyncio
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from aiohttp import web
+
+from chimera.entrypoints.gateway.http import ENCODER, HEADER_REQUEST, internal_error
+from chimera.gateway.settings import HttpSettings
+from chimera_host.contract.problem import ProblemError
+
+T = TypeVar("T")
 
 COMMENT = b": still here\n\n"
 
@@ -90,3 +97,29 @@ def event(name: str, data: bytes) -> bytes:
 def data_event(data: bytes) -> bytes:
     """One event without a name, as OpenAI streams them."""
     return b"data: " + data + b"\n\n"
+
+
+async def followed(
+    request: web.BaseRequest,
+    source: AsyncGenerator[T, None],
+    encode: Callable[[T], bytes],
+    *,
+    settings: HttpSettings,
+    name: str,
+) -> web.StreamResponse:
+    """Stream what `source` gives, as `encode` makes events of it; what goes wrong later is the last one, `error`."""
+    stream = EventStream(request, {HEADER_REQUEST: name}, comment=settings.stream_comment, idle=settings.stream_idle)
+    async with stream:
+        try:
+            async for one in source:
+                await stream.send(encode(one))
+            return await stream.end(b"")
+        except (ConnectionError, TimeoutError):  # nobody reads
+            return stream.abandon()
+        except Exception as error:
+            if not stream.started:
+                raise
+            problem = error if isinstance(error, ProblemError) else internal_error(error)
+            return await stream.end(event("error", ENCODER.encode(problem.problem(request=name))))
+        finally:
+            await source.aclose()

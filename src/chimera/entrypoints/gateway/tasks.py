@@ -8,15 +8,13 @@ from aiohttp import web
 
 from chimera.entrypoints.gateway.calls import HEADER_REPLAYED, Values, page_limit
 from chimera.entrypoints.gateway.http import (
-    ENCODER,
     HEADER_REQUEST,
     decoded,
-    internal_error,
     json_response,
     principal_of,
     read_body,
 )
-from chimera.entrypoints.gateway.streams import EventStream, event
+from chimera.entrypoints.gateway.streams import followed
 from chimera.entrypoints.gateway.task_operations import HEADER_RESUME, LONGEST_WAIT
 from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE
 from chimera.gateway.errors import InvalidRequest
@@ -28,7 +26,6 @@ from chimera.gateway.tasks.errors import TaskUnfinished
 from chimera.gateway.tasks.model import Details, TaskFilter, TaskKey, TaskState
 from chimera.gateway.tasks.service import Origin, StreamEvent, Tasks, failure_of, items_of
 from chimera_host.contract.call import HEADER_TRACEPARENT
-from chimera_host.contract.problem import ProblemError
 from chimera_host.contract.state import HEADER_IDEMPOTENCY
 from chimera_host.trace import parse
 
@@ -146,23 +143,7 @@ class TaskHandlers:
         """GET …/tasks/{task}/events."""
         after = _resume(request.headers.get(HEADER_RESUME))
         follow = self.tasks.follow(_key(values), values["agent"], after)
-        stream = EventStream(
-            request, {HEADER_REQUEST: name}, comment=self.settings.stream_comment, idle=self.settings.stream_idle
-        )
-        async with stream:
-            try:
-                async for one in follow:
-                    await stream.send(_encoded(one))
-                return await stream.end(b"")
-            except (ConnectionError, TimeoutError):  # nobody reads
-                return stream.abandon()
-            except Exception as error:
-                if not stream.started:
-                    raise
-                problem = error if isinstance(error, ProblemError) else internal_error(error)
-                return await stream.end(event("error", ENCODER.encode(problem.problem(request=name))))
-            finally:
-                await follow.aclose()
+        return await followed(request, follow, _encoded, settings=self.settings, name=name)
 
     async def _read(self, request: web.BaseRequest) -> bytes:
         return await read_body(request, self.settings, self.settings.body_bytes)
