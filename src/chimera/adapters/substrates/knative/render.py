@@ -26,6 +26,7 @@ from chimera.adapters.substrates.knative.objects import KNATIVE_SERVICES
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.platform.errors import PlatformError
 from chimera.platform.model import CellSpec, ResourceClass
+from chimera.platform.sizing import host_request
 
 Json = dict[str, Any]
 
@@ -234,12 +235,9 @@ def _environment(cell: CellSpec, settings: KnativeSettings, bounds: HostBounds) 
 
 
 def _resources(resources: ResourceClass, settings: KnativeSettings) -> Json:
-    share = 1.0 if resources.name == "dedicated" else settings.request_share
+    request = host_request(resources, settings.request_share)
     return {
-        "requests": {
-            "cpu": f"{max(1, int(resources.cpu_millicores * share))}m",
-            "memory": str(int(resources.memory_bytes * share)),
-        },
+        "requests": {"cpu": f"{request.cpu_millicores}m", "memory": str(request.memory_bytes)},
         "limits": {"memory": str(resources.memory_bytes)},
     }
 
