@@ -7,10 +7,13 @@ generated is a function of the code alone: no clock, no machine, the same bytes 
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
+import yaml
 
+from chimera.adapters.substrates.knative.resources.crds import definitions
 from chimera.agents import reference, schema
 from chimera.entrypoints.gateway import openapi
 from docs.generator import actions, api, cli, errors, events, metrics, settings
@@ -26,9 +29,15 @@ def _openapi_page() -> str:
     return api.page(msgspec.json.decode(openapi.encoded()))
 
 
+def _crds(number: int) -> str:
+    text = yaml.safe_dump(definitions()[number], sort_keys=False, width=120)
+    return f"# Made by `make docs`; `chimera install` applies it.\n{text}"
+
+
 FILES: dict[str, Callable[[], str | bytes]] = {
     f"schemas/{schema.FILE_NAME}": _definition_schema,
     "schemas/openapi.json": openapi.encoded,
+    **{f"deploy/crds/{one['spec']['names']['plural']}.yaml": partial(_crds, n) for n, one in enumerate(definitions())},
     f"docs/reference/{reference.FILE_NAME}": reference.page,
     "docs/reference/settings.md": settings.page,
     "docs/reference/errors.md": errors.page,

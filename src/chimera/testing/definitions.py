@@ -13,6 +13,47 @@ from chimera.agents.validate import check_data
 
 FRAMEWORKS = ("AutoGen", "CrewAI", "LangGraph", "function")
 
+FULL: dict[str, Any] = {
+    "schema_version": "ADaC v2.0",
+    "metadata": {"name": "auditor", "version": "1.0.0", "description": "Audits.", "tags": ["domain:tax"]},
+    "specification": {
+        "framework": "LangGraph",
+        "runtime": "python:3.11-slim",
+        "resources": {"cpu": "250m", "memory": "512Mi", "storage": "1Gi"},
+        "source": "code",
+    },
+    "capabilities": {
+        "primary_functions": ["Audit"],
+        "integration_points": ["service:models", "service:agents", "tool:search", "tool:files", "tool:read"],
+        "communication_protocols": ["http"],
+    },
+    "scaling": {"min_instances": 0, "max_instances": 5, "concurrency_target": 10, "idle_timeout": "5m"},
+    "isolation": "dedicated",
+    "model": {"name": "small", "temperature": 0.5, "max_tokens": 100, "seed": 1},
+    "budget": {"tokens_per_day": 1000, "usd_per_day": 1.5},
+    "service_level_objective": {"availability": 0.99, "latency_p95": "2s"},
+    "tests": [{"name": "one", "input": "hi", "expect": {"contains": ["x"], "json_schema": {"type": "object"}}}],
+    "owner": {"team": "finance", "contact": "finance@example.org"},
+    "retirement": {"after": "2030-01-01", "replaced_by": "other"},
+    "behaviour": {
+        "langgraph": {
+            "start": ["look"],
+            "nodes": [
+                {"type": "tool", "name": "look", "tool": "search", "arguments": {"q": "{input}"}, "next": ["choose"]},
+                {"type": "branch", "name": "choose", "cases": [{"to": "say", "longer_than": 3}], "otherwise": "say"},
+                {"type": "prompt", "name": "say", "prompt": "{look}", "on_error": "agent"},
+                {"type": "agent", "name": "agent", "system_message": "s", "tools": ["read"]},
+            ],
+        }
+    },
+    "tools": [
+        {"type": "agent", "name": "search", "agent": "searcher", "limits": {"deadline_seconds": 10.0}},
+        {"type": "mcp", "name": "files", "allow": ["read"], "url": "https://x", "credentials": {"K": "secret:A"}},
+        {"type": "function", "name": "read", "function": "m:f", "parameters": {"type": "object"}},
+    ],
+}
+"""A definition with every section. Nothing changes it."""
+
 
 def definition(name: str, **changes: Any) -> dict[str, Any]:
     """The mission's fields alone, with `changes` laid over them."""

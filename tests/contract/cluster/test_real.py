@@ -22,6 +22,7 @@ from chimera.adapters.substrates.knative.installation import Installation
 from chimera.adapters.substrates.knative.installer import KINDS, SECRETS, install, uninstall
 from chimera.adapters.substrates.knative.objects import ENDPOINT_SLICES, KNATIVE_SERVICES, PODS, Meta, Resource
 from chimera.adapters.substrates.knative.render import HostBounds, render
+from chimera.adapters.substrates.knative.resources.crds import definitions
 from chimera.adapters.substrates.knative.rights import CONTROL_PLANE, GATEWAY
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.gateway.errors import Unauthenticated
@@ -138,6 +139,12 @@ async def test_what_the_schema_does_not_know_is_refused_by_name(rig: Rig) -> Non
             await rig.api.apply(KNATIVE_SERVICES, manifest, dry_run=True)
     except NotInCluster:
         pytest.skip("the cluster has no Knative Serving")
+
+
+async def test_the_custom_resource_definitions_are_taken_as_structural(rig: Rig) -> None:
+    for crd in definitions():
+        made = await rig.api.apply(KINDS["CustomResourceDefinition"], crd, dry_run=True)
+        assert made.metadata.name == crd["metadata"]["name"]
 
 
 async def test_a_pod_is_known_by_the_token_that_is_bound_to_it_and_by_no_other(rig: Rig) -> None:

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.netpolicies import policies
 from chimera.adapters.substrates.knative.render import Json
+from chimera.adapters.substrates.knative.resources.crds import definitions
 from chimera.adapters.substrates.knative.rights import CONTROL_PLANE, GATEWAY, RIGHTS
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 
@@ -58,6 +59,7 @@ def manifests(chosen: Installation) -> list[Json]:
     """Everything that is applied, in the order in which it must be."""
     config = _config(chosen)
     return [
+        *definitions(),
         _namespace(chosen.namespace),
         _namespace(chosen.knative.namespace),
         *(_account(chosen.namespace, f"chimera-{name}") for name in RIGHTS),

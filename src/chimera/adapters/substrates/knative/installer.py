@@ -62,6 +62,7 @@ class Deployment(Struct, frozen=True, kw_only=True):
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", Anything, namespaced=False)
 SECRETS = Resource("", "v1", "secrets", "Secret", Anything)
 DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment", Deployment)
+_CRDS = "apiextensions.k8s.io"
 _RBAC = "rbac.authorization.k8s.io"
 KINDS: dict[str, Resource[Anything]] = {
     one.kind: one
@@ -73,6 +74,7 @@ KINDS: dict[str, Resource[Anything]] = {
         Resource("apps", "v1", "deployments", "Deployment", Anything),
         Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", Anything),
         Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", Anything),
+        Resource(_CRDS, "v1", "customresourcedefinitions", "CustomResourceDefinition", Anything, namespaced=False),
         Resource(_RBAC, "v1", "roles", "Role", Anything),
         Resource(_RBAC, "v1", "rolebindings", "RoleBinding", Anything),
         Resource(_RBAC, "v1", "clusterroles", "ClusterRole", Anything, namespaced=False),
@@ -122,6 +124,8 @@ async def uninstall(api: Kubernetes, chosen: Installation, say: Say, *, seconds:
             break
         await asyncio.sleep(LOOK_AGAIN)
     for manifest in reversed(found):
+        if manifest["kind"] == "CustomResourceDefinition":
+            await _warn(api, manifest, say)
         if manifest["kind"] != "Deployment":
             await _delete(api, manifest, say)
     while True:
@@ -144,6 +148,20 @@ async def _delete(api: Kubernetes, manifest: Json, say: Say) -> None:
     meta = manifest["metadata"]
     if await api.delete(KINDS[manifest["kind"]], meta.get("namespace"), meta["name"]):
         say(f"{manifest['kind']} {_shown(manifest)}")
+
+
+async def _warn(api: Kubernetes, definition: Json, say: Say) -> None:
+    """Say what goes with a kind: all of its objects, whoever made them."""
+    spec = definition["spec"]
+    plural, kind = spec["names"]["plural"], spec["names"]["kind"]
+    resource = Resource(spec["group"], spec["versions"][0]["name"], plural, kind, Anything)
+    try:
+        found = (await api.list(resource, None)).items
+    except NotInCluster:
+        return
+    if found:
+        places = len({one.metadata.namespace for one in found})
+        say(f"{len(found)} {plural} in {places} namespaces, which go with their CustomResourceDefinition")
 
 
 async def _is_there(api: Kubernetes, namespace: str) -> bool:
