@@ -59,7 +59,10 @@ class HostPool(Protocol):
         """Have at least one host of `cell` in `within` seconds; raises `CellUnavailable` with the reason."""
 
     async def report(self, host: str, *, kind: str, agent: str, call: str) -> None:
-        """Tell the substrate that `host` failed a call of `agent` (`unreachable`, `timeout`, `crashed`)."""
+        """Tell the substrate that `host` failed a call of `agent` (`unreachable`, `timeout`, `crashed`).
+
+        One that broke it (`BROKEN`) is no endpoint from this moment on, until somebody has looked at it.
+        """
 
     def observe(self, cell: str, in_flight: int) -> None:
         """The number of calls of `cell` being held or run now; sampled for autoscaling."""

@@ -11,6 +11,8 @@ from msgspec import Struct
 from chimera_host.contract.agent import FrameworkName
 
 RuntimeKind = Literal["python", "node", "image"]
+BROKEN = frozenset({"unreachable", "crashed"})
+"""Kinds of reports after which a host takes no call until somebody has looked at it."""
 
 
 class ResourceClass(Struct, frozen=True, kw_only=True):

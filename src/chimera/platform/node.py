@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,11 +21,14 @@ from chimera.kernel.ids import new_id
 from chimera.platform import autoscaler, blame, fleet
 from chimera.platform.errors import HostStartFailed, UnknownHost
 from chimera.platform.fleet import HostPhase, HostView
-from chimera.platform.model import CellSpec, Endpoint
+from chimera.platform.model import BROKEN, CellSpec, Endpoint
 from chimera.platform.ports import HostExit, HostLauncher
 from chimera.platform.settings import NodeSettings
 
 log = logging.getLogger(__name__)
+
+EXIT_SEEN = 1.0
+"""A process that is ending is given so long to be seen so, with its own cause, before it counts as one that hangs."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -36,6 +40,8 @@ class Host:
     phase: HostPhase = HostPhase.STARTING
     unhealthy: str | None = None
     failed_probes: int = 0
+    looks: int = 0
+    """Reports of broken calls that nobody has looked into yet; until then it gets no others."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -117,11 +123,12 @@ class NodeAgent:
                 cell.observed_at = now
 
     def report(self, host: str, *, kind: str, agent: str, call: str) -> None:
-        """A gateway saw `host` fail; one that it couldn't reach is probed at once, and replaced if it is silent."""
+        """A gateway saw `host` fail; one that broke a call gets no other until it was looked at, and goes if silent."""
         cell = self._cell_of(host)
         log.warning("host reported", extra={"host": host, "kind": kind, "agent": agent, "call": call})
-        if kind == "unreachable":
-            self._spawn(self._probe(cell, host, failures=1), f"probe-{host}")
+        if kind in BROKEN:
+            cell.hosts[host].looks += 1
+            self._spawn(self._look(cell, host, cell.hosts[host]), f"look-{host}")
 
     async def endpoints(self, after: int, wait: float) -> tuple[int, dict[str, list[Endpoint]]]:
         """Hosts that take calls, by cell; waits up to `wait` seconds for a version above `after`."""
@@ -343,6 +350,23 @@ class NodeAgent:
             host.unhealthy = "does not answer its liveness probe"
             self._poked.set()
 
+    async def _look(self, cell: Cell, name: str, host: Host) -> None:
+        """Whether a host that broke a call still lives; until that is known it takes none."""
+        await self._announce()
+        try:
+            async with self._changed:  # one that is starting can't be asked yet
+                await self._changed.wait_for(
+                    lambda: cell.hosts.get(name) is not host or host.phase is not HostPhase.STARTING
+                )
+            if host.phase is HostPhase.READY and not await self._launcher.alive(name):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(EXIT_SEEN), self._changed:
+                        await self._changed.wait_for(lambda: cell.hosts.get(name) is not host)
+                await self._probe(cell, name, failures=1)
+        finally:
+            host.looks -= 1
+            await self._announce()
+
     async def _announce(self) -> None:
         async with self._changed:
             self.version += 1
@@ -376,5 +400,5 @@ class NodeAgent:
         return [
             host.endpoint
             for host in cell.hosts.values()
-            if host.phase in (HostPhase.STARTING, HostPhase.READY) and host.unhealthy is None
+            if host.phase in (HostPhase.STARTING, HostPhase.READY) and host.unhealthy is None and not host.looks
         ]

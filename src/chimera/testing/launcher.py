@@ -35,7 +35,8 @@ class FakeRunning:
 class FakeLauncher:
     """A `HostLauncher`. `start_seconds` is how long a start takes, `boot_seconds` how long until a host is ready.
 
-    While `refuses` is set, starts raise it. `started` counts what was ever started, by cell.
+    `probe_seconds` is how long a host takes to say that it is alive. While `refuses` is set, starts raise it. `started`
+    counts what was ever started, by cell.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class FakeLauncher:
         """No host runs."""
         self.start_seconds = start_seconds
         self.boot_seconds = boot_seconds
+        self.probe_seconds = 0.0
         self.refuses: HostStartFailed | None = None
         self.running: dict[str, FakeRunning] = {}
         self.started: dict[str, int] = {}
@@ -82,6 +84,8 @@ class FakeLauncher:
 
     async def alive(self, host: str) -> bool:
         """See `HostLauncher`."""
+        if self.probe_seconds:
+            await asyncio.sleep(self.probe_seconds)
         return await self.ready(host)
 
     async def stop(self, host: str, grace: float) -> None:

@@ -35,6 +35,8 @@ class Node:
         self.stats: list[dict[str, float]] = []
         self.reports: list[Any] = []
         self.fails = False
+        self.hears = asyncio.Event()
+        self.hears.set()
         self.changed = asyncio.Event()
         self.runner: web.AppRunner | None = None
 
@@ -78,6 +80,7 @@ class Node:
 
     async def report(self, request: web.Request) -> web.Response:
         self.reports.append((request.match_info["host"], await request.json()))
+        await self.hears.wait()
         return web.Response()
 
 
@@ -141,6 +144,46 @@ async def test_reports_and_averages_arrive(node: Node, pool: NodeClient) -> None
     count = len(node.stats)
     await asyncio.sleep(0.1)
     assert len(node.stats) <= count + 1, "a cell without calls is told once"
+
+
+async def test_a_host_that_broke_a_call_comes_back_only_by_a_list_that_knows_of_it(
+    node: Node, pool: NodeClient
+) -> None:
+    told: list[str] = []
+    node.put("host-1", "host-2")
+    await soon(lambda: len(pool.endpoints("cell-1")) == 2)
+    pool.on_change(told.append)
+    node.hears.clear()
+    reporting = asyncio.create_task(pool.report("host-1", kind="crashed", agent="a", call="c"))
+    await soon(lambda: node.reports)
+    assert [e.host for e in pool.endpoints("cell-1")] == ["host-2"], "at once, whoever is slow to hear of it"
+    for names in (("host-1",), ("host-1", "host-2")):  # lists that the node agent made before it heard
+        version = node.version
+        node.put(*names)
+        await soon(lambda version=version: pool._version > version)
+        assert [e.host for e in pool.endpoints("cell-1")] == [name for name in names if name != "host-1"]
+    node.hears.set()
+    await reporting
+    told.clear()
+    node.put("host-1", "host-2")  # answers the list that was waited for before, which counts for nothing
+    node.put("host-1", "host-2")
+    await soon(lambda: (node.put("host-1", "host-2"), len(pool.endpoints("cell-1")) == 2)[1])
+    assert told == ["cell-1"]
+
+
+async def test_a_report_that_does_not_arrive_leaves_the_host_out_until_the_next_list(
+    node: Node, pool: NodeClient
+) -> None:
+    node.put("host-1")
+    await soon(lambda: pool.endpoints("cell-1"))
+    await node.stop()
+    with pytest.raises(NodeUnavailable):
+        await pool.report("host-1", kind="unreachable", agent="a", call="c")
+    assert not pool.endpoints("cell-1")
+    await asyncio.sleep(0.2)
+    await node.start()
+    node.put("host-1")
+    await soon(lambda: pool.endpoints("cell-1"))
 
 
 async def test_a_node_agent_that_goes_and_comes_back(node: Node, pool: NodeClient) -> None:

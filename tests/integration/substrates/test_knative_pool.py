@@ -175,22 +175,89 @@ async def test_a_cell_that_does_not_wake_in_time_says_so(rig: Rig) -> None:
         await rig.pool.wake(CELL, 0.2)
 
 
-async def test_a_pod_that_could_not_be_reached_is_left_out_for_a_while(
+class QueueProxy:
+    """What answers at a pod's address: its host is as the test says."""
+
+    def __init__(self) -> None:
+        self.ready = False
+        self.looks: list[float] = []
+        self.port = 0
+
+    async def __aenter__(self) -> "QueueProxy":
+        self.runner = web.ServerRunner(web.Server(self.handle))
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
+        self.port = self.runner.addresses[0][1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.runner.cleanup()
+
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        assert request.headers["User-Agent"].startswith("kube-probe/"), "else it would be counted as a call"
+        assert request.headers["K-Network-Probe"] == "queue"
+        self.looks.append(asyncio.get_running_loop().time())
+        return web.Response(text="queue") if self.ready else web.Response(status=503)
+
+    def slice(self, *others: str) -> dict[str, Any]:
+        made = pods("r-1", "pod-a", *others)
+        made["endpoints"][0]["addresses"] = ["127.0.0.1"]
+        made["ports"] = [{"name": "http", "port": self.port}]
+        return made
+
+
+@pytest.mark.parametrize("kind", ["crashed", "unreachable"])
+async def test_a_pod_that_broke_a_call_gets_no_other_until_it_was_looked_at(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(pools, "FIRST_LOOK", 0.02)
+    async with QueueProxy() as pod:
+        await rig.cluster.put("services", service("r-1"))
+        await rig.cluster.put("endpointslices", pod.slice("pod-bb"))
+        await until(lambda: len(rig.hosts()) == 2)
+        await rig.pool.report("pod-a", kind="timeout", agent="a", call="c")
+        assert len(rig.hosts()) == 2 and not pod.looks, "what took too long broke nothing"
+        await rig.pool.report("pod-a", kind=kind, agent="a", call="c")
+        await rig.pool.report("pod-a", kind=kind, agent="a", call="another call that broke with it")
+        assert rig.hosts() == ["pod-bb"]
+        await until(lambda: len(pod.looks) == 4)
+        assert rig.hosts() == ["pod-bb"], "it was looked at, and isn't ready"
+        pauses = [later - sooner for sooner, later in zip(pod.looks, pod.looks[1:], strict=False)]
+        assert pauses[0] >= 0.04 and pauses[1] >= 0.08 and pauses[2] >= 0.16, "longer each time"
+        pod.ready = True
+        await until(lambda: rig.hosts() == ["pod-a", "pod-bb"])
+
+
+async def test_who_wakes_a_cell_whose_only_pod_broke_a_call_waits_for_a_pod_that_lives(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pools, "FIRST_SUSPICION", 0.3)
-    await rig.cluster.put("services", service("r-1"))
-    await rig.cluster.put("endpointslices", pods("r-1", "pod-a", "pod-bb"))
-    await until(lambda: len(rig.hosts()) == 2)
-    await rig.pool.report("pod-a", kind="timeout", agent="a", call="c")
-    assert len(rig.hosts()) == 2
-    loop = asyncio.get_running_loop()
-    for kind, pause in (("crashed", 0.3), ("unreachable", 0.6)):
-        began = loop.time()
-        await rig.pool.report("pod-a", kind=kind, agent="a", call="c")
-        assert rig.hosts() == ["pod-bb"]
-        await until(lambda: rig.hosts() == ["pod-a", "pod-bb"])
-        assert loop.time() - began >= pause, "longer each time"
+    monkeypatch.setattr(pools, "FIRST_LOOK", 0.02)
+    async with QueueProxy() as pod:
+        await rig.cluster.put("services", service("r-1"))
+        await rig.cluster.put("endpointslices", pod.slice())
+        await until(lambda: rig.hosts() == ["pod-a"])
+        await rig.pool.report("pod-a", kind="crashed", agent="a", call="c")
+        waking = asyncio.create_task(rig.pool.wake(CELL, PATIENCE))
+        await until(lambda: len(pod.looks) == 2)
+        assert not waking.done()
+        pod.ready = True
+        assert [endpoint.host for endpoint in await waking] == ["pod-a"]
+
+
+async def test_a_pod_that_is_gone_is_looked_at_no_more(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "FIRST_LOOK", 0.02)
+    async with QueueProxy() as pod:
+        await rig.cluster.put("services", service("r-1"))
+        await rig.cluster.put("endpointslices", pod.slice())
+        await until(lambda: rig.hosts() == ["pod-a"])
+        await rig.pool.report("pod-a", kind="crashed", agent="a", call="c")
+        await until(lambda: len(pod.looks) == 1)
+        await rig.cluster.put("endpointslices", pods("r-1", "pod-bb"))
+        await until(lambda: rig.hosts() == ["pod-bb"])
+        await asyncio.sleep(0.2)
+        seen = len(pod.looks)
+        await asyncio.sleep(0.3)
+        assert len(pod.looks) == seen
 
 
 # -- who a pod is ------------------------------------------------------------------------------------------------------

@@ -193,8 +193,48 @@ def test_a_host_that_fails_is_replaced_and_its_agent_named(harm: str) -> None:
     simulated(scenario)
 
 
+@pytest.mark.parametrize("fate", ["dies", "hangs", "lives"])
+def test_a_host_that_broke_a_call_takes_no_other_until_it_was_looked_at(fate: str) -> None:
+    async def scenario(world: World) -> None:
+        (first,) = await world.agent.wake(spec("a"), 30.0)
+        await asyncio.sleep(10)
+        world.launcher.probe_seconds = 0.05
+        version, _ = await world.agent.endpoints(0, 0.0)
+        world.launcher.running[first.host].deaf = fate != "lives"
+        for call in ("call-1", "call-2"):
+            world.agent.report(first.host, kind="crashed", agent="a", call=call)
+        newer, listed = await world.agent.endpoints(version, 1.0)
+        assert newer > version and listed == {}
+        if fate == "dies":
+            await asyncio.sleep(0.1)
+            await world.launcher.kill(first.host)
+        (found,) = await world.agent.wake(spec("a"), 30.0)
+        assert (found.host == first.host) is (fate == "lives")
+        assert (await world.agent.endpoints(0, 0.0))[1] == {"a": [found]}
+        await asyncio.sleep(10)
+        causes = [incident.cause for incident in world.agent.incidents]
+        said = {"dies": ["killed by SIGKILL"], "hangs": ["does not answer its liveness probe; ended with exit code 0"]}
+        assert causes == said.get(fate, [])
+
+    simulated(scenario)
+
+
+def test_a_host_that_breaks_a_call_before_it_is_ready_is_looked_at_when_it_is() -> None:
+    async def scenario(world: World) -> None:
+        (first,) = await world.agent.wake(spec("a"), 30.0)  # its socket takes calls before it is ready
+        assert world.ready("a") == 0
+        world.agent.report(first.host, kind="crashed", agent="a", call="call-1")
+        with pytest.raises(HostStartFailed):
+            await world.agent.wake(spec("a"), 0.2)
+        assert world.ready("a") == 0
+        assert await world.agent.wake(spec("a"), 30.0) == [first]
+        assert world.ready("a") == 1
+
+    simulated(scenario)
+
+
 NAMES = ("kept", "plain", "small")
-HARM = ("kill", "kill", "deaf", "memory", "call", "refuse", "slow", "load", "idle", "wake", "wake")
+HARM = ("kill", "kill", "deaf", "memory", "report", "call", "refuse", "slow", "load", "idle", "wake", "wake")
 
 
 def harm_host(world: World, draw: random.Random, what: str) -> None:
@@ -204,6 +244,8 @@ def harm_host(world: World, draw: random.Random, what: str) -> None:
             world.launcher.running[host].deaf = True
         case "memory":
             world.launcher.running[host].memory = 600 * MIB
+        case "report":
+            world.agent.report(host, kind="crashed", agent="a", call="c")
         case "call":
             world.launcher.begin(host, "default/agent", f"call-{draw.random()}")
 

@@ -3,6 +3,9 @@
 Endpoints come by a long poll, numbered, so looking one up is a dictionary access. What was seen stays valid while the
 node agent is away: running hosts go on taking calls. Calls in flight are averaged over time for each cell and sent once
 a second in one request for all.
+
+A host that broke a call takes no other from the moment that it is reported: a list of endpoints brings it back only if
+it was asked for after the node agent had heard of it, which then lists no host that it hasn't looked at.
 """
 
 import asyncio
@@ -17,7 +20,7 @@ from msgspec import Struct
 
 from chimera.gateway.errors import NodeUnavailable
 from chimera.kernel.clock import Clock
-from chimera.platform.model import CellSpec, Endpoint
+from chimera.platform.model import BROKEN, CellSpec, Endpoint
 from chimera_host.contract.problem import Problem, RemoteProblem
 
 log = logging.getLogger(__name__)
@@ -97,6 +100,7 @@ class NodeClient:
         self._averages = InFlightAverages(clock.monotonic())
         self._cells: dict[str, list[Endpoint]] = {}
         self._version = 0
+        self._broken: dict[str, bool] = {}  # hosts that broke a call; whether the node agent has heard of it
         self._changed: Callable[[str], None] = lambda _: None
 
     def on_change(self, callback: Callable[[str], None]) -> None:
@@ -107,23 +111,32 @@ class NodeClient:
 
     def endpoints(self, cell: str) -> Sequence[Endpoint]:
         """Hosts of `cell` that take calls, from the newest report."""
-        return self._cells.get(cell, ())
+        found = self._cells.get(cell, ())
+        return [one for one in found if one.host not in self._broken] if self._broken else found
 
     async def wake(self, cell: CellSpec, within: float) -> Sequence[Endpoint]:
         """Have a host of `cell` running; raises the node agent's reason where there is none."""
+        heard = self._heard()
         body = await self._request(
             "POST", f"/v1/cells/{quote(cell.cell, safe='')}/wake?within={within:.3f}", _encode(cell), within + TIMEOUT
         )
         found = _woken.decode(body)
         if found.version >= self._version:
             self._cells[cell.cell] = found.endpoints
+            self._clear({one.host for one in found.endpoints} & heard)
             self._changed(cell.cell)
-        return found.endpoints
+        return self.endpoints(cell.cell)
 
     async def report(self, host: str, *, kind: str, agent: str, call: str) -> None:
-        """Tell the node agent that `host` failed a call."""
+        """Tell the node agent that `host` failed a call; one that broke it is left out until it was looked at."""
         body = _encode({"kind": kind, "agent": agent, "call": call})
-        await self._request("POST", f"/v1/hosts/{quote(host, safe='')}/report", body, TIMEOUT)
+        if kind in BROKEN:
+            self._broken[host] = False
+        try:
+            await self._request("POST", f"/v1/hosts/{quote(host, safe='')}/report", body, TIMEOUT)
+        finally:
+            if host in self._broken:
+                self._broken[host] = True
 
     def observe(self, cell: str, in_flight: int) -> None:
         """`cell` has `in_flight` calls now."""
@@ -155,21 +168,30 @@ class NodeClient:
 
     async def _follow(self) -> None:
         path = f"/v1/endpoints?after={self._version}&wait={LONG_POLL:.0f}"
+        heard = self._heard()
         try:
             found = _all.decode(await self._request("GET", path, None, LONG_POLL + TIMEOUT))
         except NodeUnavailable:
             self._version = 0  # a node agent that starts again counts from the beginning
             raise
-        self._take(found.version, found.cells)
+        self._take(found.version, found.cells, heard)
 
-    def _take(self, version: int, cells: Mapping[str, list[Endpoint]]) -> None:
-        changed = [
-            cell for cell in self._cells.keys() | cells.keys() if self._cells.get(cell, []) != cells.get(cell, [])
-        ]
+    def _take(self, version: int, cells: Mapping[str, list[Endpoint]], heard: set[str]) -> None:
+        before = {cell: list(self.endpoints(cell)) for cell in self._cells.keys() | cells.keys()}
         self._version = version
         self._cells = dict(cells)
-        for cell in changed:
-            self._changed(cell)
+        self._clear(heard)
+        for cell, endpoints in before.items():
+            if endpoints != list(self.endpoints(cell)):
+                self._changed(cell)
+
+    def _heard(self) -> set[str]:
+        """Broken hosts of which the node agent has heard: what it is asked from now on takes them into account."""
+        return {host for host, heard in self._broken.items() if heard}
+
+    def _clear(self, heard: set[str]) -> None:
+        """Go by the newest list again for these hosts, unless they broke another call meanwhile."""
+        self._broken = {host: told for host, told in self._broken.items() if host not in heard or not told}
 
     async def _tell(self) -> None:
         await asyncio.sleep(self._sample)

@@ -8,13 +8,15 @@ traffic, as they would through its ingress.
 A sleeping cell is woken by one request to its Service: the activator holds it until a pod is ready, which is what makes
 the autoscaler start one. The callers themselves wait in the gateway's bounded queue, so that waking costs one
 connection whoever waits. docs/adr/0021 has the alternatives.
+
+A pod that broke a call gets no other until it was looked at: until its host, asked through queue-proxy as the kubelet
+asks, says that it is ready. The cluster notices by itself what became of it, later.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 import aiohttp
 
@@ -24,7 +26,7 @@ from chimera.adapters.substrates.knative.following import Following
 from chimera.adapters.substrates.knative.objects import ENDPOINT_SLICES, KNATIVE_SERVICES, EndpointSlice, KnativeService
 from chimera.adapters.substrates.knative.plan import troubles
 from chimera.gateway.errors import CellUnavailable
-from chimera.platform.model import CellSpec, Endpoint
+from chimera.platform.model import BROKEN, CellSpec, Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -33,17 +35,15 @@ PORT = "http"
 POKE_PATH = "/readyz"
 POKE_TIMEOUT = 30.0
 POKE_AGAIN = 1.0
-FIRST_SUSPICION, LONGEST_SUSPICION, FORGOTTEN = 1.0, 30.0, 60.0
-"""A pod that failed gets no calls for a second, longer each time: its container starts again in a second or two, and a
-node that is gone is noticed by the cluster much later. What is a minute old is forgotten."""
+LOOK_PATH, LOOK_TIMEOUT = "/readyz", 5.0
+AS_KUBELET = {"User-Agent": "kube-probe/chimera", "K-Network-Probe": "queue"}
+"""With these headers queue-proxy asks its container's own readiness probe and counts no call."""
+FIRST_LOOK, LONGEST_LOOK = 0.2, 10.0
+"""Seconds between two looks at a pod that failed: its container starts again in a second or two, and of a node that is
+gone the cluster takes a minute to say so."""
 
 KeyOf = Callable[[str, str], str]
 """The key of a pod, from its name and its unique id."""
-
-
-class _Suspicion(NamedTuple):
-    until: float
-    times: int
 
 
 class KnativePool:
@@ -63,7 +63,7 @@ class KnativePool:
         self._slices.on_change(self._slices_changed)
         self._endpoints: dict[str, list[Endpoint]] = {}
         self._service_of: dict[str, str] = {}
-        self._suspects: dict[str, _Suspicion] = {}
+        self._looks: dict[str, asyncio.Task[None]] = {}
         self._changed: Callable[[str], None] = lambda _: None
         self._news = asyncio.Event()
         self._session = aiohttp.ClientSession(
@@ -101,16 +101,15 @@ class KnativePool:
             await asyncio.gather(poking, return_exceptions=True)
 
     async def report(self, host: str, *, kind: str, agent: str, call: str) -> None:
-        """A pod that failed gets no calls for a while; what became of it the cluster sees by itself."""
+        """A pod that broke a call gets no other until it was looked at."""
         log.warning("host reported", extra={"host": host, "kind": kind, "agent": agent, "call": call})
-        if kind not in ("unreachable", "crashed"):
-            return
-        loop = asyncio.get_running_loop()
-        times = self._suspects[host].times + 1 if host in self._suspects else 1
-        pause = min(LONGEST_SUSPICION, FIRST_SUSPICION * 2.0 ** (times - 1))
-        self._suspects[host] = _Suspicion(until=loop.time() + pause, times=times)
+        found = next((one for all_ in self._endpoints.values() for one in all_ if one.host == host), None)
+        if kind not in BROKEN or found is None:
+            return  # one that isn't among the hosts is being looked at, or gone
+        look = asyncio.create_task(self._look(found), name=f"look-{host}")
+        self._looks[host] = look
+        look.add_done_callback(lambda _: self._looked(host))
         self._refresh_all()
-        loop.call_later(pause + 0.01, self._refresh_all)
 
     def observe(self, cell: str, in_flight: int) -> None:
         """Nothing: queue-proxy counts."""
@@ -125,6 +124,9 @@ class KnativePool:
 
     async def aclose(self) -> None:
         """Close the connections."""
+        for look in tuple(self._looks.values()):
+            look.cancel()
+        await asyncio.gather(*self._looks.values(), return_exceptions=True)
         await self._session.close()
         await self._api.aclose()
 
@@ -139,6 +141,28 @@ class KnativePool:
                 except (aiohttp.ClientError, OSError) as error:
                     log.info("a cell did not wake yet", extra={"cell": cell.cell, "error": repr(error)})
             await asyncio.sleep(POKE_AGAIN)
+
+    async def _look(self, endpoint: Endpoint) -> None:
+        """Return once the host is ready again, or is no pod of a revision with traffic any more."""
+        pause = FIRST_LOOK
+        while self._listed(endpoint):
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_LOOK, pause * 2)
+            try:
+                timeout = aiohttp.ClientTimeout(total=LOOK_TIMEOUT)
+                async with self._session.get(endpoint.url + LOOK_PATH, headers=AS_KUBELET, timeout=timeout) as answer:
+                    if answer.status == 200:
+                        return
+            except (aiohttp.ClientError, OSError) as error:  # OSError covers the time-out
+                log.info("a host is silent", extra={"host": endpoint.host, "error": repr(error)})
+
+    def _looked(self, host: str) -> None:
+        del self._looks[host]
+        self._refresh_all()
+
+    def _listed(self, endpoint: Endpoint) -> bool:
+        service = next((one for one in self._services.objects.values() if _cell(one) == endpoint.cell), None)
+        return service is not None and endpoint.host in self._pods(service, endpoint.cell)
 
     def _address(self, cell: CellSpec) -> str | None:
         service = self._service(cell)
@@ -177,12 +201,10 @@ class KnativePool:
         self._refresh({item.metadata.name for item in self._services.objects.values()})
 
     def _refresh(self, services: set[str]) -> None:
-        now = asyncio.get_running_loop().time()
-        self._suspects = {host: one for host, one in self._suspects.items() if one.until + FORGOTTEN > now}
         by_name = {item.metadata.name: item for item in self._services.objects.values()}
         for name in services:
             service = by_name.get(name)
-            cell = self._service_of.get(name) if service is None else service.metadata.annotations.get(names.CELL)
+            cell = self._service_of.get(name) if service is None else _cell(service)
             if cell is None:
                 continue
             found = [] if service is None else self._hosts(service, cell)
@@ -197,8 +219,12 @@ class KnativePool:
         self._news = asyncio.Event()
 
     def _hosts(self, service: KnativeService, cell: str) -> list[Endpoint]:
-        """The ready pods of the revisions that have traffic, each once, by name."""
-        now = asyncio.get_running_loop().time()
+        """Those that take calls, each once, by name."""
+        found = self._pods(service, cell)
+        return [found[name] for name in sorted(found) if name not in self._looks]
+
+    def _pods(self, service: KnativeService, cell: str) -> dict[str, Endpoint]:
+        """The ready pods of the revisions that have traffic."""
         serving = {part.revision_name for part in service.status.traffic if part.percent}
         found: dict[str, Endpoint] = {}
         for item in self._slices.objects.values():
@@ -212,11 +238,13 @@ class KnativePool:
                 pod = endpoint.target_ref
                 if port is None or pod is None or not endpoint.addresses or endpoint.conditions.ready is False:
                     continue
-                if pod.name not in self._suspects or self._suspects[pod.name].until <= now:
-                    url = f"http://{_shown(endpoint.addresses[0])}:{port}"
-                    key = self._key_of(pod.name, pod.uid)
-                    found[pod.name] = Endpoint(host=pod.name, cell=cell, url=url, key=key)
-        return [found[name] for name in sorted(found)]
+                url = f"http://{_shown(endpoint.addresses[0])}:{port}"
+                found[pod.name] = Endpoint(host=pod.name, cell=cell, url=url, key=self._key_of(pod.name, pod.uid))
+        return found
+
+
+def _cell(service: KnativeService) -> str | None:
+    return service.metadata.annotations.get(names.CELL)
 
 
 def _shown(address: str) -> str:
