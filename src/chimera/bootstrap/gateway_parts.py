@@ -276,6 +276,8 @@ class Gateway:
         self._spawn(self.quota.run(settings.models.flush), "quota")
         self.internal_url = await self._listen_internal()
         self.public_url = await self._listen_public()
+        if self._config.metrics_port:
+            await self._listen_metrics()
         self._spawn(self.tasks.watchers.run(), "task-watchers")
         self._spawn(self.tasks.worker.run(), "tasks")
         self._spawn(self.events.feed.run(), "events")
@@ -328,6 +330,10 @@ class Gateway:
             return _address(runner, "http")
         await listen_unix(runner, Path(path), backlog=1024)
         return f"unix:{path}"
+
+    async def _listen_metrics(self) -> None:
+        runner = await self._runner(web.Server(self.public.metrics_page))
+        await web.TCPSite(runner, self._config.internal_host, self._config.metrics_port, backlog=16).start()
 
     async def _runner(self, server: web.Server) -> web.ServerRunner:
         runner = web.ServerRunner(server, shutdown_timeout=self._config.drain)

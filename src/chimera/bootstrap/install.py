@@ -22,7 +22,7 @@ from chimera.adapters.storage.naming import database_name
 from chimera.adapters.storage.opening import is_url
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.installation import Installation, manifests
-from chimera.adapters.substrates.knative.installer import install, uninstall, wait
+from chimera.adapters.substrates.knative.installer import can_monitor, install, uninstall, wait
 from chimera.bootstrap import settings as machine
 from chimera.bootstrap.substrate_parts import cluster
 from chimera.kernel.settings import SettingsError
@@ -30,6 +30,7 @@ from chimera_host.contract.problem import ProblemError
 
 EXIT_SETTINGS, EXIT_TEMPORARY, EXIT_FAILED = 78, 75, 1
 DATABASE_PORT = 5432
+EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
 class _Plain(yaml.SafeDumper):
@@ -60,7 +61,30 @@ def choices(options: argparse.Namespace) -> Installation:
         settings=found.gateway,
         retention=dataclasses.asdict(found.retention),
         upkeep=dataclasses.asdict(found.upkeep),
+        monitors=bool(options.monitors),
+        monitoring=options.monitoring,
+        node_selector=dict(_label(one) for one in options.node_selector),
+        tolerations=tuple(_toleration(one) for one in options.tolerate),
+        priority_class=options.priority_class,
+        strict_spread=options.strict_spread,
     )
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise SettingsError([f"--node-selector {text}: write LABEL=VALUE"])
+    return name, value
+
+
+def _toleration(text: str) -> dict[str, str]:
+    """A toleration, as kubectl writes taints: `KEY=VALUE:EFFECT`, or `KEY:EFFECT` for any value."""
+    named, separator, effect = text.rpartition(":")
+    if not separator or not named or effect not in EFFECTS:
+        raise SettingsError([f"--tolerate {text}: write KEY=VALUE:EFFECT, the effect one of {', '.join(EFFECTS)}"])
+    key, separator, value = named.partition("=")
+    found = {"key": key, "operator": "Equal", "value": value} if separator else {"key": key, "operator": "Exists"}
+    return {**found, "effect": effect}
 
 
 async def run(options: argparse.Namespace, chosen: Installation) -> int:
@@ -73,6 +97,8 @@ async def run(options: argparse.Namespace, chosen: Installation) -> int:
             left = await uninstall(api, chosen, say, seconds=options.wait)
             _print(done, options.output)
             return _told(left, "is still being deleted")
+        if options.monitors is None:
+            chosen = msgspec.structs.replace(chosen, monitors=await can_monitor(api))
         await install(api, chosen, say)
         _print(done, options.output)
         left = await wait(api, chosen, options.wait) if options.wait else ()
@@ -119,9 +145,15 @@ def main() -> int:
     parser.add_argument("--home", required=True, type=Path)
     parser.add_argument("--namespace", default="chimera")
     parser.add_argument("--image", default="chimera-platform:0.1.0")
-    parser.add_argument("--replicas", type=int, default=2)
+    parser.add_argument("--replicas", type=int, default=3)
     parser.add_argument("--database-secret", default="chimera-database")
     parser.add_argument("--allow-host", action="append", default=[])
+    parser.add_argument("--monitors", action=argparse.BooleanOptionalAction)
+    parser.add_argument("--monitoring", default="monitoring")
+    parser.add_argument("--node-selector", action="append", default=[])
+    parser.add_argument("--tolerate", action="append", default=[])
+    parser.add_argument("--priority-class", default="")
+    parser.add_argument("--strict-spread", action=argparse.BooleanOptionalAction, default=False)
     parser.add_argument("--kubeconfig")
     parser.add_argument("--output", choices=("table", "json", "yaml"), default="table")
     parser.add_argument("--wait", type=float, default=300.0)

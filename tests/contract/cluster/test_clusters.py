@@ -16,9 +16,10 @@ from chimera.adapters.substrates.knative.access import ClusterAccess, NoToken, f
 from chimera.adapters.substrates.knative.client import Change, Kubernetes
 from chimera.adapters.substrates.knative.errors import ClusterConflict, NotInCluster, WatchExpired
 from chimera.adapters.substrates.knative.following import Following
+from chimera.adapters.substrates.knative.installer import can_monitor
 from chimera.adapters.substrates.knative.objects import Meta, Resource
 from chimera.kernel.clock import SystemClock
-from chimera.testing.cluster import FakeCluster
+from chimera.testing.cluster import FakeCluster, refusal
 
 
 class Map(Struct, frozen=True, kw_only=True):
@@ -187,3 +188,14 @@ async def test_who_follows_sees_what_is_there_and_what_comes_and_goes(
     await until(lambda: set(following.objects) == {(rig.namespace, "second")})
     assert told == ["first", "second", "first"]
     assert following.failure is None
+
+
+async def test_whether_there_is_anything_that_reads_monitors_is_asked_of_the_cluster(rig: Rig) -> None:
+    if rig.fake is None:
+        definitions = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "", Map, namespaced=False)
+        known = {one.metadata.name for one in (await rig.api.list(definitions, None)).items}
+        assert await can_monitor(rig.api) == ("podmonitors.monitoring.coreos.com" in known)
+        return
+    assert await can_monitor(rig.api)
+    rig.fake.faults.append(refusal(404, "NotFound", "no such kind"))
+    assert not await can_monitor(rig.api)

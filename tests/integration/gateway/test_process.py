@@ -4,6 +4,7 @@ import asyncio
 import os
 import secrets
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ class Processes:
         )
         return await self.start("control_plane", config)
 
-    async def gateway(self) -> tuple[Any, str, int]:
+    async def gateway(self, *, metrics_port: int = 0) -> tuple[Any, str, int]:
         """The process, its public URL, and our end of its lifeline."""
         ready_read, ready_write = os.pipe()
         lifeline_read, lifeline = os.pipe()
@@ -61,6 +62,7 @@ class Processes:
             internal_socket=str(self.folder / "int"),
             models={"default": ModelConfig(provider="scripted")},
             drain=1.0,
+            metrics_port=metrics_port,
             ready_fd=ready_write,
         )
         process = await self.start("gateway", config, ready_write, lifeline_read, lifeline=lifeline_read)
@@ -105,6 +107,22 @@ async def test_it_serves_and_ends_cleanly(processes: Processes) -> None:
     gateway.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(gateway.wait(), 60) == 0
     assert "gateway ended" in processes.log("gateway")
+    os.close(lifeline)
+
+
+async def test_its_metrics_have_a_port_of_their_own_where_it_is_told_so(processes: Processes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    await processes.control_plane()
+    gateway, _, lifeline = await processes.gateway(metrics_port=port)
+    async with aiohttp.ClientSession() as http:
+        async with http.get(f"http://127.0.0.1:{port}/metrics") as answer:
+            assert answer.status == 200 and "chimera_gateway_calls_total" in await answer.text()
+        for method, path in (("GET", "/v1/models"), ("POST", "/metrics"), ("GET", "/")):
+            async with http.request(method, f"http://127.0.0.1:{port}{path}") as answer:
+                assert answer.status == 404
+    gateway.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(gateway.wait(), 60) == 0
     os.close(lifeline)
 
 

@@ -41,7 +41,7 @@ def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
 @_shared
 @click.option("--image", default="chimera-platform:0.1.0", show_default=True, help="Image of the platform's processes.")
 @click.option(
-    "--replicas", type=click.IntRange(1, 100), default=2, show_default=True, help="Control planes, and gateways."
+    "--replicas", type=click.IntRange(1, 100), default=3, show_default=True, help="Control planes, and gateways."
 )
 @click.option(
     "--database-secret",
@@ -50,6 +50,28 @@ def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
     help="Secret whose key `password` is the database's; empty: none is needed.",
 )
 @click.option("--allow-host", multiple=True, help="A further name that callers may use for the gateway.")
+@click.option(
+    "--monitors/--no-monitors",
+    default=None,
+    help="Add what Prometheus' operator reads; default: where the cluster knows its kinds.",
+)
+@click.option(
+    "--monitoring",
+    metavar="NAMESPACE",
+    default="monitoring",
+    show_default=True,
+    help="Where Prometheus runs: the namespace that may read metrics.",
+)
+@click.option("--node-selector", multiple=True, metavar="LABEL=VALUE", help="A label of nodes for the platform's pods.")
+@click.option(
+    "--tolerate", multiple=True, metavar="KEY=VALUE:EFFECT", help="A taint of nodes that the platform's pods may use."
+)
+@click.option("--priority-class", default="", help="The PriorityClass of the platform's pods.")
+@click.option(
+    "--strict-spread",
+    is_flag=True,
+    help="Let a pod of the platform wait rather than share a zone or node more than it must.",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be applied, and apply nothing.")
 @out.output_option
 @click.pass_context
@@ -76,7 +98,10 @@ def _run(context: click.Context, action: str, options: dict[str, Any]) -> int:
     command = [sys.executable, "-m", "chimera.bootstrap.install", action, "--home", str(home)]
     for name, value in options.items():
         flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            command += [flag if value else "--no-" + flag[2:]]
+            continue
         for one in value if isinstance(value, tuple) else (value,):
             if one is not None:
-                command += [flag, str(one)]
+                command += [f"{flag}={one}"]
     return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode

@@ -289,6 +289,15 @@ class PublicApi:
         return web.Response(text="ready\n")
 
     async def _exposition(self, _: web.BaseRequest, __: Values, ___: str) -> web.Response:
+        return self._page()
+
+    async def metrics_page(self, request: web.BaseRequest) -> web.Response:
+        """The same page at a listener of its own, for whoever the network lets there; it takes no key."""
+        if request.path != "/metrics" or request.method not in ("GET", "HEAD"):
+            return web.Response(status=404, text="only GET /metrics is here\n")
+        return self._page()
+
+    def _page(self) -> web.Response:
         metrics = self._metrics
         metrics.in_flight.set(self._admission.in_flight)
         metrics.held.set(self._admission.held)

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from chimera.adapters.substrates.knative import netpolicies
-from chimera.adapters.substrates.knative.installation import KEY_NAMES, Installation, keys, manifests
+from chimera.adapters.substrates.knative.installation import KEY_NAMES, Installation, keys, manifests, said
 from chimera.adapters.substrates.knative.installer import KINDS
 from chimera.adapters.substrates.knative.netpolicies import CONTROL_PLANE, GATEWAY, HOST, Peer, allows, policies
 from chimera.adapters.substrates.knative.render import HostBounds
@@ -25,6 +25,7 @@ CHOSEN = Installation(
     hosts=("agents.example",),
     models={"default": {"provider": "scripted"}},
     settings={"deadlines": {"host": 100.0, "gateway": 110.0, "model": 50.0, "tool": 60.0}},
+    monitors=True,
 )
 
 
@@ -181,4 +182,71 @@ def test_unwanted_flows_are_not(source: Peer, target: Peer, port: int) -> None:
 
 def test_without_policies_everything_is_allowed_so_the_table_can_fail() -> None:
     assert all(allows([], source, target, port) for _, source, target, port in UNWANTED)
-    assert netpolicies.policies("platform", "agents") == found("NetworkPolicy")
+    assert netpolicies.policies("platform", "agents", monitoring="monitoring") == found("NetworkPolicy")
+
+
+prometheus = Peer(namespace="monitoring", labels={"app.kubernetes.io/name": "prometheus"})
+READ = [
+    ("the gateway's page", gateway, 9090),
+    ("the control plane's", control_plane, 8082),
+    ("a sidecar's", host, 9091),
+]
+
+
+@pytest.mark.parametrize(("target", "port"), [row[1:] for row in READ], ids=[row[0] for row in READ])
+def test_prometheus_reads_pages_and_nobody_else_does(target: Peer, port: int) -> None:
+    opened = policies("platform", "agents", monitoring="monitoring")
+    assert allows(opened, prometheus, target, port)
+    assert not allows(opened, stranger, target, port)
+    assert not allows(opened, host, target, port)
+    assert not allows(policies("platform", "agents"), prometheus, target, port)
+
+
+@pytest.mark.parametrize("port", [8081, 8012, 8080])
+def test_prometheus_calls_no_host_and_no_internal_api(port: int) -> None:
+    opened = policies("platform", "agents", monitoring="monitoring")
+    assert not allows(opened, prometheus, host, port)
+    assert port == 8080 or not allows(opened, prometheus, gateway, port)
+
+
+def test_monitors_name_ports_that_are_there_and_come_only_where_asked_for() -> None:
+    services = {(port["name"]): one["metadata"]["labels"] for one in found("Service") for port in one["spec"]["ports"]}
+    for one in found("ServiceMonitor"):
+        (endpoint,) = one["spec"]["endpoints"]
+        assert one["spec"]["selector"]["matchLabels"].items() <= services[endpoint["port"]].items()
+    (hosts,) = found("PodMonitor")
+    assert hosts["metadata"]["namespace"] == "agents" and hosts["spec"]["selector"] == {"matchLabels": HOST}
+    without = manifests(msgspec.structs.replace(CHOSEN, monitors=False))
+    assert not [
+        one for one in without if one["kind"].endswith("Monitor") or one["metadata"]["name"].endswith("-metrics")
+    ]
+
+
+def test_the_platform_keeps_to_the_nodes_that_are_chosen_for_it() -> None:
+    taint = {"key": "chimera", "operator": "Equal", "value": "control", "effect": "NoSchedule"}
+    placed = msgspec.structs.replace(
+        CHOSEN,
+        node_selector={"chimera.ecosystem/pool": "control"},
+        tolerations=(taint,),
+        priority_class="chimera-platform",
+        strict_spread=True,
+    )
+    for one in manifests(placed):
+        if one["kind"] == "Deployment":
+            pod = one["spec"]["template"]["spec"]
+            assert pod["nodeSelector"] == {"chimera.ecosystem/pool": "control"} and pod["tolerations"] == [taint]
+            assert pod["priorityClassName"] == "chimera-platform"
+            assert {part["whenUnsatisfiable"] for part in pod["topologySpreadConstraints"]} == {"DoNotSchedule"}
+
+
+def test_no_more_than_a_share_of_hosts_is_taken_at_once_and_one_host_never_blocks_a_drain() -> None:
+    (hosts,) = [one for one in found("PodDisruptionBudget") if one["metadata"]["namespace"] == "agents"]
+    # Kubernetes rounds a share of what may be unavailable up, so of one pod it is one.
+    assert hosts["spec"] == {"maxUnavailable": "20%", "selector": {"matchLabels": HOST}}
+
+
+def test_text_is_what_go_would_write_too() -> None:
+    written = said({"b": 30.0, "a": [0.5, {}, []], "c": "<&>\u2028é"}, "").text
+    assert written == (
+        '{\n  "a": [\n    0.5,\n    {},\n    []\n  ],\n  "b": 30,\n  "c": "\\u003c\\u0026\\u003e\\u2028é"\n}\n'
+    )

@@ -6,13 +6,14 @@ installation makes once and never reads again, and the database's password in on
 """
 
 import hashlib
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
-from chimera.adapters.substrates.knative import names
-from chimera.adapters.substrates.knative.netpolicies import policies
+from chimera.adapters.substrates.knative import monitors, names
+from chimera.adapters.substrates.knative.netpolicies import HOST, METRICS, policies
 from chimera.adapters.substrates.knative.render import Json
 from chimera.adapters.substrates.knative.resources.crds import definitions
 from chimera.adapters.substrates.knative.rights import CONTROL_PLANE, GATEWAY, RIGHTS
@@ -26,7 +27,11 @@ SECRETS_FOLDER, CONFIG_FOLDER, HOME = "/var/run/secrets/chimera", "/etc/chimera"
 PASSWORD = "DATABASE_PASSWORD"
 DRAIN = 30
 MODULES = {CONTROL_PLANE: "chimera.bootstrap.control_plane", GATEWAY: "chimera.bootstrap.gateway"}
-PORTS = {CONTROL_PLANE: {"catalogue": CATALOGUE}, GATEWAY: {"public": PUBLIC, "internal": INTERNAL}}
+PORTS = {
+    CONTROL_PLANE: {"catalogue": CATALOGUE},
+    GATEWAY: {"public": PUBLIC, "internal": INTERNAL, "metrics": METRICS},
+}
+ZONE, NODE = "topology.kubernetes.io/zone", "kubernetes.io/hostname"
 PROBED = {CONTROL_PLANE: CATALOGUE, GATEWAY: INTERNAL}
 
 
@@ -37,6 +42,10 @@ class Installation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     in that namespace whose key `password` holds it. `hosts` are further names that callers may use for the gateway.
     `models`, `issuers` and `settings` are what a home's settings file holds in its groups, `retention` and `upkeep`
     those two. `revision` changes nothing but the pods: a new one starts them anew.
+
+    `node_selector`, `tolerations` and `priority_class` say which nodes the platform's pods may use and what they push
+    aside; with `strict_spread` a pod waits rather than share a zone or a node more than it must, which needs nodes that
+    name their zone. `monitors` adds what Prometheus' operator reads, `monitoring` is the namespace that it runs in.
     """
 
     knative: KnativeSettings
@@ -44,7 +53,7 @@ class Installation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     image: str = "chimera-platform:0.1.0"
     namespace: str = "chimera"
     database_secret: str | None = "chimera-database"
-    replicas: Annotated[int, Meta(ge=1, le=100)] = 2
+    replicas: Annotated[int, Meta(ge=1, le=100)] = 3
     hosts: tuple[str, ...] = ()
     models: dict[str, Any] = {}
     issuers: dict[str, Any] = {}
@@ -53,11 +62,34 @@ class Installation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     upkeep: dict[str, Any] = {}
     database_port: int = 5432
     revision: str = ""
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[dict[str, Any], ...] = ()
+    priority_class: str = ""
+    strict_spread: bool = False
+    monitors: bool = False
+    monitoring: str = "monitoring"
+
+
+class Said(Struct, frozen=True, kw_only=True):
+    """What one process is told: its file's text, and what stands for that text in the annotation of its pods."""
+
+    text: str
+    digest: str
 
 
 def manifests(chosen: Installation) -> list[Json]:
     """Everything that is applied, in the order in which it must be."""
-    config = _config(chosen)
+    return objects(chosen, {name: said(value, chosen.revision) for name, value in told(chosen).items()})
+
+
+def said(value: Json, revision: str) -> Said:
+    """A process's configuration as text, with its digest."""
+    text = _text(value)
+    return Said(text=text, digest=hashlib.sha256(f"{text}\n{revision}".encode()).hexdigest()[:32])
+
+
+def objects(chosen: Installation, words: Mapping[str, Said]) -> list[Json]:
+    """Everything that is applied, with these words for each process: a chart has templates in their place."""
     return [
         *definitions(),
         _namespace(chosen.namespace),
@@ -65,13 +97,21 @@ def manifests(chosen: Installation) -> list[Json]:
         *(_account(chosen.namespace, f"chimera-{name}") for name in RIGHTS),
         _account(chosen.knative.namespace, chosen.knative.service_account),
         *_roles(chosen),
-        *policies(chosen.namespace, chosen.knative.namespace, database_port=chosen.database_port),
-        config,
+        *policies(
+            chosen.namespace,
+            chosen.knative.namespace,
+            database_port=chosen.database_port,
+            monitoring=chosen.monitoring if chosen.monitors else None,
+        ),
+        _config(chosen, words),
         _service(chosen, "chimera-control-plane", CONTROL_PLANE, ("catalogue",)),
-        _service(chosen, "chimera-internal", GATEWAY, ("internal",)),
+        _service(chosen, "chimera-internal", GATEWAY, ("internal", "metrics")),
         _service(chosen, "chimera", GATEWAY, ("public",)),
-        *(_disruption(chosen, name) for name in RIGHTS),
-        *(_deployment(chosen, name, config) for name in RIGHTS),
+        *(_disruption(chosen.namespace, f"chimera-{name}", selector(name), 1) for name in RIGHTS),
+        # A share of all hosts, rounded up: a drain takes a few of a busy cell's at a time and is never blocked.
+        _disruption(chosen.knative.namespace, "chimera-hosts", HOST, "20%"),
+        *(_deployment(chosen, name, words[name]) for name in RIGHTS),
+        *(_monitors(chosen) if chosen.monitors else ()),
     ]
 
 
@@ -142,8 +182,8 @@ def _role(chosen: Installation, component: str, rules: list[Json], *, everywhere
     return [role, binding]
 
 
-def _config(chosen: Installation) -> Json:
-    """What the two processes are told at their start (`chimera.bootstrap.gateway_config`, `control_plane`)."""
+def told(chosen: Installation) -> dict[str, Json]:
+    """What each process is told at its start (`chimera.bootstrap.gateway_config`, `control_plane`)."""
     knative = {
         field: getattr(chosen.knative, field)
         for field in KnativeSettings.__dataclass_fields__
@@ -187,18 +227,20 @@ def _config(chosen: Installation) -> Json:
         "internal_host": "0.0.0.0",
         "internal_port": INTERNAL,
         "internal_names": _names(internal),
+        "metrics_port": METRICS,
         "models": chosen.models,
         "issuers": chosen.issuers,
         "drain": float(DRAIN),
     }
+    return {CONTROL_PLANE: control_plane, GATEWAY: gateway}
+
+
+def _config(chosen: Installation, words: Mapping[str, Said]) -> Json:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": _meta(chosen.namespace, CONFIG),
-        "data": {
-            "control-plane.json": _text(control_plane),
-            "gateway.json": _text(gateway),
-        },
+        "data": {f"{name}.json": one.text for name, one in words.items()},
     }
 
 
@@ -208,7 +250,20 @@ def _names(name: tuple[str, str]) -> list[str]:
 
 
 def _text(value: Json) -> str:
-    return msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2).decode() + "\n"
+    """JSON byte for byte as Helm's `toPrettyJson` writes it, so that a chart's digests are these."""
+    text = msgspec.json.format(msgspec.json.encode(_whole(value), order="sorted"), indent=2).decode() + "\n"
+    for letter in "<>&\u2028\u2029":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return text
+
+
+def _whole(value: Any) -> Any:
+    """`value` with whole numbers written as such: Go has one kind of number in JSON."""
+    if isinstance(value, Mapping):
+        return {name: _whole(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_whole(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _service(chosen: Installation, name: str, component: str, ports: tuple[str, ...]) -> Json:
@@ -227,19 +282,25 @@ def _service(chosen: Installation, name: str, component: str, ports: tuple[str, 
     }
 
 
-def _disruption(chosen: Installation, component: str) -> Json:
+def _disruption(namespace: str, name: str, chosen: dict[str, str], most: int | str) -> Json:
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": _meta(chosen.namespace, f"chimera-{component}", component),
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector(component)}},
+        "metadata": {**_meta(namespace, name), "labels": {**labels(), **chosen}},
+        "spec": {"maxUnavailable": most, "selector": {"matchLabels": chosen}},
     }
 
 
-def _deployment(chosen: Installation, component: str, config: Json) -> Json:
-    # A change of what the processes are told starts them anew, one after the other.
-    said = [config["data"][f"{component}.json"], chosen.revision]
-    told = hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:32]
+def _monitors(chosen: Installation) -> list[Json]:
+    own, cells = chosen.namespace, chosen.knative.namespace
+    return [
+        monitors.services(_meta(own, "chimera-control-plane", CONTROL_PLANE), selector(CONTROL_PLANE), "catalogue"),
+        monitors.services(_meta(own, "chimera-gateway", GATEWAY), selector(GATEWAY), "metrics"),
+        monitors.hosts(_meta(cells, "chimera-hosts")),
+    ]
+
+
+def _deployment(chosen: Installation, component: str, words: Said) -> Json:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -250,7 +311,8 @@ def _deployment(chosen: Installation, component: str, config: Json) -> Json:
             "selector": {"matchLabels": selector(component)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {
-                "metadata": {"labels": labels(component), "annotations": {names.PREFIX + "config": told}},
+                # A change of what the processes are told starts them anew, one after the other.
+                "metadata": {"labels": labels(component), "annotations": {names.PREFIX + "config": words.digest}},
                 "spec": _pod(chosen, component),
             },
         },
@@ -290,15 +352,7 @@ def _pod(chosen: Installation, component: str) -> Json:
             "fsGroup": chosen.knative.user,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "topologySpreadConstraints": [
-            {
-                "maxSkew": 1,
-                "topologyKey": key,
-                "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": selector(component)},
-            }
-            for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
-        ],
+        **_where(chosen, component),
         "containers": [
             {
                 "name": component,
@@ -327,6 +381,31 @@ def _pod(chosen: Installation, component: str) -> Json:
         ],
         "volumes": volumes,
     }
+
+
+def _where(chosen: Installation, component: str) -> Json:
+    """Which nodes a pod may use, and how far from its like it stays."""
+    like = {"matchLabels": selector(component)}
+    unlike = {"weight": 100, "podAffinityTerm": {"topologyKey": NODE, "labelSelector": like}}
+    found: Json = {
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": key,
+                "whenUnsatisfiable": "DoNotSchedule" if chosen.strict_spread else "ScheduleAnyway",
+                "labelSelector": like,
+            }
+            for key in (ZONE, NODE)
+        ],
+        "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [unlike]}},
+    }
+    if chosen.node_selector:
+        found["nodeSelector"] = chosen.node_selector
+    if chosen.tolerations:
+        found["tolerations"] = list(chosen.tolerations)
+    if chosen.priority_class:
+        found["priorityClassName"] = chosen.priority_class
+    return found
 
 
 def _pulls(chosen: Installation) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from chimera.adapters.substrates.knative import names
+from chimera.adapters.substrates.knative import monitors, names
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.errors import ClusterError, NotInCluster
 from chimera.adapters.substrates.knative.installation import KEY_NAMES, KEYS, Installation, keys, manifests
@@ -79,6 +79,8 @@ KINDS: dict[str, Resource[Anything]] = {
         Resource(_RBAC, "v1", "rolebindings", "RoleBinding", Anything),
         Resource(_RBAC, "v1", "clusterroles", "ClusterRole", Anything, namespaced=False),
         Resource(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", Anything, namespaced=False),
+        Resource(monitors.GROUP, monitors.VERSION, "servicemonitors", "ServiceMonitor", Anything),
+        Resource(monitors.GROUP, monitors.VERSION, "podmonitors", "PodMonitor", Anything),
     )
 }
 
@@ -90,6 +92,15 @@ async def install(api: Kubernetes, chosen: Installation, say: Say) -> None:
         say(f"{manifest['kind']} {_shown(manifest)}")
         if manifest["kind"] == "Namespace" and manifest["metadata"]["name"] == chosen.namespace:
             await _make_keys(api, chosen, say)
+
+
+async def can_monitor(api: Kubernetes) -> bool:
+    """Whether the cluster has the kinds of Prometheus' operator."""
+    try:
+        await api.list(KINDS["PodMonitor"], "default")
+    except NotInCluster:
+        return False
+    return True
 
 
 async def wait(api: Kubernetes, chosen: Installation, seconds: float) -> Sequence[str]:

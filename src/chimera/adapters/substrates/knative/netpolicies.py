@@ -14,17 +14,20 @@ KNATIVE, KOURIER, SYSTEM = "knative-serving", "kourier-system", "kube-system"
 GATEWAY = {"app.kubernetes.io/name": "chimera", "app.kubernetes.io/component": "gateway"}
 CONTROL_PLANE = {"app.kubernetes.io/name": "chimera", "app.kubernetes.io/component": "control-plane"}
 HOST = {"app.kubernetes.io/name": "chimera-host"}
+METRICS = 9090
+"""Where a gateway shows its page for Prometheus, and nothing else."""
 POD_PORTS = (8012, 8112, 8022, 9090, 9091)
 """queue-proxy's: calls, calls with TLS, its own probes, the autoscaler's metrics, a cell's metrics."""
+SIDECAR_METRICS = 9091
 API_PORTS = (443, 6443)
 
 
-def policies(platform: str, cells: str, *, database_port: int = 5432) -> list[Json]:
-    """All policies of both namespaces."""
+def policies(platform: str, cells: str, *, database_port: int = 5432, monitoring: str | None = None) -> list[Json]:
+    """All policies of both namespaces; `monitoring` is the one from which Prometheus reads."""
     dns = {"to": [_in(SYSTEM)], "ports": [_port(53, "UDP"), _port(53)]}
     # An API server, a database and models are outside any namespace, or in one that nobody knows here.
     outside = {"ports": [_port(number) for number in (*API_PORTS, database_port)]}
-    return [
+    found = [
         _policy(platform, "default-deny", {}, [], []),
         _policy(cells, "default-deny", {}, [], []),
         _policy(
@@ -59,19 +62,32 @@ def policies(platform: str, cells: str, *, database_port: int = 5432) -> list[Js
             [dns, {"to": [_in(platform, GATEWAY)], "ports": [_port(8081)]}],
         ),
     ]
+    if monitoring is not None:
+        read = (
+            (platform, "gateway-metrics", GATEWAY, METRICS),
+            (platform, "control-plane-metrics", CONTROL_PLANE, 8082),
+            (cells, "host-metrics", HOST, SIDECAR_METRICS),
+        )
+        found += [
+            _policy(where, name, chosen, [{"from": [_in(monitoring)], "ports": [_port(number)]}])
+            for where, name, chosen, number in read
+        ]
+    return found
 
 
-def _policy(namespace: str, name: str, chosen: dict[str, str], ingress: list[Json], egress: list[Json]) -> Json:
+def _policy(
+    namespace: str, name: str, chosen: dict[str, str], ingress: list[Json], egress: list[Json] | None = None
+) -> Json:
     labels = {"app.kubernetes.io/managed-by": "chimera", "app.kubernetes.io/part-of": "chimera"}
+    both = {"Ingress": ingress, **({"Egress": egress} if egress is not None else {})}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
         "metadata": {"name": name, "namespace": namespace, "labels": labels},
         "spec": {
             "podSelector": {"matchLabels": chosen} if chosen else {},
-            "policyTypes": ["Ingress", "Egress"],
-            "ingress": ingress,
-            "egress": egress,
+            "policyTypes": list(both),
+            **{kind.lower(): rules for kind, rules in both.items()},
         },
     }
 

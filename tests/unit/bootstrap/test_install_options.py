@@ -1,0 +1,97 @@
+"""`chimera install`: its options and a home's settings become one choice, or are refused with what is wrong."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from chimera.bootstrap import install
+from chimera.entrypoints.cli import installing
+from chimera.entrypoints.cli.main import cli
+
+SETTINGS = """
+[node]
+database = "postgresql://chimera@db.example:6432/chimera"
+[knative]
+most_cells = 40
+"""
+
+
+def rendered(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> list:  # type: ignore[type-arg]
+    """What the program that the command starts prints; it is run here, with the command's own words."""
+    started: list[list[str]] = []
+
+    class Done:
+        returncode = 0
+
+    monkeypatch.setattr(installing.subprocess, "run", lambda command, **_: started.append(command) or Done())
+    home.mkdir(exist_ok=True)
+    (home / "settings.toml").write_text(SETTINGS)
+    result = CliRunner().invoke(
+        cli, ["--home", str(home), "install", "--substrate", "knative", "--dry-run", "-o", "json", *words]
+    )
+    assert result.exit_code == 0, result.output
+    (command,) = started
+    monkeypatch.setattr(sys, "argv", command[2:])
+    code = install.main()
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    found: list[dict[str, object]] = json.loads(printed.out)
+    return found
+
+
+def test_options_reach_the_manifests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = rendered(
+        tmp_path / "home",
+        monkeypatch,
+        capsys,
+        *("--monitors", "--monitoring", "prometheus", "--node-selector", "pool=control", "--strict-spread"),
+        *("--tolerate", "chimera=control:NoSchedule", "--tolerate", "spot:NoExecute", "--priority-class", "high"),
+        *("--allow-host", "agents.example", "--database-secret", ""),
+    )
+    (pod,) = [
+        one["spec"]["template"]["spec"]
+        for one in found
+        if one["kind"] == "Deployment" and one["metadata"]["name"] == "chimera-gateway"
+    ]
+    assert pod["nodeSelector"] == {"pool": "control"} and pod["priorityClassName"] == "high"
+    assert pod["tolerations"] == [
+        {"key": "chimera", "operator": "Equal", "value": "control", "effect": "NoSchedule"},
+        {"key": "spot", "operator": "Exists", "effect": "NoExecute"},
+    ]
+    assert {part["whenUnsatisfiable"] for part in pod["topologySpreadConstraints"]} == {"DoNotSchedule"}
+    assert not [one for one in pod["containers"][0]["env"] if one["name"] == "DATABASE_PASSWORD"]
+    assert [one for one in found if one["kind"] == "ServiceMonitor"]
+    assert '"prometheus"' in json.dumps([one for one in found if one["kind"] == "NetworkPolicy"])
+
+
+def test_without_a_cluster_to_ask_there_are_no_monitors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = rendered(tmp_path / "home", monkeypatch, capsys)
+    assert not [one for one in found if one["kind"].endswith("Monitor")]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--node-selector", "pool"], "LABEL=VALUE"),
+        (["--tolerate", "pool=control"], "KEY=VALUE:EFFECT"),
+        (["--tolerate", "pool:Sometimes"], "NoSchedule"),
+    ],
+)
+def test_a_wrong_option_is_refused(
+    words: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "settings.toml").write_text(SETTINGS)
+    monkeypatch.setattr(sys, "argv", ["install", "render", "--home", str(tmp_path), *words])
+    assert install.main() == install.EXIT_SETTINGS
+    assert says in capsys.readouterr().err
