@@ -113,7 +113,7 @@ def make_ports(
     models = {name: make_provider(name, model, environ) for name, model in config.models.items()}
     database = open_named(config.database, config.database_password, environ)
     storage = GatewayStorage(database)
-    pool, identities = make_substrate(config, settings, environ, token_secret)
+    substrate = make_substrate(config, settings, environ, token_secret)
     ports = Ports(
         routes=storage,
         revisions=storage,
@@ -123,9 +123,10 @@ def make_ports(
         events=make_event_ports(database, settings.events),
         identity=IdentityStorage(database),
         audit=AuditStorage(database),
-        pool=pool,
+        pool=substrate.pool,
         models=models,
-        identities=identities,
+        identities=substrate.identities,
+        report=substrate.report,
     )
     return ports, database.close
 

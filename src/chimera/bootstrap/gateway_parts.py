@@ -27,6 +27,7 @@ from chimera.bootstrap.task_parts import make_task_services
 from chimera.entrypoints.gateway.audit import AuditHandlers
 from chimera.entrypoints.gateway.calls import CallHandlers
 from chimera.entrypoints.gateway.internal import InternalApi
+from chimera.entrypoints.gateway.looking import LookHandlers
 from chimera.entrypoints.gateway.proxy import Proxy
 from chimera.entrypoints.gateway.public import Guards, PublicApi
 from chimera.gateway.admission import Admission
@@ -53,6 +54,7 @@ from chimera.immune.audit.note import PublicKey
 from chimera.immune.audit.service import AuditService, AuditStore
 from chimera.kernel.clock import Clock, SystemClock
 from chimera.kernel.ids import new_id
+from chimera.platform.ports import Report
 from chimera_host.contract.problem import ProblemError
 
 log = logging.getLogger(__name__)
@@ -69,6 +71,17 @@ class FollowedPool(HostPool, Protocol):
 
     async def aclose(self) -> None:
         """Close connections."""
+
+
+class ClosedReport(Report, Protocol):
+    """A report that has connections of its own."""
+
+    async def aclose(self) -> None:
+        """Close them."""
+
+
+ReportOf = Callable[[RouteTable], ClosedReport]
+"""Makes the report of a substrate that this process itself looks at, given its routes. Called in the event loop."""
 
 
 class TaskKeeper(TaskStore, SubjectPart, Protocol):
@@ -94,6 +107,7 @@ class Ports:
     pool: FollowedPool
     models: Mapping[str, ModelProvider]
     identities: HostIdentities | None = None
+    report: ReportOf | None = None
 
 
 class Gateway:
@@ -178,6 +192,7 @@ class Gateway:
             most_bytes=most,
             patience=settings.http.body_timeout,
         )
+        self._report = ports.report(self.routes) if ports.report is not None else None
         self._node = Proxy(
             config.node_socket,
             away=lambda: NodeUnavailable(
@@ -236,7 +251,7 @@ class Gateway:
             admission=self.admission,
             metrics=self.metrics,
             control_plane=self._control_plane,
-            node=self._node,
+            node=self._node if self._report is None else LookHandlers(self._report),
             audit=self.audit,
             audit_log=AuditHandlers(self._audit_service(), settings.http),
             settings=settings.http,
@@ -301,6 +316,8 @@ class Gateway:
         await self._placer.aclose()
         for part in (self._hosts, self.models, self._control_plane, self._node, self._ports.pool):
             await part.aclose()
+        if self._report is not None:
+            await self._report.aclose()
         await self._ports.events.push.aclose()
         await self.quota.leave()
         await self.identity.directory.note_use()

@@ -1,6 +1,8 @@
 """Where hosts run: the node agent of this machine, or Knative; the only place that chooses."""
 
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +12,63 @@ from chimera.adapters.substrates.knative.errors import AccessFault
 from chimera.adapters.substrates.knative.identities import PodIdentities
 from chimera.adapters.substrates.knative.pool import KnativePool
 from chimera.adapters.substrates.knative.render import HostBounds
+from chimera.adapters.substrates.knative.reporting import KnativeReport
 from chimera.adapters.substrates.knative.settings import KnativeSettings
+from chimera.adapters.substrates.local import procfs
 from chimera.adapters.substrates.node_client import NodeClient
 from chimera.bootstrap.gateway_config import GatewayConfig
-from chimera.bootstrap.gateway_parts import FollowedPool
+from chimera.bootstrap.gateway_parts import FollowedPool, ReportOf
 from chimera.gateway.ports import HostIdentities
+from chimera.gateway.routes import RouteTable
 from chimera.gateway.settings import AdmissionSettings, DeadlineSettings, GatewaySettings, HttpSettings
 from chimera.gateway.tokens import host_key
 from chimera.kernel.clock import SystemClock
 from chimera.kernel.settings import load_group
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Substrate:
+    """The gateway's hosts, who vouches for them, and what people see of them; on one machine the node agent does."""
+
+    pool: FollowedPool
+    identities: HostIdentities | None = None
+    report: ReportOf | None = None
+
+
 def make_substrate(
     config: GatewayConfig, settings: GatewaySettings, environ: Mapping[str, str], token_secret: bytes
-) -> tuple[FollowedPool, HostIdentities | None]:
-    """The gateway's hosts, and who vouches for them. Made inside the event loop."""
+) -> Substrate:
+    """Where this gateway's hosts run. Made inside the event loop."""
+    clock = SystemClock()
     if config.knative is None:
-        return NodeClient(config.node_socket, SystemClock(), sample=settings.routes.sample), None
+        return Substrate(pool=NodeClient(config.node_socket, clock, sample=settings.routes.sample))
     knative = knative_settings(config.knative)
     api = Kubernetes(cluster(config.kubeconfig, environ))
-    pool = KnativePool(
-        api,
-        namespace=knative.namespace,
-        key_of=lambda host, unique: host_key(token_secret, host=host, unique=unique),
-    )
-    return pool, PodIdentities(api, knative)
+
+    def key_of(host: str, unique: str) -> str:
+        return host_key(token_secret, host=host, unique=unique)
+
+    pool = KnativePool(api, clock, namespace=knative.namespace, key_of=key_of)
+
+    def report(routes: RouteTable) -> KnativeReport:
+        return KnativeReport(
+            api,
+            pool,
+            clock,
+            namespace=knative.namespace,
+            key_of=key_of,
+            spec_of=routes.cell,
+            cells_of=routes.cells_of,
+            own_pod=environ.get("HOSTNAME", ""),
+            use=_own_use,
+        )
+
+    return Substrate(pool=pool, identities=PodIdentities(api, knative), report=report)
+
+
+def _own_use() -> tuple[int, float | None, int]:
+    own = os.getpid()
+    return own, procfs.cpu_seconds(own), procfs.proportional_bytes(own)
 
 
 def knative_settings(values: Mapping[str, Any]) -> KnativeSettings:

@@ -67,6 +67,10 @@ class RouteTable:
         """The live route of an agent, where there is one."""
         return self._routes.get((tenant, agent))
 
+    def cells_of(self, agent: str) -> frozenset[str]:
+        """The cells of the live agents with this name, in all tenants."""
+        return frozenset(route.cell for (_, name), route in self._routes.items() if name == agent)
+
     def page(self, tenant: str, *, after: str | None, limit: int) -> tuple[list[Route], bool]:
         """At most `limit` live routes that offer `openai`, by name above `after`, and whether there are more."""
         names = self._names.get(tenant)

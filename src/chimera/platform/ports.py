@@ -1,11 +1,13 @@
-"""What the node agent needs from the machine: something that starts and stops hosts."""
+"""What the platform needs from where hosts run: to start and stop them, and to say what there is."""
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
+from chimera.platform.logs import LogQuery
 from chimera.platform.model import CellSpec, Endpoint
+from chimera.platform.report import CellRow, HostRow, IncidentRow, Top
 
 
 class RunningCall(Struct, frozen=True, kw_only=True):
@@ -49,3 +51,22 @@ class HostLauncher(Protocol):
 
     async def close(self) -> None:
         """Stop everything that was started."""
+
+
+class Report(Protocol):
+    """What people see of the hosts of a home (`platform.report`), and what its processes log."""
+
+    async def cells(self) -> Sequence[CellRow]:
+        """All cells that hosts were asked of."""
+
+    async def hosts(self) -> Sequence[HostRow]:
+        """All hosts that are there."""
+
+    async def incidents(self) -> Sequence[IncidentRow]:
+        """Hosts that ended unexpectedly, the newest first."""
+
+    async def top(self) -> Top:
+        """Processes, cells, hosts with what they have loaded, the newest incidents."""
+
+    async def logs(self, query: LogQuery, gone: Callable[[], bool]) -> AsyncGenerator[bytes, None]:
+        """The newest lines, oldest first, each a JSON object; then, where it follows, new ones until `gone`."""

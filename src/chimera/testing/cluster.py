@@ -4,7 +4,8 @@ It keeps any kind of object by its path and knows nothing of what they mean; a t
 it takes from the real server is what clients stand on: one version for all objects that grows with each change, a watch
 from a version, 410 for a version that is forgotten, owners of fields, preconditions, and a generation that grows when
 anything but metadata and status changes. The same contract tests run on it and on a real one
-(`tests/contract/cluster`). Not here: validation, admission, garbage collection, subresources other than `status`.
+(`tests/contract/cluster`). Not here: validation, admission, garbage collection, subresources other than `status` and
+`log`.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ _PATH = re.compile(
     r"(?:/namespaces/(?P<namespace>[^/]+))?/(?P<plural>[^/]+)(?:/(?P<name>[^/]+))?(?:/(?P<sub>[^/]+))?"
 )
 KEPT_CHANGES = 1_000
+VERBS = {"POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}
 
 
 class _Kept:
@@ -40,16 +42,19 @@ class _Kept:
 class FakeCluster:
     """Use as an asynchronous context manager; `url` is its address.
 
-    `calls` counts requests by method and plural (a watch as `WATCH`). `faults` are asked in order, the first answer is
-    given.
+    `calls` counts requests by method and plural (a watch as `WATCH`), `verbs` are what was asked for as roles say it:
+    namespace, resource, verb. `faults` are asked in order, the first answer is given.
     """
 
     def __init__(self) -> None:
         """An empty cluster."""
         self.calls: Counter[tuple[str, str]] = Counter()
+        self.verbs: set[tuple[str, str, str]] = set()
         self.faults: list[Fault] = []
         self.reviews: dict[str, Json] = {}
         self.url = ""
+        self._logs: dict[tuple[str, str, str, bool], list[tuple[str, str]]] = {}
+        self._log_lines = 0
         self._version = 100
         self._oldest = 100
         self._kept: dict[tuple[str, str, str], _Kept] = {}
@@ -97,6 +102,16 @@ class FakeCluster:
         kept = self._kept.pop((plural, namespace, name))
         await self._note("DELETED", plural, kept.value)
 
+    async def log(self, namespace: str, pod: str, container: str, *lines: str, previous: bool = False) -> None:
+        """Let a container write lines, each a millisecond after the one before, whoever wrote that."""
+        for line in lines:
+            self._log_lines += 1
+            seconds, thousandths = divmod(self._log_lines, 1_000)
+            at = f"2026-01-02T03:04:{seconds % 60:02}.{thousandths:03}000000Z"
+            self._logs.setdefault((namespace, pod, container, previous), []).append((at, line))
+        async with self._news:
+            self._news.notify_all()
+
     def forget(self) -> None:
         """Forget all history: a watch from any older version is answered 410."""
         self._oldest = self._version + 1
@@ -116,12 +131,17 @@ class FakeCluster:
             return _status(404, "NotFound", f"no such path {request.path}")
         plural, namespace, name = found["plural"], found["namespace"] or "", found["name"]
         watching = request.query.get("watch") in ("1", "true")
-        self.calls["WATCH" if watching else request.method, plural] += 1
+        kind = f"{plural}/{found['sub']}" if found["sub"] else plural
+        self.calls["WATCH" if watching else request.method, kind] += 1
+        reading = "watch" if watching else "get" if name is not None else "list"
+        self.verbs.add((namespace, kind, VERBS.get(request.method, reading)))
         for fault in self.faults:
             if (answer := fault(request)) is not None:
                 return answer
         if request.method == "GET" and watching:
             return await self._watch(request, plural, namespace)
+        if request.method == "GET" and name is not None and found["sub"] == "log":
+            return await self._show_log(request, namespace, name)
         if request.method == "GET" and name is None:
             return self._list(request, plural, namespace)
         if request.method == "GET":
@@ -176,6 +196,31 @@ class FakeCluster:
             return response
         finally:
             self._watching.discard(transport)
+
+    async def _show_log(self, request: web.BaseRequest, namespace: str, pod: str) -> web.StreamResponse:
+        query = request.query
+        if ("pods", namespace, pod) not in self._kept:
+            return _absent("pods", pod)
+        key = (namespace, pod, query.get("container", ""), query.get("previous") == "true")
+        if key not in self._logs:
+            return _status(400, "BadRequest", f'container "{key[2]}" in pod "{pod}" is waiting to start')
+        since = query.get("sinceTime", "")
+        if since and not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", since):
+            return _status(400, "BadRequest", f"invalid sinceTime {since}")
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        await response.prepare(request)
+        shown = [(at, line) for at, line in self._logs[key] if at >= since.removesuffix("Z")]
+        shown = shown[-int(query["tailLines"]) :] if "tailLines" in query else shown
+        upto = len(self._logs[key])
+        while True:
+            for at, line in shown:
+                await response.write(f"{at} {line}\n".encode() if query.get("timestamps") else f"{line}\n".encode())
+            if query.get("follow") != "true" or ("pods", namespace, pod) not in self._kept:
+                return response
+            async with self._news:
+                while len(self._logs[key]) == upto:
+                    await self._news.wait()
+            shown, upto = self._logs[key][upto:], len(self._logs[key])
 
     async def _news_after(self, version: int) -> None:
         async with self._news:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -13,11 +14,14 @@ from chimera.adapters.substrates.knative.access import ClusterAccess, NoToken
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.identities import PodIdentities
 from chimera.adapters.substrates.knative.pool import KnativePool
+from chimera.adapters.substrates.knative.reporting import KnativeReport
 from chimera.adapters.substrates.knative.rights import GATEWAY, RIGHTS
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.gateway.errors import CellUnavailable, NodeUnavailable, Unauthenticated
 from chimera.gateway.tokens import host_key
+from chimera.kernel.clock import SystemClock
 from chimera.platform.cells import STANDARD, cell_id
+from chimera.platform.logs import LogQuery
 from chimera.platform.model import CellSpec, RuntimeClass
 from chimera.testing.cluster import FakeCluster, refusal
 
@@ -79,8 +83,10 @@ class Rig:
     def __init__(self, cluster: FakeCluster) -> None:
         self.cluster = cluster
         access = ClusterAccess(server=cluster.url, tls=None, credentials=NoToken(), namespace="default")
+        self.api = Kubernetes(access)
         self.pool = KnativePool(
-            Kubernetes(access),
+            self.api,
+            SystemClock(),
             namespace=NAMESPACE,
             key_of=lambda host, unique: host_key(SECRET, host=host, unique=unique),
         )
@@ -331,7 +337,34 @@ async def test_the_gateways_rights_are_exactly_what_it_does(rig: Rig, identities
     rig.cluster.reviews["good"] = review("pod-a", "uid-a")
     await identities.identify("good")
     await until(lambda: all(("WATCH", plural) in rig.cluster.calls for plural in ("services", "endpointslices")))
-    verbs = {("GET", "pods"): "get", ("POST", "tokenreviews"): "create"}
-    words = {"GET": "list", "WATCH": "watch"}
-    used = {(plural, verbs.get((method, plural)) or words[method]) for method, plural in rig.cluster.calls}
-    assert used == {(right.resource, verb) for right in RIGHTS[GATEWAY] for verb in right.verbs}
+    process = {"name": "gateway-1", "namespace": "default", "labels": {names.MANAGED_BY: names.MANAGER}}
+    await rig.cluster.put("pods", {"metadata": process})
+    await look_at_everything(rig)
+    used = {
+        (("cells", "own", "everywhere")[(NAMESPACE, "default", "").index(where)], *what)
+        for where, *what in rig.cluster.verbs
+    }
+    assert used == {
+        ("everywhere" if right.everywhere else "own" if right.own else "cells", right.resource, verb)
+        for right in RIGHTS[GATEWAY]
+        for verb in right.verbs
+    }
+
+
+async def look_at_everything(rig: Rig) -> None:
+    async def spec_of(_: str) -> CellSpec:
+        return CELL
+
+    report = KnativeReport(
+        *(rig.api, rig.pool, SystemClock()),
+        namespace=NAMESPACE,
+        key_of=lambda host, _: host,
+        spec_of=spec_of,
+        cells_of=lambda _: frozenset(),
+        own_pod="gateway-1",
+        use=lambda: (1, 0.0, 1),
+    )
+    await report.top()
+    async with aclosing(await report.logs(LogQuery(), lambda: False)) as lines:
+        assert [line async for line in lines] == []
+    await report.aclose()

@@ -74,6 +74,8 @@ def get(context: click.Context, /, kind: str, name: str | None, limit: int, outp
         "revisions": REVISION_COLUMNS,
         "models": (("id", "MODEL"),),
     }[kind]
+    if any("node" in row for row in rows):
+        columns = (*columns, ("node", "NODE"))
     told = [{**row, "memory": out.size(row.get("resident_bytes")), "when": out.moment(row.get("at"))} for row in rows]
     out.show(rows, output, columns=columns, rows=told)
 

@@ -27,7 +27,7 @@ HOST_COLUMNS = (
 @click.command(epilog="Example: chimera logs hello --follow")
 @click.argument("agent", required=False)
 @click.option("--request", help="Only lines of this request.")
-@click.option("--process", help="gateway, control-plane, hosts, supervisor, or a host's id.")
+@click.option("--process", help="gateway, control-plane, hosts, supervisor, or the id of a host or pod.")
 @click.option("--level", type=click.Choice(["debug", "info", "warning", "error"]), help="Only lines of this level.")
 @click.option("-n", "--lines", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Most lines.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with lines as they come.")
@@ -104,7 +104,8 @@ def status(context: click.Context, output: str) -> None:
 def _tables(found: dict[str, Any]) -> None:
     processes = [{**row, "memory": out.size(row["proportional_bytes"])} for row in found["processes"]]
     hosts = [{**row, "memory": out.size(row["resident_bytes"])} for row in found["hosts"]]
-    out.table(PROCESS_COLUMNS, processes)
+    in_cluster = any("pod" in row for row in processes)
+    out.table((*PROCESS_COLUMNS, ("pod", "POD")) if in_cluster else PROCESS_COLUMNS, processes)
     click.echo()
     out.table(HOST_COLUMNS, hosts)
     for one in found["incidents"]:

@@ -1,8 +1,8 @@
 """The table of the public API: every operation once, for the dispatcher and for the OpenAPI document.
 
 `SERVED` operations are answered by the gateway; the others by the control plane or the node agent, to which the gateway
-passes them on after it has checked the key. What isn't in the table is not passed on: both have paths for the platform
-alone.
+passes them on after it has checked the key. In a cluster, where no node agent is, the gateway looks itself. What isn't
+in the table is not passed on: both have paths for the platform alone.
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ from chimera.entrypoints.published.operation import AGENT, TENANT, Operation
 from chimera.entrypoints.published.parameters import KEY, whole
 from chimera.entrypoints.published.upkeep import UPKEEP
 from chimera.gateway import api
+from chimera.platform.report import CellRow, HostRow, IncidentRow, Top
 
 IDEMPOTENT = (
     (
@@ -153,7 +154,7 @@ def _node(
     path: str,
     name: str,
     summary: str,
-    answer: Any = list[dict[str, Any]],
+    answer: Any,
     action: str = "platform:read",
     **more: Any,
 ) -> Operation:
@@ -171,12 +172,13 @@ def _node(
 
 
 NODE = (
-    _node("/v1/cells", "list_cells", "Cells and how many hosts each has"),
-    _node("/v1/hosts", "list_hosts", "Running hosts"),
-    _node("/v1/incidents", "incidents", "Hosts that died, and which agents are suspects"),
-    _node("/v1/top", "top", "What hosts use", dict[str, Any]),
+    _node("/v1/cells", "list_cells", "Cells and how many hosts each has", list[CellRow]),
+    _node("/v1/hosts", "list_hosts", "Running hosts", list[HostRow]),
+    _node("/v1/incidents", "incidents", "Hosts that died, and which agents are suspects", list[IncidentRow]),
+    _node("/v1/top", "top", "What hosts use", Top),
     _node(
-        *("/v1/logs", "logs", "Log lines of this machine's processes, one JSON object a line", None, "log:read"),
+        *("/v1/logs", "logs", "Log lines of the platform's processes and hosts, one JSON object a line"),
+        *(None, "log:read"),
         media="application/x-ndjson",
         query=(
             ("agent", "string", "only lines of this agent"),

@@ -7,7 +7,7 @@ that fails gets a problem document, whatever failed.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from aiohttp import web
 
@@ -73,6 +73,13 @@ REFUSALS = (NotAllowed, TenantSuspended, TooManyFailures, IssuerUnavailable, Ide
 Handler = Callable[[web.BaseRequest, Values, str], Awaitable[web.StreamResponse]]
 
 
+class Passed(Protocol):
+    """Who answers the operations of one owner: another process, or a part of this one in its place."""
+
+    async def pass_on(self, request: web.BaseRequest, request_id: str, path: str) -> web.StreamResponse:
+        """The answer to `request`, asked at the encoded `path`."""
+
+
 class Allowed(NamedTuple):
     """An operation that a principal may do on a resource."""
 
@@ -107,7 +114,7 @@ class PublicApi:
         admission: Admission,
         metrics: GatewayMetrics,
         control_plane: Proxy,
-        node: Proxy,
+        node: Passed,
         audit: AuditTrail,
         audit_log: AuditHandlers,
         settings: HttpSettings,

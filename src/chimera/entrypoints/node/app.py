@@ -4,7 +4,6 @@ The gateway wakes cells, waits for endpoints, and reports; the control plane say
 cells, hosts, incidents and logs through the gateway, which has authenticated them.
 """
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
@@ -13,8 +12,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from chimera.entrypoints.node.logs import LogQuery, follow, read
 from chimera.entrypoints.node.report import NodeReport
+from chimera.platform.logs import LogQuery
 from chimera.platform.model import CellSpec, Endpoint
 from chimera.platform.node import NodeAgent
 from chimera_host.contract.problem import PROBLEM_MEDIA_TYPE, ProblemError
@@ -115,7 +114,7 @@ class NodeApp:
         return _json({"version": self._agent.version})
 
     async def _cells(self, _: web.Request) -> web.StreamResponse:
-        return _json(self._report.cells())
+        return _json(await self._report.cells())
 
     async def _endpoints(self, request: web.Request) -> web.StreamResponse:
         after = request.query.get("after", "0")
@@ -136,24 +135,22 @@ class NodeApp:
         return web.Response(status=204)
 
     async def _hosts(self, _: web.Request) -> web.StreamResponse:
-        return _json(self._report.hosts())
+        return _json(await self._report.hosts())
 
     async def _incidents(self, _: web.Request) -> web.StreamResponse:
-        return _json(self._report.incidents())
+        return _json(await self._report.incidents())
 
     async def _top(self, _: web.Request) -> web.StreamResponse:
         return _json(await self._report.top())
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         query = LogQuery.parse(request.query)
+        lines = await self._report.logs(query, lambda: request.transport is None)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
         with contextlib.suppress(ConnectionResetError):  # whoever follows leaves by hanging up
-            position, lines = await asyncio.to_thread(read, self._report.logs, query)
-            for line in lines:
-                await response.write(line + b"\n")
-            if query.follow:
-                async for line in follow(self._report.logs, query, position, lambda: request.transport is None):
+            async with contextlib.aclosing(lines):
+                async for line in lines:
                     await response.write(line + b"\n")
             await response.write_eof()
         return response

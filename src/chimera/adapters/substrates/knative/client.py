@@ -24,7 +24,7 @@ from chimera.adapters.substrates.knative.errors import (
     QuotaExceeded,
     WatchExpired,
 )
-from chimera.adapters.substrates.knative.objects import Meta, Resource
+from chimera.adapters.substrates.knative.objects import PODS, Meta, Resource
 
 PAGE = 500
 REQUEST_TIMEOUT = 30.0
@@ -148,6 +148,21 @@ class Kubernetes:
                 async for line in answer.content:
                     if line.strip():
                         yield _change(decoder, line)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise self._away(error) from error
+
+    async def log(self, namespace: str, pod: str, options: Mapping[str, str]) -> AsyncIterator[bytes]:
+        """The lines of a container's log, by the API's own options, until it ends."""
+        path = PODS.path(namespace, pod) + "/log"
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0)
+        try:
+            async with self._session.get(
+                self._access.server + path, params=options, headers=await self._headers(), timeout=timeout
+            ) as answer:
+                if answer.status != 200:
+                    raise _refusal(answer.status, answer.headers, await answer.read(), f"GET {path}")
+                async for line in answer.content:
+                    yield line
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self._away(error) from error
 

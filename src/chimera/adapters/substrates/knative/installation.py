@@ -16,7 +16,7 @@ from chimera.adapters.substrates.knative import monitors, names
 from chimera.adapters.substrates.knative.netpolicies import HOST, METRICS, policies
 from chimera.adapters.substrates.knative.render import Json
 from chimera.adapters.substrates.knative.resources.crds import definitions
-from chimera.adapters.substrates.knative.rights import CONTROL_PLANE, GATEWAY, RIGHTS
+from chimera.adapters.substrates.knative.rights import CONTROL_PLANE, GATEWAY, RIGHTS, Right
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 
 PUBLIC, INTERNAL, CATALOGUE = 8080, 8081, 8082
@@ -153,24 +153,31 @@ def _account(namespace: str, name: str) -> Json:
 def _roles(chosen: Installation) -> list[Json]:
     found: list[Json] = []
     for component, rights in RIGHTS.items():
-        for everywhere in (False, True):
+        for namespace in (chosen.knative.namespace, chosen.namespace, None):
             rules = [
                 {"apiGroups": [right.group], "resources": [right.resource], "verbs": list(right.verbs)}
                 for right in rights
-                if right.everywhere is everywhere
+                if _place(chosen, right) == namespace
             ]
             if rules:
-                found += _role(chosen, component, rules, everywhere=everywhere)
+                found += _role(chosen, component, rules, namespace)
     return found
 
 
-def _role(chosen: Installation, component: str, rules: list[Json], *, everywhere: bool) -> list[Json]:
-    kind = "ClusterRole" if everywhere else "Role"
+def _place(chosen: Installation, right: Right) -> str | None:
+    """The namespace that a right is for; None for the whole cluster."""
+    if right.everywhere:
+        return None
+    return chosen.namespace if right.own else chosen.knative.namespace
+
+
+def _role(chosen: Installation, component: str, rules: list[Json], namespace: str | None) -> list[Json]:
+    kind = "ClusterRole" if namespace is None else "Role"
     name = f"chimera-{component}"
     # What is in no namespace names the one of its installation, so that two don't share it.
-    meta = _meta(chosen.knative.namespace, name)
-    if everywhere:
-        meta = {"name": f"{name}.{chosen.namespace}", "labels": labels()}
+    meta: Json = {"name": f"{name}.{chosen.namespace}", "labels": labels()}
+    if namespace is not None:
+        meta = _meta(namespace, name)
     role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": meta, "rules": rules}
     binding = {
         "apiVersion": "rbac.authorization.k8s.io/v1",

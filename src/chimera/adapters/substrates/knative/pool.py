@@ -15,6 +15,7 @@ asks, says that it is ready. The cluster notices by itself what became of it, la
 
 import asyncio
 import logging
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
@@ -25,7 +26,9 @@ from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.following import Following
 from chimera.adapters.substrates.knative.objects import ENDPOINT_SLICES, KNATIVE_SERVICES, EndpointSlice, KnativeService
 from chimera.adapters.substrates.knative.plan import troubles
+from chimera.adapters.substrates.knative.pods import BrokenCall
 from chimera.gateway.errors import CellUnavailable
+from chimera.kernel.clock import Clock
 from chimera.platform.model import BROKEN, CellSpec, Endpoint
 
 log = logging.getLogger(__name__)
@@ -42,6 +45,8 @@ FIRST_LOOK, LONGEST_LOOK = 0.2, 10.0
 """Seconds between two looks at a pod that failed: its container starts again in a second or two, and of a node that is
 gone the cluster takes a minute to say so."""
 
+KEPT_BROKEN = 200
+
 KeyOf = Callable[[str, str], str]
 """The key of a pod, from its name and its unique id."""
 
@@ -49,9 +54,10 @@ KeyOf = Callable[[str, str], str]
 class KnativePool:
     """The hosts of all cells. Made inside the event loop; `run` it, `aclose` it when done."""
 
-    def __init__(self, api: Kubernetes, *, namespace: str, key_of: KeyOf) -> None:
+    def __init__(self, api: Kubernetes, clock: Clock, *, namespace: str, key_of: KeyOf) -> None:
         """Follow the cells in `namespace`; `key_of` makes the key that a pod wants."""
         self._api = api
+        self._clock = clock
         self._key_of = key_of
         self._services: Following[KnativeService] = Following(
             api, KNATIVE_SERVICES, namespace=namespace, selector=names.managed()
@@ -65,6 +71,8 @@ class KnativePool:
         self._service_of: dict[str, str] = {}
         self._looks: dict[str, asyncio.Task[None]] = {}
         self._changed: Callable[[str], None] = lambda _: None
+        self.waiting: Counter[str] = Counter()
+        self.broken: deque[BrokenCall] = deque(maxlen=KEPT_BROKEN)
         self._news = asyncio.Event()
         self._session = aiohttp.ClientSession(
             cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=POKE_TIMEOUT, sock_connect=5.0)
@@ -74,6 +82,10 @@ class KnativePool:
         """Call `callback` with each cell whose hosts changed."""
         self._changed = callback
 
+    def services(self) -> Sequence[KnativeService]:
+        """The Knative Services of cells, as they are now."""
+        return tuple(self._services.objects.values())
+
     # -- HostPool ----------------------------------------------------------------------------------------------------
 
     def endpoints(self, cell: str) -> Sequence[Endpoint]:
@@ -82,6 +94,7 @@ class KnativePool:
 
     async def wake(self, cell: CellSpec, within: float) -> Sequence[Endpoint]:
         """See `HostPool`."""
+        self.waiting[cell.cell] += 1
         poking = asyncio.create_task(self._poke(cell), name=f"poke-{cell.cell}")
         try:
             async with asyncio.timeout(within):
@@ -97,6 +110,7 @@ class KnativePool:
                 retry_after=5,
             ) from None
         finally:
+            self.waiting[cell.cell] -= 1
             poking.cancel()
             await asyncio.gather(poking, return_exceptions=True)
 
@@ -104,6 +118,9 @@ class KnativePool:
         """A pod that broke a call gets no other until it was looked at."""
         log.warning("host reported", extra={"host": host, "kind": kind, "agent": agent, "call": call})
         found = next((one for all_ in self._endpoints.values() for one in all_ if one.host == host), None)
+        if kind in BROKEN:
+            known = found.cell if found is not None else next((o.cell for o in self.broken if o.host == host), "")
+            self.broken.append(BrokenCall(at=self._clock.wall(), host=host, cell=known, agent=agent))
         if kind not in BROKEN or found is None:
             return  # one that isn't among the hosts is being looked at, or gone
         look = asyncio.create_task(self._look(found), name=f"look-{host}")

@@ -10,12 +10,13 @@ CONTROL_PLANE, GATEWAY = "control-plane", "gateway"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Right:
-    """What may be done with one kind, in the namespace of cells or (`everywhere`) in the whole cluster."""
+    """What may be done with one kind, in the namespace of cells, in the platform's `own`, or `everywhere`."""
 
     group: str
     resource: str
     verbs: tuple[str, ...]
     everywhere: bool = False
+    own: bool = False
 
 
 RIGHTS: dict[str, tuple[Right, ...]] = {
@@ -26,7 +27,12 @@ RIGHTS: dict[str, tuple[Right, ...]] = {
     GATEWAY: (
         Right(group="serving.knative.dev", resource="services", verbs=("list", "watch")),
         Right(group="discovery.k8s.io", resource="endpointslices", verbs=("list", "watch")),
-        Right(group="", resource="pods", verbs=("get",)),
+        # Pods and their logs are for people: `chimera get hosts`, `top`, `logs`.
+        Right(group="serving.knative.dev", resource="revisions", verbs=("list",)),
+        Right(group="", resource="pods", verbs=("get", "list")),
+        Right(group="", resource="pods/log", verbs=("get",)),
+        Right(group="", resource="pods", verbs=("list",), own=True),
+        Right(group="", resource="pods/log", verbs=("get",), own=True),
         Right(group="authentication.k8s.io", resource="tokenreviews", verbs=("create",), everywhere=True),
     ),
 }

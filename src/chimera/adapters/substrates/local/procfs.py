@@ -23,3 +23,12 @@ def proportional_bytes(pid: int) -> int:
     except (OSError, ValueError):
         pass
     return resident_bytes(pid)
+
+
+def cpu_seconds(pid: int) -> float | None:
+    """Seconds of CPU that a process has used; None where there is no such process."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return round((int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), 2)

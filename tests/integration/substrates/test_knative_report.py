@@ -1,0 +1,164 @@
+"""What a report of a cluster costs and asks, and what its logs leave out (`tests/contract/reports` has the rest)."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from chimera.adapters.substrates.knative import names, podlogs
+from chimera.adapters.substrates.knative.access import ClusterAccess, NoToken
+from chimera.adapters.substrates.knative.client import Kubernetes
+from chimera.adapters.substrates.knative.errors import ClusterDenied
+from chimera.adapters.substrates.knative.pool import KnativePool
+from chimera.adapters.substrates.knative.reporting import FRESH, KnativeReport
+from chimera.platform.errors import PlatformError
+from chimera.platform.logs import LogQuery
+from chimera.platform.model import CellSpec
+from chimera.testing.clock import ManualClock
+from chimera.testing.cluster import FakeCluster, refusal
+from chimera_host.contract.call import LoadedReport
+
+MANAGED = {names.MANAGED_BY: names.MANAGER}
+
+
+class Rig:
+    """A report on a fake cluster, and a queue-proxy on 127.0.0.1 that answers for every pod there."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self.cluster = cluster
+        self.clock = ManualClock()
+        self.asked: list[dict[str, str]] = []
+        self.report: KnativeReport
+
+    async def __aenter__(self) -> "Rig":
+        self.api = Kubernetes(
+            ClusterAccess(server=self.cluster.url, tls=None, credentials=NoToken(), namespace="platform")
+        )
+        self.pool = KnativePool(self.api, self.clock, namespace="cells", key_of=lambda host, uid: f"{host}/{uid}")
+        self.runner = web.ServerRunner(web.Server(self._loaded))
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
+        self.report = KnativeReport(
+            *(self.api, self.pool, self.clock),
+            namespace="cells",
+            key_of=lambda host, uid: f"{host}/{uid}",
+            spec_of=self._spec_of,
+            cells_of=lambda agent: frozenset({f"cell-of-{agent}"}),
+            own_pod="",
+            use=lambda: (1, 0.0, 1),
+            port=self.runner.addresses[0][1],
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.report.aclose()
+        await self.pool.aclose()
+        await self.runner.cleanup()
+
+    async def _spec_of(self, cell: str) -> CellSpec:
+        raise PlatformError(f"no {cell}")
+
+    async def _loaded(self, request: web.BaseRequest) -> web.Response:
+        self.asked.append(dict(request.headers))
+        host = request.headers["Authorization"].removeprefix("Bearer ").partition("/")[0]
+        told = LoadedReport(
+            **{"host": host, "framework": "langgraph", "loaded": 12, "agents": [], "in_flight": 3},
+            **{"resident_bytes": 99, "limit_bytes": 100, "evictions": 1},
+        )
+        return web.Response(body=msgspec.json.encode(told))
+
+    async def pod(self, name: str, *, cell: str = "cell-1", address: str = "127.0.0.1", **status: Any) -> None:
+        meta = {"name": name, "namespace": "cells", "uid": f"uid-{name}", "labels": MANAGED}
+        conditions = [{"type": "Ready", "status": "True"}]
+        await self.cluster.put(
+            "pods",
+            {
+                "metadata": {**meta, "annotations": {names.CELL: cell}, "creationTimestamp": f"2026-01-02T{name}"},
+                "status": {"phase": "Running", "podIP": address, "conditions": conditions, **status},
+            },
+        )
+
+    async def messages(self, query: LogQuery) -> list[str]:
+        async with aclosing(await self.report.logs(query, lambda: False)) as lines:
+            return [msgspec.json.decode(line)["message"] async for line in lines]
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    async with FakeCluster() as cluster, Rig(cluster) as made:
+        yield made
+
+
+async def test_hosts_are_asked_with_their_keys_by_requests_that_the_autoscaler_leaves_out(rig: Rig) -> None:
+    await rig.pod("pod-a")
+    await rig.pod("silent", address="127.0.0.77")
+    await rig.pod("starting", conditions=[])
+    rows = {row.host: row for row in await rig.report.hosts()}
+    asked = rows["pod-a"]
+    assert (asked.loaded_agents, asked.in_flight, asked.evictions, asked.resident_bytes) == (12, 3, 1, 99)
+    assert rows["silent"].loaded_agents is rows["silent"].resident_bytes is rows["starting"].loaded_agents is None
+    (headers,) = rig.asked
+    assert headers["Authorization"] == "Bearer pod-a/uid-pod-a"
+    assert headers["K-Proxy-Request"] == "activator", "what the activator counted is not counted again"
+
+
+async def test_those_who_look_together_share_one_look(rig: Rig) -> None:
+    await rig.pod("pod-a")
+    await asyncio.gather(rig.report.cells(), rig.report.hosts(), rig.report.incidents(), rig.report.hosts())
+    assert (rig.cluster.calls["GET", "pods"], len(rig.asked)) == (1, 1)
+    rig.clock.advance(FRESH + 0.1)
+    await rig.report.hosts()
+    assert (rig.cluster.calls["GET", "pods"], len(rig.asked)) == (2, 2)
+
+
+async def test_a_cluster_that_refuses_is_an_error_before_anything_is_shown(rig: Rig) -> None:
+    rig.cluster.faults.append(refusal(403, "Forbidden", "pods is forbidden"))
+    with pytest.raises(ClusterDenied):
+        await rig.report.hosts()
+    with pytest.raises(ClusterDenied):
+        await rig.report.logs(LogQuery(), lambda: False)
+
+
+async def test_only_pods_of_the_agents_cells_are_read_for_an_agent(rig: Rig) -> None:
+    for name, cell in (("pod-a", "cell-of-anna"), ("pod-b", "cell-of-berta")):
+        await rig.pod(name, cell=cell)
+        await rig.cluster.log("cells", name, "host", '{"time": "1", "message": "hello", "agent": "anna"}')
+    assert await rig.messages(LogQuery(agent="default/anna")) == ["hello"]
+    assert rig.cluster.calls["GET", "pods/log"] == 1
+
+
+async def test_what_a_container_said_before_it_started_again_is_shown(rig: Rig) -> None:
+    await rig.pod("pod-a", containerStatuses=[{"name": "host", "restartCount": 1}])
+    await rig.cluster.log("cells", "pod-a", "host", '{"time": "1", "message": "about to die"}', previous=True)
+    await rig.cluster.log("cells", "pod-a", "host", '{"time": "2", "message": "anew"}')
+    assert await rig.messages(LogQuery()) == ["about to die", "anew"]
+
+
+async def test_pods_beyond_the_bound_are_left_out_and_that_is_said(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(podlogs, "MOST_PODS", 2)
+    for number in range(5):
+        await rig.pod(f"pod-{number}")
+        await rig.cluster.log("cells", f"pod-{number}", "host", f'{{"time": "{number}", "message": "{number}"}}')
+    said, *shown = await rig.messages(LogQuery())
+    assert "3 more pods are not read" in said and shown == ["3", "4"], "the newest are read"
+
+
+async def test_a_follower_goes_on_with_the_container_that_comes_after(rig: Rig) -> None:
+    await rig.pod("pod-a")
+    await rig.cluster.log("cells", "pod-a", "host", '{"time": "1", "message": "one"}')
+    seen: list[str] = []
+    async with asyncio.timeout(20), aclosing(await rig.report.logs(LogQuery(follow=True), lambda: False)) as lines:
+        async for line in lines:
+            seen.append(msgspec.json.decode(line)["message"])
+            if seen[-1] == "one":
+                await rig.pod("pod-a", containerStatuses=[{"name": "host", "restartCount": 1}])
+                await rig.cluster.log("cells", "pod-a", "host", '{"time": "2", "message": "two"}')
+            elif seen[-1] == "two":
+                await rig.cluster.log("cells", "pod-a", "host", '{"time": "3", "message": "three"}')
+            else:
+                break
+    assert seen[0] == "one" and seen[-1] == "three"
