@@ -3,7 +3,7 @@
 
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := $(UV) run --frozen --extra test --group dev
-RUNTIMES := autogen langgraph crewai function local-model
+RUNTIMES := autogen langgraph crewai function local-model node
 BENCH_ARGS ?=
 # Processes that share the tests; many tests wait for others.
 WORKERS ?= 2

@@ -69,7 +69,7 @@ def test_wheels_carry_what_is_not_python(wheels: dict[str, Path], root: Path) ->
     assert len([name for name in names if re.search(r"/migrations/versions/v\d+_", name)]) >= 1
     assert len([name for name in names if re.search(r"/templates/.*\.yaml$", name)]) >= 9
     locks = [name for name in names if name.startswith("chimera/runtimes/") and name.endswith(".lock")]
-    assert len(locks) == 5
+    assert len(locks) == 6
     assert all(b"--hash=sha256:" in inside.read(lock) for lock in locks if inside.read(lock).count(b"=="))
 
 

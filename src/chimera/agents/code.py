@@ -5,12 +5,12 @@ import re
 from collections.abc import Iterator, Sequence
 
 from chimera.agents.errors import Fault
-from chimera.agents.semantics import NODE_RUNTIME
+from chimera.agents.semantics import NODE_RUNTIME, PYTHON_RUNTIME
 from chimera.agents.spec import Definition
 from chimera_host.contract.tools import FunctionTool
 
 PYTHON_SUFFIXES = (".py", "/__init__.py")
-NODE_SUFFIXES = (".mjs", ".js", ".cjs", "/index.mjs", "/index.js")
+NODE_SUFFIXES = (".mjs", ".js", ".cjs", "/index.mjs", "/index.js", ".ts", ".mts", "/index.ts")
 MOST_SHOWN = 10
 _EXTENSION = re.compile(r"([\w/]+)(?:\.[\w-]+)?\.(?:so|pyd)")
 """A module that was built, such as `fast.cpython-311-x86_64-linux-gnu.so`; whether it fits is known to the host."""
@@ -19,12 +19,14 @@ _EXTENSION = re.compile(r"([\w/]+)(?:\.[\w-]+)?\.(?:so|pyd)")
 def missing_code(definition: Definition, files: Sequence[str]) -> Iterator[Fault]:
     """Entry points and functions whose module isn't among `files`, the paths in the source folder.
 
-    Whether a module has the function is known when it is imported, which only a host does.
+    Whether a module has the function is known when it is imported, which only a host does. What a custom image runs
+    isn't known here: a module of either kind will do.
     """
-    node = definition.specification.runtime == NODE_RUNTIME
-    suffixes = NODE_SUFFIXES if node else PYTHON_SUFFIXES
+    runtime = definition.specification.runtime
+    node, custom = runtime != PYTHON_RUNTIME, runtime not in (PYTHON_RUNTIME, NODE_RUNTIME)
+    suffixes = PYTHON_SUFFIXES + NODE_SUFFIXES if custom else NODE_SUFFIXES if node else PYTHON_SUFFIXES
     modules = {path.removesuffix(end).replace("/", ".") for path in files for end in suffixes if path.endswith(end)}
-    if not node:
+    if not node or custom:
         modules |= {built[1].replace("/", ".") for path in files if (built := _EXTENSION.fullmatch(path))}
     for path, code in _named(definition):
         module = code.partition(":")[0]

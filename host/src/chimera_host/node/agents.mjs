@@ -1,4 +1,6 @@
 // Loaded agents: an entry point's own function, or a declared behaviour of the `function` kind; least recently used go first.
+//
+// TypeScript is run as it is where Node strips its types by itself (22.18, 23.6 and later); an older one says so.
 
 import fs from "node:fs";
 import path from "node:path";
@@ -7,7 +9,8 @@ import { pathToFileURL } from "node:url";
 import { unpack } from "./bundles.mjs";
 import { agentBusy, agentFailed, agentLoadFailed } from "./problem.mjs";
 
-const SUFFIXES = [".mjs", ".js", ".cjs", "/index.mjs", "/index.js"];
+const SCRIPTS = [".mjs", ".js", ".cjs", "/index.mjs", "/index.js"], TYPED = [".ts", ".mts", "/index.ts"];
+const SUFFIXES = [...SCRIPTS, ...TYPED];
 const MOST = 2000;
 
 export class Agents {
@@ -42,10 +45,10 @@ export class Agents {
   }
 
   async load(request) {
-    const document = await this.platform.revision(request.revision);
+    const document = await this.platform.revision(request.revision, request.platform_url);
     if (document.tenant !== request.tenant || document.name !== request.agent)
       throw agentLoadFailed(`revision ${request.revision} is not one of agent ${request.agent}`, { agent: request.agent });
-    const run = document.source?.entrypoint ? await this.code(document) : declared(document);
+    const run = document.source?.entrypoint ? await this.code(document, request.platform_url) : declared(document);
     this.loads += 1;
     this.relieve();
     const entry = { document, run, calls: 0, used: Date.now() };
@@ -53,13 +56,16 @@ export class Agents {
     return entry;
   }
 
-  async code(document) {
+  async code(document, at) {
     const agent = document.name, [module, factory] = document.source.entrypoint.split(":");
-    const folder = unpack(await this.platform.bundle(document.source.bundle), document.source.bundle,
+    const folder = unpack(await this.platform.bundle(document.source.bundle, at), document.source.bundle,
       path.join(this.config.work_dir, "bundles"));
     const file = ["", ...SUFFIXES].flatMap((suffix) => [module, module.replaceAll(".", "/")].map((name) => name + suffix))
       .map((name) => path.join(folder, name)).find((place) => fs.statSync(place, { throwIfNoEntry: false })?.isFile());
     if (file === undefined) throw agentLoadFailed(`the source folder of agent ${agent} holds no module ${module}`, { agent });
+    if (/\.m?ts$/.test(file) && !process.features.typescript)
+      throw agentLoadFailed(`agent ${agent} is written in TypeScript, which Node.js ${process.versions.node} doesn't run`,
+        { agent, nextStep: "compile it to JavaScript, or run hosts on Node.js 22.18 or newer (`chimera runtime install node`)" });
     const workDir = path.join(this.config.work_dir, "agents", document.tenant, agent);
     fs.mkdirSync(workDir, { recursive: true });
     let made;

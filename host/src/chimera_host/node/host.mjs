@@ -3,6 +3,8 @@
 //   node host.mjs --config-fd N --listen-fd N --lifeline-fd N     one machine: configuration as JSON from a descriptor
 //   node host.mjs                                                 Knative: CHIMERA_* variables and $PORT
 //
+// A pod listens once it knows its key: until then its readiness probe fails, and nobody calls it.
+//
 // JavaScript has one thread: an agent that never gives it back stops the host, its liveness probe fails, the node agent
 // replaces it, and the black box names the agent.
 
@@ -23,16 +25,18 @@ import {
   HostProblem, agentFailed, callCancelled, callTooLarge, hostBusy, hostDraining, hostFailed, invalidCall, notFound, unauthorized,
 } from "./problem.mjs";
 
-const COMMENT_EVERY = 15_000, EXIT_DRAINED = 0, EXIT_CRASHED = 1, EXIT_LIFELINE = 80, SPARE_SLOTS = 16;
+const COMMENT_EVERY = 15_000, EXIT_DRAINED = 0, EXIT_CRASHED = 1, EXIT_USAGE = 64, EXIT_LIFELINE = 80, SPARE_SLOTS = 16;
 const DEFAULTS = {
   port: 8080, memory_bytes: 2 * 1024 ** 3, concurrency: 100, idle_unload: 300, request_timeout: 590, stream_idle: 120,
   grace: 10, drain: 595, max_body_bytes: 16 * 1024 ** 2,
 };
 
+const TEXTS = ["host", "cell", "framework", "platform_url", "platform_token", "host_key", "identity_file", "work_dir", "black_box"];
+
 class Host {
-  constructor(config) {
-    this.config = { ...DEFAULTS, ...config };
-    this.platform = new Platform(this.config.platform_url, this.config.platform_token);
+  constructor(config, platform) {
+    this.config = config;
+    this.platform = platform;
     this.agents = new Agents(this.config, this.platform);
     this.calls = new Map();
     this.outcomes = new Map();
@@ -241,33 +245,61 @@ const json = (response, status, data) =>
   response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(data));
 const text = (response, status, said) => response.writeHead(status, { "content-type": "text/plain; charset=utf-8" }).end(said);
 
+// Fields of chimera_host.config.HostConfig, from CHIMERA_ and their names in capitals; those of the platform that the Node
+// host has no use for are let go.
 function environment(environ) {
-  const read = (name) => environ[`CHIMERA_${name}`] ?? (environ[`CHIMERA_${name}_FILE`] && fs.readFileSync(environ[`CHIMERA_${name}_FILE`], "utf8").trim());
-  return {
-    host: environ.CHIMERA_HOST ?? environ.HOSTNAME ?? "host", cell: environ.CHIMERA_CELL ?? "", framework: environ.CHIMERA_FRAMEWORK ?? "function",
-    platform_url: read("PLATFORM_URL"), platform_token: read("PLATFORM_TOKEN"), host_key: read("HOST_KEY"),
-    work_dir: environ.CHIMERA_WORK_DIR ?? path.join(os.tmpdir(), "chimera"), port: Number(environ.PORT ?? DEFAULTS.port),
-  };
+  const found = { host: environ.HOSTNAME ?? "host", framework: "function", work_dir: path.join(os.tmpdir(), "chimera") };
+  for (const name of [...TEXTS, ...Object.keys(DEFAULTS)]) {
+    const variable = `CHIMERA_${name.toUpperCase()}`, file = environ[`${variable}_FILE`];
+    const said = environ[variable] ?? (file && fs.readFileSync(file, "utf8").trim());
+    if (said !== undefined) found[name] = name in DEFAULTS ? Number(said) : said;
+  }
+  if (environ.PORT !== undefined) found.port = Number(environ.PORT);
+  for (const secret of ["CHIMERA_PLATFORM_TOKEN", "CHIMERA_HOST_KEY"]) delete environ[secret];
+  return found;
 }
 
-const { values: options } = parseArgs({
-  options: { "config-fd": { type: "string" }, "listen-fd": { type: "string" }, "lifeline-fd": { type: "string" } },
-});
-const config = options["config-fd"] ? JSON.parse(fs.readFileSync(Number(options["config-fd"]), "utf8")) : environment(process.env);
-configure({ host: config.host, cell: config.cell });
-const host = new Host(config);
-const server = http.createServer({ requestTimeout: 60_000, headersTimeout: 20_000, keepAliveTimeout: 75_000 },
-  (request, response) => host.handle(request, response));
-if (options["lifeline-fd"]) {
-  const lifeline = new net.Socket({ fd: Number(options["lifeline-fd"]), readable: true, writable: false });
-  lifeline.on("close", () => process.exit(EXIT_LIFELINE)).on("error", () => process.exit(EXIT_LIFELINE)).resume();
+function check(config) {
+  const numbers = Object.keys(DEFAULTS).filter((name) => !Number.isFinite(config[name]));
+  const needed = config.identity_file ? ["platform_url"] : ["platform_url", "platform_token", "host_key"];
+  const missing = needed.filter((name) => !config[name]);
+  if (!numbers.length && !missing.length) return config;
+  const what = numbers.length ? `${numbers.join(", ")} must be a number` : `the host has no ${missing.join(" and no ")}`;
+  process.stderr.write(`chimera_host: ${what} (set CHIMERA_ and the field's name in capitals; in a pod CHIMERA_IDENTITY_FILE)\n`);
+  return process.exit(EXIT_USAGE);
 }
-process.on("SIGTERM", () => host.drain(server)).on("SIGINT", () => host.drain(server));
-process.on("unhandledRejection", (error) => write("error", error?.stack ?? String(error)));
-// State is unknown after an error that nobody caught, so the host ends; the black box says which agents ran.
-process.on("uncaughtException", (error) => {
-  write("error", error?.stack ?? String(error));
-  process.exit(EXIT_CRASHED);
-});
-server.listen(options["listen-fd"] ? { fd: Number(options["listen-fd"]) } : { port: host.config.port, host: "0.0.0.0" },
-  () => write("info", "host ready", { framework: config.framework, pid: process.pid }));
+
+async function main() {
+  const { values: options } = parseArgs({
+    options: { "config-fd": { type: "string" }, "listen-fd": { type: "string" }, "lifeline-fd": { type: "string" } },
+  });
+  const given = options["config-fd"] ? JSON.parse(fs.readFileSync(Number(options["config-fd"]), "utf8")) : environment(process.env);
+  let config = check({ ...DEFAULTS, ...given });
+  configure({ host: config.host, cell: config.cell });
+  if (options["lifeline-fd"]) {
+    const lifeline = new net.Socket({ fd: Number(options["lifeline-fd"]), readable: true, writable: false });
+    lifeline.on("close", () => process.exit(EXIT_LIFELINE)).on("error", () => process.exit(EXIT_LIFELINE)).resume();
+  }
+  let stop = () => process.exit(EXIT_DRAINED);
+  process.on("SIGTERM", () => stop()).on("SIGINT", () => stop());
+  process.on("unhandledRejection", (error) => write("error", error?.stack ?? String(error)));
+  // State is unknown after an error that nobody caught, so the host ends; the black box says which agents ran.
+  process.on("uncaughtException", (error) => {
+    write("error", error?.stack ?? String(error));
+    process.exit(EXIT_CRASHED);
+  });
+  const platform = new Platform(config.platform_url, config.platform_token, config.identity_file);
+  if (config.identity_file) {
+    const { host, cell, host_key } = await platform.introduce();
+    config = { ...config, host: host ?? config.host, cell: cell ?? config.cell, host_key };
+    configure({ host: config.host, cell: config.cell });
+  }
+  const host = new Host(config, platform);
+  const server = http.createServer({ requestTimeout: 60_000, headersTimeout: 20_000, keepAliveTimeout: 75_000 },
+    (request, response) => host.handle(request, response));
+  stop = () => host.drain(server);
+  server.listen(options["listen-fd"] ? { fd: Number(options["listen-fd"]) } : { port: config.port, host: "0.0.0.0" },
+    () => write("info", "host ready", { framework: config.framework, pid: process.pid }));
+}
+
+await main();

@@ -59,6 +59,7 @@ def _machine() -> Iterator[Row]:
 
 
 def _node(home: Path) -> Row:
+    from chimera.adapters.runtimes import Runtimes
     from chimera.adapters.substrates.local import nodejs
     from chimera.platform.errors import RuntimeMissing
     from chimera.platform.settings import NodeSettings
@@ -66,7 +67,9 @@ def _node(home: Path) -> Row:
     file = home / FILE_NAME
     try:
         settings = load_group(NodeSettings, read_groups(file, os.environ).get("node", {}), where=f"{file}: node")
-        found, version = nodejs.look(settings.node_program)
+        found, version = nodejs.look(
+            settings.node_program, Runtimes(runtimes_folder(os.environ), runtime_overrides(os.environ))
+        )
     except SettingsError as error:
         return _row("settings", "broken", str(error), "correct the settings")
     except RuntimeMissing as error:

@@ -8,7 +8,7 @@ from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.identity import Duration
 from chimera.kernel.places import runtime_overrides, runtimes_folder
 
-ALL = ("autogen", "langgraph", "crewai", "function", "local-model")
+ALL = ("autogen", "langgraph", "crewai", "function", "local-model", "node")
 COLUMNS = (
     ("name", "RUNTIME"),
     ("installed", "INSTALLED"),

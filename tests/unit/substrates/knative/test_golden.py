@@ -42,7 +42,14 @@ def dedicated() -> tuple[CellSpec, KnativeSettings]:
     return cell, settings
 
 
-@pytest.mark.parametrize("make", [declarative, dedicated])
+def on_node() -> tuple[CellSpec, KnativeSettings]:
+    runtime = RuntimeClass(
+        tenant="default", framework="function", runtime="node", isolation="owner:default/desk", resources=STANDARD
+    )
+    return CellSpec(cell=cell_id(runtime), runtime_class=runtime), KnativeSettings()
+
+
+@pytest.mark.parametrize("make", [declarative, dedicated, on_node])
 def test_golden(make: object) -> None:
     cell, settings = make()  # type: ignore[operator]
     text = yaml.safe_dump(render(cell, settings, HostBounds()), sort_keys=False, width=120)

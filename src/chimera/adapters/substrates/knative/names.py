@@ -17,6 +17,7 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "chimera"
 KNATIVE_SERVICE = "serving.knative.dev/service"
 KNATIVE_REVISION = "serving.knative.dev/revision"
+FUNCTION = "function.knative.dev"
 SERVICE_TYPE = "networking.internal.knative.dev/serviceType"
 
 

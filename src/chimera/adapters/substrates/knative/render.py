@@ -25,7 +25,7 @@ from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.objects import KNATIVE_SERVICES
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.platform.errors import PlatformError
-from chimera.platform.model import CellSpec, ResourceClass
+from chimera.platform.model import NODE_HEAP_SHARE, CellSpec, ResourceClass
 from chimera.platform.sizing import host_request
 
 Json = dict[str, Any]
@@ -72,7 +72,7 @@ def render(cell: CellSpec, settings: KnativeSettings, bounds: HostBounds) -> Jso
             "name": name,
             "namespace": settings.namespace,
             # Only the gateway calls cells: no ingress from outside the cluster.
-            "labels": {**labels, "networking.knative.dev/visibility": "cluster-local"},
+            "labels": {**labels, **_function(cell), "networking.knative.dev/visibility": "cluster-local"},
             "annotations": {names.CELL: cell.cell},
         },
         "spec": {
@@ -106,6 +106,16 @@ def image_of(cell: CellSpec, settings: KnativeSettings) -> str:
     if runtime.runtime == "node":
         return settings.node_image
     return settings.image.replace("{framework}", runtime.framework)
+
+
+def _function(cell: CellSpec) -> dict[str, str]:
+    """What `func list` finds functions by, and shows of them: cells of agents without a framework are functions."""
+    runtime = cell.runtime_class
+    if runtime.framework != "function":
+        return {}
+    shown = {"image": "custom"}.get(runtime.runtime, runtime.runtime)
+    name = names.service_name(cell.cell, runtime.framework)
+    return {names.FUNCTION: "true", names.FUNCTION + "/name": name, names.FUNCTION + "/runtime": shown}
 
 
 def _labels(cell: CellSpec) -> dict[str, str]:
@@ -215,13 +225,15 @@ def _container(cell: CellSpec, settings: KnativeSettings, bounds: HostBounds) ->
 def _environment(cell: CellSpec, settings: KnativeSettings, bounds: HostBounds) -> dict[str, str]:
     """`chimera_host.config.HostConfig`, as a host reads it from its environment."""
     resources = cell.runtime_class.resources
+    own_bound = int(resources.memory_bytes * OWN_BOUND)
+    node = {"NODE_OPTIONS": f"--max-old-space-size={int(own_bound * NODE_HEAP_SHARE) >> 20}"}
     return {
         "CHIMERA_CELL": cell.cell,
         "CHIMERA_FRAMEWORK": cell.runtime_class.framework,
         "CHIMERA_PLATFORM_URL": settings.platform_url,
         "CHIMERA_IDENTITY_FILE": IDENTITY_FILE,
         "CHIMERA_WORK_DIR": WORK_FOLDER,
-        "CHIMERA_MEMORY_BYTES": str(int(resources.memory_bytes * OWN_BOUND)),
+        "CHIMERA_MEMORY_BYTES": str(own_bound),
         "CHIMERA_OPEN_FILES": str(resources.open_files),
         "CHIMERA_CONCURRENCY": str(bounds.concurrency),
         "CHIMERA_THREADS": str(settings.threads),
@@ -231,6 +243,7 @@ def _environment(cell: CellSpec, settings: KnativeSettings, bounds: HostBounds) 
         "CHIMERA_DRAIN": _number(min(bounds.request_timeout + DRAIN_MARGIN, bounds.platform_timeout - DRAIN_MARGIN)),
         "HOME": WORK_FOLDER,
         "TMPDIR": WORK_FOLDER,
+        **(node if cell.runtime_class.runtime == "node" else {}),
     }
 
 

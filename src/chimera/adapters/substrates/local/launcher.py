@@ -58,7 +58,7 @@ class LauncherOptions:
     concurrency: int = 100
     fork: bool = True
     grace: float = 10.0
-    node_program: str = "node"
+    node_program: str = ""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -81,7 +81,7 @@ class LocalLauncher:
         self._options = options
         self._runtimes = runtimes
         self._groups = groups
-        self._node = NodeProgram(options.node_program, runtimes.host_path())
+        self._node = NodeProgram(options.node_program, runtimes)
         self._zygotes: dict[tuple[str, Path], Zygote] = {}
         self._starting: dict[tuple[str, Path], asyncio.Lock] = {}
         self._retired: list[Zygote] = []
