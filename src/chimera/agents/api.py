@@ -146,7 +146,11 @@ class Differences(Struct, frozen=True, kw_only=True):
 
 
 class AgentRow(Struct, frozen=True, kw_only=True):
-    """A live agent as lists show it. `unservable` says why this home can't run it; times are seconds since 1970."""
+    """A live agent as lists show it. `unservable` says why this home can't run it; times are seconds since 1970.
+
+    `owner` is the resource `Agent` of a cluster that it comes from (`namespace/name`), which alone may change it; None
+    for an agent that was applied through the API.
+    """
 
     tenant: str
     name: str
@@ -166,6 +170,7 @@ class AgentRow(Struct, frozen=True, kw_only=True):
     calls_per_minute: int | None
     unservable: str | None
     file: str | None
+    owner: str | None
     created: float
     updated: float
 

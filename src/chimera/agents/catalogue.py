@@ -57,6 +57,30 @@ class ChangedMeanwhile(ProblemError):
     title = "Agents were changed meanwhile"
 
 
+class OwnedByResource(ProblemError):
+    """An agent that is to be changed belongs to somebody else: a resource of a cluster, or the API."""
+
+    code = "owned-by-resource"
+    status = 409
+    title = "The agent has another owner"
+
+
+class OwnedAgent(Struct, frozen=True, array_like=True):
+    """An agent's row as its owner sees it; `owner` is the resource `namespace/name`, None for the API."""
+
+    tenant: str
+    name: str
+    live: bool
+    owner: str | None
+    source: str
+    compiler: str
+    revision: str
+    version: str
+    cell: str
+    unservable: str | None
+    sequence: int
+
+
 class StagedItem(Struct, frozen=True, kw_only=True):
     """One definition of a batch: compiled, or the problem that it has. `source` is the digest of its source text."""
 
@@ -70,9 +94,9 @@ class StagedItem(Struct, frozen=True, kw_only=True):
 class Applied(Struct, frozen=True, kw_only=True):
     """What a commit changed, in numbers of agents.
 
-    `refused` were left out because of their faults, `duplicates` are names left out because they stood twice (both
-    only with `keep_going`), `same_version` are updated without another version number. `sequence` is the number of the
-    catalogue's newest change.
+    `refused` were left out because of their faults, `duplicates` are names left out because they stood twice, `owned`
+    those that have another owner (all only with `keep_going`); `same_version` are updated without another version
+    number. `sequence` is the number of the catalogue's newest change.
     """
 
     created: int
@@ -82,6 +106,7 @@ class Applied(Struct, frozen=True, kw_only=True):
     same_version: int
     sequence: int
     duplicates: tuple[str, ...] = ()
+    owned: tuple[str, ...] = ()
 
 
 class HistoryEntry(Struct, frozen=True, kw_only=True):

@@ -21,7 +21,10 @@ from chimera.events.model import Fact
 
 
 class AgentChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """`revision` is live from then on; `before` was (digests). `sequence` is the change's number in the catalogue."""
+    """`revision` is live from then on; `before` was (digests). `sequence` is the change's number in the catalogue.
+
+    `owner` is the resource of a cluster that it comes from (`namespace/name`), if any.
+    """
 
     agent: str
     revision: str
@@ -30,14 +33,16 @@ class AgentChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     sequence: int
     by: str
     before: str | None = None
+    owner: str | None = None
 
 
-class AgentDeleted(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The agent answers no calls any more. `sequence` is the change's number in the catalogue."""
+class AgentDeleted(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The agent answers no calls any more. `sequence` is the change's number in the catalogue, `owner` as before."""
 
     agent: str
     sequence: int
     by: str
+    owner: str | None = None
 
 
 class BatchCommitted(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -40,6 +40,7 @@ class Client:
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
+        self.catalogue: Catalogue
         self.changes = 0
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
@@ -66,6 +67,7 @@ async def client(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Client]:
     async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(socket)) as session:
         made = Client(session)
         catalogue = Catalogue(database, max_hosts=4, clock=clock)
+        made.catalogue = catalogue
         store = UpkeepStorage(database, make_jobs(RetentionSettings()))
         upkeep = Upkeep(store, clock, UpkeepSettings())
         app = ControlPlaneApp(catalogue, made.changed, upkeep).make()

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chimera.gateway.identity.principal import encode_header, named_user
-from chimera.testing.definitions import definition, fleet
+from chimera.testing.definitions import compiled, definition, fleet, staged
 
 ME = encode_header(named_user("me", "default"))
 
@@ -162,3 +162,22 @@ async def test_a_definition_that_is_nested_without_end_is_a_fault(client: Any, l
     assert [result.get("faults", [{}])[0].get("allowed") for result in told.json["results"]] == ["64 levels"] * 2 + [
         None
     ]
+
+
+async def test_an_agent_of_a_resource_says_so_and_is_refused_to_everybody_else(client: Any) -> None:
+    items = staged(compiled("one"))
+    owners = {"one": "team/one"}
+    await client.catalogue.apply("default", items, keep_going=False, expect=None, by=None, owners=owners)
+    (listed,) = (await client.ask("GET", "agents")).json["agents"]
+    described = (await client.ask("GET", "agents/one")).json
+    assert listed["owner"] == described["owner"] == "team/one"
+    assert any("resource Agent one in the namespace team" in note for note in described["notes"])
+    for answer in (
+        await client.ask("DELETE", "agents/one"),
+        await client.ask("POST", "agents/delete", {"names": ["one"]}),
+        await client.ask(
+            "POST", "apply", {"items": [{"definition": definition("one", metadata={"version": "2.0.0"})}]}
+        ),
+    ):
+        assert (answer.status, answer.json["code"]) == (409, "owned-by-resource")
+        assert "kubectl -n team edit agents.chimera.ecosystem one" in answer.json["next_step"]

@@ -32,6 +32,7 @@ def test_every_key_holds_the_tenant() -> None:
     apart = {
         "counter",
         "cell",
+        "cell_bound",
         "journal_head",
         "event",
         "audit_entry",

@@ -6,23 +6,23 @@ revision. Whatever is killed in between, an agent points to a whole revision, an
 The database's write lock puts batches in an order, whoever sends them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, select, update
 
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.facts import AgentFacts, agent_columns, cell_columns
 from chimera.adapters.storage.journal import journal
+from chimera.adapters.storage.refusing import check_unchanged, count_refused, names_twice
+from chimera.adapters.storage.resources import agents_named, refuse_owned
 from chimera.adapters.storage.schema.catalogue import agent, batch, batch_item, bundle, cell, counter, history, revision
 from chimera.adapters.storage.state.sessions import erase_agents
 from chimera.agents.catalogue import (
     Applied,
-    BatchHasFaults,
     BundleGone,
-    ChangedMeanwhile,
-    DuplicateNames,
     StagedItem,
     UnknownBatch,
     compiler_id,
@@ -36,9 +36,9 @@ BATCH_LIFE = 3600.0
 """Seconds after its last chunk in which a batch must be committed."""
 
 _PAGE = 500
-_MOST_NAMED = 20
 _MOST_DROPPED = 100
 SYSTEM = "system:control-plane"
+NOBODY: Mapping[str, str] = MappingProxyType({})
 _TOUCHED = ("source", "compiler", "file", "updated")
 
 Staged = tuple[StagedItem, AgentFacts | None]
@@ -61,6 +61,7 @@ class _Item(msgspec.Struct, frozen=True, array_like=True):
     live_file: str | None
     live_cell: str | None
     live_unservable: str | None
+    live_owner: str | None
     live_created: float | None
 
     @property
@@ -97,7 +98,7 @@ class BatchStatements:
             select(
                 *(item.position, item.name, item.revision, item.source, item.file, item.facts),
                 *(live.status, live.revision, live.version, live.source, live.compiler),
-                *(live.file, live.cell, live.unservable, live.created),
+                *(live.file, live.cell, live.unservable, live.owner, live.created),
             )
             .select_from(batch_item.outerjoin(agent, (live.tenant == item.tenant) & (live.name == item.name)))
             .where(
@@ -174,8 +175,12 @@ class BatchStatements:
         keep_going: bool = False,
         expect: int | None = None,
         by: str | None = None,
+        owners: Mapping[str, str] = NOBODY,
     ) -> Applied:
-        """Point the batch's agents to their revisions; a second commit answers what the first one did."""
+        """Point the batch's agents to their revisions; a second commit answers what the first one did.
+
+        `owners` are the resources that agents of the batch come from, by the agents' names.
+        """
         sequence = hold_sequence(connection)
         its = (batch.c.tenant == tenant) & (batch.c.id == batch_id)
         found = connection.execute(select(batch.c.result).where(its)).one_or_none()
@@ -183,11 +188,14 @@ class BatchStatements:
             raise _unknown(batch_id)
         if found.result is not None:
             return msgspec.json.decode(found.result, type=Applied)
-        refused = _count_refused(connection, tenant, batch_id, keep_going)
-        twice = _names_twice(connection, tenant, batch_id, keep_going)
+        refused = count_refused(connection, tenant, batch_id, keep_going)
+        twice = names_twice(connection, tenant, batch_id, keep_going)
         if expect is not None:
-            _check_unchanged(connection, tenant, batch_id, expect)
-        result = self._flip(connection, tenant, batch_id, sequence, refused, twice, by)
+            check_unchanged(connection, tenant, batch_id, expect)
+        result = self._flip(connection, tenant, batch_id, sequence, refused, twice, by, owners)
+        if not keep_going:
+            named = {one.name: one.owner for one in agents_named(connection, tenant, result.owned)}
+            refuse_owned([(name, named[name]) for name in result.owned])
         _tell_batch(connection, tenant, batch_id, self._clock.wall(), by, result)
         connection.execute(update(batch).where(its).values(result=msgspec.json.encode(result)))
         mine = (batch_item.c.tenant == tenant) & (batch_item.c.batch == batch_id)
@@ -203,9 +211,11 @@ class BatchStatements:
         refused: int,
         twice: frozenset[str],
         by: str | None,
+        owners: Mapping[str, str],
     ) -> Applied:
         now, compiler = self._clock.wall(), compiler_id()
         created = updated = unchanged = same_version = 0
+        owned: list[str] = []
         for page in self._pages(connection, tenant, batch_id):
             rows: list[dict[str, Any]] = []
             changes: list[dict[str, Any]] = []
@@ -215,7 +225,15 @@ class BatchStatements:
                     refused += 1
                     continue
                 facts = msgspec.json.decode(item.facts, type=AgentFacts)
-                row_sequence = None
+                row_sequence, owner = None, owners.get(item.name)
+                if item.is_live and item.live_owner != owner:
+                    # The same content once more changes nothing, so a file of it hurts nobody.
+                    if owner is None and _same_agent(item, facts):
+                        unchanged += 1
+                    else:
+                        refused += 1
+                        owned.append(item.name)
+                    continue
                 if _same_agent(item, facts):
                     unchanged += 1
                     if (item.live_source, item.live_compiler, item.live_file) == (item.source, compiler, item.file):
@@ -230,11 +248,13 @@ class BatchStatements:
                     told = {"revision": item.revision, "version": facts.version, "batch": batch_id}
                     if item.is_live:
                         told["before"] = item.live_revision or ""
+                    if owner is not None:
+                        told["owner"] = owner
                     what = "agent.updated" if item.is_live else "agent.created"
                     _tell(connection, what, tenant, item.name, now, by, told, sequence)
                     if facts.cell.cell not in cells:
                         cells[facts.cell.cell] = cell_columns(tenant, facts.cell)
-                rows.append(_agent_row(tenant, item, facts, row_sequence, now, compiler))
+                rows.append(_agent_row(tenant, item, facts, row_sequence, now, compiler, owner))
             self._put_cell.run_many(connection, cells.values())
             self._write_agents(connection, rows)
             self._put_history.run_many(connection, changes)
@@ -247,6 +267,7 @@ class BatchStatements:
             same_version=same_version,
             sequence=sequence,
             duplicates=tuple(sorted(twice)),
+            owned=tuple(owned),
         )
 
     def _write_agents(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
@@ -272,22 +293,34 @@ class BatchStatements:
             after = rows[-1][0]
 
     def delete_agents(
-        self, connection: Connection, tenant: str, names: Sequence[str], by: str | None
+        self,
+        connection: Connection,
+        tenant: str,
+        names: Sequence[str],
+        by: str | None,
+        owners: Mapping[str, str] = NOBODY,
     ) -> tuple[int, int]:
-        """Delete live agents with all that they keep of conversations; how many there were, and the sequence."""
+        """Delete live agents with all that they keep of conversations; how many there were, and the sequence.
+
+        Whoever deletes for resources names them (`owners`) and deletes no agent of anybody else.
+        """
         sequence, now = hold_sequence(connection), self._clock.wall()
         deleted: list[str] = []
+        for some in (names[start : start + _PAGE] for start in range(0, len(names), _PAGE)):
+            theirs = [one for one in agents_named(connection, tenant, some) if one.owner != owners.get(one.name)]
+            refuse_owned([(one.name, one.owner) for one in theirs])
         for name in names:
             done = connection.execute(
                 update(agent)
                 .where((agent.c.tenant == tenant) & (agent.c.name == name) & (agent.c.status == "live"))
-                .values(status="deleted", sequence=sequence + 1, updated=now, source="")
+                .values(status="deleted", sequence=sequence + 1, updated=now, source="", owner=None)
             )
             if done.rowcount:
                 sequence += 1
                 deleted.append(name)
                 self._put_history.run(connection, **_change(tenant, name, sequence, None, now, by))
-                _tell(connection, "agent.deleted", tenant, name, now, by, {}, sequence)
+                told = {"owner": owners[name]} if name in owners else {}
+                _tell(connection, "agent.deleted", tenant, name, now, by, told, sequence)
         erase_agents(connection, tenant, deleted)
         _write_sequence(connection, sequence)
         return len(deleted), sequence
@@ -346,6 +379,11 @@ def hold_sequence(connection: Connection) -> int:
     return int(connection.execute(held).scalar_one())
 
 
+def next_sequence(connection: Connection, held: int) -> None:
+    """Tell of a change that is of no agent: of cells."""
+    _write_sequence(connection, held + 1)
+
+
 def _write_sequence(connection: Connection, sequence: int) -> None:
     connection.execute(update(counter).where(counter.c.name == "sequence").values(value=sequence))
 
@@ -386,50 +424,6 @@ def _is_known() -> ColumnElement[bool]:
     return was_live | revision.c.digest.in_(select(batch_item.c.revision).where(batch_item.c.revision.is_not(None)))
 
 
-def _count_refused(connection: Connection, tenant: str, batch_id: str, keep_going: bool) -> int:
-    mine = (batch_item.c.tenant == tenant) & (batch_item.c.batch == batch_id) & batch_item.c.problem.is_not(None)
-    refused = int(connection.execute(select(func.count()).select_from(batch_item).where(mine)).scalar() or 0)
-    if refused and not keep_going:
-        raise BatchHasFaults(
-            f"{refused} definitions are not valid; nothing was applied",
-            next_step="correct them, or apply the others with --keep-going",
-        )
-    return refused
-
-
-def _names_twice(connection: Connection, tenant: str, batch_id: str, keep_going: bool) -> frozenset[str]:
-    mine = (batch_item.c.tenant == tenant) & (batch_item.c.batch == batch_id) & batch_item.c.problem.is_(None)
-    files = func.aggregate_strings(func.coalesce(batch_item.c.file, "?"), ", ")
-    found = connection.execute(
-        select(batch_item.c.name, files).where(mine).group_by(batch_item.c.name).having(func.count() > 1)
-    ).all()
-    if found and not keep_going:
-        raise DuplicateNames(
-            f"the name {found[0][0]!r} stands twice: {found[0][1]}",
-            next_step="give each agent a name of its own",
-            errors=[{"message": f"the name {name!r} stands in: {where}"} for name, where in found[:_MOST_NAMED]],
-        )
-    return frozenset(name for name, _ in found)
-
-
-def _check_unchanged(connection: Connection, tenant: str, batch_id: str, expect: int) -> None:
-    changed = (
-        connection.execute(
-            select(agent.c.name)
-            .join(batch_item, (batch_item.c.tenant == agent.c.tenant) & (batch_item.c.name == agent.c.name))
-            .where((agent.c.tenant == tenant) & (batch_item.c.batch == batch_id) & (agent.c.sequence > expect))
-            .limit(_MOST_NAMED)
-        )
-        .scalars()
-        .all()
-    )
-    if changed:
-        raise ChangedMeanwhile(
-            f"changed since {expect}: {', '.join(changed)}",
-            next_step="see what changed with `chimera diff`, then apply again",
-        )
-
-
 def _same_agent(item: _Item, facts: AgentFacts) -> bool:
     """Whether the agent runs as before: its revision, and where this release places it."""
     return (
@@ -441,7 +435,7 @@ def _same_agent(item: _Item, facts: AgentFacts) -> bool:
 
 
 def _agent_row(
-    tenant: str, item: _Item, facts: AgentFacts, sequence: int | None, now: float, compiler: str
+    tenant: str, item: _Item, facts: AgentFacts, sequence: int | None, now: float, compiler: str, owner: str | None
 ) -> dict[str, Any]:
     return {
         **agent_columns(facts),
@@ -453,6 +447,7 @@ def _agent_row(
         "source": item.source,
         "compiler": compiler,
         "file": item.file,
+        "owner": owner,
         "created": item.live_created if item.is_live else now,
         "updated": now,
     }

@@ -10,17 +10,27 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, RowMapping, Select, func, select, update
 
-from chimera.adapters.storage.batches import BatchStatements, Staged, hold_sequence, read_sequence
+from chimera.adapters.storage.batches import (
+    NOBODY,
+    BatchStatements,
+    Staged,
+    hold_sequence,
+    next_sequence,
+    read_sequence,
+)
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.facts import Unservable, facts_of
 from chimera.adapters.storage.gateway import read_cell
 from chimera.adapters.storage.journal import journal
-from chimera.adapters.storage.schema.catalogue import agent, batch, bundle, cell, history, revision
-from chimera.agents.catalogue import Applied, HistoryEntry, StagedItem, compiler_id
+from chimera.adapters.storage.leases import check_lease
+from chimera.adapters.storage.resources import agents_in_cells, bounds, changed_agents, owned_agents, put_bounds
+from chimera.adapters.storage.schema.catalogue import agent, batch, bundle, cell, cell_bound, history, revision
+from chimera.agents.catalogue import Applied, HistoryEntry, OwnedAgent, StagedItem, compiler_id
 from chimera.agents.compile import CanonicalDefinition, read_canonical
 from chimera.events.model import Fact
 from chimera.kernel.clock import Clock, SystemClock
 from chimera.kernel.ids import new_id
+from chimera.kernel.leases import Lease
 from chimera.platform.cells import unservable_here
 from chimera.platform.model import CellSpec, RuntimeClass
 
@@ -81,9 +91,20 @@ class Catalogue:
         )
 
     async def apply(
-        self, tenant: str, items: Sequence[StagedItem], *, keep_going: bool, expect: int | None, by: str | None
+        self,
+        tenant: str,
+        items: Sequence[StagedItem],
+        *,
+        keep_going: bool,
+        expect: int | None,
+        by: str | None,
+        owners: Mapping[str, str] = NOBODY,
+        held: Lease | None = None,
     ) -> Applied:
-        """A small batch from its opening to its commit in one transaction."""
+        """A small batch from its opening to its commit in one transaction.
+
+        `owners` are the resources that agents come from, by the agents' names; who applies under a lease shows it.
+        """
         staged = await asyncio.to_thread(self._with_facts, items)
         batches = self._batches
 
@@ -91,9 +112,13 @@ class Catalogue:
             hold_sequence(
                 connection
             )  # first, as every change does: two that lock in one order don't lock each other out
+            if held is not None:
+                check_lease(connection, held)
             batch_id = batches.open(connection, tenant, None)
             batches.stage(connection, tenant, batch_id, staged)
-            return batches.commit(connection, tenant, batch_id, keep_going=keep_going, expect=expect, by=by)
+            return batches.commit(
+                connection, tenant, batch_id, keep_going=keep_going, expect=expect, by=by, owners=owners
+            )
 
         return await self._database.write(job)
 
@@ -137,12 +162,58 @@ class Catalogue:
         query = select(bundle.c.data).where(bundle.c.requirements == requirements).limit(1)
         return await self._scalar(query)
 
-    async def delete_agents(self, tenant: str, names: Sequence[str], *, by: str | None = None) -> tuple[int, int]:
+    async def delete_agents(
+        self,
+        tenant: str,
+        names: Sequence[str],
+        *,
+        by: str | None = None,
+        owners: Mapping[str, str] = NOBODY,
+        held: Lease | None = None,
+    ) -> tuple[int, int]:
         """Delete live agents and their sessions in one transaction; how many there were, and the sequence.
 
-        Revisions and metered use stay.
+        Revisions and metered use stay. `owners` and `held` as for `apply`.
         """
-        return await self._database.write(lambda connection: self._batches.delete_agents(connection, tenant, names, by))
+
+        def job(connection: Connection) -> tuple[int, int]:
+            hold_sequence(connection)
+            if held is not None:
+                check_lease(connection, held)
+            return self._batches.delete_agents(connection, tenant, names, by, owners)
+
+        return await self._database.write(job)
+
+    # -- for resources of a cluster ----------------------------------------------------------------------------------
+
+    async def owned_agents(self, after: tuple[str, str], limit: int) -> list[OwnedAgent]:
+        """A page of live agents that resources own, by tenant and name."""
+        return await self._database.read(lambda connection: owned_agents(connection, after, limit))
+
+    async def changed_agents(self, after: int, limit: int) -> list[OwnedAgent]:
+        """Agents of anybody that were changed after a sequence, deleted ones too, in order."""
+        return await self._database.read(lambda connection: changed_agents(connection, after, limit))
+
+    async def agents_in_cells(self) -> dict[str, int]:
+        """How many live agents belong to each cell."""
+        return await self._database.read(agents_in_cells)
+
+    async def bounds(self) -> dict[str, int]:
+        """The least hosts that resources ask for, by cell."""
+        return await self._database.read(bounds)
+
+    async def put_bounds(self, wanted: Mapping[str, int], *, held: Lease) -> bool:
+        """Keep these least hosts and no others; whether that changed anything, which the sequence then tells."""
+
+        def job(connection: Connection) -> bool:
+            sequence = hold_sequence(connection)
+            check_lease(connection, held)
+            changed = put_bounds(connection, wanted)
+            if changed:
+                next_sequence(connection, sequence)
+            return changed
+
+        return await self._database.write(job)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -254,13 +325,15 @@ def _agents(
 
 
 def _kept_cells(connection: Connection) -> list[CellSpec]:
-    kept = (agent.c.status == "live") & (agent.c.min_instances > 0) & agent.c.unservable.is_(None)
+    asked = agent.c.cell.in_(select(cell_bound.c.cell).where(cell_bound.c.least > 0))
+    kept = (agent.c.status == "live") & ((agent.c.min_instances > 0) | asked) & agent.c.unservable.is_(None)
     query = select(agent.c.cell).where(kept).distinct()
     specs = [read_cell(connection, name) for name in connection.execute(query).scalars().all()]
     return [spec for spec in specs if spec is not None]
 
 
 def _live_cells(connection: Connection) -> list[CellSpec]:
+    asked = bounds(connection)
     query = (
         select(cell.c.id, cell.c.runtime_class, cell.c.target, cell.c.idle_timeout, cell.c.max_hosts)
         .add_columns(func.max(agent.c.min_instances).label("least"))
@@ -273,7 +346,7 @@ def _live_cells(connection: Connection) -> list[CellSpec]:
         CellSpec(
             cell=row.id,
             runtime_class=msgspec.json.decode(row.runtime_class, type=RuntimeClass),
-            min_hosts=row.least,
+            min_hosts=max(row.least, asked.get(row.id, 0)),
             max_hosts=row.max_hosts,
             target=row.target,
             idle_timeout=row.idle_timeout,

@@ -10,7 +10,7 @@ from msgspec import Struct
 from sqlalchemy import Connection, bindparam, func, select
 
 from chimera.adapters.storage.database import Database
-from chimera.adapters.storage.schema.catalogue import agent, bundle, cell, revision
+from chimera.adapters.storage.schema.catalogue import agent, bundle, cell, cell_bound, revision
 from chimera.adapters.storage.state.sessions import SessionStorage
 from chimera.platform.model import CellSpec, Route, RuntimeClass
 
@@ -87,16 +87,17 @@ def _changed_routes(connection: Connection, after: int, limit: int) -> list[Rout
 
 
 def read_cell(connection: Connection, cell_id: str) -> CellSpec | None:
-    """A cell as desired: its class, and the highest minimum of its live agents."""
+    """A cell as desired: its class, and the highest minimum of its live agents or what a person asked for."""
     row = connection.execute(select(cell).where(cell.c.id == cell_id)).one_or_none()
     if row is None:
         return None
     live = (agent.c.cell == cell_id) & (agent.c.status == "live")
     least = connection.execute(select(func.max(agent.c.min_instances)).where(live)).scalar()
+    asked = connection.execute(select(cell_bound.c.least).where(cell_bound.c.cell == cell_id)).scalar()
     return CellSpec(
         cell=cell_id,
         runtime_class=msgspec.json.decode(row.runtime_class, type=RuntimeClass),
-        min_hosts=least or 0,
+        min_hosts=max(least or 0, asked or 0),
         max_hosts=row.max_hosts,
         target=row.target,
         idle_timeout=row.idle_timeout,

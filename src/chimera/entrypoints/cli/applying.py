@@ -50,6 +50,8 @@ def apply(context: click.Context, paths: tuple[str, ...], keep_going: bool, outp
             click.echo(f"{fault.get('severity', 'error')}: {place(fault)}", err=True)
         if len(faults) > SHOWN_FAULTS:
             click.echo(f"… and {len(faults) - SHOWN_FAULTS:,} more", err=True)
+        for name in applied["owned"][:SHOWN_FAULTS]:
+            click.echo(f"error: the agent {name!r} belongs to a resource: `chimera describe {name}` names it", err=True)
         click.echo(
             f"{applied['created']:,} created, {applied['updated']:,} updated, {applied['unchanged']:,} unchanged, "
             f"{applied['refused']:,} refused in {applied['seconds']} s"
@@ -71,6 +73,7 @@ async def apply_paths(api: Api, paths: Iterable[str], *, keep_going: bool) -> di
         "unchanged": len(sources) - len(waiting),
         "refused": 0,
         "faults": [],
+        "owned": [],
     }
     if not waiting:
         return result
@@ -99,6 +102,8 @@ async def apply_paths(api: Api, paths: Iterable[str], *, keep_going: bool) -> di
         result[name] = done[name]
     result["unchanged"] += done["unchanged"]
     result["sequence"] = done["sequence"]
+    result["owned"] = done.get("owned", [])
+    result["refused"] += len(result["owned"])
     return result
 
 

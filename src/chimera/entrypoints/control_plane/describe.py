@@ -8,7 +8,11 @@ from chimera.agents.compile import CanonicalDefinition
 
 def describe(row: dict[str, Any], value: CanonicalDefinition, unservable: str | None = None) -> AgentInFull:
     """The agent's row, its canonical definition, its limits and what to know about it."""
-    return AgentInFull(**row, definition=value, limits=limits(value), notes=notes(value, unservable))
+    told = notes(value, unservable)
+    if row["owner"] is not None:
+        namespace, _, name = row["owner"].partition("/")
+        told.append(f"It belongs to the resource Agent {name} in the namespace {namespace}, which alone changes it.")
+    return AgentInFull(**row, definition=value, limits=limits(value), notes=told)
 
 
 def limits(value: CanonicalDefinition) -> list[Limit]:

@@ -7,7 +7,8 @@ An agent is one row that points to its live revision; everything the gateway nee
 so that a restart of the gateway reads one table. `sequence` grows with every change of an agent, over all tenants:
 whoever follows the catalogue asks for rows above the last number seen. A deleted agent keeps its row as a tombstone
 until upkeep removes it, and `history` has a row for each change of the pointer. What stands in no history and no batch
-is a revision that was sent and never committed, and may go.
+is a revision that was sent and never committed, and may go. `owner` names the resource of a cluster that a live agent
+comes from (`namespace/name` of an `Agent`); one that was applied through the API has none.
 
 A canonical form is stored as it is: deflating one of 1.8 KB saves 60% of 30 MB and costs 26 µs for each definition
 applied and 10 µs for each load (measured), and the file is on the same disk as the environments, which take gigabytes.
@@ -25,6 +26,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
 from chimera.adapters.storage.schema.base import metadata
@@ -46,6 +48,8 @@ revision = Table(
     Column("canonical", LargeBinary, nullable=False),
     Column("created", Float, nullable=False),
 )
+
+_OWNED = text("owner IS NOT NULL")
 
 agent = Table(
     "agent",
@@ -71,6 +75,7 @@ agent = Table(
     Column("source", String(64), nullable=False),
     Column("compiler", String(16), nullable=False),
     Column("file", Text),
+    Column("owner", String(128)),
     Column("created", Float, nullable=False),
     Column("updated", Float, nullable=False),
     ForeignKeyConstraint(("revision", "tenant"), ("revision.digest", "revision.tenant")),
@@ -78,6 +83,9 @@ agent = Table(
     Index("ix_agent_sequence", "sequence"),
     Index("ix_agent_revision", "revision", "tenant"),
     Index("ix_agent_cell", "cell", "min_instances"),
+    Index(
+        "ix_agent_owner", "owner", sqlite_where=text("owner IS NOT NULL"), postgresql_where=text("owner IS NOT NULL")
+    ),
 )
 
 history = Table(
@@ -100,6 +108,13 @@ cell = Table(
     Column("target", Float, nullable=False),
     Column("idle_timeout", Float, nullable=False),
     Column("max_hosts", Integer, nullable=False),
+)
+
+cell_bound = Table(
+    "cell_bound",
+    metadata,
+    Column("cell", String(120), primary_key=True),
+    Column("least", Integer, nullable=False),
 )
 
 bundle = Table(
