@@ -1,4 +1,4 @@
-"""Writes everything that follows from the code: the reference pages, the published schemas and the charts.
+"""Writes everything that follows from the code: the reference pages and the published schemas.
 
 `python -m docs.generate` writes the files; `--check` writes nothing, names what differs, and then ends with 1. What is
 generated is a function of the code alone: no clock, no machine, the same bytes every time.
@@ -16,7 +16,6 @@ import yaml
 from chimera.adapters.substrates.knative.resources.crds import definitions
 from chimera.agents import reference, schema
 from chimera.entrypoints.gateway import openapi
-from deploy.generator import base, chart
 from docs.generator import actions, api, cli, errors, events, metrics, settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,7 +52,6 @@ FILES: dict[str, Callable[[], str | bytes]] = {
 def generated() -> dict[Path, bytes]:
     """Every generated file's content, by its path."""
     made = {ROOT / name: make() for name, make in FILES.items()}
-    made |= {ROOT / name: text for name, text in {**chart.files(), **base.files()}.items()}
     return {path: text.encode() if isinstance(text, str) else text for path, text in made.items()}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from prometheus_client.core import Metric
 from prometheus_client.metrics import MetricWrapperBase
 
+from chimera.entrypoints.admission.server import AdmissionMetrics
 from chimera.entrypoints.control_plane.http import Metrics
 from chimera.entrypoints.control_plane.upkeep_metrics import UpkeepMetrics
 from chimera.gateway.metrics import GatewayMetrics
@@ -53,8 +54,8 @@ def gateway() -> list[Series]:
 
 
 def control_plane() -> list[Series]:
-    """The control plane's, with upkeep's."""
-    found = list(_held_by(Metrics()))
+    """The control plane's, with upkeep's and the webhook's."""
+    found = [*_held_by(Metrics()), *_held_by(AdmissionMetrics())]
     for family in UpkeepMetrics(Progress()).collect():
         found.append(_series(family, ("kind",)))
     return found

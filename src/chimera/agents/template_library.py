@@ -48,11 +48,16 @@ def extend(data: dict[str, Any]) -> dict[str, Any]:
     name = data.get("extends")
     if not isinstance(name, str):
         return data
+    return extend_with(template(name), data)
+
+
+def extend_with(under: Mapping[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """`data` laid over the template `under`."""
     metadata, capabilities = data.get("metadata"), data.get("capabilities")
     description = metadata.get("description") if isinstance(metadata, dict) else None
     functions = capabilities.get("primary_functions") if isinstance(capabilities, dict) else None
     filled = _fill(
-        template(name),
+        under,
         {
             "{description}": str(description or "").strip(),
             "{functions}": ", ".join(map(str, functions)) if isinstance(functions, list) else "",

@@ -39,6 +39,7 @@ from chimera.adapters.storage.upkeep.jobs import make_jobs
 from chimera.adapters.storage.upkeep.store import UpkeepStorage
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.reconciler import Reconciler
+from chimera.bootstrap.admission_parts import AdmissionConfig, start_admission
 from chimera.bootstrap.audit_parts import make_checkpointer, started
 from chimera.bootstrap.database import when_there
 from chimera.bootstrap.gateway_config import read_secret
@@ -75,7 +76,8 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
     where the audit log's key and files are, `audit` its settings; without a home no checkpoints are made. `events`,
     `retention` and `upkeep` are the settings of these groups. Where `key_file` is given, it listens at `host` and
     `port` instead of `socket`. With `knative`, the group of that name, it keeps cells in the cluster of `kubeconfig`
-    (by default the one that it is a pod of); `settings` are the gateway's.
+    (by default the one that it is a pod of); `settings` are the gateway's. With `admission`, it answers what the API
+    server asks of resources.
     """
 
     database: str
@@ -87,6 +89,7 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
     mounted_secrets: bool = False
     knative: dict[str, Any] | None = None
     kubeconfig: str | None = None
+    admission: AdmissionConfig | None = None
     settings: dict[str, dict[str, Any]] = {}
     max_hosts: int = 1000
     database_password: str | None = None
@@ -123,12 +126,13 @@ async def serve(config: ControlPlaneConfig) -> None:
         reconciler = Reconciler(api, catalogue, SystemClock(), settings, bounds)
         poked.append(reconciler.poke)
         loops.append(asyncio.create_task(keep_cells(reconciler, database), name="cells"))
+    shown_too = start_admission(config.admission, api, StoredLeases(database), LEASE_LIFE, loops)
 
     def hint() -> None:
         for poke in poked:
             poke()
 
-    app = ControlPlaneApp(catalogue, hint, upkeep).make()
+    app = ControlPlaneApp(catalogue, hint, upkeep, shown=shown_too).make()
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=10.0)
     if config.key_file is not None:
         app.middlewares.append(needs_key(read_secret(config.key_file, "key_file", mounted=config.mounted_secrets)))

@@ -29,6 +29,8 @@ _PATH = re.compile(
 )
 KEPT_CHANGES = 1_000
 VERBS = {"POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}
+BY_NAME = frozenset({"webhooks"})
+"""Lists whose entries are merged by their names; all others are replaced whole."""
 
 
 class _Kept:
@@ -156,7 +158,7 @@ class FakeCluster:
         return _status(405, "MethodNotAllowed", f"{request.method} is not served")
 
     def _list(self, request: web.BaseRequest, plural: str, namespace: str) -> web.Response:
-        wanted = _selector(request.query.get("labelSelector", ""))
+        wanted = _chosen(request)
         found = [
             kept.value
             for (kind, where, _), kept in sorted(self._kept.items())
@@ -173,7 +175,7 @@ class FakeCluster:
         since = int(request.query["resourceVersion"])
         if since < self._oldest:
             return _status(410, "Expired", f"too old resource version: {since} ({self._oldest})")
-        wanted = _selector(request.query.get("labelSelector", ""))
+        wanted = _chosen(request)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
         transport = request.transport
@@ -309,6 +311,13 @@ def _same(one: Json, other: Json) -> bool:
     return left == right
 
 
+def _chosen(request: web.BaseRequest) -> Callable[[Json], bool]:
+    """What the labels choose, and of fields the name alone (`metadata.name=x`)."""
+    by_label = _selector(request.query.get("labelSelector", ""))
+    name = request.query.get("fieldSelector", "").removeprefix("metadata.name=")
+    return lambda value: by_label(value) and name in ("", value["metadata"]["name"])
+
+
 def _selector(text: str) -> Callable[[Json], bool]:
     """`a=b`, `a` (is there) and `a!=b`, joined by commas."""
     terms = [term.strip() for term in text.split(",") if term.strip()]
@@ -328,12 +337,24 @@ def _selector(text: str) -> Callable[[Json], bool]:
     return matches
 
 
+def _by_key(name: str, part: Any) -> Json | None:
+    """A mapping, or a list whose entries are merged by their names, as one; None for anything else."""
+    if isinstance(part, dict):
+        return part
+    if name in BY_NAME and isinstance(part, list):
+        return {entry["name"]: entry for entry in part}
+    return None
+
+
 def _merge(value: Json, wanted: Json) -> None:
     for name, part in wanted.items():
-        if isinstance(part, dict) and isinstance(value.get(name), dict):
-            _merge(value[name], part)
-        else:
+        inner, below = _by_key(name, part), _by_key(name, value.get(name))
+        if inner is None or below is None:
             value[name] = copy.deepcopy(part)
+            continue
+        _merge(below, inner)
+        if isinstance(part, list):
+            value[name] = list(below.values())
 
 
 def _remove(value: Json, before: Json, wanted: Json, others: list[Json]) -> None:
@@ -343,8 +364,12 @@ def _remove(value: Json, before: Json, wanted: Json, others: list[Json]) -> None
         if name not in wanted:
             if not owned:
                 value.pop(name, None)
-        elif isinstance(part, dict) and isinstance(wanted[name], dict) and isinstance(value.get(name), dict):
-            _remove(value[name], part, wanted[name], [other for other in owned if isinstance(other, dict)])
+            continue
+        inner, now, there = (_by_key(name, one) for one in (part, wanted[name], value.get(name)))
+        if inner is not None and now is not None and there is not None:
+            _remove(there, inner, now, [found for other in owned if (found := _by_key(name, other)) is not None])
+            if isinstance(part, list):
+                value[name] = list(there.values())
 
 
 def _differences(other: Json, wanted: Json, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -353,8 +378,9 @@ def _differences(other: Json, wanted: Json, path: tuple[str, ...] = ()) -> list[
     for name, part in other.items():
         if name not in wanted or (path == () and name in ("apiVersion", "kind")):
             continue
-        if isinstance(part, dict) and isinstance(wanted[name], dict):
-            found.extend(_differences(part, wanted[name], (*path, name)))
+        inner, now = _by_key(name, part), _by_key(name, wanted[name])
+        if inner is not None and now is not None:
+            found.extend(_differences(inner, now, (*path, name)))
         elif part != wanted[name]:
             found.append((*path, name))
     return found

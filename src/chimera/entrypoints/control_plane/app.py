@@ -1,10 +1,11 @@
 """The control plane's HTTP application: the catalogue of agents, upkeep, and the process's own health."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 from aiohttp import web
+from prometheus_client.registry import Collector
 
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.agents.api import CatalogueStatus
@@ -23,13 +24,16 @@ from chimera.platform.upkeep.service import Upkeep
 class ControlPlaneApp:
     """Routes and handlers. `changed` is called after each change (a hint, not a promise)."""
 
-    def __init__(self, catalogue: Catalogue, changed: Callable[[], None], upkeep: Upkeep) -> None:
-        """Serve `catalogue`, and what `upkeep` does."""
+    def __init__(
+        self, catalogue: Catalogue, changed: Callable[[], None], upkeep: Upkeep, *, shown: Sequence[Collector] = ()
+    ) -> None:
+        """Serve `catalogue`, and what `upkeep` does; `shown` are further metrics of the process."""
         self._catalogue = catalogue
         self._changed = changed
         self._upkeep = upkeep
         self._metrics = Metrics()
-        self._metrics.registry.register(UpkeepMetrics(upkeep.progress))
+        for collector in (UpkeepMetrics(upkeep.progress), *shown):
+            self._metrics.registry.register(collector)
 
     def make(self) -> web.Application:
         """The aiohttp application."""

@@ -45,7 +45,8 @@ def test_it_is_the_same_each_time_and_the_installer_knows_every_kind() -> None:
 def test_what_is_applied_holds_no_secret() -> None:
     values = {name: f"very-secret-{name}" for name in KEY_NAMES}
     assert keys(CHOSEN, values)["stringData"] == values
-    assert not [one for one in manifests(CHOSEN) if one["kind"] == "Secret"]
+    # The webhook's certificates go into one that is made without any data.
+    assert all(set(one) == {"apiVersion", "kind", "metadata", "type"} for one in found("Secret"))
 
 
 def test_the_processes_understand_what_they_are_told() -> None:
@@ -108,11 +109,22 @@ def test_a_process_keeps_to_the_restricted_standard_and_survives_the_loss_of_a_n
     assert account
 
 
-def test_rights_in_the_whole_cluster_are_for_token_reviews_alone_and_hosts_have_none() -> None:
-    (everywhere,) = found("ClusterRole")
-    assert everywhere["rules"] == [
-        {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}
-    ]
+def test_rights_in_the_whole_cluster_are_few_and_hosts_have_none() -> None:
+    everywhere = {one["metadata"]["name"]: one["rules"] for one in found("ClusterRole")}
+    assert everywhere == {
+        "chimera-gateway.platform": [
+            {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}
+        ],
+        "chimera-control-plane.platform": [
+            {"apiGroups": ["chimera.ecosystem"], "resources": ["agenttemplates"], "verbs": ["list", "watch"]},
+            {
+                "apiGroups": ["admissionregistration.k8s.io"],
+                "resources": ["validatingwebhookconfigurations"],
+                "verbs": ["list", "watch", "patch"],
+                "resourceNames": ["chimera.platform"],
+            },
+        ],
+    }
     bound = {
         subject["name"]
         for kind in ("RoleBinding", "ClusterRoleBinding")
@@ -121,7 +133,8 @@ def test_rights_in_the_whole_cluster_are_for_token_reviews_alone_and_hosts_have_
     }
     assert bound == {"chimera-control-plane", "chimera-gateway"}
     assert not [rule for one in found("Role") for rule in one["rules"] if "*" in (*rule["verbs"], *rule["resources"])]
-    assert not [rule for one in found("Role") for rule in one["rules"] if "secrets" in rule["resources"]]
+    (secrets,) = [rule for one in found("Role") for rule in one["rules"] if "secrets" in rule["resources"]]
+    assert secrets["resourceNames"] == ["chimera-admission"], "no key and no credential"
 
 
 # -- flows -------------------------------------------------------------------------------------------------------------
@@ -150,6 +163,7 @@ WANTED = [
     ("the activator passes calls on", activator, host, 8012),
     ("the autoscaler reads metrics", activator, host, 9090),
     ("names are looked up", host, dns, 53),
+    ("the API server asks the webhook", outside, control_plane, 9443),
 ]
 UNWANTED = [
     ("a host reaches another host", host, host, 8012),

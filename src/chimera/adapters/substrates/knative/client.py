@@ -114,10 +114,12 @@ class Kubernetes:
         """Close the connections."""
         await self._session.close()
 
-    async def list(self, resource: Resource[T], namespace: str | None, selector: str = "") -> Listing[T]:
-        """All objects of a kind whose labels match, read in pages."""
+    async def list(
+        self, resource: Resource[T], namespace: str | None, selector: str = "", *, name: str | None = None
+    ) -> Listing[T]:
+        """All objects of a kind whose labels match (or the one called `name`), read in pages."""
         decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(resource.type)
-        parameters = {"limit": str(PAGE), **({"labelSelector": selector} if selector else {})}
+        parameters = {"limit": str(PAGE), **_chosen(selector, name)}
         items: list[T] = []
         while True:
             page = _lists.decode(await self._request("GET", resource.path(namespace), parameters))
@@ -127,13 +129,13 @@ class Kubernetes:
             parameters["continue"] = page.metadata.next
 
     async def watch(
-        self, resource: Resource[T], namespace: str | None, selector: str, version: str
+        self, resource: Resource[T], namespace: str | None, selector: str, version: str, *, name: str | None = None
     ) -> AsyncIterator[Change[T]]:
         """Changes after `version`, until the server ends the watch; raises `WatchExpired` where that is too old."""
         decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(resource.type)
         parameters = {
             **{"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true"},
-            **{"timeoutSeconds": str(WATCH_SECONDS), "labelSelector": selector},
+            **{"timeoutSeconds": str(WATCH_SECONDS), **_chosen(selector, name)},
         }
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=WATCH_SILENCE)
         try:
@@ -177,13 +179,19 @@ class Kubernetes:
         *,
         force: bool = False,
         dry_run: bool = False,
+        manager: str | None = None,
+        part: str = "",
     ) -> T:
-        """Apply a manifest on the server's side as field manager `chimera`; `force` takes fields from others."""
+        """Apply a manifest on the server's side as `manager` (`chimera`); `force` takes fields from others.
+
+        `part` is the subresource that is meant, such as `status`.
+        """
         metadata = manifest["metadata"]
-        parameters = {"fieldManager": FIELD_MANAGER, "force": str(force).lower(), "fieldValidation": "Strict"}
+        as_whom = manager or FIELD_MANAGER
+        parameters = {"fieldManager": as_whom, "force": str(force).lower(), "fieldValidation": "Strict"}
         if dry_run:
             parameters["dryRun"] = "All"
-        path = resource.path(metadata.get("namespace"), metadata["name"])
+        path = resource.path(metadata.get("namespace"), metadata["name"]) + (f"/{part}" if part else "")
         data = await self._request("PATCH", path, parameters, _encode(manifest), APPLY)
         return msgspec.json.decode(data, type=resource.type)
 
@@ -240,6 +248,12 @@ class Kubernetes:
             next_step="see whether the cluster is there (`kubectl get --raw /readyz`); running hosts go on",
             retry_after=RETRY_AFTER,
         )
+
+
+def _chosen(selector: str, name: str | None) -> dict[str, str]:
+    """One object by its name is asked for so that a right to that name is enough."""
+    found = {"labelSelector": selector} if selector else {}
+    return found if name is None else {**found, "fieldSelector": f"metadata.name={name}"}
 
 
 def _change(decoder: "msgspec.json.Decoder[T]", line: bytes) -> Change[T]:

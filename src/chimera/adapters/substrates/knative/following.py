@@ -43,14 +43,16 @@ class Following(Generic[T]):
         resource: Resource[T],
         *,
         namespace: str | None,
-        selector: str,
+        selector: str = "",
+        name: str | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """Follow `resource` in `namespace` (None: in all)."""
+        """Follow `resource` in `namespace` (None: in all); the one object called `name`, where it is given."""
         self._api = api
         self._resource = resource
         self._namespace = namespace
         self._selector = selector
+        self._name = name
         self._jitter = jitter
         self._changed: Callable[[Iterable[T]], None] = lambda _: None
         self._version: str | None = None
@@ -102,7 +104,7 @@ class Following(Generic[T]):
         return longest * (0.5 + self._jitter() / 2)
 
     async def _list(self) -> None:
-        listing = await self._api.list(self._resource, self._namespace, self._selector)
+        listing = await self._api.list(self._resource, self._namespace, self._selector, name=self._name)
         before, self.objects = self.objects, {_key(item): item for item in listing.items}
         self._version, self.failure = listing.version, None
         self.synced.set()
@@ -119,7 +121,8 @@ class Following(Generic[T]):
         if self._version is None:
             await self._list()
         version = self._version or ""
-        async for change in self._api.watch(self._resource, self._namespace, self._selector, version):
+        watch = self._api.watch(self._resource, self._namespace, self._selector, version, name=self._name)
+        async for change in watch:
             self._version, self.failure = change.version, None
             if change.item is None:
                 continue

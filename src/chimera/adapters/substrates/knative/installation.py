@@ -2,7 +2,8 @@
 
 Two namespaces, both of the restricted pod security standard: one for the platform's processes, one for cells alone, so
 that a right or a policy for one isn't one for the other. Nothing here is a secret: keys are in a Secret that the
-installation makes once and never reads again, and the database's password in one that is yours.
+installation makes once and never reads again, the webhook's certificates in one that it makes empty, and the database's
+password in one that is yours.
 """
 
 import hashlib
@@ -13,9 +14,10 @@ import msgspec
 from msgspec import Meta, Struct
 
 from chimera.adapters.substrates.knative import monitors, names
+from chimera.adapters.substrates.knative.admission import manifests as admission
 from chimera.adapters.substrates.knative.netpolicies import HOST, METRICS, policies
 from chimera.adapters.substrates.knative.render import Json
-from chimera.adapters.substrates.knative.resources.crds import definitions
+from chimera.adapters.substrates.knative.resources.crds import GROUP, VERSION, definitions
 from chimera.adapters.substrates.knative.rights import CONTROL_PLANE, GATEWAY, RIGHTS, Right
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 
@@ -28,7 +30,7 @@ PASSWORD = "DATABASE_PASSWORD"
 DRAIN = 30
 MODULES = {CONTROL_PLANE: "chimera.bootstrap.control_plane", GATEWAY: "chimera.bootstrap.gateway"}
 PORTS = {
-    CONTROL_PLANE: {"catalogue": CATALOGUE},
+    CONTROL_PLANE: {"catalogue": CATALOGUE, admission.PORT_NAME: admission.PORT},
     GATEWAY: {"public": PUBLIC, "internal": INTERNAL, "metrics": METRICS},
 }
 ZONE, NODE = "topology.kubernetes.io/zone", "kubernetes.io/hostname"
@@ -107,10 +109,13 @@ def objects(chosen: Installation, words: Mapping[str, Said]) -> list[Json]:
         _service(chosen, "chimera-control-plane", CONTROL_PLANE, ("catalogue",)),
         _service(chosen, "chimera-internal", GATEWAY, ("internal", "metrics")),
         _service(chosen, "chimera", GATEWAY, ("public",)),
+        admission.secret(chosen.namespace, labels()),
+        admission.service(chosen.namespace, labels(CONTROL_PLANE), selector(CONTROL_PLANE)),
         *(_disruption(chosen.namespace, f"chimera-{name}", selector(name), 1) for name in RIGHTS),
         # A share of all hosts, rounded up: a drain takes a few of a busy cell's at a time and is never blocked.
         _disruption(chosen.knative.namespace, "chimera-hosts", HOST, "20%"),
         *(_deployment(chosen, name, words[name]) for name in RIGHTS),
+        admission.configuration(chosen.namespace, labels(), group=GROUP, version=VERSION),
         *(_monitors(chosen) if chosen.monitors else ()),
     ]
 
@@ -154,14 +159,17 @@ def _roles(chosen: Installation) -> list[Json]:
     found: list[Json] = []
     for component, rights in RIGHTS.items():
         for namespace in (chosen.knative.namespace, chosen.namespace, None):
-            rules = [
-                {"apiGroups": [right.group], "resources": [right.resource], "verbs": list(right.verbs)}
-                for right in rights
-                if _place(chosen, right) == namespace
-            ]
+            rules = [_rule(chosen, right) for right in rights if _place(chosen, right) == namespace]
             if rules:
                 found += _role(chosen, component, rules, namespace)
     return found
+
+
+def _rule(chosen: Installation, right: Right) -> Json:
+    rule: Json = {"apiGroups": [right.group], "resources": [right.resource], "verbs": list(right.verbs)}
+    if right.only:
+        rule["resourceNames"] = [name.format(namespace=chosen.namespace) for name in right.only]
+    return rule
 
 
 def _place(chosen: Installation, right: Right) -> str | None:
@@ -215,6 +223,14 @@ def told(chosen: Installation) -> dict[str, Json]:
         "events": chosen.settings.get("events", {}),
         "retention": chosen.retention,
         "upkeep": chosen.upkeep,
+        "admission": {
+            "host": "0.0.0.0",
+            "port": admission.PORT,
+            "namespace": chosen.namespace,
+            "secret": admission.NAME,
+            "configuration": admission.configuration_name(chosen.namespace),
+            "names": list(admission.dns_names(chosen.namespace)),
+        },
     }
     internal = ("chimera-internal", f"chimera-internal.{chosen.namespace}")
     public = ("chimera", f"chimera.{chosen.namespace}")

@@ -63,11 +63,13 @@ NAMESPACES = Resource("", "v1", "namespaces", "Namespace", Anything, namespaced=
 SECRETS = Resource("", "v1", "secrets", "Secret", Anything)
 DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment", Deployment)
 _CRDS = "apiextensions.k8s.io"
+_ADMISSION = "admissionregistration.k8s.io"
 _RBAC = "rbac.authorization.k8s.io"
 KINDS: dict[str, Resource[Anything]] = {
     one.kind: one
     for one in (
         NAMESPACES,
+        SECRETS,
         Resource("", "v1", "serviceaccounts", "ServiceAccount", Anything),
         Resource("", "v1", "configmaps", "ConfigMap", Anything),
         Resource("", "v1", "services", "Service", Anything),
@@ -79,6 +81,14 @@ KINDS: dict[str, Resource[Anything]] = {
         Resource(_RBAC, "v1", "rolebindings", "RoleBinding", Anything),
         Resource(_RBAC, "v1", "clusterroles", "ClusterRole", Anything, namespaced=False),
         Resource(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", Anything, namespaced=False),
+        Resource(
+            _ADMISSION,
+            "v1",
+            "validatingwebhookconfigurations",
+            "ValidatingWebhookConfiguration",
+            Anything,
+            namespaced=False,
+        ),
         Resource(monitors.GROUP, monitors.VERSION, "servicemonitors", "ServiceMonitor", Anything),
         Resource(monitors.GROUP, monitors.VERSION, "podmonitors", "PodMonitor", Anything),
     )

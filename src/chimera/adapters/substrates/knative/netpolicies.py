@@ -7,6 +7,8 @@ values (`allows`), and a test holds them against a table of wanted and unwanted 
 from dataclasses import dataclass
 from typing import Any
 
+from chimera.adapters.substrates.knative.admission import manifests as admission
+
 Json = dict[str, Any]
 
 NAMESPACE = "kubernetes.io/metadata.name"
@@ -48,7 +50,8 @@ def policies(platform: str, cells: str, *, database_port: int = 5432, monitoring
             platform,
             "control-plane",
             CONTROL_PLANE,
-            [{"from": [_pods(GATEWAY)], "ports": [_port(8082)]}],
+            # An API server that asks the webhook comes from outside any namespace, by addresses that nobody knows here.
+            [{"from": [_pods(GATEWAY)], "ports": [_port(8082)]}, {"ports": [_port(admission.PORT)]}],
             [dns, outside],
         ),
         _policy(

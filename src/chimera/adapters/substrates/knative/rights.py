@@ -5,24 +5,41 @@ Hosts have no right at all: their service account is what they are known by.
 
 from dataclasses import dataclass
 
+from chimera.adapters.substrates.knative.admission.manifests import NAME, configuration_name
+
 CONTROL_PLANE, GATEWAY = "control-plane", "gateway"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Right:
-    """What may be done with one kind, in the namespace of cells, in the platform's `own`, or `everywhere`."""
+    """What may be done with one kind, in the namespace of cells, in the platform's `own`, or `everywhere`.
+
+    With `only`, it is for objects of these names alone; `{namespace}` in one is the platform's.
+    """
 
     group: str
     resource: str
     verbs: tuple[str, ...]
     everywhere: bool = False
     own: bool = False
+    only: tuple[str, ...] = ()
 
 
 RIGHTS: dict[str, tuple[Right, ...]] = {
     # An apply of what isn't there is a create, too.
     CONTROL_PLANE: (
         Right(group="serving.knative.dev", resource="services", verbs=("list", "watch", "create", "patch", "delete")),
+        # What agents may extend, wherever they are: the webhook is asked for every namespace.
+        Right(group="chimera.ecosystem", resource="agenttemplates", verbs=("list", "watch"), everywhere=True),
+        # The webhook's certificates, and whom the API server believes: both are the installation's to make.
+        Right(group="", resource="secrets", verbs=("list", "watch", "patch"), own=True, only=(NAME,)),
+        Right(
+            group="admissionregistration.k8s.io",
+            resource="validatingwebhookconfigurations",
+            verbs=("list", "watch", "patch"),
+            everywhere=True,
+            only=(configuration_name("{namespace}"),),
+        ),
     ),
     GATEWAY: (
         Right(group="serving.knative.dev", resource="services", verbs=("list", "watch")),

@@ -1,0 +1,74 @@
+"""What is wrong with an agent that is about to be kept: it may extend the templates that its namespace has now.
+
+One that extends a template which isn't there is let in with a warning, as resources that name others are: who applies a
+folder needn't mind the order in it, and the operator looks again when the template comes. Until then it isn't live, and
+its condition says why.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from chimera.adapters.substrates.knative.client import Kubernetes
+from chimera.adapters.substrates.knative.following import Following
+from chimera.adapters.substrates.knative.objects import Meta, Resource
+from chimera.adapters.substrates.knative.resources.composing import compose, name_is_taken
+from chimera.adapters.substrates.knative.resources.crds import GROUP, VERSION
+from chimera.agents.errors import Fault, InvalidDefinition
+from chimera.agents.template_library import template_names
+from chimera.agents.validate import check_data
+
+
+class AgentTemplate(Struct, frozen=True, kw_only=True):
+    """A template, as far as agents extend it."""
+
+    metadata: Meta = Meta()
+    spec: dict[str, Any] = {}
+
+
+TEMPLATES = Resource(GROUP, VERSION, "agenttemplates", "AgentTemplate", AgentTemplate)
+
+
+class AgentJudge:
+    """Judges agents of all namespaces by the templates of each. `run` it."""
+
+    def __init__(self, api: Kubernetes) -> None:
+        """Know no templates yet."""
+        self._templates = Following(api, TEMPLATES, namespace=None)
+
+    async def run(self) -> None:
+        """Follow templates until cancelled."""
+        await self._templates.run()
+
+    def __call__(self, resource: dict[str, Any]) -> Sequence[Fault]:
+        """What it is warned of; raises `InvalidDefinition`."""
+        meta = resource.get("metadata") or {}
+        namespace, spec = meta.get("namespace", ""), resource.get("spec")
+        extends = spec.get("extends") if isinstance(spec, Mapping) else None
+        found = self._templates.objects.get((namespace, extends)) if isinstance(extends, str) else None
+        own = {found.metadata.name: found.spec} if found is not None else {}
+        if isinstance(extends, str) and extends not in own and not name_is_taken(extends):
+            return [self._missing(namespace, extends)]
+        try:
+            definition = compose(spec, meta.get("name", ""), own) if isinstance(spec, dict) else spec
+            return [_in_spec(fault) for fault in check_data(definition).warnings]
+        except InvalidDefinition as error:
+            raise InvalidDefinition([_in_spec(fault) for fault in error.faults]) from None
+
+    def _missing(self, namespace: str, extends: str) -> Fault:
+        known = sorted({*template_names(), *(key[1] for key in self._templates.objects if key[0] == namespace)})
+        near = difflib.get_close_matches(extends, known, n=1)
+        return Fault(
+            path="spec.extends",
+            message=f"there is no template {extends!r} yet, and nothing else was checked",
+            allowed=", ".join(known),
+            suggestion=near[0] if near else None,
+            severity="warning",
+        )
+
+
+def _in_spec(fault: Fault) -> Fault:
+    return msgspec.structs.replace(fault, path=f"spec.{fault.path}" if fault.path else "spec")
