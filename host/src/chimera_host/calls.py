@@ -23,6 +23,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, cast
 from chimera_host.checkpoints import Checkpoints
 from chimera_host.contract.agent import AgentDocument
 from chimera_host.contract.call import Delta, InvokeRequest, InvokeResponse, SessionState, Timings, ToolEvent
+from chimera_host.contract.function import FunctionAsk
 from chimera_host.contract.state import CheckpointAnswer, CheckpointAsk, FinishedStep, SharedAnswer, SharedBody
 from chimera_host.errors import CallCancelled, DeadlineExceeded, ModelFailed, ToolRefused
 from chimera_host.platform_client import PlatformClient
@@ -282,6 +283,13 @@ class Call:
     def tool_blocking(self, name: str, arguments: Mapping[str, Any]) -> str:
         """`tool`, from a framework's thread."""
         return self._wait_for(self.tool, name, arguments)
+
+    async def function(self, ask: FunctionAsk) -> str:
+        """What the function answers that the agent stands for."""
+        await self.commit_steps()
+        left = self.remaining()
+        with span("function"), self._asking("function", ask) as key:
+            return await self._platform.function(self.request.call, ask, left, key)
 
     @property
     def finished(self) -> Mapping[str, FinishedStep]:

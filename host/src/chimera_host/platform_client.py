@@ -16,6 +16,7 @@ import msgspec
 
 from chimera_host.contract.agent import AgentDocument
 from chimera_host.contract.call import HEADER_CALL, HEADER_DEADLINE, HEADER_TRACEPARENT
+from chimera_host.contract.function import PATH_FUNCTION, FunctionAsk
 from chimera_host.contract.problem import Problem, RemoteProblem
 from chimera_host.contract.state import (
     CHECKPOINT_ANSWERS,
@@ -30,7 +31,7 @@ from chimera_host.contract.state import (
     StepSaved,
 )
 from chimera_host.contract.token import PATH_TOKEN, FreshToken
-from chimera_host.errors import HostError, ModelFailed, PlatformUnavailable, ToolFailed
+from chimera_host.errors import AgentFailed, HostError, ModelFailed, PlatformUnavailable, ToolFailed
 from chimera_host.trace import current_trace
 
 MAX_BUNDLE = 64 * 1024**2
@@ -140,6 +141,11 @@ class PlatformClient:
             path, _encode({"message": message}), call_id, deadline, ToolFailed, again=False, key=key
         )
         return str(_decoded(_chats, data, "an agent's answer").get("output", ""))
+
+    async def function(self, call_id: str, ask: FunctionAsk, deadline: float, key: str | None = None) -> str:
+        """What the function answers that the agent of the call stands for."""
+        data = await self._post(PATH_FUNCTION, _encode(ask), call_id, deadline, AgentFailed, again=False, key=key)
+        return _decoded(_outputs, data, "a function's answer").get("output", "")
 
     async def credentials(self, call_id: str, names: list[str]) -> dict[str, str]:
         """The values of credentials that the agent's document refers to."""

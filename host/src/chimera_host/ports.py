@@ -20,6 +20,7 @@ from msgspec import Struct
 from chimera_host.checkpoints import Checkpoints
 from chimera_host.contract.agent import AgentDocument, FrameworkName
 from chimera_host.contract.call import InvokeRequest, Message, SessionState
+from chimera_host.contract.function import FunctionAsk
 from chimera_host.contract.state import FinishedStep, SharedAnswer, SharedBody
 from chimera_host.steps import Scope
 
@@ -91,6 +92,9 @@ class CallContext(Protocol):
 
     def tool_blocking(self, name: str, arguments: Mapping[str, Any]) -> str:
         """The same, from a framework's thread."""
+
+    async def function(self, ask: FunctionAsk) -> str:
+        """What the function answers that the agent stands for; the gateway calls it."""
 
     @property
     def finished(self) -> Mapping[str, FinishedStep]:

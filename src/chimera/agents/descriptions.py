@@ -135,9 +135,17 @@ FIELDS: Final[dict[str, dict[str, str]]] = {
         "longer_than": "Holds if the value has more characters than this.",
     },
     "FunctionBehaviour": {
-        "system_message": "What the model is told.",
+        "system_message": "What the model is told. This or `endpoint`.",
+        "endpoint": "The function elsewhere that answers instead.",
         "tools": _TOOLS,
         "max_rounds": "The most model calls of one call.",
+    },
+    "FunctionEndpoint": {
+        "url": "Where the function answers. Other than public addresses by https must be allowed by the operator.",
+        "format": "What it is sent: JSON, or that as a CloudEvent.",
+        "credential": "What it is shown as a bearer token: `secret:NAME`.",
+        "timeout_seconds": "How long it may take.",
+        "max_output_bytes": "How much it may answer.",
     },
     "FunctionTool": {
         "type": "A Python function.",

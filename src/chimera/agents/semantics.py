@@ -60,6 +60,31 @@ def _section(definition: Definition) -> Iterator[Fault]:
             )
 
 
+def _function(definition: Definition) -> Iterator[Fault]:
+    """A function agent asks the model by its own message, or stands for a function elsewhere: one of both."""
+    function = definition.behaviour.function
+    if function is None:
+        return
+    path = "behaviour.function"
+    if function.endpoint is None:
+        if function.system_message is None:
+            yield Fault(path=path, message="nothing says what it does", allowed="system_message, or endpoint")
+        return
+    for name, given in (("system_message", function.system_message), ("tools", function.tools or None)):
+        if given is not None:
+            yield Fault(
+                path=f"{path}.{name}", message="the function at `endpoint` answers alone", allowed="one of both"
+            )
+    if definition.tools:
+        yield Fault(path="tools", message="the function at `endpoint` answers alone", allowed="no tools")
+    if definition.specification.runtime != PYTHON_RUNTIME:
+        yield Fault(
+            path="specification.runtime",
+            message="an agent that stands for a function runs nothing",
+            allowed=PYTHON_RUNTIME,
+        )
+
+
 def _code(definition: Definition) -> Iterator[Fault]:
     specification = definition.specification
     if specification.source is not None:
@@ -342,4 +367,4 @@ def _unique(names: list[str], path: str, kind: str) -> Iterator[Fault]:
             yield Fault(path=f"{path}[{index}].name", message=f"the {kind} {name!r} stands twice")
 
 
-RULES = (_quantities, _section, _code, _tools, _autogen, _crewai, _langgraph, _reach, _runtime, _promises)
+RULES = (_quantities, _section, _function, _code, _tools, _autogen, _crewai, _langgraph, _reach, _runtime, _promises)

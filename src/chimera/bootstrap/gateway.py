@@ -21,6 +21,7 @@ import uvloop
 
 from chimera.adapters.models.openai_compatible import OpenAICompatible
 from chimera.adapters.push.addresses import networks
+from chimera.adapters.push.functions import FunctionPusher
 from chimera.adapters.push.pusher import Pusher
 from chimera.adapters.storage.audit import AuditStorage
 from chimera.adapters.storage.database import Database
@@ -53,7 +54,7 @@ from chimera.bootstrap.substrate_parts import make_substrate
 from chimera.events.settings import EventSettings
 from chimera.gateway.errors import GatewayError
 from chimera.gateway.ports import ModelProvider
-from chimera.gateway.settings import GatewaySettings
+from chimera.gateway.settings import FunctionSettings, GatewaySettings
 from chimera.kernel.clock import SystemClock
 from chimera.kernel.settings import SettingsError
 from chimera.testing.scripted_model import ScriptedModel
@@ -125,10 +126,18 @@ def make_ports(
         audit=AuditStorage(database),
         pool=substrate.pool,
         models=models,
+        functions=make_functions(settings.functions),
         identities=substrate.identities,
         report=substrate.report,
     )
     return ports, database.close
+
+
+def make_functions(settings: FunctionSettings) -> FunctionPusher:
+    """The way to functions. Made inside the event loop."""
+    return FunctionPusher(
+        allow=networks(settings.allow), connections=settings.connections, connect_timeout=settings.connect_timeout
+    )
 
 
 def make_event_ports(database: Database, settings: EventSettings) -> EventPorts:

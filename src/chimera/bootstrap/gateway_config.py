@@ -116,6 +116,7 @@ def load_settings(config: GatewayConfig) -> GatewaySettings:
     settings.deadlines.check()
     settings.tasks.check()
     settings.events.check()
+    settings.functions.check()
     for name, model in config.models.items():
         most = settings.deadlines.model
         if model.timeout is not None and model.timeout > most:

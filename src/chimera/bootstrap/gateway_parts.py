@@ -36,6 +36,7 @@ from chimera.gateway.calls import CallTable
 from chimera.gateway.credentials import Credentials
 from chimera.gateway.documents import Documents
 from chimera.gateway.errors import ControlPlaneUnavailable, NodeUnavailable
+from chimera.gateway.functions import Functions
 from chimera.gateway.hosts import HostClient
 from chimera.gateway.identity.ports import IdentityStore
 from chimera.gateway.invoke import Invoker
@@ -43,7 +44,15 @@ from chimera.gateway.metering import Meter, Price
 from chimera.gateway.metrics import GatewayMetrics
 from chimera.gateway.models import Model, ModelGateway
 from chimera.gateway.placing import Placer
-from chimera.gateway.ports import Audit, HostIdentities, HostPool, ModelProvider, RevisionSource, RouteSource
+from chimera.gateway.ports import (
+    Audit,
+    FunctionCaller,
+    HostIdentities,
+    HostPool,
+    ModelProvider,
+    RevisionSource,
+    RouteSource,
+)
 from chimera.gateway.quota.ports import QuotaStore
 from chimera.gateway.quota.service import Quota
 from chimera.gateway.routes import RouteTable
@@ -106,6 +115,7 @@ class Ports:
     audit: AuditLog
     pool: FollowedPool
     models: Mapping[str, ModelProvider]
+    functions: FunctionCaller
     identities: HostIdentities | None = None
     report: ReportOf | None = None
 
@@ -217,6 +227,7 @@ class Gateway:
         authoriser = self.identity.authoriser
         mounts = [Path(mount) for mount in settings.identity.secret_mounts]
         credentials = Credentials(Path(config.home) / "secrets", secrets, mounts)
+        self.functions = Functions(ports.functions, credentials, clock)
         self.events = make_event_services(
             ports.events,
             key=webhook_key,
@@ -270,6 +281,7 @@ class Gateway:
             authoriser=authoriser,
             audit=self.audit,
             credentials=credentials,
+            functions=self.functions,
             settings=settings,
             clock=clock,
             identities=ports.identities,
@@ -314,7 +326,7 @@ class Gateway:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.state.runs.aclose()
         await self._placer.aclose()
-        for part in (self._hosts, self.models, self._control_plane, self._node, self._ports.pool):
+        for part in (self._hosts, self.models, self.functions, self._control_plane, self._node, self._ports.pool):
             await part.aclose()
         if self._report is not None:
             await self._report.aclose()

@@ -69,14 +69,15 @@ class EventSettings:
 
     def check(self) -> None:
         """Raise `SettingsError` for a network that is none, and where a delivery could outlive its lease."""
-        problems = [f"events.allow: {fault}" for text in self.allow if (fault := _network_fault(text)) is not None]
+        problems = [f"events.allow: {fault}" for text in self.allow if (fault := network_fault(text)) is not None]
         if self.poll * 3 > self.lease:
             problems.append(f"events: lease ({self.lease:g} s) must be three times poll ({self.poll:g} s) at least")
         if problems:
             raise SettingsError(problems)
 
 
-def _network_fault(text: str) -> str | None:
+def network_fault(text: str) -> str | None:
+    """What is wrong with a network as it is written; None where nothing is."""
     try:
         ip_network(text)
     except ValueError as error:

@@ -85,11 +85,19 @@ def _in_file(path: Path, reference: str, *, private: bool) -> str | None:
 
 def held_by(document: AgentDocument) -> frozenset[str]:
     """All references in an agent's document."""
+    function = document.behaviour.function
+    endpoint = function.endpoint if function is not None else None
+    own = (endpoint.credential,) if endpoint is not None and endpoint.credential is not None else ()
     return frozenset(
-        reference
-        for tool in document.tools
-        if not isinstance(tool, AgentTool)
-        for reference in tool.credentials.values()
+        (
+            *own,
+            *(
+                reference
+                for tool in document.tools
+                if not isinstance(tool, AgentTool)
+                for reference in tool.credentials.values()
+            ),
+        )
     )
 
 

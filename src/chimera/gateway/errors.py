@@ -244,3 +244,35 @@ class NodeUnavailable(GatewayError):
 
 class CircuitOpen(ModelUnavailable):
     """The model's provider failed so often that it is left alone for a while."""
+
+
+class FunctionRefused(GatewayError):
+    """The address of the agent's function is not one that may be called."""
+
+    code = "function-refused"
+    status = 403
+    title = "The function may not be called"
+
+
+class FunctionUnavailable(GatewayError):
+    """The agent's function can't be reached, or has too much to do."""
+
+    code = "function-unavailable"
+    status = 503
+    title = "The function is not available"
+
+
+class FunctionTimeout(GatewayError):
+    """The agent's function did not answer in time."""
+
+    code = "function-timeout"
+    status = 504
+    title = "The function took too long"
+
+
+class FunctionFailed(GatewayError):
+    """The agent's function failed, or answered what is no answer."""
+
+    code = "function-failed"
+    status = 502
+    title = "The function failed"

@@ -83,6 +83,39 @@ class HostIdentities(Protocol):
         """Whose token this is; raises `Unauthenticated` where it isn't a host's, `NodeUnavailable` if nobody knows."""
 
 
+class FunctionRequest(Struct, frozen=True, kw_only=True):
+    """A request to an agent's function. `timeout` is for all of it, in seconds; `most` bounds the answer, in bytes."""
+
+    url: str
+    headers: dict[str, str]
+    body: bytes
+    timeout: float
+    most: int
+
+
+class FunctionResponse(Struct, frozen=True, kw_only=True):
+    """What a function answered, whatever it was. `retry_after` in seconds."""
+
+    status: int
+    content_type: str
+    body: bytes
+    retry_after: float | None = None
+
+
+class FunctionCaller(Protocol):
+    """The way to functions, which guards addresses.
+
+    Raises `FunctionRefused` for an address that may not be called, `FunctionUnavailable`, `FunctionTimeout`, and
+    `FunctionFailed` where the answer is larger than allowed.
+    """
+
+    async def post(self, request: FunctionRequest) -> FunctionResponse:
+        """One request; nothing is tried again."""
+
+    async def aclose(self) -> None:
+        """Close connections."""
+
+
 class ModelRequest(Struct, frozen=True, kw_only=True):
     """A model call on its way to a provider: an OpenAI chat-completions body without `model` and `stream`.
 

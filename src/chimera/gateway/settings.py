@@ -8,7 +8,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import get_type_hints
 
-from chimera.events.settings import EventSettings
+from chimera.events.settings import EventSettings, network_fault
 from chimera.gateway.tasks.settings import TaskSettings
 from chimera.immune.audit.settings import AuditSettings
 from chimera.kernel.settings import SettingsError, setting
@@ -190,6 +190,25 @@ class StateSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FunctionSettings:
+    """Functions that agents stand for: where they may be, and how many are called at once."""
+
+    allow: tuple[str, ...] = setting(
+        (),
+        "Networks that functions may be in beside public addresses, such as 10.0.0.0/8 for those of a cluster; those "
+        "also by http.",
+    )
+    connections: int = setting(256, "Requests to functions at once; the next waits.", minimum=1, maximum=10_000)
+    connect_timeout: float = setting(5.0, "How long a connection to a function may take.", unit="s", minimum=0.1)
+
+    def check(self) -> None:
+        """Raise `SettingsError` for a network that is none."""
+        problems = [f"functions.allow: {fault}" for text in self.allow if (fault := network_fault(text)) is not None]
+        if problems:
+            raise SettingsError(problems)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RouteSettings:
     """How the gateway follows the catalogue."""
 
@@ -213,6 +232,7 @@ class GatewaySettings:
     state: StateSettings = StateSettings()
     tasks: TaskSettings = field(default_factory=TaskSettings)
     events: EventSettings = field(default_factory=EventSettings)
+    functions: FunctionSettings = field(default_factory=FunctionSettings)
 
 
 def gateway_groups() -> dict[str, type]:

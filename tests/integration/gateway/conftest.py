@@ -15,7 +15,7 @@ from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.opening import open_database
 from chimera.adapters.storage.state.stores import make_state
 from chimera.adapters.storage.tasks.store import TaskStorage
-from chimera.bootstrap.gateway import make_event_ports
+from chimera.bootstrap.gateway import make_event_ports, make_functions
 from chimera.bootstrap.gateway_config import GatewayConfig, ModelConfig, load_settings
 from chimera.bootstrap.gateway_parts import Gateway, Ports
 from chimera.gateway import tokens
@@ -119,6 +119,7 @@ class World:
             identity=self.identity,
             audit=self.audit,
             models=dict.fromkeys(self.config.models, self.model),
+            functions=make_functions(settings.functions),
         )
         self.gateway = Gateway(
             self.config,

@@ -49,6 +49,14 @@ def test_the_shortest_definition_has_no_fault(faults: Find) -> None:
     assert faults() == []
 
 
+ENDPOINT = {"url": "https://fn.example/answer"}
+
+
+def function(*, runtime: str = "python:3.11-slim", **behaviour: Any) -> dict[str, Any]:
+    """Changes that make a definition one of `framework: function` with this behaviour."""
+    return {"specification": {"framework": "function", "runtime": runtime}, "behaviour": {"function": behaviour}}
+
+
 @pytest.mark.parametrize(
     ("changes", "path"),
     [
@@ -69,6 +77,14 @@ def test_the_shortest_definition_has_no_fault(faults: Find) -> None:
         ({"specification": {"entrypoint": "a:b", "source": "/s"}}, "specification.source"),
         ({"specification": {"entrypoint": "a:b", "source": "s/../../t"}}, "specification.source"),
         ({"specification": {"entrypoint": "a:b", "source": "."}}, "specification.source"),
+        (function(), "behaviour.function"),
+        (function(endpoint=ENDPOINT, system_message="m"), "behaviour.function.system_message"),
+        (function(endpoint=ENDPOINT, tools=["t"]), "behaviour.function.tools"),
+        ({**function(endpoint=ENDPOINT), "tools": [{"type": "agent", "name": "t", "agent": "b"}]}, "tools"),
+        (function(endpoint=ENDPOINT, runtime="node:18-alpine"), "specification.runtime"),
+        (function(endpoint={"url": "http://fn#part"}), "behaviour.function.endpoint.url"),
+        (function(endpoint={"url": "https://user:p@fn.example/"}), "behaviour.function.endpoint.url"),
+        (function(endpoint={**ENDPOINT, "credential": "plain"}), "behaviour.function.endpoint.credential"),
         ({"tools": [{"type": "function", "name": "f", "function": "m:f"}]}, "tools[0].function"),
         ({"tools": [{"type": "mcp", "name": "m", "allow": ["x"]}]}, "tools[0]"),
         ({"tools": [{"type": "mcp", "name": "m", "allow": ["x"], "url": "http://x", "command": ["x"]}]}, "tools[0]"),

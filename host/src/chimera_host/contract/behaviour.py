@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 Identifier = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,62}$", max_length=63)]
 ShortText = Annotated[str, Meta(min_length=1, max_length=500)]
 Text = Annotated[str, Meta(min_length=1, max_length=20_000)]
+CredentialReference = Annotated[str, Meta(pattern=r"^secret:[A-Za-z][A-Za-z0-9_.-]{0,127}$")]
 
 
 class AutoGenParticipant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -134,10 +135,28 @@ class LangGraphBehaviour(Struct, frozen=True, kw_only=True, forbid_unknown_field
     output: Text | None = None
 
 
-class FunctionBehaviour(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A lightweight agent without a framework: one model call with a system message, or tools called by name."""
+class FunctionEndpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A function that answers for the agent, by HTTP (`chimera_host.contract.function`).
 
-    system_message: Text
+    The gateway calls it, so a host needs no way out and sees no credential; `credential` is shown as a bearer token.
+    Addresses that aren't public, and those without encryption, must be allowed by the operator (`functions.allow`).
+    """
+
+    url: Annotated[str, Meta(pattern=r"^https?://[^\s/?#@]+(/[^\s#]*)?$", max_length=2_000)]
+    format: Literal["json", "cloudevents"] = "json"
+    credential: CredentialReference | None = None
+    timeout_seconds: Annotated[float, Meta(gt=0, le=540)] = 60.0
+    max_output_bytes: Annotated[int, Meta(ge=1, le=10_485_760)] = 262_144
+
+
+class FunctionBehaviour(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A lightweight agent without a framework: one model call with a system message, or tools called by name.
+
+    With an `endpoint` it is answered by a function elsewhere instead, and has neither.
+    """
+
+    system_message: Text | None = None
+    endpoint: FunctionEndpoint | None = None
     tools: tuple[Identifier, ...] = ()
     max_rounds: Annotated[int, Meta(ge=1, le=50)] = 6
 

@@ -8,9 +8,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from chimera_host.contract.behaviour import Identifier, ShortText, Text
+from chimera_host.contract.behaviour import CredentialReference, Identifier, ShortText, Text
 
-CredentialReference = Annotated[str, Meta(pattern=r"^secret:[A-Za-z][A-Za-z0-9_.-]{0,127}$")]
 HostPattern = Annotated[
     str,
     Meta(

@@ -1,5 +1,7 @@
 """Agents without a framework: a declared one asks the model, with tools until it answers; code is simply called.
 
+One that stands for a function elsewhere has the gateway call it.
+
 An entrypoint `module:factory` is called once with an `AgentContext` and returns a callable `(prompt, call) -> str`,
 synchronous or not; `call` is the `CallContext`. A synchronous one runs in a watched thread. Instead of a text it may
 return a `RunResult`, to say what to keep in the session.
@@ -18,6 +20,7 @@ from typing import Any
 from chimera_host.agent_context import AgentContext
 from chimera_host.contract.agent import FrameworkName
 from chimera_host.contract.behaviour import FunctionBehaviour
+from chimera_host.contract.function import FunctionAsk
 from chimera_host.errors import AgentFailed, AgentLoadError, CallCancelled, ModelFailed, ToolFailed, ToolRefused
 from chimera_host.ports import AgentBuild, CallContext, ChatBody, LoadedAgent, RunResult, ToolSpec
 from chimera_host.substitute import fill
@@ -54,6 +57,8 @@ class Adapter:
                 f"agent {build.document.name} has neither a `function` behaviour nor an entrypoint",
                 agent=build.document.name,
             )
+        if behaviour.endpoint is not None:
+            return RemoteAgent()
         return DeclaredAgent(behaviour, _offered(behaviour, build))
 
 
@@ -77,16 +82,17 @@ def _offered(behaviour: FunctionBehaviour, build: AgentBuild) -> list[dict[str, 
 class DeclaredAgent:
     """System message, conversation, answer; tools in rounds until the model answers with text."""
 
-    __slots__ = ("_behaviour", "_tools")
+    __slots__ = ("_behaviour", "_system_message", "_tools")
 
     def __init__(self, behaviour: FunctionBehaviour, tools: Sequence[dict[str, Any]]) -> None:
         """Behave as declared, with these tools offered."""
         self._behaviour = behaviour
+        self._system_message = behaviour.system_message or ""
         self._tools = list(tools)
 
     async def run(self, call: CallContext) -> RunResult:
         """Answer one call."""
-        system = fill(self._behaviour.system_message, {"input": call.prompt})
+        system = fill(self._system_message, {"input": call.prompt})
         messages: list[dict[str, Any]] = [{"role": "system", "content": system}]
         messages += [{"role": m.role, "content": m.content} for m in (*call.session.messages, *call.request.messages)]
         for number in range(1, self._behaviour.max_rounds + 1):
@@ -119,6 +125,22 @@ class DeclaredAgent:
             message["tool_calls"] = said["tool_calls"]
             call.save_step_later(step, TOOLS, message)
         return message
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class RemoteAgent:
+    """A function elsewhere. Its answer is that of the call, which commits it, so no step is saved before."""
+
+    __slots__ = ()
+
+    async def run(self, call: CallContext) -> RunResult:
+        """Answer one call."""
+        with call.step("function"):
+            output = await call.function(FunctionAsk(messages=(*call.session.messages, *call.request.messages)))
+        call.emit(output)
+        return RunResult(output=output)
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -115,6 +115,10 @@ function declared(document) {
     throw agentLoadFailed(`agent ${document.name} has neither an entry point nor a \`function\` behaviour`, {
       agent: document.name, nextStep: "on Node, LangGraph agents bring their own graph: specification.entrypoint",
     });
+  if (behaviour.endpoint)
+    throw agentLoadFailed(`agent ${document.name} stands for a function, which hosts in Python ask for`, {
+      agent: document.name, nextStep: "use python:3.11-slim",
+    });
   if (behaviour.tools?.length)
     throw agentLoadFailed(`agent ${document.name} declares tools, which the Node host doesn't run`, {
       agent: document.name, nextStep: "use python:3.11-slim, or call what you need in an entry point",

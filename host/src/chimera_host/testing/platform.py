@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from chimera_host.contract.agent import AgentDocument
 from chimera_host.contract.call import HEADER_CALL, HEADER_DEADLINE, HEADER_TRACEPARENT
+from chimera_host.contract.function import ASK_DECODER, PATH_FUNCTION, FunctionAsk
 from chimera_host.contract.problem import PROBLEM_MEDIA_TYPE, PROBLEM_TYPE_PREFIX, Problem, RemoteProblem
 from chimera_host.contract.state import (
     CHECKPOINT_ASKS,
@@ -99,9 +100,10 @@ class FakePlatform:
     """Use as an asynchronous context manager; `url` is the base of the internal API.
 
     `documents` and `bundles` are keyed by digest, `agents` answer agent-as-tool calls by name, `credentials` by
-    reference; `checkpoints` are those of all calls, `identities` what a pod's token is changed for. `chats`, `fetched`
-    and `invoked` record what was asked (`chats` not what is answered from a run's store), `keys` the idempotency keys
-    of agents and spaces; `model_delay` and `fetch_delay` (seconds) slow down the model, and revisions and bundles.
+    reference, `function` answers for agents that stand for one; `checkpoints` are those of all calls, `identities` what
+    a pod's token is changed for. `chats`, `fetched` and `invoked` record what was asked (`chats` not what is answered
+    from a run's store), `keys` the idempotency keys of agents, functions and spaces; `model_delay` and `fetch_delay`
+    (seconds) slow down the model, and revisions and bundles.
     """
 
     def __init__(self, *script: Script, token: str = TOKEN) -> None:
@@ -118,6 +120,7 @@ class FakePlatform:
         self.bundles: dict[str, bytes] = {}
         self.agents: dict[str, Callable[[str], str]] = {}
         self.credentials: dict[str, str] = {}
+        self.function: Callable[[FunctionAsk], str | Problem] = lambda ask: f"function: {ask.messages[-1].content}"
         self.chats: list[RecordedChat] = []
         self.fetched: list[str] = []
         self.invoked: list[tuple[str, str, str]] = []
@@ -154,6 +157,7 @@ class FakePlatform:
         app.router.add_post("/internal/v1/chat/completions", self._chat)
         app.router.add_post("/internal/v1/agents/{name}/invoke", self._invoke)
         app.router.add_post("/internal/v1/credentials", self._credentials)
+        app.router.add_post(PATH_FUNCTION, self._function)
         app.router.add_post("/internal/v1/state/steps", self._save_step)
         app.router.add_get("/internal/v1/state/steps", self._steps)
         app.router.add_post("/internal/v1/state/shared/{space}", self._shared)
@@ -253,6 +257,13 @@ class FakePlatform:
             return _problem(problem("agent-not-found", 404, f"no agent {name}"))
         output = self.agents[name](message)
         return web.Response(body=msgspec.json.encode({"output": output}), content_type="application/json")
+
+    async def _function(self, request: web.Request) -> web.Response:
+        if (refused := self._refuse(request)) is not None:
+            return refused
+        self.keys.append(request.headers.get(HEADER_IDEMPOTENCY))
+        said = self.function(ASK_DECODER.decode(await request.read()))
+        return _problem(said) if isinstance(said, Problem) else web.json_response({"output": said})
 
     async def _checkpoint(self, request: web.Request) -> web.Response:
         if (refused := self._refuse(request)) is not None:

@@ -78,7 +78,7 @@ class Pusher:
                     limit=connections,
                     use_dns_cache=False,
                     keepalive_timeout=30.0,
-                    socket_factory=_guarded(allow, encrypted=scheme == "https"),
+                    socket_factory=guarded(allow, encrypted=scheme == "https"),
                 ),
                 timeout=limits,
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -106,7 +106,7 @@ class Pusher:
         except TimeoutError:
             return Outcome(result="failed", reason="the receiver did not answer in time")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            if _was_refused(error):
+            if was_refused(error):
                 return Outcome(result="refused", reason="the receiver's address is not public, and not allowed")
             return Outcome(result="failed", reason=f"the receiver can't be reached: {type(error).__name__}")
 
@@ -123,7 +123,9 @@ def outcome_of(status: int, retry_after: str | None) -> Outcome:
     return Outcome(result="failed", status=status, reason=f"the receiver answered {status}", retry_after=wait)
 
 
-def _guarded(allow: tuple[Network, ...], *, encrypted: bool) -> Any:
+def guarded(allow: tuple[Network, ...], *, encrypted: bool) -> Any:
+    """Makes sockets for addresses that may be called, as aiohttp's connectors ask for them."""
+
     def make(info: Any) -> socket.socket:
         family, kind, protocol, _, address = info
         if not may_call(str(address[0]), allow, encrypted=encrypted):
@@ -135,7 +137,8 @@ def _guarded(allow: tuple[Network, ...], *, encrypted: bool) -> Any:
     return make
 
 
-def _was_refused(error: BaseException | None) -> bool:
+def was_refused(error: BaseException | None) -> bool:
+    """Whether an address that may not be called is behind an error."""
     while error is not None:
         if isinstance(error, AddressRefused) or isinstance(getattr(error, "os_error", None), AddressRefused):
             return True

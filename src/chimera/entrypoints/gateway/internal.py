@@ -33,6 +33,7 @@ from chimera.gateway.calls import CallTable, InFlightCall
 from chimera.gateway.credentials import Credentials, may_call
 from chimera.gateway.documents import Documents
 from chimera.gateway.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated, UnknownCall
+from chimera.gateway.functions import Asking, Functions
 from chimera.gateway.guard import LOOPBACK_NAMES, check_host
 from chimera.gateway.identity.principal import Principal
 from chimera.gateway.invoke import Incoming, Invoker
@@ -47,6 +48,7 @@ from chimera.gateway.state.runs import NO_STATE, Wanted
 from chimera.immune.audit.model import AuditRecord, Decision
 from chimera.kernel.clock import Clock
 from chimera_host.contract.call import HEADER_CALL, HEADER_DEADLINE, HEADER_TRACEPARENT, Message
+from chimera_host.contract.function import ASK_DECODER, PATH_FUNCTION, FunctionAsk
 from chimera_host.contract.problem import ProblemError
 from chimera_host.contract.state import HEADER_IDEMPOTENCY
 from chimera_host.contract.token import PATH_TOKEN, FreshToken
@@ -98,6 +100,7 @@ class InternalApi:
         answers: Answers,
         state: InternalState,
         credentials: Credentials,
+        functions: Functions,
         settings: GatewaySettings,
         clock: Clock,
         identities: HostIdentities | None = None,
@@ -122,6 +125,7 @@ class InternalApi:
         self._answers = answers
         self._state = state
         self._credentials = credentials
+        self._functions = functions
         self._settings = settings
         self._clock = clock
         self._known: OrderedDict[str, tokens.HostClaims] = OrderedDict()
@@ -191,6 +195,8 @@ class InternalApi:
             return self._renew(host)
         if request.method == "POST" and path == PREFIX + "credentials":
             return await self._give(request, self._call(request, host))
+        if request.method == "POST" and path == PATH_FUNCTION:
+            return await self._function(request, self._call(request, host))
         if path.startswith(STATE):
             return await self._state.answer(request, path.removeprefix(STATE), self._call(request, host))
         raise NotFound(f"the internal API has no {request.method[:20]} {path[:200]}")
@@ -337,6 +343,21 @@ class InternalApi:
             self._audit.decided(self._entry(call, "credential:read", resource, "allow", "done", told))
         )
         return json_response(found)
+
+    async def _function(self, request: web.BaseRequest, call: InFlightCall) -> web.Response:
+        """Ask the function that the call's agent stands for, which has effects that nobody here can know."""
+        body: FunctionAsk = await self._body(request, ASK_DECODER)
+        document = await self._documents.get(call.route.revision)
+        left = self._left(request, call)
+        call.effects += 1
+        trace = parse(request.headers.get(HEADER_TRACEPARENT)) or call.trace
+        key = request.headers.get(HEADER_IDEMPOTENCY) if call.opened is not None else None
+        asking = Asking(call=call.call, left=left, key=key, traceparent=trace.header())
+        try:
+            return json_response({"output": await self._functions.ask(document, body.messages, asking)})
+        except ProblemError as error:
+            error.agent = call.route.agent
+            raise
 
     def _entry(
         self, call: InFlightCall, action: str, resource: str, decision: Decision, outcome: str, detail: dict[str, Any]
