@@ -16,7 +16,7 @@ import yaml
 from chimera.adapters.substrates.knative.resources.crds import definitions
 from chimera.agents import reference, schema
 from chimera.entrypoints.gateway import openapi
-from docs.generator import actions, api, cli, errors, events, metrics, settings
+from docs.generator import actions, api, cli, conditions, errors, events, metrics, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,6 +46,7 @@ FILES: dict[str, Callable[[], str | bytes]] = {
     "docs/reference/actions.md": actions.page,
     "docs/reference/events.md": events.page,
     "docs/reference/metrics.md": metrics.page,
+    "docs/reference/conditions.md": conditions.page,
 }
 
 

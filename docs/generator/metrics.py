@@ -10,6 +10,7 @@ from prometheus_client.core import Metric
 from prometheus_client.metrics import MetricWrapperBase
 
 from chimera.entrypoints.admission.server import AdmissionMetrics
+from chimera.entrypoints.control_plane.conditions import LABELS, ConditionMetrics
 from chimera.entrypoints.control_plane.http import Metrics
 from chimera.entrypoints.control_plane.upkeep_metrics import UpkeepMetrics
 from chimera.gateway.metrics import GatewayMetrics
@@ -58,6 +59,7 @@ def control_plane() -> list[Series]:
     found = [*_held_by(Metrics()), *_held_by(AdmissionMetrics())]
     for family in UpkeepMetrics(Progress()).collect():
         found.append(_series(family, ("kind",)))
+    found += [_series(family, LABELS) for family in ConditionMetrics(dict).collect()]
     return found
 
 

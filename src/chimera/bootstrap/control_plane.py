@@ -17,7 +17,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from msgspec import Struct
 
 from chimera.adapters.storage.audit import AuditStorage
 from chimera.adapters.storage.catalogue import Catalogue
+from chimera.adapters.storage.conditions import StoredConditions
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.leases import StoredLeases
 from chimera.adapters.storage.migrating import migrate
@@ -38,15 +40,25 @@ from chimera.adapters.storage.opening import shown
 from chimera.adapters.storage.upkeep.jobs import make_jobs
 from chimera.adapters.storage.upkeep.store import UpkeepStorage
 from chimera.adapters.substrates.knative.client import Kubernetes
+from chimera.adapters.substrates.knative.observing import CellObserver
 from chimera.adapters.substrates.knative.reconciler import Reconciler
+from chimera.adapters.substrates.node_observer import NodeObserver
 from chimera.bootstrap.admission_parts import AdmissionConfig, start_admission
 from chimera.bootstrap.audit_parts import make_checkpointer, started
 from chimera.bootstrap.database import when_there
 from chimera.bootstrap.gateway_config import read_secret
 from chimera.bootstrap.lifeline import end_with
 from chimera.bootstrap.startup import listen_unix
-from chimera.bootstrap.substrate_parts import cluster, host_bounds, knative_settings
+from chimera.bootstrap.substrate_parts import (
+    CELLS_LEASE,
+    cluster,
+    cluster_place,
+    host_bounds,
+    knative_settings,
+    machine_place,
+)
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
+from chimera.entrypoints.control_plane.conditions import ConditionMetrics
 from chimera.events.settings import EventSettings
 from chimera.immune.audit.checkpointer import sign_while_held
 from chimera.immune.audit.settings import AuditSettings
@@ -55,6 +67,7 @@ from chimera.kernel.ids import new_id
 from chimera.kernel.leases import Lease, work_while_held
 from chimera.kernel.settings import SettingsError, load_group
 from chimera.platform.cells import unservable_here, unservable_in_cluster
+from chimera.platform.condition_keeper import ConditionKeeper
 from chimera.platform.upkeep.service import Upkeep
 from chimera.platform.upkeep.settings import RetentionSettings, UpkeepSettings
 from chimera_host.contract.problem import ProblemError
@@ -64,7 +77,6 @@ log = logging.getLogger("chimera.bootstrap.control_plane")  # as a program this 
 
 TELL_INTERVAL = 30.0
 LEASE_LIFE = 15.0
-CELLS_LEASE = "knative-cells"
 OPEN = frozenset({"/livez", "/readyz", "/metrics"})
 EXIT_SETTINGS = 78
 
@@ -112,27 +124,15 @@ async def serve(config: ControlPlaneConfig) -> None:
     told_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
-    poked: list[Callable[[], None]] = [changed.set]
+    home = make_home(config, database, catalogue, changed)
     loops = [
         asyncio.create_task(keep_audit(database, config), name="audit"),
         asyncio.create_task(upkeep.while_held(StoredLeases(database), new_id("cp"), LEASE_LIFE), name="upkeep"),
     ]
-    api: Kubernetes | None = None
-    if config.knative is None:
-        loops.append(asyncio.create_task(tell_node(catalogue, config.node_socket, changed), name="tell-node"))
-    else:
-        api = Kubernetes(cluster(config.kubeconfig, os.environ))
-        settings, bounds = knative_settings(config.knative), host_bounds(config.settings)
-        reconciler = Reconciler(api, catalogue, SystemClock(), settings, bounds)
-        poked.append(reconciler.poke)
-        loops.append(asyncio.create_task(keep_cells(reconciler, database), name="cells"))
-    shown_too = start_admission(config.admission, api, StoredLeases(database), LEASE_LIFE, loops)
-
-    def hint() -> None:
-        for poke in poked:
-            poke()
-
-    app = ControlPlaneApp(catalogue, hint, upkeep, shown=shown_too).make()
+    loops += [asyncio.create_task(loop, name=name) for name, loop in home.loops.items()]
+    shown_too = start_admission(config.admission, home.api, StoredLeases(database), LEASE_LIFE, loops)
+    shown_too = [*shown_too, ConditionMetrics(home.keeper.counts)]
+    app = ControlPlaneApp(catalogue, home.poke, upkeep, home.conditions, shown=shown_too).make()
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=10.0)
     if config.key_file is not None:
         app.middlewares.append(needs_key(read_secret(config.key_file, "key_file", mounted=config.mounted_secrets)))
@@ -154,13 +154,43 @@ async def serve(config: ControlPlaneConfig) -> None:
             task.cancel()
         await asyncio.gather(*loops, stopping, return_exceptions=True)
         await runner.cleanup()
-        if api is not None:
-            await api.aclose()
+        await home.aclose()
         await asyncio.to_thread(database.close)
         if config.key_file is None:
             with contextlib.suppress(FileNotFoundError):
                 Path(config.socket).unlink()  # noqa: ASYNC240 - once, after everything is served
         log.info("control plane ended")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Home:
+    """The home where hosts run: its conditions, its loops, and how to say that the catalogue changed."""
+
+    conditions: StoredConditions
+    keeper: ConditionKeeper
+    loops: dict[str, Coroutine[Any, Any, None]]
+    poke: Callable[[], None]
+    aclose: Callable[[], Awaitable[None]]
+    api: Kubernetes | None = None
+
+
+def make_home(config: ControlPlaneConfig, database: Database, catalogue: Catalogue, changed: asyncio.Event) -> Home:
+    """This machine, or a cluster."""
+    clock = SystemClock()
+    if config.knative is None:
+        conditions = StoredConditions(database, machine_place(config.home))
+        node = NodeObserver(config.node_socket)
+        keeper = ConditionKeeper(node, conditions, clock)
+        loops = {"tell-node": tell_node(catalogue, config.node_socket, changed), "conditions": keeper.run()}
+        return Home(conditions=conditions, keeper=keeper, loops=loops, poke=changed.set, aclose=node.aclose)
+    settings, bounds = knative_settings(config.knative), host_bounds(config.settings)
+    api = Kubernetes(cluster(config.kubeconfig, os.environ))
+    conditions = StoredConditions(database, cluster_place(settings))
+    reconciler = Reconciler(api, catalogue, clock, settings, bounds)
+    observer = CellObserver(api, reconciler, clock, settings.namespace)
+    keeper = ConditionKeeper(observer, conditions, clock)
+    loops = {"cells": keep_cells(reconciler, observer, keeper, database)}
+    return Home(conditions=conditions, keeper=keeper, loops=loops, poke=reconciler.poke, aclose=api.aclose, api=api)
 
 
 def make_upkeep(database: Database, config: ControlPlaneConfig) -> Upkeep:
@@ -194,11 +224,16 @@ async def keep_audit(database: Database, config: ControlPlaneConfig) -> None:
     await sign_while_held(checkpointer, StoredLeases(database), new_id("cp"), LEASE_LIFE)
 
 
-async def keep_cells(reconciler: Reconciler, database: Database) -> None:
-    """Keep Knative Services as the catalogue wants them, whenever this process holds the lease of that."""
+async def keep_cells(
+    reconciler: Reconciler, observer: CellObserver, keeper: ConditionKeeper, database: Database
+) -> None:
+    """Keep Knative Services as the catalogue wants them, and say how they are, while this process holds the lease."""
 
-    async def work(_: Lease) -> None:
-        await reconciler.run()
+    async def work(lease: Lease) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(reconciler.run(), name="reconciler")
+            group.create_task(observer.run(), name="observer")
+            group.create_task(keeper.run(lease), name="conditions")
 
     await work_while_held(StoredLeases(database), CELLS_LEASE, new_id("cp"), LEASE_LIFE, work)
 

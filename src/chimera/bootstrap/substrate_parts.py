@@ -1,6 +1,8 @@
 """Where hosts run: the node agent of this machine, or Knative; the only place that chooses."""
 
+import hashlib
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,20 @@ from chimera.gateway.settings import AdmissionSettings, DeadlineSettings, Gatewa
 from chimera.gateway.tokens import host_key
 from chimera.kernel.clock import SystemClock
 from chimera.kernel.settings import load_group
+
+CELLS_LEASE = "knative-cells"
+"""Whoever holds it keeps a cluster's cells, and says how they are."""
+
+
+def cluster_place(settings: KnativeSettings) -> str:
+    """The name under which a cluster's conditions are kept."""
+    return f"knative/{settings.namespace}"
+
+
+def machine_place(home: str | None) -> str:
+    """The name under which a machine's conditions are kept: several homes may share a database."""
+    named = f"{socket.gethostname()}:{home or ''}"
+    return f"machine/{hashlib.sha256(named.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -177,6 +177,22 @@ class SubscriptionChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     why: str | None = None
 
 
+class ConditionTold(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A condition as it is from then on. Its words must be asked for: they may name what is for operators alone."""
+
+    type: str
+    status: str
+    reason: str
+    since: float
+
+
+class ConditionsChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The conditions that became trouble, other trouble, or well again; `cell` where they are a cell's."""
+
+    conditions: tuple[ConditionTold, ...]
+    cell: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FactType:
     """One kind of fact: its name, the form of its subject, what it means, and the type of its data."""
@@ -198,6 +214,7 @@ _SPACE = "spaces/{space}"
 _PERSON = "subjects/{digest}"
 _KEY = "keys/{key}"
 _SUBSCRIPTION = "subscriptions/{subscription}"
+_CELL = "cells/{cell}"
 
 _ALL = (
     _type("agent.created", _AGENT, AgentChanged, "An agent is live that wasn't before."),
@@ -222,6 +239,8 @@ _ALL = (
     _type("task.failed", _TASK, TaskChanged, "A task has failed for good."),
     _type("task.cancelled", _TASK, TaskChanged, "A task was cancelled."),
     _type("task.expired", _TASK, TaskChanged, "A task was not finished by its deadline."),
+    _type("cell.changed", _CELL, ConditionsChanged, "A cell has trouble, other trouble, or none any more."),
+    _type("home.changed", "home", ConditionsChanged, "The home as a whole has trouble, or none any more."),
     _type("key.created", _KEY, KeyChanged, "An API key was made."),
     _type("key.rotated", _KEY, KeyChanged, "An API key has another secret."),
     _type("key.revoked", _KEY, KeyChanged, "An API key was revoked."),

@@ -54,6 +54,11 @@ def cell_id(runtime: RuntimeClass) -> str:
     return f"{runtime.tenant}-{runtime.framework}-{runtime.resources.name}-{digest}"
 
 
+def tenant_of_cell(cell: str) -> str:
+    """The tenant that a cell's name begins with: what stands behind it has no hyphens."""
+    return cell.rsplit("-", 3)[0]
+
+
 def cell_spec(value: CanonicalDefinition, *, max_hosts: int) -> CellSpec:
     """The cell of `value` as one agent sees it; a cell's minimum is the highest of its agents'."""
     runtime = runtime_class(value)

@@ -18,8 +18,9 @@ import msgspec
 
 from chimera.kernel.clock import Clock
 from chimera.kernel.ids import new_id
-from chimera.platform import autoscaler, blame, fleet
-from chimera.platform.errors import HostStartFailed, UnknownHost
+from chimera.platform import autoscaler, blame, fleet, node_symptoms
+from chimera.platform.conditions import Seen
+from chimera.platform.errors import HostEndedEarly, HostStartFailed, HostTooLarge, HostTooSlow, UnknownHost
 from chimera.platform.fleet import HostPhase, HostView
 from chimera.platform.model import BROKEN, CellSpec, Endpoint
 from chimera.platform.ports import HostExit, HostLauncher
@@ -147,6 +148,12 @@ class NodeAgent:
         """Resident bytes of each host."""
         return self._launcher.memory()
 
+    async def seen(self, after: int, wait: float) -> tuple[int, list[Seen]]:
+        """What the machine shows of each cell's trouble; waits up to `wait` seconds for a version above `after`."""
+        await self.endpoints(after, wait)
+        now = self._clock.monotonic()
+        return self.version, [node_symptoms.seen(_view(cell), self.incidents, now) for cell in self.cells()]
+
     # -- the loop -------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -261,7 +268,7 @@ class NodeAgent:
                 return
             if self._clock.monotonic() > deadline:
                 host.unhealthy = f"not ready after {self._settings.start_timeout:.0f} s"
-                self._start_failed(cell, self._ended_early(cell, name, host.unhealthy))
+                self._start_failed(cell, _early(HostTooSlow, cell, name, host.unhealthy))
                 await self._announce()
                 self._poked.set()
                 return
@@ -284,7 +291,8 @@ class NodeAgent:
         self.incidents.append(incident)
         self.incidents_total += 1
         if host.phase is HostPhase.STARTING:
-            self._start_failed(cell, self._ended_early(cell, ended.host, ended.cause))
+            kind = HostTooLarge if node_symptoms.TOO_LARGE.search(ended.cause) else HostEndedEarly
+            self._start_failed(cell, _early(kind, cell, ended.host, ended.cause))
         log.error(
             "host died",
             extra={
@@ -303,14 +311,6 @@ class NodeAgent:
         cell.last_failure = self._clock.monotonic()
         cell.last_error = error
         log.error("host did not start", extra={"cell": cell.spec.cell, "error": error.detail})
-
-    @staticmethod
-    def _ended_early(cell: Cell, host: str, why: str) -> HostStartFailed:
-        return HostStartFailed(
-            f"a host of cell {cell.spec.cell} did not come to work: {why}",
-            next_step=f"see `chimera logs --process {host}`",
-            retry_after=5,
-        )
 
     def _why_none(self, cell: Cell, since: float) -> HostStartFailed | None:
         """Why a caller who waits `since` then gets no host: nothing starts, and nothing will for a while."""
@@ -402,3 +402,23 @@ class NodeAgent:
             for host in cell.hosts.values()
             if host.phase in (HostPhase.STARTING, HostPhase.READY) and host.unhealthy is None and not host.looks
         ]
+
+
+def _view(cell: Cell) -> node_symptoms.CellView:
+    return node_symptoms.CellView(
+        cell=cell.spec.cell,
+        tenant=cell.spec.runtime_class.tenant,
+        ready=sum(host.phase is HostPhase.READY and host.unhealthy is None for host in cell.hosts.values()),
+        starting=cell.starting + sum(host.phase is HostPhase.STARTING for host in cell.hosts.values()),
+        failures=cell.failures,
+        last_failure=cell.last_failure,
+        error=cell.last_error,
+    )
+
+
+def _early(kind: type[HostStartFailed], cell: Cell, host: str, why: str) -> HostStartFailed:
+    return kind(
+        f"a host of cell {cell.spec.cell} did not come to work: {why}",
+        next_step=f"see `chimera logs --process {host}`",
+        retry_after=5,
+    )

@@ -10,6 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from chimera.adapters.storage.catalogue import Catalogue
+from chimera.adapters.storage.conditions import StoredConditions
 from chimera.agents.archive import ArchivedFile
 from chimera.agents.bundle import pack_files
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
@@ -28,7 +29,7 @@ METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY", 
 OF_THE_PLATFORM = {
     "control-plane": {"/livez", "/readyz", "/metrics", "/v1/requirements/{digest}"},
     "node": {
-        *("/livez", "/readyz", "/metrics", "/v1/endpoints", "/v1/stats"),
+        *("/livez", "/readyz", "/metrics", "/v1/endpoints", "/v1/seen", "/v1/stats"),
         *("/v1/cells/{cell}/wake", "/v1/hosts/{host}/report"),
     },
 }
@@ -69,7 +70,11 @@ def test_the_document_holds_every_operation_once() -> None:
 
 
 def test_the_control_plane_routes_what_is_published_and_its_own() -> None:
-    served = routes(ControlPlaneApp(Catalogue.__new__(Catalogue), lambda: None, nothing_to_keep_up()).make())
+    served = routes(
+        ControlPlaneApp(
+            Catalogue.__new__(Catalogue), lambda: None, nothing_to_keep_up(), StoredConditions.__new__(StoredConditions)
+        ).make()
+    )
     own = {(method, path) for method, path in served if path in OF_THE_PLATFORM["control-plane"]}
     assert {path for _, path in own} == OF_THE_PLATFORM["control-plane"]
     assert served - own == owned("control-plane")

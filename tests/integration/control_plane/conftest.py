@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from chimera.adapters.storage.catalogue import Catalogue
+from chimera.adapters.storage.conditions import StoredConditions
 from chimera.adapters.storage.migrating import migrate
 from chimera.adapters.storage.opening import open_database
 from chimera.adapters.storage.upkeep.jobs import make_jobs
@@ -70,7 +71,7 @@ async def client(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Client]:
         made.catalogue = catalogue
         store = UpkeepStorage(database, make_jobs(RetentionSettings()))
         upkeep = Upkeep(store, clock, UpkeepSettings())
-        app = ControlPlaneApp(catalogue, made.changed, upkeep).make()
+        app = ControlPlaneApp(catalogue, made.changed, upkeep, StoredConditions(database, "tests")).make()
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         await web.UnixSite(runner, socket).start()

@@ -292,6 +292,6 @@ async def test_the_control_planes_rights_are_exactly_what_it_does(make: Callable
     await until(lambda: len(rig.services()) == 2)
     rig.catalogue.put(kept)
     await until(lambda: len(rig.services()) == 1)
-    (right,) = [one for one in RIGHTS[CONTROL_PLANE] if one.group == "serving.knative.dev"]
+    (right,) = [one for one in RIGHTS[CONTROL_PLANE] if one.resource == "services"]
     assert {plural for _, plural in rig.cluster.calls} == {right.resource}
     assert {verb for method, _ in rig.cluster.calls for verb in VERBS[method]} == set(right.verbs)

@@ -10,7 +10,10 @@ PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """RFC 9457 problem details; `code` is stable, `next_step` says what to do, `errors` lists single faults."""
+    """RFC 9457 problem details; `code` is stable, `next_step` says what to do, `errors` lists single faults.
+
+    `reason` is the cause of a cell's trouble, one of those that the conditions of cells have.
+    """
 
     type: str
     title: str
@@ -18,6 +21,7 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     detail: str
     code: str
     next_step: str | None = None
+    reason: str | None = None
     instance: str | None = None
     retry_after: float | None = None
     agent: str | None = None
@@ -29,12 +33,13 @@ class ProblemError(Exception):
     """An error with a stable code that maps once to an HTTP status and a problem document.
 
     Subclasses set `code`, `status` and `title`; `detail` says what is wrong here, `next_step` what to do about it.
-    `retry_after` (seconds) marks an error that passes by itself.
+    `retry_after` (seconds) marks an error that passes by itself; `reason` tells causes of one code apart.
     """
 
     code = "internal"
     status = 500
     title = "Something went wrong inside"
+    reason: str | None = None
 
     def __init__(
         self,
@@ -62,6 +67,7 @@ class ProblemError(Exception):
             detail=self.detail,
             code=self.code,
             next_step=self.next_step,
+            reason=self.reason,
             instance=instance,
             retry_after=self.retry_after,
             agent=self.agent,
@@ -85,3 +91,4 @@ class RemoteProblem(ProblemError):
         self.code = problem.code
         self.status = problem.status
         self.title = problem.title
+        self.reason = problem.reason

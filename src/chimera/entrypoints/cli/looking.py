@@ -41,7 +41,16 @@ INCIDENT_COLUMNS = (
     ("host", "HOST"),
 )
 REVISION_COLUMNS = (("version", "VERSION"), ("revision", "REVISION"), ("when", "SINCE"), ("by", "BY"))
-KINDS = ("agents", "cells", "hosts", "incidents", "models", "revisions")
+CONDITION_COLUMNS = (
+    ("subject", "SUBJECT"),
+    ("type", "TYPE"),
+    ("status", "STATUS"),
+    ("reason", "REASON"),
+    ("when", "SINCE"),
+    ("message", "CAUSE"),
+    ("next_step", "NEXT STEP"),
+)
+KINDS = ("agents", "cells", "conditions", "hosts", "incidents", "models", "revisions")
 
 
 @click.command(epilog="Example: chimera get agents --framework crewai -q invoice --limit 20")
@@ -51,12 +60,12 @@ KINDS = ("agents", "cells", "hosts", "incidents", "models", "revisions")
 @click.option("--domain", help="Only agents with this domain tag.")
 @click.option("--tag", help="Only agents with this tag.")
 @click.option("-q", "--query", help="Only agents whose name, description or tags hold this text.")
-@click.option("--cell", help="Only agents of this cell.")
+@click.option("--cell", help="Only agents, or conditions, of this cell.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Most agents to list.")
 @out.output_option
 @click.pass_context
 def get(context: click.Context, /, kind: str, name: str | None, limit: int, output: str, **filters: str | None) -> None:
-    """List agents, cells, hosts, incidents, models, or the revisions of the agent NAME."""
+    """List agents, cells, conditions, hosts, incidents, models, or the revisions of the agent NAME."""
     if kind == "revisions" and name is None:
         raise click.UsageError("Name the agent: chimera get revisions NAME.")
     if kind == "agents":
@@ -66,9 +75,10 @@ def get(context: click.Context, /, kind: str, name: str | None, limit: int, outp
         if output == "table" and len(rows) == limit:
             click.echo(f"The first {limit} are shown; --limit shows more, -q finds some.", err=True)
         return
-    rows = run(options_of(context), lambda api: _rows(api, kind, name))
+    rows = run(options_of(context), lambda api: _rows(api, kind, name or filters["cell"]))
     columns = {
         "cells": CELL_COLUMNS,
+        "conditions": CONDITION_COLUMNS,
         "hosts": HOST_COLUMNS,
         "incidents": INCIDENT_COLUMNS,
         "revisions": REVISION_COLUMNS,
@@ -80,12 +90,18 @@ def get(context: click.Context, /, kind: str, name: str | None, limit: int, outp
     out.show(rows, output, columns=columns, rows=told)
 
 
-@click.command(epilog="Example: chimera describe hello --output yaml")
+@click.command(
+    epilog="Example: chimera describe hello --output yaml, chimera describe cell/default-crewai-standard-0a1b"
+)
 @click.argument("name")
 @out.output_option
 @click.pass_context
 def describe(context: click.Context, name: str, output: str) -> None:
-    """Show an agent in full: definition, revision, cell, limits and who enforces them, notes."""
+    """Show an agent in full: definition, revision, cell, limits, notes; or cell/NAME, a cell with its conditions."""
+    if name.startswith("cell/"):
+        cell = name.removeprefix("cell/")
+        out.show(run(options_of(context), lambda api: _cell(api, cell)), "yaml" if output == "table" else output)
+        return
     found = run(options_of(context), lambda api: api.call("GET", api.path("agents", name)))
     if output == "json":
         out.show(found, output)
@@ -128,5 +144,33 @@ async def _rows(api: Api, kind: str, name: str | None) -> list[dict[str, Any]]:
     if kind == "models":
         listed: list[dict[str, Any]] = (await api.call("GET", "/v1/models"))["data"]
         return listed
+    if kind == "conditions":
+        return await _conditions(api, name)
     rows: list[dict[str, Any]] = await api.call("GET", f"/v1/{kind}")
     return rows
+
+
+async def _conditions(api: Api, cell: str | None) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    query: dict[str, Any] = {"limit": PAGE} if cell is None else {"subject": f"cells/{cell}"}
+    while True:
+        answer = await api.call("GET", "/v1/conditions", query=query)
+        rows += [{"subject": one["subject"], **each} for one in answer["subjects"] for each in one["conditions"]]
+        if answer["next"] is None:
+            return [{**row, "at": row["since"]} for row in rows]
+        query["after"] = answer["next"]
+
+
+async def _cell(api: Api, cell: str) -> dict[str, Any]:
+    conditions = await _conditions(api, cell)
+    rows = [row for row in await _rows(api, "cells", None) if row["cell"] == cell]
+    if not rows and not conditions:
+        raise click.UsageError(f"There is no cell {cell}: list them with chimera get cells.")
+    return {
+        **(rows[0] if rows else {"cell": cell}),
+        "conditions": [_without(row, "subject", "at") for row in conditions],
+    }
+
+
+def _without(row: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in names}

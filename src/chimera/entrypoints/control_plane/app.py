@@ -8,15 +8,18 @@ from aiohttp import web
 from prometheus_client.registry import Collector
 
 from chimera.adapters.storage.catalogue import Catalogue
+from chimera.adapters.storage.conditions import StoredConditions
 from chimera.agents.api import CatalogueStatus
 from chimera.agents.archive import read_archive
 from chimera.agents.requirements import FILE_NAME
 from chimera.entrypoints.control_plane.applying import Applying
+from chimera.entrypoints.control_plane.conditions import ConditionHandlers
 from chimera.entrypoints.control_plane.http import MAX_BODY, METRICS_TYPE, Metrics, UnknownPath, answer
 from chimera.entrypoints.control_plane.looking import Looking
 from chimera.entrypoints.control_plane.upkeep import UpkeepHandlers
 from chimera.entrypoints.control_plane.upkeep_metrics import UpkeepMetrics
 from chimera.entrypoints.published.catalogue import CATALOGUE
+from chimera.entrypoints.published.conditions import CONDITIONS
 from chimera.entrypoints.published.upkeep import UPKEEP
 from chimera.platform.upkeep.service import Upkeep
 
@@ -25,10 +28,17 @@ class ControlPlaneApp:
     """Routes and handlers. `changed` is called after each change (a hint, not a promise)."""
 
     def __init__(
-        self, catalogue: Catalogue, changed: Callable[[], None], upkeep: Upkeep, *, shown: Sequence[Collector] = ()
+        self,
+        catalogue: Catalogue,
+        changed: Callable[[], None],
+        upkeep: Upkeep,
+        conditions: StoredConditions,
+        *,
+        shown: Sequence[Collector] = (),
     ) -> None:
-        """Serve `catalogue`, and what `upkeep` does; `shown` are further metrics of the process."""
+        """Serve `catalogue`, what `upkeep` does, and `conditions`; `shown` are further metrics of the process."""
         self._catalogue = catalogue
+        self._conditions = conditions
         self._changed = changed
         self._upkeep = upkeep
         self._metrics = Metrics()
@@ -42,9 +52,10 @@ class ControlPlaneApp:
             **Applying(self._catalogue, self._changed).handlers(),
             **Looking(self._catalogue, self._changed).handlers(),
             **UpkeepHandlers(self._upkeep).handlers(),
+            **ConditionHandlers(self._conditions).handlers(),
             "status": self._status,
         }
-        for operation in (*CATALOGUE, *UPKEEP):
+        for operation in (*CATALOGUE, *UPKEEP, *CONDITIONS):
             app.router.add_route(operation.method, operation.path, handlers.pop(operation.name))
         if handlers:
             raise AssertionError(f"not published: {', '.join(handlers)}")

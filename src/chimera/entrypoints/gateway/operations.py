@@ -15,6 +15,7 @@ from chimera.entrypoints.gateway.identity_operations import IDENTITY
 from chimera.entrypoints.gateway.state_operations import STATE
 from chimera.entrypoints.gateway.task_operations import TASKS
 from chimera.entrypoints.published.catalogue import CATALOGUE, HEADER_KEY
+from chimera.entrypoints.published.conditions import CONDITIONS
 from chimera.entrypoints.published.operation import AGENT, TENANT, Operation
 from chimera.entrypoints.published.parameters import KEY, whole
 from chimera.entrypoints.published.upkeep import UPKEEP
@@ -190,7 +191,7 @@ NODE = (
         ),
     ),
 )
-OPERATIONS = SERVED + STATE + TASKS + EVENTS + IDENTITY + AUDIT + CATALOGUE + UPKEEP + NODE
+OPERATIONS = SERVED + STATE + TASKS + EVENTS + IDENTITY + AUDIT + CATALOGUE + UPKEEP + CONDITIONS + NODE
 
 
 class Found(NamedTuple):

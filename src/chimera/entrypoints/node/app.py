@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from chimera.entrypoints.node.report import NodeReport
+from chimera.platform.conditions import Seen
 from chimera.platform.logs import LogQuery
 from chimera.platform.model import CellSpec, Endpoint
 from chimera.platform.node import NodeAgent
@@ -47,6 +48,13 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
 
     version: int
     cells: dict[str, list[Endpoint]]
+
+
+class SeenCells(msgspec.Struct, frozen=True, kw_only=True):
+    """What there is to see of each cell's trouble, at a version; the control plane waits on it."""
+
+    version: int
+    cells: list[Seen]
 
 
 class Woken(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +98,7 @@ class NodeApp:
         app.router.add_put("/v1/cells", self._put_cells)
         app.router.add_get("/v1/cells", self._cells)
         app.router.add_get("/v1/endpoints", self._endpoints)
+        app.router.add_get("/v1/seen", self._seen)
         app.router.add_post("/v1/stats", self._stats)
         app.router.add_post("/v1/hosts/{host}/report", self._host_report)
         app.router.add_get("/v1/hosts", self._hosts)
@@ -117,13 +126,12 @@ class NodeApp:
         return _json(await self._report.cells())
 
     async def _endpoints(self, request: web.Request) -> web.StreamResponse:
-        after = request.query.get("after", "0")
-        if not (after.isdecimal() and len(after) <= VERSION_DIGITS):
-            raise BadNodeRequest(
-                f"after={after[:20]!r} is not a version", next_step="pass the version of the last answer"
-            )
-        version, cells = await self._agent.endpoints(int(after), _seconds(request, "wait", 0.0))
+        version, cells = await self._agent.endpoints(_version(request), _seconds(request, "wait", 0.0))
         return _json(Endpoints(version=version, cells=cells))
+
+    async def _seen(self, request: web.Request) -> web.StreamResponse:
+        version, cells = await self._agent.seen(_version(request), _seconds(request, "wait", 0.0))
+        return _json(SeenCells(version=version, cells=cells))
 
     async def _stats(self, request: web.Request) -> web.StreamResponse:
         self._agent.observe(_decode(await request.read(), Stats).cells)
@@ -176,6 +184,13 @@ def _decode(data: bytes, kind: Any) -> Any:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadNodeRequest(f"the body is not what was expected: {error}") from None
+
+
+def _version(request: web.Request) -> int:
+    after = request.query.get("after", "0")
+    if not (after.isdecimal() and len(after) <= VERSION_DIGITS):
+        raise BadNodeRequest(f"after={after[:20]!r} is not a version", next_step="pass the version of the last answer")
+    return int(after)
 
 
 def _seconds(request: web.Request, name: str, default: float) -> float:

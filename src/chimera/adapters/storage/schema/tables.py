@@ -3,6 +3,7 @@
 from chimera.adapters.storage.schema import (
     audit,
     catalogue,
+    conditions,
     identity,
     journal,
     leases,
@@ -14,6 +15,6 @@ from chimera.adapters.storage.schema import (
 )
 from chimera.adapters.storage.schema.base import metadata
 
-AREAS = (audit, catalogue, identity, journal, leases, quota, state, subscriptions, tasks, upkeep)
+AREAS = (audit, catalogue, conditions, identity, journal, leases, quota, state, subscriptions, tasks, upkeep)
 
 __all__ = ["AREAS", "metadata"]

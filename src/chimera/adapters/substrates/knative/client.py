@@ -13,38 +13,19 @@ import msgspec
 from msgspec import Struct
 
 from chimera.adapters.substrates.knative.access import ClusterAccess
-from chimera.adapters.substrates.knative.errors import (
-    ClusterAway,
-    ClusterConflict,
-    ClusterDenied,
-    ClusterError,
-    ClusterRefused,
-    ClusterThrottled,
-    NotInCluster,
-    QuotaExceeded,
-    WatchExpired,
-)
+from chimera.adapters.substrates.knative.errors import ClusterAway, NotInCluster
 from chimera.adapters.substrates.knative.objects import PODS, Meta, Resource
+from chimera.adapters.substrates.knative.refusals import RETRY_AFTER, code_of, refusal
 
 PAGE = 500
 REQUEST_TIMEOUT = 30.0
 WATCH_SECONDS = 300
 WATCH_SILENCE = WATCH_SECONDS + 30.0
 MAX_OBJECT = 4 * 1024**2
-RETRY_AFTER = 5.0
-LONGEST_RETRY_AFTER = 300.0
 FIELD_MANAGER = "chimera"
 APPLY = "application/apply-patch+yaml"  # which takes JSON, being YAML
 
 T = TypeVar("T")
-
-
-class Status(Struct, frozen=True, kw_only=True):
-    """What the API server answers instead of an object."""
-
-    message: str = ""
-    reason: str = ""
-    code: int = 0
 
 
 class _ListMeta(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -87,7 +68,6 @@ class Change(Generic[T]):
 _encode = msgspec.json.Encoder().encode
 _lists = msgspec.json.Decoder(_List)
 _events = msgspec.json.Decoder(_Event)
-_statuses = msgspec.json.Decoder(Status)
 _metas = msgspec.json.Decoder(_OnlyMeta)
 
 
@@ -131,7 +111,10 @@ class Kubernetes:
     async def watch(
         self, resource: Resource[T], namespace: str | None, selector: str, version: str, *, name: str | None = None
     ) -> AsyncIterator[Change[T]]:
-        """Changes after `version`, until the server ends the watch; raises `WatchExpired` where that is too old."""
+        """Changes after `version`, until the server ends the watch; raises `WatchExpired` where that is too old.
+
+        The first is `version` itself, as a bookmark: the server watches from there. A quiet one says nothing else.
+        """
         decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(resource.type)
         parameters = {
             **{"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true"},
@@ -146,7 +129,8 @@ class Kubernetes:
                 timeout=timeout,
             ) as answer:
                 if answer.status != 200:
-                    raise _refusal(answer.status, answer.headers, await answer.read(), f"watching {resource.plural}")
+                    raise refusal(answer.status, answer.headers, await answer.read(), f"watching {resource.plural}")
+                yield Change(version)
                 async for line in answer.content:
                     if line.strip():
                         yield _change(decoder, line)
@@ -162,7 +146,7 @@ class Kubernetes:
                 self._access.server + path, params=options, headers=await self._headers(), timeout=timeout
             ) as answer:
                 if answer.status != 200:
-                    raise _refusal(answer.status, answer.headers, await answer.read(), f"GET {path}")
+                    raise refusal(answer.status, answer.headers, await answer.read(), f"GET {path}")
                 async for line in answer.content:
                     yield line
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -237,7 +221,7 @@ class Kubernetes:
             ) as answer:
                 data = await answer.read()
                 if answer.status >= 400:
-                    raise _refusal(answer.status, answer.headers, data, f"{method} {path}")
+                    raise refusal(answer.status, answer.headers, data, f"{method} {path}")
                 return data
         except (aiohttp.ClientError, OSError) as error:  # OSError covers the time-out
             raise self._away(error) from error
@@ -259,49 +243,8 @@ def _chosen(selector: str, name: str | None) -> dict[str, str]:
 def _change(decoder: "msgspec.json.Decoder[T]", line: bytes) -> Change[T]:
     event = _events.decode(line)
     if event.type == "ERROR":
-        status = _statuses.decode(event.object)
-        raise _refusal(status.code, {}, bytes(event.object), "a watch")
+        raise refusal(code_of(event.object), {}, bytes(event.object), "a watch")
     version = _metas.decode(event.object).metadata.resource_version
     if event.type == "BOOKMARK":
         return Change(version)
     return Change(version, decoder.decode(event.object), gone=event.type == "DELETED")
-
-
-def _refusal(code: int, headers: Mapping[str, str], data: bytes, what: str) -> ClusterError:
-    try:
-        status = _statuses.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        status = Status(message=data[:300].decode(errors="replace"))
-    detail = f"{what}: {status.message or status.reason or code}"
-    match code:
-        case 401:
-            return ClusterDenied(detail, next_step="log in to the cluster again, or mount a fresh token")
-        case 403 if "exceeded quota" in status.message:
-            return QuotaExceeded(
-                detail,
-                next_step="raise the namespace's ResourceQuota, or lower what cells may use (`knative.max_hosts`)",
-                retry_after=30.0,
-            )
-        case 403:
-            return ClusterDenied(detail, next_step="grant it: `chimera install --dry-run -o yaml` prints the roles")
-        case 404:
-            return NotInCluster(detail, next_step="see whether Knative Serving and the namespace are there")
-        case 409:
-            return ClusterConflict(
-                detail, next_step="see who owns the fields: `kubectl get … --show-managed-fields`", retry_after=1.0
-            )
-        case 410:
-            return WatchExpired(detail)
-        case 429:
-            return ClusterThrottled(detail, next_step="it is asked again by itself", retry_after=_seconds(headers))
-        case 500 if "failed to create typed patch object" in status.message:  # a field that the kind doesn't have
-            return ClusterRefused(detail, next_step="run a release of Knative that has the field")
-        case 400 | 405 | 415 | 422:
-            return ClusterRefused(detail, next_step="the message names the field, or the webhook that refused it")
-    # A webhook that can't be reached is answered 500, with the webhook's name in the message.
-    return ClusterAway(detail, next_step="see the API server's and the webhook's logs", retry_after=_seconds(headers))
-
-
-def _seconds(headers: Mapping[str, str]) -> float:
-    value = headers.get("Retry-After", "")
-    return min(LONGEST_RETRY_AFTER, max(1.0, float(value))) if value.isdecimal() else RETRY_AFTER

@@ -1,10 +1,11 @@
 """What a cluster answers instead of doing it, told apart by what to do about it.
 
 `retry_after` is set where the same request may succeed later by itself. Everything else waits for a person, and the
-next step says for what.
+next step says for what. Each is a reason of a cell's condition, too.
 """
 
 from chimera.platform.errors import PlatformError
+from chimera.platform.reasons import Reason
 
 
 class ClusterError(PlatformError):
@@ -13,6 +14,7 @@ class ClusterError(PlatformError):
     code = "cluster-failed"
     status = 502
     title = "The cluster failed"
+    reason: str = Reason.HOME_AWAY.value
 
 
 class ClusterAway(ClusterError):
@@ -23,12 +25,31 @@ class ClusterAway(ClusterError):
     title = "The cluster does not answer"
 
 
+class WebhookDown(ClusterError):
+    """A webhook that the API server asks before it takes an object doesn't answer."""
+
+    code = "cluster-webhook"
+    status = 503
+    title = "A webhook of the cluster does not answer"
+    reason = Reason.WEBHOOK_DOWN.value
+
+
 class ClusterThrottled(ClusterError):
     """The API server has too much to do."""
 
     code = "cluster-throttled"
     status = 503
     title = "The cluster asks to slow down"
+    reason = Reason.HOME_THROTTLED.value
+
+
+class CredentialsRefused(ClusterError):
+    """The API server doesn't know who asks."""
+
+    code = "cluster-credentials"
+    status = 401
+    title = "The cluster does not accept the credentials"
+    reason = Reason.CREDENTIALS_REFUSED.value
 
 
 class ClusterConflict(ClusterError):
@@ -37,6 +58,7 @@ class ClusterConflict(ClusterError):
     code = "cluster-conflict"
     status = 409
     title = "Somebody else changed the same object"
+    reason = Reason.CONFLICT.value
 
 
 class ClusterDenied(ClusterError):
@@ -45,6 +67,7 @@ class ClusterDenied(ClusterError):
     code = "cluster-denied"
     status = 403
     title = "The cluster does not allow it"
+    reason = Reason.PERMISSION_DENIED.value
 
 
 class QuotaExceeded(ClusterError):
@@ -53,6 +76,7 @@ class QuotaExceeded(ClusterError):
     code = "cluster-quota"
     status = 403
     title = "The namespace's quota is used up"
+    reason = Reason.QUOTA_EXCEEDED.value
 
 
 class ClusterRefused(ClusterError):
@@ -61,6 +85,15 @@ class ClusterRefused(ClusterError):
     code = "cluster-refused"
     status = 422
     title = "The cluster refused the object"
+    reason = Reason.OBJECT_REFUSED.value
+
+
+class FieldUnknown(ClusterRefused):
+    """The kind doesn't have a field in the release that the cluster runs."""
+
+    code = "cluster-field"
+    title = "The cluster's release does not know a field"
+    reason = Reason.KNATIVE_TOO_OLD.value
 
 
 class NotInCluster(ClusterError):
@@ -69,6 +102,16 @@ class NotInCluster(ClusterError):
     code = "not-in-cluster"
     status = 404
     title = "The cluster has no such thing"
+    reason = Reason.KNATIVE_MISSING.value
+
+
+class NamespaceGone(NotInCluster):
+    """The namespace isn't there, or is being deleted."""
+
+    code = "namespace-gone"
+    status = 404
+    title = "The namespace is gone"
+    reason = Reason.NAMESPACE_GONE.value
 
 
 class WatchExpired(ClusterError):

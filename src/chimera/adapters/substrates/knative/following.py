@@ -55,14 +55,20 @@ class Following(Generic[T]):
         self._name = name
         self._jitter = jitter
         self._changed: Callable[[Iterable[T]], None] = lambda _: None
+        self._turned: Callable[[], None] = lambda: None
         self._version: str | None = None
         self.objects: dict[tuple[str, str], T] = {}
         self.synced = asyncio.Event()
         self.failure: ClusterError | None = None
+        self.failing_since: float | None = None
 
     def on_change(self, callback: Callable[[Iterable[T]], None]) -> None:
         """Call `callback` with objects that came, changed or went (as they last were)."""
         self._changed = callback
+
+    def on_failure(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when following begins to fail, and when it works again."""
+        self._turned = callback
 
     def take(self, item: T) -> None:
         """Count in what a write of one's own answered, before the watch brings it."""
@@ -95,9 +101,16 @@ class Following(Generic[T]):
                 asked = failed.retry_after or 0.0
                 if self.failure is None:
                     log.warning("a watch fails", extra={"kind": self._resource.plural, "error": failed.detail})
+                    self.failing_since = began
+                    self._turned()
                 self.failure = failed
             if failures:
                 await asyncio.sleep(max(asked, self._pause(failures)))
+
+    def _works(self) -> None:
+        if self.failure is not None:
+            self.failure = self.failing_since = None
+            self._turned()
 
     def _pause(self, failures: int) -> float:
         longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures, 20))
@@ -106,7 +119,8 @@ class Following(Generic[T]):
     async def _list(self) -> None:
         listing = await self._api.list(self._resource, self._namespace, self._selector, name=self._name)
         before, self.objects = self.objects, {_key(item): item for item in listing.items}
-        self._version, self.failure = listing.version, None
+        self._version = listing.version
+        self._works()
         self.synced.set()
         gone = [item for key, item in before.items() if key not in self.objects]
         changed = [
@@ -123,7 +137,8 @@ class Following(Generic[T]):
         version = self._version or ""
         watch = self._api.watch(self._resource, self._namespace, self._selector, version, name=self._name)
         async for change in watch:
-            self._version, self.failure = change.version, None
+            self._version = change.version
+            self._works()
             if change.item is None:
                 continue
             if change.gone:

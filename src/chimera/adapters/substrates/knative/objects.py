@@ -23,6 +23,7 @@ class Meta(Struct, frozen=True, kw_only=True, rename="camel"):
     generation: int = 0
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
+    creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
 
 
@@ -33,6 +34,7 @@ class Condition(Struct, frozen=True, kw_only=True, rename="camel"):
     status: str = ""
     reason: str = ""
     message: str = ""
+    last_transition_time: str | None = None
 
 
 class Traffic(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -78,6 +80,7 @@ class Readiness(Struct, frozen=True, kw_only=True, rename="camel"):
     """Whether an endpoint takes calls; unknown counts as yes, by the API's own rule."""
 
     ready: bool | None = None
+    terminating: bool | None = None
 
 
 class SliceEndpoint(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -103,10 +106,75 @@ class EndpointSlice(Struct, frozen=True, kw_only=True, rename="camel"):
     ports: list[SlicePort] | None = None
 
 
+class RevisionStatus(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A revision as observed."""
+
+    observed_generation: int = 0
+    conditions: list[Condition] = []
+
+
+class Revision(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A Knative Revision."""
+
+    metadata: Meta = Meta()
+    status: RevisionStatus = RevisionStatus()
+
+
+class Waiting(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Why a container doesn't run yet."""
+
+    reason: str = ""
+    message: str = ""
+
+
+class Terminated(Struct, frozen=True, kw_only=True, rename="camel"):
+    """How a container ended."""
+
+    reason: str = ""
+    exit_code: int = 0
+    finished_at: str | None = None
+
+
+class ContainerState(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A container's state; with neither it runs."""
+
+    waiting: Waiting | None = None
+    terminated: Terminated | None = None
+
+
+class ContainerStatus(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A container of a pod."""
+
+    name: str = ""
+    image: str = ""
+    ready: bool = False
+    restart_count: int = 0
+    state: ContainerState = ContainerState()
+    last_state: ContainerState = ContainerState()
+
+
+class PodStatus(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A pod as observed."""
+
+    phase: str = ""
+    reason: str = ""
+    message: str = ""
+    conditions: list[Condition] = []
+    container_statuses: list[ContainerStatus] = []
+
+
+class PodSpec(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Where a pod runs."""
+
+    node_name: str = ""
+
+
 class Pod(Struct, frozen=True, kw_only=True, rename="camel"):
     """A pod."""
 
     metadata: Meta = Meta()
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,5 +202,6 @@ class Resource(Generic[T]):
 
 
 KNATIVE_SERVICES = Resource("serving.knative.dev", "v1", "services", "Service", KnativeService)
+REVISIONS = Resource("serving.knative.dev", "v1", "revisions", "Revision", Revision)
 ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", EndpointSlice)
 PODS = Resource("", "v1", "pods", "Pod", Pod)

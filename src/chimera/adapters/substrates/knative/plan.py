@@ -2,8 +2,8 @@
 
 Level-triggered: the plan is made from what is there, whatever happened before. Nothing is written for a cell whose
 Service already says the same (its digest annotation) and that nobody else has changed since (its generation). What
-fails waits: each failure of a cell doubles its delay up to the bound of its kind, a refusal for minutes, since only a
-person can mend it, a conflict for seconds. A Service that no cell wants any more goes after a grace, and never more
+fails waits: each failure of a cell doubles its delay up to the bound of its kind: minutes for a cell that is refused as
+it is, a minute for all else. A Service that no cell wants any more goes after a grace, and never more
 Services than `most` are made, those that exist first.
 """
 
@@ -13,18 +13,17 @@ from enum import Enum
 
 from chimera.adapters.substrates.knative.errors import (
     ClusterConflict,
-    ClusterDenied,
     ClusterError,
     ClusterRefused,
-    NotInCluster,
     QuotaExceeded,
 )
+from chimera.platform.reasons import Reason
 
 FIRST_DELAY = 1.0
 LONGEST_DELAY = 60.0
 LONGEST_REFUSED = 600.0
-"""Between two tries of what a person must mend; a change of the cell is tried at once."""
-PATIENT = (ClusterDenied, ClusterRefused, NotInCluster, QuotaExceeded)
+"""Between two tries of a cell that is refused as it is, which a person must mend; a change of it is tried at once."""
+PATIENT = (ClusterRefused,)
 
 
 class Phase(Enum):
@@ -68,6 +67,7 @@ class Memory:
     not_before: float = 0.0
     failed_digest: str = ""
     failure: tuple[str, str] | None = None
+    reason: Reason | None = None
     unused_since: float | None = None
 
 
@@ -93,13 +93,14 @@ Action = Apply | Delete
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CellState:
-    """What a person is told of a cell: its phase, the cause and the next step."""
+    """What a person is told of a cell: its phase, the cause and the next step; `reason` where the home refused it."""
 
     cell: str
     service: str
     phase: Phase
     cause: str = ""
     next_step: str = ""
+    reason: Reason | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,23 +175,27 @@ def applied(known: Memory, generation: int) -> Memory:
     return Memory(applied=generation)
 
 
-def failed(known: Memory, error: ClusterError, digest: str, now: float) -> Memory:
-    """What to remember after a failure: when to try again, and what to tell."""
+def failed(known: Memory, error: ClusterError, digest: str, now: float, *, jitter: float = 0.0) -> Memory:
+    """What to remember after a failure: when to try again, and what to tell.
+
+    `jitter`, from 0 to 1, makes the delay up to half as long again, so that what failed together isn't tried together.
+    """
     failures = known.failures + 1
     longest = LONGEST_REFUSED if isinstance(error, PATIENT) else LONGEST_DELAY
-    delay = min(longest, FIRST_DELAY * 2.0 ** min(failures - 1, 20))
+    delay = min(longest, FIRST_DELAY * 2.0 ** min(failures - 1, 20)) * (1.0 + jitter / 2)
     return replace(
         known,
         failures=failures,
         not_before=now + max(delay, error.retry_after or 0.0),
         failed_digest=digest,
         failure=(f"{error.title}: {error.detail}", error.next_step or ""),
+        reason=Reason(error.reason),
     )
 
 
 def concerns_all(error: ClusterError) -> bool:
     """Whether it would be of no use to go on with other Services now: the cluster, not the Service, is the trouble."""
-    return not isinstance(error, (ClusterConflict, ClusterRefused, NotInCluster, QuotaExceeded))
+    return not isinstance(error, (ClusterConflict, ClusterRefused, QuotaExceeded))
 
 
 def _why_apply(want: Wanted, found: Observed | None, known: Memory) -> str | None:
@@ -209,7 +214,8 @@ def _why_apply(want: Wanted, found: Observed | None, known: Memory) -> str | Non
 
 def _state(name: str, want: Wanted, found: Observed | None, known: Memory) -> CellState:
     phase, (cause, step) = _told(want, found, known)
-    return CellState(cell=want.cell, service=name, phase=phase, cause=cause, next_step=step)
+    reason = Reason.NOT_RUNNABLE if want.fault is not None else known.reason
+    return CellState(cell=want.cell, service=name, phase=phase, cause=cause, next_step=step, reason=reason)
 
 
 def _told(want: Wanted, found: Observed | None, known: Memory) -> tuple[Phase, tuple[str, str]]:
@@ -235,6 +241,7 @@ def _too_many(name: str, want: Wanted, most: int) -> CellState:
         phase=Phase.HELD,
         cause=f"there are {most} cells already, the most that `knative.most_cells` allows",
         next_step="let owners of code share a team, use `isolation: shared`, or raise `knative.most_cells`",
+        reason=Reason.TOO_MANY_CELLS,
     )
 
 

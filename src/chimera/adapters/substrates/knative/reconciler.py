@@ -10,6 +10,7 @@ Several may run; a lease sees to it that one does (`bootstrap`).
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
@@ -86,8 +87,19 @@ class Reconciler:
         self._memory: dict[str, Memory] = {}
         self._look_again: float | None = None
         self._pause_until = 0.0
+        self._watchers: list[Callable[[], None]] = []
         self.states: tuple[CellState, ...] = ()
+        self.planned = False
         self.passes = 0
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call `callback` whenever Services or states changed."""
+        self._watchers.append(callback)
+
+    @property
+    def services(self) -> Following[KnativeService]:
+        """The Knative Services as they are seen."""
+        return self._services
 
     @property
     def failure(self) -> ClusterError | None:
@@ -100,7 +112,7 @@ class Reconciler:
 
     async def run(self) -> None:
         """Reconcile until cancelled; begun again, it begins from what is there: another may have run meanwhile."""
-        self._memory, self._sequence, self._look_again = {}, -1, None
+        self._memory, self._sequence, self._look_again, self.planned = {}, -1, None, False
         following = asyncio.create_task(self._services.run(), name="knative-services")
         try:
             await self._services.synced.wait()
@@ -165,7 +177,8 @@ class Reconciler:
                 now = self._clock.monotonic()
                 want = self._wanted.get(action.name)
                 known = self._memory.get(action.name, Memory())
-                self._memory[action.name] = failed(known, error, want.digest if want else "", now)
+                digest = want.digest if want else ""
+                self._memory[action.name] = failed(known, error, digest, now, jitter=random.random())
                 log.warning(
                     "a cell was not changed",
                     extra={"service": action.name, "code": error.code, "error": error.detail},
@@ -205,8 +218,14 @@ class Reconciler:
 
     def _changed(self, _: Iterable[KnativeService]) -> None:
         self._poked.set()
+        for watcher in self._watchers:
+            watcher()
 
     def _tell(self, states: tuple[CellState, ...]) -> None:
+        first, self.planned = not self.planned, True
+        if states != self.states or first:
+            for watcher in self._watchers:
+                watcher()
         if states == self.states:
             return
         before = set(self.states)

@@ -29,6 +29,8 @@ RIGHTS: dict[str, tuple[Right, ...]] = {
     # An apply of what isn't there is a create, too.
     CONTROL_PLANE: (
         Right(group="serving.knative.dev", resource="services", verbs=("list", "watch", "create", "patch", "delete")),
+        Right(group="serving.knative.dev", resource="revisions", verbs=("list", "watch")),
+        Right(group="", resource="pods", verbs=("list", "watch")),
         # What agents may extend, wherever they are: the webhook is asked for every namespace.
         Right(group="chimera.ecosystem", resource="agenttemplates", verbs=("list", "watch"), everywhere=True),
         # The webhook's certificates, and whom the API server believes: both are the installation's to make.
