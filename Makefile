@@ -11,7 +11,12 @@ WORKERS ?= 2
 # Without compiled files every Python process takes two to three times the processor time to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check bench bench-small soak docs format images runtimes sync
+# What judges charts, from Go modules; tests of charts are skipped where it isn't there.
+HELM := helm.sh/helm/v3/cmd/helm@v3.22.0
+KUSTOMIZE := sigs.k8s.io/kustomize/kustomize/v5@v5.8.1
+KUBECONFORM := github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0
+
+.PHONY: help demo test check bench bench-small soak docs format images runtimes sync chart-tools
 
 help:
 	@echo "make demo    everything on this machine: build the roster, start, apply 13,939 agents, call three of them"
@@ -20,7 +25,8 @@ help:
 	@echo "make bench   the figures, side by side with a plain server (about an hour); make bench-small for a fiftieth"
 	@echo "make soak    the long fault tests; CHIMERA_TEST_SEED sets the seed"
 	@echo "make images  images of hosts and of the platform, with buildah; BASE, REPOSITORY and VERSION name them"
-	@echo "make docs    write the generated reference pages"
+	@echo "make docs    write the generated reference pages, the Helm chart and the kustomize base"
+	@echo "make chart-tools  helm, kustomize and kubeconform into .tools/go, for the charts' tests; needs Go 1.26"
 
 .tools/bin/uv:
 	python3 -m venv .tools
@@ -63,6 +69,11 @@ soak: runtimes
 
 images: $(filter .tools/bin/uv,$(UV))
 	deploy/images/build
+
+chart-tools: .tools/go/helm .tools/go/kustomize .tools/go/kubeconform
+
+.tools/go/helm .tools/go/kustomize .tools/go/kubeconform:
+	GOBIN=$(CURDIR)/.tools/go GOFLAGS=-buildvcs=false nice go install $($(shell echo $(@F) | tr a-z A-Z))
 
 docs: sync
 	$(RUN) python -m docs.generate

@@ -1,4 +1,4 @@
-"""Writes everything that follows from the code: the reference pages and the published schemas.
+"""Writes everything that follows from the code: the reference pages, the published schemas and the charts.
 
 `python -m docs.generate` writes the files; `--check` writes nothing, names what differs, and then ends with 1. What is
 generated is a function of the code alone: no clock, no machine, the same bytes every time.
@@ -16,6 +16,7 @@ import yaml
 from chimera.adapters.substrates.knative.resources.crds import definitions
 from chimera.agents import reference, schema
 from chimera.entrypoints.gateway import openapi
+from deploy.generator import base, chart
 from docs.generator import actions, api, cli, conditions, errors, events, metrics, settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,6 +54,7 @@ FILES: dict[str, Callable[[], str | bytes]] = {
 def generated() -> dict[Path, bytes]:
     """Every generated file's content, by its path."""
     made = {ROOT / name: make() for name, make in FILES.items()}
+    made |= {ROOT / name: text for name, text in {**chart.files(), **base.files()}.items()}
     return {path: text.encode() if isinstance(text, str) else text for path, text in made.items()}
 
 

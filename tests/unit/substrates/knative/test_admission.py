@@ -146,7 +146,7 @@ async def test_the_webhook_says_of_any_definition_what_validate_says_of_its_file
 ) -> None:
     data = definition("one", specification={"framework": framework}, **({"extends": extends} if extends else {}))
     data = damaged(data, damage)
-    in_file = told(data)
+    in_file = told(with_name(data))
     api = Kubernetes(ClusterAccess(server="http://127.0.0.1:9", tls=None, credentials=NoToken(), namespace=""))
     answer = review(asked(resource(data)), AgentJudge(api))
     await api.aclose()
@@ -164,6 +164,12 @@ async def test_the_webhook_says_of_any_definition_what_validate_says_of_its_file
         assert answer.status.message.splitlines()[-1] == f"next: {InvalidDefinition(errors).next_step}"
     else:
         assert answer.warnings == [str(in_spec(fault)) for fault in in_file]
+
+
+def with_name(data: dict[str, Any]) -> dict[str, Any]:
+    """The file that stands for the resource: one that leaves out the name has the resource's."""
+    metadata = data["metadata"]
+    return {**data, "metadata": {"name": "one", **metadata}} if isinstance(metadata, dict) else data
 
 
 def told(data: dict[str, Any]) -> list[Fault]:
