@@ -114,7 +114,7 @@ def make_ports(
     models = {name: make_provider(name, model, environ) for name, model in config.models.items()}
     database = open_named(config.database, config.database_password, environ)
     storage = GatewayStorage(database)
-    substrate = make_substrate(config, settings, environ, token_secret)
+    substrate = make_substrate(config, settings, environ, token_secret, database)
     ports = Ports(
         routes=storage,
         revisions=storage,

@@ -3,11 +3,13 @@
 import hashlib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chimera.adapters.storage.conditions import StoredConditions
+from chimera.adapters.storage.database import Database
 from chimera.adapters.substrates.knative.access import ClusterAccess, from_kubeconfig, in_cluster
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.errors import AccessFault
@@ -26,6 +28,7 @@ from chimera.gateway.settings import AdmissionSettings, DeadlineSettings, Gatewa
 from chimera.gateway.tokens import host_key
 from chimera.kernel.clock import SystemClock
 from chimera.kernel.settings import load_group
+from chimera.platform.conditions import Condition
 
 CELLS_LEASE = "knative-cells"
 """Whoever holds it keeps a cluster's cells, and says how they are."""
@@ -52,7 +55,11 @@ class Substrate:
 
 
 def make_substrate(
-    config: GatewayConfig, settings: GatewaySettings, environ: Mapping[str, str], token_secret: bytes
+    config: GatewayConfig,
+    settings: GatewaySettings,
+    environ: Mapping[str, str],
+    token_secret: bytes,
+    database: Database,
 ) -> Substrate:
     """Where this gateway's hosts run. Made inside the event loop."""
     clock = SystemClock()
@@ -64,7 +71,12 @@ def make_substrate(
     def key_of(host: str, unique: str) -> str:
         return host_key(token_secret, host=host, unique=unique)
 
-    pool = KnativePool(api, clock, namespace=knative.namespace, key_of=key_of)
+    stored = StoredConditions(database, cluster_place(knative))
+
+    async def conditions(cell: str) -> Sequence[Condition]:
+        return await stored.kept(cell, CELLS_LEASE)
+
+    pool = KnativePool(api, clock, namespace=knative.namespace, key_of=key_of, conditions=conditions)
 
     def report(routes: RouteTable) -> KnativeReport:
         return KnativeReport(

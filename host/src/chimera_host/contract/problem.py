@@ -49,6 +49,7 @@ class ProblemError(Exception):
         retry_after: float | None = None,
         agent: str | None = None,
         errors: list[dict[str, Any]] | None = None,
+        reason: str | None = None,
     ) -> None:
         """Keep what is wrong (`detail`) and what to do (`next_step`)."""
         super().__init__(detail)
@@ -57,6 +58,8 @@ class ProblemError(Exception):
         self.retry_after = retry_after
         self.agent = agent
         self.errors = errors or []
+        if reason is not None:
+            self.reason = reason
 
     def problem(self, *, instance: str | None = None, request: str | None = None) -> Problem:
         """The document that goes over the wire."""

@@ -15,8 +15,9 @@ asks, says that it is ready. The cluster notices by itself what became of it, la
 
 import asyncio
 import logging
+import random
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 
 import aiohttp
@@ -24,12 +25,21 @@ import aiohttp
 from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.following import Following
-from chimera.adapters.substrates.knative.objects import ENDPOINT_SLICES, KNATIVE_SERVICES, EndpointSlice, KnativeService
+from chimera.adapters.substrates.knative.objects import (
+    ENDPOINT_SLICES,
+    KNATIVE_SERVICES,
+    EndpointSlice,
+    KnativeService,
+    SliceEndpoint,
+)
 from chimera.adapters.substrates.knative.plan import troubles
 from chimera.adapters.substrates.knative.pods import BrokenCall
 from chimera.gateway.errors import CellUnavailable
 from chimera.kernel.clock import Clock
+from chimera.platform.conditions import Condition, why_not
 from chimera.platform.model import BROKEN, CellSpec, Endpoint
+from chimera.platform.reasons import MEANINGS
+from chimera_host.contract.problem import ProblemError
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +47,7 @@ PORT = "http"
 """The port of queue-proxy in a revision's slices."""
 POKE_PATH = "/readyz"
 POKE_TIMEOUT = 30.0
-POKE_AGAIN = 1.0
+POKE_AGAIN, LONGEST_POKE_AGAIN = 1.0, 8.0
 LOOK_PATH, LOOK_TIMEOUT = "/readyz", 5.0
 AS_KUBELET = {"User-Agent": "kube-probe/chimera", "K-Network-Probe": "queue"}
 """With these headers queue-proxy asks its container's own readiness probe and counts no call."""
@@ -49,13 +59,33 @@ KEPT_BROKEN = 200
 
 KeyOf = Callable[[str, str], str]
 """The key of a pod, from its name and its unique id."""
+ConditionsOf = Callable[[str], Awaitable[Sequence[Condition]]]
+"""What is known of a cell's trouble now; nothing where nobody looks after it."""
+
+
+async def nothing_known(_: str) -> Sequence[Condition]:
+    """No conditions."""
+    return ()
 
 
 class KnativePool:
     """The hosts of all cells. Made inside the event loop; `run` it, `aclose` it when done."""
 
-    def __init__(self, api: Kubernetes, clock: Clock, *, namespace: str, key_of: KeyOf) -> None:
-        """Follow the cells in `namespace`; `key_of` makes the key that a pod wants."""
+    def __init__(
+        self,
+        api: Kubernetes,
+        clock: Clock,
+        *,
+        namespace: str,
+        key_of: KeyOf,
+        conditions: ConditionsOf = nothing_known,
+    ) -> None:
+        """Follow the cells in `namespace`; `key_of` makes the key that a pod wants.
+
+        `conditions` says why a cell doesn't come, to who waits for it.
+        """
+        self._conditions = conditions
+        self._pokes: dict[str, asyncio.Task[None]] = {}
         self._api = api
         self._clock = clock
         self._key_of = key_of
@@ -95,24 +125,25 @@ class KnativePool:
     async def wake(self, cell: CellSpec, within: float) -> Sequence[Endpoint]:
         """See `HostPool`."""
         self.waiting[cell.cell] += 1
-        poking = asyncio.create_task(self._poke(cell), name=f"poke-{cell.cell}")
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        if cell.cell not in self._pokes or self._pokes[cell.cell].done():
+            self._pokes[cell.cell] = asyncio.create_task(self._poke(cell), name=f"poke-{cell.cell}")
         try:
             async with asyncio.timeout(within):
                 while not (found := self.endpoints(cell.cell)):
-                    if (why := self._why_none(cell)) is not None:
+                    if (why := await self._why_none(cell, loop.time() - began)) is not None:
                         raise why
                     await self._until_news(POKE_AGAIN)
                 return found
         except TimeoutError:
             raise CellUnavailable(
                 f"no pod of cell {cell.cell} was ready after {within:.0f} s",
-                next_step="see `chimera status` and the pods' events in the namespace of cells",
+                next_step="see `chimera get conditions`, and the pods' events in the namespace of cells",
                 retry_after=5,
             ) from None
         finally:
             self.waiting[cell.cell] -= 1
-            poking.cancel()
-            await asyncio.gather(poking, return_exceptions=True)
 
     async def report(self, host: str, *, kind: str, agent: str, call: str) -> None:
         """A pod that broke a call gets no other until it was looked at."""
@@ -141,15 +172,22 @@ class KnativePool:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        for look in tuple(self._looks.values()):
-            look.cancel()
-        await asyncio.gather(*self._looks.values(), return_exceptions=True)
+        tasks = (*self._looks.values(), *self._pokes.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._session.close()
         await self._api.aclose()
 
     async def _poke(self, cell: CellSpec) -> None:
-        """Ask the cell's Service until it answers: the activator holds the request until a pod is there."""
-        while True:
+        """Ask the cell's Service until a pod is there: the activator holds the request until then.
+
+        It goes on while somebody waits, and for a time after who waited was told why there is none: without a request
+        nothing would try again once that is mended, and nobody would be the wiser.
+        """
+        loop = asyncio.get_running_loop()
+        until, pause = loop.time() + POKE_TIMEOUT, POKE_AGAIN
+        while not self.endpoints(cell.cell) and (self.waiting[cell.cell] > 0 or loop.time() < until):
             url = self._address(cell)
             if url is not None:
                 try:
@@ -157,7 +195,8 @@ class KnativePool:
                         await answer.read()
                 except (aiohttp.ClientError, OSError) as error:
                     log.info("a cell did not wake yet", extra={"cell": cell.cell, "error": repr(error)})
-            await asyncio.sleep(POKE_AGAIN)
+                    pause = min(LONGEST_POKE_AGAIN, pause * 2)
+            await self._until_news(pause * (0.5 + random.random() / 2))
 
     async def _look(self, endpoint: Endpoint) -> None:
         """Return once the host is ready again, or is no pod of a revision with traffic any more."""
@@ -191,7 +230,22 @@ class KnativePool:
         name = names.service_name(cell.cell, cell.runtime_class.framework)
         return next((one for one in self._services.objects.values() if one.metadata.name == name), None)
 
-    def _why_none(self, cell: CellSpec) -> CellUnavailable | None:
+    async def _why_none(self, cell: CellSpec, waited: float) -> CellUnavailable | None:
+        """What to tell who has waited so long; None while a pod may still come."""
+        try:
+            conditions = await self._conditions(cell.cell)
+        except ProblemError as error:
+            log.warning("conditions can't be read", extra={"cell": cell.cell, "error": error.detail})
+            conditions = ()
+        if (told := why_not(conditions, waited)) is not None:
+            return CellUnavailable(
+                f"cell {cell.cell} can't start: {told.message}",
+                next_step=told.next_step,
+                retry_after=MEANINGS[told.reason].retry_after,
+                reason=told.reason.value,
+            )
+        if conditions:
+            return None
         service = self._service(cell)
         if service is None or service.status.observed_generation != service.metadata.generation:
             return None
@@ -253,7 +307,7 @@ class KnativePool:
             port = next((one.port for one in item.ports or () if one.name == PORT and one.port), None)
             for endpoint in item.endpoints or ():
                 pod = endpoint.target_ref
-                if port is None or pod is None or not endpoint.addresses or endpoint.conditions.ready is False:
+                if port is None or pod is None or not endpoint.addresses or not _takes_calls(endpoint):
                     continue
                 url = f"http://{_shown(endpoint.addresses[0])}:{port}"
                 found[pod.name] = Endpoint(host=pod.name, cell=cell, url=url, key=self._key_of(pod.name, pod.uid))
@@ -266,3 +320,8 @@ def _cell(service: KnativeService) -> str | None:
 
 def _shown(address: str) -> str:
     return f"[{address}]" if ":" in address else address
+
+
+def _takes_calls(endpoint: SliceEndpoint) -> bool:
+    """By the API's own rule: what isn't known to be unready is ready, and who is told to end takes nothing new."""
+    return endpoint.conditions.ready is not False and not endpoint.conditions.terminating

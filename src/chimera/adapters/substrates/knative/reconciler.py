@@ -188,8 +188,11 @@ class Reconciler:
                     break
         # What was done and what failed is told at once, and what is due is known, without another look at the cluster.
         decided = self._plan(self._clock.monotonic())
-        due = [self._pause_until] if self._pause_until > self._clock.monotonic() else []
+        now = self._clock.monotonic()
+        due = [self._pause_until] if self._pause_until > now else []
         due += [decided.look_again] if decided.look_again is not None else []
+        if decided.actions and not due:
+            due = [now]  # what failed first became due while the others were tried
         self._look_again = min(due) if due else None
         self._tell(decided.states)
 
