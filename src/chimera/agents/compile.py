@@ -17,6 +17,7 @@ from chimera.agents.derive import behaviour_of
 from chimera.agents.errors import Fault, InvalidDefinition
 from chimera.agents.reach import resolve_point
 from chimera.agents.spec import AgentTest, Definition, Owner, Retirement
+from chimera.agents.subscriptions import TakenEvents, taken
 from chimera.agents.validate import Checked
 from chimera_host.contract.agent import AgentDocument, AgentResources, FrameworkName, SourceCode
 
@@ -62,6 +63,7 @@ class CanonicalDefinition(Struct, frozen=True, kw_only=True, omit_defaults=True)
     owner: Owner | None
     retirement: Retirement | None
     calls_per_minute: int | None = None
+    subscriptions: tuple[TakenEvents, ...] = ()
 
 
 class CompiledAgent(Struct, frozen=True, kw_only=True):
@@ -132,6 +134,7 @@ def canonical(definition: Definition, *, tenant: str, bundle: Bundle | None) -> 
         owner=definition.owner,
         retirement=definition.retirement,
         calls_per_minute=scaling.calls_per_minute,
+        subscriptions=tuple(taken(one) for one in definition.subscriptions),
     )
 
 

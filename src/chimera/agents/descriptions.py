@@ -25,6 +25,7 @@ FIELDS: Final[dict[str, dict[str, str]]] = {
         "behaviour": "What it does, in the section of its framework; without one, made from its description and "
         "primary functions.",
         "tools": "Functions, MCP servers and other agents that it may use.",
+        "subscriptions": "Events that start it. Needs the protocol `events`.",
         "scaling": "How far it scales.",
         "isolation": "`shared`: on hosts with others of its kind. `dedicated`: on hosts of its own.",
         "model": "Which model it uses, and how.",
@@ -176,6 +177,20 @@ FIELDS: Final[dict[str, dict[str, str]]] = {
         "agent": "The other agent's name, in the same tenant.",
         "description": _TOOL_DESCRIPTION + " By default the other agent's description.",
         "limits": _LIMITS,
+    },
+    "EventSubscription": {
+        "name": "Names the subscription; unique among the agent's.",
+        "types": "What its type is: `task.failed`, `com.example.order.created`, or the beginning of one and `*`.",
+        "sources": "What its source is, or the beginning of it and `*`; by default any.",
+        "subjects": "What its subject is, or the beginning of it and `*`; by default any.",
+        "filters": "More that it must pass: filters of the CloudEvents Subscriptions API.",
+        "data": "Values that its JSON data must have, by path: `order.state: paid`.",
+        "input": "What the agent is told, with `{type}`, `{subject}`, `{data}` or `{data.path}` of the event; by "
+        "default its type, source, subject and data.",
+        "session": "`event`: each event alone. `subject`: one session for each subject. `subscription`: one for all.",
+        "attempts": "How often it is tried before the event is a dead letter; by default as for any task.",
+        "expires": "The event is a dead letter when the agent has not answered by then: 1s to 7d.",
+        "priority": "Of a tenant's tasks the higher ones go first: -100 to 100.",
     },
     "Scaling": {
         "min_instances": "Instances kept ready while nobody calls; with 0 its cell may sleep.",

@@ -17,7 +17,11 @@ from chimera.agents.errors import Fault
 from chimera.agents.graph import check_graph
 from chimera.agents.patterns import pattern_fault
 from chimera.agents.reach import LATER_PROTOCOLS, PROTOCOLS, resolve_point, suggest_point
-from chimera.agents.spec import Definition
+from chimera.agents.spec import Definition, EventSubscription
+from chimera.agents.subscriptions import type_fault
+from chimera.events import filters
+from chimera.events.errors import InvalidSubscription
+from chimera.events.inputs import FIELDS, unknown_fields
 from chimera_host.contract.behaviour import AgentNode, Behaviour, BranchNode, ToolNode
 from chimera_host.contract.tools import AgentTool, FunctionTool, McpTool
 
@@ -361,10 +365,48 @@ def _promises(definition: Definition) -> Iterator[Fault]:
         yield Fault(path="retirement.replaced_by", message="an agent can't replace itself", allowed="another agent")
 
 
+def _subscriptions(definition: Definition) -> Iterator[Fault]:
+    subscriptions = definition.subscriptions
+    offered = {protocol.lower() for protocol in definition.capabilities.communication_protocols}
+    if subscriptions and "events" not in offered:
+        yield Fault(
+            path="subscriptions",
+            message="events start the agent, and it doesn't say that it is reached by them",
+            allowed="events under capabilities.communication_protocols",
+        )
+    yield from _unique([one.name for one in subscriptions], "subscriptions", "subscription")
+    for index, one in enumerate(subscriptions):
+        path = f"subscriptions[{index}]"
+        for number, text in enumerate(one.types):
+            if (fault := type_fault(text)) is not None:
+                message, near = fault
+                allowed = "a type of docs/reference/events.md, or one of another source"
+                yield Fault(path=f"{path}.types[{number}]", message=message, allowed=allowed, suggestion=near)
+        yield from _event_filters(one, path)
+        if not 1 <= quantities.seconds(one.expires) <= 604_800:
+            yield Fault(path=f"{path}.expires", message=f"{one.expires} is out of bounds", allowed="1s to 7d")
+        for field in unknown_fields(one.input or ""):
+            yield Fault(
+                path=f"{path}.input",
+                message=f"an event has no {{{field}}}",
+                allowed=", ".join(f"{{{name}}}" for name in FIELDS) + ", {data.path}",
+            )
+
+
+def _event_filters(one: EventSubscription, path: str) -> Iterator[Fault]:
+    try:
+        filters.check(one.filters, known=None)
+    except InvalidSubscription as error:
+        yield Fault(path=f"{path}.filters", message=error.detail, allowed="see docs/guides/events.md")
+
+
 def _unique(names: list[str], path: str, kind: str) -> Iterator[Fault]:
     for index, name in enumerate(names):
         if name in names[:index]:
             yield Fault(path=f"{path}[{index}].name", message=f"the {kind} {name!r} stands twice")
 
 
-RULES = (_quantities, _section, _function, _code, _tools, _autogen, _crewai, _langgraph, _reach, _runtime, _promises)
+RULES = (
+    *(_quantities, _section, _function, _code, _tools, _autogen, _crewai, _langgraph),
+    *(_reach, _runtime, _subscriptions, _promises),
+)

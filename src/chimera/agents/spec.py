@@ -41,6 +41,7 @@ Runtime = Annotated[
     ),
 ]
 EntryPoint = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_./-]*:[A-Za-z_][A-Za-z0-9_]*$", max_length=200)]
+EventText = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,512}$", examples=["task.failed", "com.example.order.*"])]
 RelativePath = Annotated[str, Meta(min_length=1, max_length=500)]
 
 
@@ -136,6 +137,22 @@ class Retirement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     replaced_by: Name | None = None
 
 
+class EventSubscription(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Events that start the agent, each as a durable task; an event must pass all that is asked of it."""
+
+    name: Name
+    types: Annotated[tuple[EventText, ...], Meta(min_length=1, max_length=20)]
+    sources: Annotated[tuple[EventText, ...], Meta(max_length=20)] = ()
+    subjects: Annotated[tuple[EventText, ...], Meta(max_length=20)] = ()
+    filters: Annotated[tuple[dict[str, Any], ...], Meta(max_length=20)] = ()
+    data: Annotated[dict[str, str | int | float | bool], Meta(max_length=20)] = {}
+    input: Text | None = None
+    session: Literal["event", "subject", "subscription"] = "event"
+    attempts: Annotated[int, Meta(ge=1, le=100)] | None = None
+    expires: Duration = "1d"
+    priority: Annotated[int, Meta(ge=-100, le=100)] = 0
+
+
 class Definition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """An agent, defined as code (ADaC v2.0)."""
 
@@ -146,6 +163,7 @@ class Definition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     extends: Annotated[str, Meta(max_length=63, description="A template to start from.")] | None = None
     behaviour: Behaviour = Behaviour()
     tools: Annotated[tuple[Tool, ...], Meta(max_length=50)] = ()
+    subscriptions: Annotated[tuple[EventSubscription, ...], Meta(max_length=20)] = ()
     scaling: Scaling = Scaling()
     isolation: Literal["shared", "dedicated"] = "shared"
     model: ModelChoice = ModelChoice()

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from chimera.adapters.push.addresses import networks
 from chimera.adapters.push.pusher import fault_of_receiver
+from chimera.adapters.storage.events.bus import lease_name
 from chimera.bootstrap.gateway_config import read_secret
 from chimera.bootstrap.identity_parts import IdentityParts
 from chimera.bootstrap.startup import secret_of
@@ -21,11 +22,18 @@ from chimera.events.delivery.feed import Feed
 from chimera.events.delivery.ports import DeliveryStore, JournalReader, Push
 from chimera.events.settings import EventSettings
 from chimera.gateway.credentials import Credentials
+from chimera.gateway.eventing.bus import LocalBus
+from chimera.gateway.eventing.dispatch import Dispatcher
+from chimera.gateway.eventing.index import AgentIndex
+from chimera.gateway.eventing.ports import AgentLetterStore, TaskIntake
+from chimera.gateway.eventing.publish import Publisher
+from chimera.gateway.events.letters import DeadLetters
 from chimera.gateway.events.ports import SubscriptionStore
 from chimera.gateway.events.reading import Events
 from chimera.gateway.events.secrets import WebhookSecrets
 from chimera.gateway.events.service import Subscriptions
 from chimera.gateway.metrics import GatewayMetrics
+from chimera.gateway.routes import RouteTable
 from chimera.gateway.settings import GatewaySettings
 from chimera.kernel.clock import Clock
 from chimera.kernel.ids import new_id
@@ -48,6 +56,7 @@ class EventPorts:
     journal: JournalReader
     subscriptions: SubscriptionStore
     deliveries: DeliveryStore
+    letters: AgentLetterStore
     leases: Leases
     push: ClosablePush
 
@@ -67,35 +76,63 @@ class EventServices:
 
     async def deliver(self) -> None:
         """Deliver whenever this gateway holds the lease, until cancelled."""
-        name = f"delivery-{self.key}"
+        name = lease_name(self.key)
         await work_while_held(self.leases, name, new_id("gw"), self.lease, self.deliverer.run)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SubscriptionParts:
+    """Subscriptions as callers change them, and the secrets that sign for them and for webhooks of tasks."""
+
+    subscriptions: Subscriptions
+    secrets: WebhookSecrets
+
+
+def make_subscriptions(
+    ports: EventPorts, *, key: bytes, credentials: Credentials, clock: Clock, settings: EventSettings
+) -> SubscriptionParts:
+    """What needs nothing of tasks, which need it."""
+    allow = networks(settings.allow)
+    secrets = WebhookSecrets(key, credentials.value, clock)
+    subscriptions = Subscriptions(
+        ports.subscriptions,
+        ports.journal,
+        secrets,
+        clock,
+        settings=settings,
+        fault_of=lambda url: fault_of_receiver(url, allow),
+    )
+    return SubscriptionParts(subscriptions=subscriptions, secrets=secrets)
 
 
 def make_event_services(
     ports: EventPorts,
     *,
-    key: bytes,
-    credentials: Credentials,
+    told: SubscriptionParts,
     identity: IdentityParts,
     metrics: GatewayMetrics,
+    routes: RouteTable,
+    tasks: TaskIntake,
     clock: Clock,
     settings: GatewaySettings,
 ) -> EventServices:
     """The services; nothing runs yet. Made inside the event loop."""
     chosen = settings.events
-    allow = networks(chosen.allow)
-    secrets = WebhookSecrets(key, credentials.value, clock)
+    index = AgentIndex()
+    routes.on_change(index.take)
+    dispatcher = Dispatcher(routes, index, tasks, ports.letters, clock, events=chosen, limits=settings.tasks)
     feed = Feed(ports.journal, source=chosen.source, poll=chosen.poll, batch=chosen.batch)
     deliverer = Deliverer(
         ports.deliveries,
         ports.journal,
         feed,
         ports.push,
-        secrets,
+        told.secrets,
         clock,
-        key=secrets.key_id,
+        key=told.secrets.key_id,
         settings=chosen,
         chance=random.random,
+        bus=LocalBus(dispatcher),
         suspended=identity.directory.suspended,
         told=lambda outcome: metrics.deliveries.labels(outcome).inc(),
     )
@@ -104,17 +141,11 @@ def make_event_services(
     metrics.deliveries_outstanding.set_function(lambda: deliverer.outstanding)
     metrics.deliveries_behind.set_function(lambda: deliverer.behind)
     metrics.event_streams.set_function(lambda: events.streams)
-    subscriptions = Subscriptions(
-        ports.subscriptions,
-        ports.journal,
-        secrets,
-        clock,
-        settings=chosen,
-        fault_of=lambda url: fault_of_receiver(url, allow),
-    )
     handlers = EventHandlers(
         events=events,
-        subscriptions=subscriptions,
+        subscriptions=told.subscriptions,
+        letters=DeadLetters(ports.subscriptions, ports.letters, dispatcher, settings=chosen),
+        publisher=Publisher(dispatcher),
         authenticator=identity.authenticator,
         authoriser=identity.authoriser,
         settings=settings.http,
@@ -123,9 +154,9 @@ def make_event_services(
         feed=feed,
         events=events,
         deliverer=deliverer,
-        subscriptions=subscriptions,
+        subscriptions=told.subscriptions,
         handlers=handlers,
-        key=secrets.key_id,
+        key=told.secrets.key_id,
         leases=ports.leases,
         lease=chosen.lease,
     )

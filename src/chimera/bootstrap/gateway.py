@@ -26,6 +26,7 @@ from chimera.adapters.push.pusher import Pusher
 from chimera.adapters.storage.audit import AuditStorage
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.events.deliveries import DeliveryStorage
+from chimera.adapters.storage.events.letters import LetterStorage
 from chimera.adapters.storage.events.reading import JournalStorage
 from chimera.adapters.storage.events.subscriptions import SubscriptionStorage
 from chimera.adapters.storage.gateway import GatewayStorage
@@ -120,7 +121,12 @@ def make_ports(
         revisions=storage,
         state=make_state(database, settings.state),
         quota=QuotaStorage(database),
-        tasks=TaskStorage(database, keep=settings.tasks.result_ttl, lease=settings.tasks.lease),
+        tasks=TaskStorage(
+            database,
+            keep=settings.tasks.result_ttl,
+            lease=settings.tasks.lease,
+            letter_keep=settings.events.letter_keep,
+        ),
         events=make_event_ports(database, settings.events),
         identity=IdentityStorage(database),
         audit=AuditStorage(database),
@@ -146,6 +152,7 @@ def make_event_ports(database: Database, settings: EventSettings) -> EventPorts:
         journal=JournalStorage(database),
         subscriptions=SubscriptionStorage(database),
         deliveries=DeliveryStorage(database, letters=settings.letters, letter_keep=settings.letter_keep),
+        letters=LetterStorage(database, keep=settings.letter_keep),
         leases=StoredLeases(database),
         push=Pusher(
             allow=networks(settings.allow),

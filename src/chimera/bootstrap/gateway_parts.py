@@ -18,7 +18,7 @@ from aiohttp import web
 
 from chimera.adapters.signing.ed25519 import check_signature
 from chimera.bootstrap.audit_parts import places, public_keys
-from chimera.bootstrap.event_parts import EventPorts, make_event_services
+from chimera.bootstrap.event_parts import EventPorts, make_event_services, make_subscriptions
 from chimera.bootstrap.gateway_config import GatewayConfig, allowed_hosts
 from chimera.bootstrap.identity_parts import make_identity
 from chimera.bootstrap.startup import listen_unix
@@ -228,14 +228,8 @@ class Gateway:
         mounts = [Path(mount) for mount in settings.identity.secret_mounts]
         credentials = Credentials(Path(config.home) / "secrets", secrets, mounts)
         self.functions = Functions(ports.functions, credentials, clock)
-        self.events = make_event_services(
-            ports.events,
-            key=webhook_key,
-            credentials=credentials,
-            identity=self.identity,
-            metrics=self.metrics,
-            clock=clock,
-            settings=settings,
+        told = make_subscriptions(
+            ports.events, key=webhook_key, credentials=credentials, clock=clock, settings=settings.events
         )
         self.tasks = make_task_services(
             ports.tasks,
@@ -248,7 +242,17 @@ class Gateway:
             metrics=self.metrics,
             clock=clock,
             settings=settings,
-            webhooks=self.events.subscriptions,
+            webhooks=told.subscriptions,
+        )
+        self.events = make_event_services(
+            ports.events,
+            told=told,
+            identity=self.identity,
+            metrics=self.metrics,
+            routes=self.routes,
+            tasks=self.tasks.tasks,
+            clock=clock,
+            settings=settings,
         )
         self.state.runs.on_growth(self.tasks.worker.reporter.stepped)
         self.public = PublicApi(

@@ -25,6 +25,7 @@ class TaskServices:
     worker: Worker
     watchers: Watchers
     handlers: TaskHandlers
+    tasks: Tasks
 
 
 def make_task_services(
@@ -60,4 +61,4 @@ def make_task_services(
     )
     tasks = Tasks(store, routes, watchers, clock, settings=chosen, wake=worker.wake, webhooks=webhooks)
     handlers = TaskHandlers(tasks=tasks, authoriser=authoriser, settings=settings.http)
-    return TaskServices(worker=worker, watchers=watchers, handlers=handlers)
+    return TaskServices(worker=worker, watchers=watchers, handlers=handlers, tasks=tasks)

@@ -9,7 +9,9 @@ a reversed domain name, which a program that others run under their own domains 
 path in the API, behind what the caller puts before it; with `id` it is the same for every delivery of an event,
 and no other event's. `subject` is the path below the tenant of what the event is about. `sequence` (an extension of the
 specification's own list) is the event's place among all of the platform, as twenty digits, so that texts sort as the
-numbers do. `traceparent` is there where the call is known that led to it.
+numbers do. `traceparent` is there where the call is known that led to it. `chimerahops` (ours) counts the agents that
+events have started down to this one; `correlationid` and `causationid` are the specification's own extensions, and
+`replyto` (ours) names the agent that hears a message's reply.
 
 The envelope is small and stands here; the package `cloudevents` is the oracle of its tests.
 """
@@ -21,7 +23,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from chimera.events.model import RecordedFact
+from chimera.events.model import Causes, RecordedFact
 
 SPEC_VERSION = "1.0"
 TYPE_PREFIX = "chimera."
@@ -47,10 +49,15 @@ class CloudEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tenant: str
     data: msgspec.Raw
     traceparent: str | None = None
+    chimerahops: int = 0
+    correlationid: str | None = None
+    causationid: str | None = None
+    replyto: str | None = None
 
 
 def event_of(fact: RecordedFact, source: str = "") -> CloudEvent:
     """The event of a fact; `source` is what stands before the tenant's path."""
+    causes = fact.causes or _NONE
     return CloudEvent(
         specversion=SPEC_VERSION,
         id=fact.id,
@@ -64,13 +71,17 @@ def event_of(fact: RecordedFact, source: str = "") -> CloudEvent:
         tenant=fact.tenant,
         data=fact.data,
         traceparent=fact.traceparent,
+        chimerahops=causes.hops,
+        correlationid=causes.correlation,
+        causationid=causes.causation,
+        replyto=causes.reply_to,
     )
 
 
 def attributes(event: CloudEvent) -> dict[str, str]:
     """The context attributes that the event has, by name."""
     named = ((name, getattr(event, name)) for name in CloudEvent.__struct_fields__ if name != "data")
-    return {name: value for name, value in named if value is not None}
+    return {name: str(value) for name, value in named if value is not None and value != 0}
 
 
 def structured(event: CloudEvent) -> tuple[dict[str, str], bytes]:
@@ -107,4 +118,5 @@ def time_of(at: float) -> str:
     return datetime.fromtimestamp(at, tz=UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+_NONE = Causes()
 _ENCODER = msgspec.json.Encoder()

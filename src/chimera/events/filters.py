@@ -9,7 +9,8 @@ The index needs to know which types of facts can pass at all, before there is an
 alone, in Kleene's three-valued logic: what depends on another attribute is unknown, and only a certain "no" counts.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 from chimera.events.errors import InvalidSubscription
@@ -21,9 +22,11 @@ Attributes: TypeAlias = Mapping[str, str]
 DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
 ATTRIBUTES = (
     *("id", "source", "specversion", "type", "subject", "time", "datacontenttype", "dataschema"),
-    *("sequence", "tenant", "traceparent"),
+    *("sequence", "tenant", "traceparent", "chimerahops", "correlationid", "causationid", "replyto"),
 )
 """What can be asked for: the context attributes of our events."""
+
+_NAME = re.compile(r"[a-z0-9]{1,64}")
 
 MOST_DEPTH = 8
 MOST_PARTS = 100
@@ -46,8 +49,11 @@ _COMPARE: Mapping[str, Callable[[str, str], bool]] = {
 }
 
 
-def check(filters: Sequence[Filter]) -> None:
-    """Raise `InvalidSubscription` where `filters` are not filters, or are larger than what is allowed."""
+def check(filters: Sequence[Filter], known: Collection[str] | None = ATTRIBUTES) -> None:
+    """Raise `InvalidSubscription` where `filters` are not filters, or are larger than what is allowed.
+
+    They may name the attributes `known`; with None any, as events of other sources may have any.
+    """
     for parts, (depth, place, item) in enumerate(_walk(filters), start=1):
         if depth > MOST_DEPTH:
             raise _wrong(place, f"is deeper than {MOST_DEPTH} levels")
@@ -57,7 +63,7 @@ def check(filters: Sequence[Filter]) -> None:
             raise _wrong(place, f"must be an object with one of {', '.join(DIALECTS)}")
         ((dialect, value),) = item.items()
         if dialect in _COMPARE:
-            _check_texts(f"{place}.{dialect}", value)
+            _check_texts(f"{place}.{dialect}", value, known)
         elif dialect in ("all", "any"):
             if not isinstance(value, list) or not value:
                 raise _wrong(f"{place}.{dialect}", "must be a list of one filter or more")
@@ -128,12 +134,15 @@ def _walk(filters: Sequence[Filter]) -> Iterator[tuple[int, str, Any]]:
             waiting.extend(reversed(inner))
 
 
-def _check_texts(place: str, value: Any) -> None:
+def _check_texts(place: str, value: Any, known: Collection[str] | None) -> None:
     if not isinstance(value, dict) or not value:
         raise _wrong(place, 'must be an object of attributes and texts, such as {"type": "chimera.agent."}')
     for name, text in value.items():
-        if name not in ATTRIBUTES:
-            raise _wrong(place, f"names {str(name)[:50]!r}, which events don't have; known: {', '.join(ATTRIBUTES)}")
+        if known is None:
+            if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+                raise _wrong(place, f"names {str(name)[:50]!r}; attributes are small letters and digits")
+        elif name not in known:
+            raise _wrong(place, f"names {str(name)[:50]!r}, which events don't have; known: {', '.join(known)}")
         if not isinstance(text, str) or not 0 < len(text) <= MOST_TEXT:
             raise _wrong(f"{place}.{name}", f"must be a text of 1 to {MOST_TEXT} characters")
 

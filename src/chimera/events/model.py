@@ -6,6 +6,20 @@ import msgspec
 from msgspec import Struct
 
 
+class Causes(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What led to a fact, as far as events did.
+
+    `hops` counts the agents that events have started, one by what the other did, down to this. `correlation` names the
+    conversation that a message belongs to, `causation` the event that it answers, `reply_to` the agent that hears its
+    reply.
+    """
+
+    hops: int = 0
+    correlation: str | None = None
+    causation: str | None = None
+    reply_to: str | None = None
+
+
 class Fact(Struct, frozen=True, kw_only=True):
     """One fact before it has its place in the order of all facts (`seq`, given when its transaction commits).
 
@@ -21,6 +35,7 @@ class Fact(Struct, frozen=True, kw_only=True):
     at: float
     data: Struct | dict[str, Any]
     traceparent: str | None = None
+    causes: Causes | None = None
 
 
 class RecordedFact(Struct, frozen=True, kw_only=True):
@@ -37,3 +52,4 @@ class RecordedFact(Struct, frozen=True, kw_only=True):
     at: float
     data: msgspec.Raw
     traceparent: str | None = None
+    causes: Causes | None = None

@@ -62,6 +62,13 @@ class EventSettings:
     secret_overlap: float = setting(
         86_400.0, "How long the old secret goes on signing after a rotation, unless it says less.", unit="s", minimum=0
     )
+    hops: int = setting(
+        8,
+        "How many agents events may start, one by what the other did: then the event is a dead letter, for events go "
+        "round.",
+        minimum=1,
+        maximum=100,
+    )
     streams: int = setting(1_000, "Streams of events at one gateway.", minimum=1)
     stream_life: float = setting(
         600.0, "A stream of events ends after this long; the reader resumes, and is asked again who it is.", unit="s"

@@ -19,7 +19,8 @@ class InFlightCall:
     `opened` is the run that it works on, where it has one; `repeatable` says that whoever called first has given a key,
     and so allowed that what was in flight when a host died happens twice.
 
-    `family` counts, at the root alone, all calls that the call from outside has led to.
+    `family` counts, at the root alone, all calls that the call from outside has led to. `hops` is how many agents
+    events have started down to it; what it tells carries that on.
     """
 
     call: str
@@ -33,6 +34,7 @@ class InFlightCall:
     depth: int = 0
     effects: int = 0
     family: int = 0
+    hops: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     model_seconds: float = field(default=0.0)

@@ -181,6 +181,7 @@ class Invoker:
             trace=trace,
             parent=parent,
             depth=depth,
+            hops=incoming.state.hops if parent is None else parent.hops,
         )
         self._admission.enter((route.tenant, route.agent), self._quota.share(route.concurrency))
         self._pool.observe(route.cell, self._calls.add(call))
@@ -220,7 +221,7 @@ class Invoker:
                 return opened.answer
             response = await self._in_a_host(call, incoming, sink)
             if opened is not None:
-                await self._runs.finish(opened, response, incoming.state.actor)
+                await self._runs.finish(opened, response, incoming.state.actor, hops=call.hops)
             return response
 
     # -- in a host ------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ control plane is away. One refresh at a time; a failed one leaves the table as i
 import asyncio
 import logging
 from bisect import bisect_right
+from collections.abc import Callable
 from typing import Literal
 
 from chimera.gateway.errors import AgentNotFound, ProtocolNotOffered
@@ -17,16 +18,20 @@ from chimera.platform.model import CellSpec, Route
 log = logging.getLogger(__name__)
 
 
-Protocol = Literal["http", "sse", "openai", "agent", "task"]
+Protocol = Literal["http", "sse", "openai", "agent", "task", "event", "message"]
 """A way to reach an agent; `agent` is another agent's call, which that one's own `integration_points` allow.
 
-A `task` reaches agents that offer `http`: it is a call whose answer is fetched later.
+A `task` reaches agents that offer `http`: it is a call whose answer is fetched later. An `event` and a `message` of
+another agent reach those that offer `events`.
 """
+
+
+_OFFERED: dict[Protocol, str] = {"task": "http", "event": "events", "message": "events"}
 
 
 def check_offered(route: Route, protocol: Protocol) -> None:
     """Raise `ProtocolNotOffered` unless the agent's `communication_protocols` name `protocol`."""
-    offered = "http" if protocol == "task" else protocol
+    offered = _OFFERED.get(protocol, protocol)
     if protocol != "agent" and offered not in route.protocols:
         raise ProtocolNotOffered(
             f"agent {route.agent} can't be reached by {offered}",
@@ -46,6 +51,8 @@ class RouteTable:
         self._cells: dict[str, CellSpec] = {}
         self._names: dict[str, list[str]] = {}
         self._lock = asyncio.Lock()
+        self._next: asyncio.Task[int] | None = None
+        self._told: list[Callable[[Route], None]] = []
         self.sequence = 0
         self.loaded = False
 
@@ -98,6 +105,22 @@ class RouteTable:
         async with self._lock:
             return await self._read()
 
+    def on_change(self, tell: Callable[[Route], None]) -> None:
+        """Call `tell` with each route that changes, before anybody can find it."""
+        self._told.append(tell)
+
+    async def fresh(self) -> None:
+        """Return when the table shows everything that was committed by now; several at once share a look."""
+        waiting = self._next
+        if waiting is None:
+            waiting = self._next = asyncio.create_task(self._refresh_next(), name="routes-fresh")
+        await asyncio.shield(waiting)
+
+    async def _refresh_next(self) -> int:
+        async with self._lock:
+            self._next = None  # whoever comes from here on may ask for what this look doesn't see
+            return await self._read()
+
     async def at_least(self, sequence: int) -> None:
         """Return when the table shows everything up to `sequence`, as far as the source has it."""
         if self.sequence < sequence:
@@ -120,6 +143,8 @@ class RouteTable:
             routes = await self._source.changed_routes(self.sequence, self._page)
             for route in routes:
                 key = (route.tenant, route.agent)
+                for tell in self._told:
+                    tell(route)
                 if route.status == "live":
                     known = self._routes.get(key)
                     if known is None or known.protocols != route.protocols:

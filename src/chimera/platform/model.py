@@ -8,6 +8,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from chimera.agents.subscriptions import TakenEvents
 from chimera_host.contract.agent import FrameworkName
 
 RuntimeKind = Literal["python", "node", "image"]
@@ -67,6 +68,7 @@ class Route(Struct, frozen=True, kw_only=True):
     """An agent as the gateway sees it. `sequence` grows with every change; `status` other than live takes no calls.
 
     `max_tokens_per_day` and `max_usd_per_day` are the budget, `calls_per_minute` the rate of calls; None is no limit.
+    `subscriptions` are events that start it, those behind the journal's place `events_since`.
     `unservable` says why this home can't run the agent (a custom image on one machine) and what to do.
     """
 
@@ -86,3 +88,5 @@ class Route(Struct, frozen=True, kw_only=True):
     calls_per_minute: int | None = None
     unservable: str | None = None
     tags: tuple[str, ...] = ()
+    subscriptions: tuple[TakenEvents, ...] = ()
+    events_since: int = 0

@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from chimera.adapters.storage.leases import LeaseLost
-from chimera.events.delivery.model import Kept, Outcome, Progress, Row, Subscription, Target
+from chimera.events.delivery.model import BUS, Kept, Outcome, Progress, Row, Subscription, Target
 from chimera.events.model import RecordedFact
 from chimera.kernel.leases import Lease
 
@@ -124,6 +124,13 @@ class MemoryEvents:
         return min(self.journal, default=self.last + 1)
 
     # -- DeliveryStore -------------------------------------------------------------------------------------------------
+
+    async def adopt(self, key: str) -> None:
+        """See `DeliveryStore`."""
+        self._check()
+        for name, one in self.stored.items():
+            if one.kind == BUS and not one.key:
+                self.stored[name] = replace(one, key=key, version=one.version + 1)
 
     async def subscriptions(self, key: str) -> Sequence[Subscription]:
         """See `DeliveryStore`."""

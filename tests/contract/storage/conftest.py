@@ -35,7 +35,8 @@ class InMemory:
         for one in agents:
             spec = cell_spec(one.value, max_hosts=MAX_HOSTS)
             self.store.put_cell(spec)
-            self.store.put_agent(one.value.agent, spec.cell, protocols=one.value.protocols)
+            fields = {"protocols": one.value.protocols, "subscriptions": one.value.subscriptions}
+            self.store.put_agent(one.value.agent, spec.cell, **fields)
 
     async def delete(self, tenant: str, name: str) -> None:
         self.store.remove_agent(tenant, name)

@@ -40,6 +40,20 @@ async def test_a_route_says_what_a_call_needs(filled: Any) -> None:
     assert await filled.store.cell(route.cell) == cell_spec(agent.value, max_hosts=7)
 
 
+async def test_a_route_says_which_events_start_the_agent(filled: Any) -> None:
+    agent = compiled(
+        "anna",
+        capabilities={"communication_protocols": ["events"]},
+        subscriptions=[{"name": "failed", "types": ["task.failed"], "data": {"agent": "bert"}, "input": "{data}"}],
+    )
+    await filled.apply([agent, compiled("bert")])
+
+    anna, bert = await filled.store.changed_routes(0, 10)
+
+    assert anna.subscriptions == agent.value.subscriptions and bert.subscriptions == ()
+    assert anna.subscriptions[0].types == ("chimera.task.failed",)
+
+
 async def test_a_deleted_agent_is_a_change(filled: Any) -> None:
     await filled.apply([compiled("anna"), compiled("bert")])
     last = (await filled.store.changed_routes(0, 10))[-1].sequence

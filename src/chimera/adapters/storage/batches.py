@@ -14,11 +14,13 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, select, update
 
 from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.events.bus import BusRows
 from chimera.adapters.storage.facts import AgentFacts, agent_columns, cell_columns
 from chimera.adapters.storage.journal import journal
 from chimera.adapters.storage.refusing import check_unchanged, count_refused, names_twice
 from chimera.adapters.storage.resources import agents_named, refuse_owned
 from chimera.adapters.storage.schema.catalogue import agent, batch, batch_item, bundle, cell, counter, history, revision
+from chimera.adapters.storage.schema.journal import journal_head
 from chimera.adapters.storage.state.sessions import erase_agents
 from chimera.agents.catalogue import (
     Applied,
@@ -39,6 +41,8 @@ _PAGE = 500
 _MOST_DROPPED = 100
 SYSTEM = "system:control-plane"
 NOBODY: Mapping[str, str] = MappingProxyType({})
+EVENTS = "events"
+"""The protocol of agents that events may start."""
 _TOUCHED = ("source", "compiler", "file", "updated")
 
 Staged = tuple[StagedItem, AgentFacts | None]
@@ -63,6 +67,7 @@ class _Item(msgspec.Struct, frozen=True, array_like=True):
     live_unservable: str | None
     live_owner: str | None
     live_created: float | None
+    live_since: int | None
 
     @property
     def is_live(self) -> bool:
@@ -75,6 +80,7 @@ class BatchStatements:
     def __init__(self, database: Database, clock: Clock) -> None:
         """Compile them."""
         self._clock = clock
+        self._bus = BusRows(database)
         item, live = batch_item.c, agent.c
         self._insert_batch = database.insert(batch)
         # Sent again, a revision counts as made now: upkeep leaves it alone until the batch is committed.
@@ -98,7 +104,7 @@ class BatchStatements:
             select(
                 *(item.position, item.name, item.revision, item.source, item.file, item.facts),
                 *(live.status, live.revision, live.version, live.source, live.compiler),
-                *(live.file, live.cell, live.unservable, live.owner, live.created),
+                *(live.file, live.cell, live.unservable, live.owner, live.created, live.events_since),
             )
             .select_from(batch_item.outerjoin(agent, (live.tenant == item.tenant) & (live.name == item.name)))
             .where(
@@ -214,6 +220,8 @@ class BatchStatements:
         owners: Mapping[str, str],
     ) -> Applied:
         now, compiler = self._clock.wall(), compiler_id()
+        since = _last_event(connection)
+        takes_events = False
         created = updated = unchanged = same_version = 0
         owned: list[str] = []
         for page in self._pages(connection, tenant, batch_id):
@@ -254,11 +262,15 @@ class BatchStatements:
                     _tell(connection, what, tenant, item.name, now, by, told, sequence)
                     if facts.cell.cell not in cells:
                         cells[facts.cell.cell] = cell_columns(tenant, facts.cell)
-                rows.append(_agent_row(tenant, item, facts, row_sequence, now, compiler, owner))
+                row = _agent_row(tenant, item, facts, row_sequence, now, compiler, owner)
+                rows.append({**row, "events_since": _since(item, facts, since)})
+            takes_events = takes_events or any(row["events_since"] is not None for row in rows)
             self._put_cell.run_many(connection, cells.values())
             self._write_agents(connection, rows)
             self._put_history.run_many(connection, changes)
         _write_sequence(connection, sequence)
+        if takes_events:
+            self._bus.open(connection, tenant, since, now)
         return Applied(
             created=created,
             updated=updated,
@@ -364,6 +376,11 @@ def _tell_batch(connection: Connection, tenant: str, batch_id: str, at: float, b
     journal(connection).fact(fact)
 
 
+def _last_event(connection: Connection) -> int:
+    """The journal's last place: what is told of this transaction, and after it, stands behind it."""
+    return int(connection.execute(select(journal_head.c.event_seq)).scalar_one())
+
+
 def read_sequence(connection: Connection) -> int:
     """The number of the newest change."""
     return int(connection.execute(select(counter.c.value).where(counter.c.name == "sequence")).scalar() or 0)
@@ -432,6 +449,13 @@ def _same_agent(item: _Item, facts: AgentFacts) -> bool:
         and item.live_cell == facts.cell.cell
         and item.live_unservable == facts.unservable
     )
+
+
+def _since(item: _Item, facts: AgentFacts, last: int) -> int | None:
+    """The place behind which events start the agent: the journal's last one when it began to take events."""
+    if EVENTS not in facts.protocols.split():
+        return None
+    return item.live_since if item.is_live and item.live_since is not None else last
 
 
 def _agent_row(

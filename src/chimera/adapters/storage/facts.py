@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from chimera.agents.compile import CanonicalDefinition
+from chimera.agents.subscriptions import TakenEvents
 from chimera.platform.cells import cell_spec, unservable_here
 from chimera.platform.model import CellSpec
 
@@ -31,6 +32,7 @@ class AgentFacts(Struct, frozen=True, kw_only=True, array_like=True):
     unservable: str | None
     cell: CellSpec
     calls_per_minute: int | None = None
+    subscriptions: tuple[TakenEvents, ...] = ()
 
 
 Unservable = Callable[[CanonicalDefinition], str | None]
@@ -52,6 +54,7 @@ def facts_of(value: CanonicalDefinition, *, max_hosts: int, unservable: Unservab
         tokens_per_day=value.tokens_per_day,
         usd_per_day=value.usd_per_day,
         calls_per_minute=value.calls_per_minute,
+        subscriptions=value.subscriptions,
         unservable=unservable(value),
         cell=cell_spec(value, max_hosts=max_hosts),
     )
@@ -61,6 +64,7 @@ def agent_columns(facts: AgentFacts) -> dict[str, Any]:
     """The agent's columns by name; `cell` is the cell's id."""
     columns = {name: getattr(facts, name) for name in _COLUMNS}
     columns["cell"] = facts.cell.cell
+    columns["subscriptions"] = msgspec.json.encode(facts.subscriptions) if facts.subscriptions else None
     return columns
 
 
@@ -76,4 +80,4 @@ def cell_columns(tenant: str, spec: CellSpec) -> dict[str, Any]:
     }
 
 
-_COLUMNS = tuple(name for name in AgentFacts.__struct_fields__ if name != "cell")
+_COLUMNS = tuple(name for name in AgentFacts.__struct_fields__ if name not in ("cell", "subscriptions"))

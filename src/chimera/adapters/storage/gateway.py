@@ -12,6 +12,7 @@ from sqlalchemy import Connection, bindparam, func, select
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.schema.catalogue import agent, bundle, cell, cell_bound, revision
 from chimera.adapters.storage.state.sessions import SessionStorage
+from chimera.agents.subscriptions import TakenEvents
 from chimera.platform.model import CellSpec, Route, RuntimeClass
 
 _DESCRIPTION = 200
@@ -23,6 +24,7 @@ class _Canonical(Struct, frozen=True):
     agent: msgspec.Raw
 
 
+_SUBSCRIPTIONS = msgspec.json.Decoder(tuple[TakenEvents, ...])
 _CANONICAL = msgspec.json.Decoder(_Canonical)
 
 
@@ -81,6 +83,8 @@ def _changed_routes(connection: Connection, after: int, limit: int) -> list[Rout
             calls_per_minute=row.calls_per_minute,
             unservable=row.unservable,
             tags=tuple(row.tags.split("\n")) if row.tags else (),
+            subscriptions=() if row.subscriptions is None else _SUBSCRIPTIONS.decode(row.subscriptions),
+            events_since=row.events_since or 0,
         )
         for row in rows
     ]

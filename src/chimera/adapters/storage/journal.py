@@ -138,4 +138,5 @@ def _event_row(seq: int, fact: Fact) -> dict[str, Any]:
         "at": fact.at,
         "data": msgspec.json.encode(fact.data),
         "traceparent": fact.traceparent,
+        "causes": None if fact.causes is None else msgspec.json.encode(fact.causes),
     }

@@ -23,6 +23,7 @@ COLUMNS = (
 )
 LETTER_COLUMNS = (
     ("letter", "DEAD LETTER"),
+    ("agent", "AGENT"),
     ("subscription", "SUBSCRIPTION"),
     ("type", "TYPE"),
     ("subject", "SUBJECT"),
@@ -198,15 +199,24 @@ def dead_letters() -> None:
 
 @dead_letters.command(name="list", epilog="Example: chimera events dead-letters list --subscription ci")
 @click.option("--subscription", help="Only those of this subscription; tasks: those of tasks' webhooks.")
+@click.option("--agent", help="Only those of this agent, or of its --subscription.")
 @limit_option
 @out.output_option
 @click.pass_context
-def list_letters(context: click.Context, /, subscription: str | None, limit: int, output: str) -> None:
+def list_letters(
+    context: click.Context, /, subscription: str | None, agent: str | None, limit: int, output: str
+) -> None:
     """List dead letters, oldest first."""
-    query = {} if subscription is None else {"subscription": subscription}
+    named = {"subscription": subscription, "agent": agent}
+    query = {name: value for name, value in named.items() if value is not None}
     rows = run(options_of(context), lambda api: pages(api, api.path("dead-letters"), "dead_letters", limit, query))
     told = [
-        {**row, "type": row["event"]["type"], "subject": row["event"]["subject"], "died": out.moment(row["died"])}
+        {
+            **row,
+            "type": row["event"]["type"],
+            "subject": row["event"].get("subject", ""),
+            "died": out.moment(row["died"]),
+        }
         for row in rows
     ]
     out.show(rows, output, columns=LETTER_COLUMNS, rows=told)
@@ -225,31 +235,40 @@ def show_letter(context: click.Context, letter: str, output: str) -> None:
 @dead_letters.command(name="replay", epilog="Example: chimera events dead-letters replay dl_01jd2k")
 @click.argument("letters", nargs=-1)
 @click.option("--subscription", help="All of this subscription instead.")
+@click.option("--agent", help="All of this agent instead, or of its --subscription.")
 @out.output_option
 @click.pass_context
-def replay(context: click.Context, letters: tuple[str, ...], subscription: str | None, output: str) -> None:
+def replay(
+    context: click.Context, letters: tuple[str, ...], subscription: str | None, agent: str | None, output: str
+) -> None:
     """Have dead LETTERS delivered again, late and out of their order."""
-    count = _settle(context, "replay", letters, subscription)
+    count = _settle(context, "replay", letters, subscription, agent)
     _say({"dead_letters": count}, output, f"{count} dead letters are delivered again")
 
 
 @dead_letters.command(name="drop", epilog="Example: chimera events dead-letters drop dl_01jd2k")
 @click.argument("letters", nargs=-1)
 @click.option("--subscription", help="All of this subscription instead.")
+@click.option("--agent", help="All of this agent instead, or of its --subscription.")
 @out.output_option
 @click.pass_context
-def drop(context: click.Context, letters: tuple[str, ...], subscription: str | None, output: str) -> None:
+def drop(
+    context: click.Context, letters: tuple[str, ...], subscription: str | None, agent: str | None, output: str
+) -> None:
     """Remove dead LETTERS for good."""
-    count = _settle(context, "drop", letters, subscription)
+    count = _settle(context, "drop", letters, subscription, agent)
     _say({"dead_letters": count}, output, f"{count} dead letters are dropped")
 
 
-def _settle(context: click.Context, verb: str, letters: tuple[str, ...], subscription: str | None) -> int:
-    if bool(letters) == (subscription is not None):
-        raise click.UsageError("Name dead letters, or give --subscription.")
+def _settle(
+    context: click.Context, verb: str, letters: tuple[str, ...], subscription: str | None, agent: str | None
+) -> int:
+    named = {name: text for name, text in (("subscription", subscription), ("agent", agent)) if text is not None}
+    if bool(letters) == bool(named):
+        raise click.UsageError("Name dead letters, or give --subscription or --agent.")
 
     async def work(api: Api) -> int:
-        body = {"dead_letters": letters} if letters else {"subscription": subscription}
+        body = {"dead_letters": letters} if letters else named
         count = 0
         for _ in range(ROUNDS):
             done = await api.call("POST", api.path("dead-letters", verb), body)

@@ -7,6 +7,7 @@ from typing import Any
 
 from chimera.entrypoints.published.operation import TENANT, Operation
 from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE, page, whole
+from chimera.events.cloudevents import STRUCTURED
 from chimera.gateway.events import api
 
 SUBSCRIPTION = TENANT + "/subscriptions/{subscription}"
@@ -46,6 +47,13 @@ EVENTS = (
             *_NARROW,
         ),
         headers=((HEADER_RESUME, whole(0), "the id of the last event seen: the stream goes on behind it"),),
+    ),
+    _operation(
+        *("POST", TENANT + "/events", "publish_event", "Send a CloudEvent; agents that subscribed to it are started"),
+        *("event:publish", api.Published),
+        body=api.EventBody,
+        takes=STRUCTURED,
+        status=202,
     ),
     _operation(
         *("GET", "/v1/event-types", "event_types", "Every type of event, with the JSON Schema of its data", "api:read"),
@@ -95,9 +103,13 @@ EVENTS = (
         body_required=False,
     ),
     _operation(
-        *("GET", LETTERS, "list_dead_letters", "Events that receivers did not take, oldest first, in pages"),
+        *("GET", LETTERS, "list_dead_letters", "Events that receivers and agents did not take, oldest first"),
         *("subscription:read", api.LetterPage),
-        query=(("subscription", "string", "only those of this subscription; `tasks` for tasks' webhooks"), *_PAGE),
+        query=(
+            ("subscription", "string", "only those of this subscription; `tasks` for tasks' webhooks"),
+            ("agent", "string", "only those of this agent, or of its `subscription`"),
+            *_PAGE,
+        ),
     ),
     _operation(
         *("GET", LETTERS + "/{letter}", "get_dead_letter", "A dead letter with its event", "subscription:read"),

@@ -7,6 +7,7 @@ import msgspec
 from aiohttp import web
 
 from chimera.entrypoints.gateway.calls import Values, page_limit
+from chimera.entrypoints.gateway.cloud_events import read_event
 from chimera.entrypoints.gateway.event_operations import HEADER_RESUME
 from chimera.entrypoints.gateway.http import (
     ENCODER,
@@ -21,7 +22,9 @@ from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE
 from chimera.events import filters
 from chimera.events.errors import InvalidSubscription
 from chimera.gateway.errors import InvalidRequest
+from chimera.gateway.eventing.publish import Publisher
 from chimera.gateway.events import api
+from chimera.gateway.events.letters import DeadLetters
 from chimera.gateway.events.reading import Events, Page, Wanted, decoded_filters
 from chimera.gateway.events.service import Subscriptions, known_type
 from chimera.gateway.identity.authenticate import Authenticator
@@ -43,6 +46,8 @@ class EventHandlers:
         *,
         events: Events,
         subscriptions: Subscriptions,
+        letters: DeadLetters,
+        publisher: Publisher,
         authenticator: Authenticator,
         authoriser: Authoriser,
         settings: HttpSettings,
@@ -50,6 +55,8 @@ class EventHandlers:
         """Read `events`, change `subscriptions`; a stream's reader is asked again and again who it is."""
         self._events = events
         self._subscriptions = subscriptions
+        self._letters = letters
+        self._publisher = publisher
         self._authenticator = authenticator
         self._authoriser = authoriser
         self._settings = settings
@@ -59,6 +66,7 @@ class EventHandlers:
         """The handlers by the names of their operations."""
         return {
             "list_events": self.events,
+            "publish_event": self.publish,
             "event_types": self.types,
             "list_subscriptions": self.list_subscriptions,
             "create_subscription": self.create,
@@ -103,6 +111,12 @@ class EventHandlers:
 
         frames = self._events.stream(wanted, after, pulse=self._settings.stream_comment, may=may)
         return await followed(request, frames, bytes, settings=self._settings, name=name)
+
+    async def publish(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
+        """POST …/events."""
+        body = await read_body(request, self._settings, self._settings.body_bytes)
+        started = await self._publisher.publish(read_event(request, values["tenant"], body))
+        return _answer(api.Published(started=started), name, status=202)
 
     async def types(self, _: web.BaseRequest, __: Values, name: str) -> web.Response:
         """GET /v1/event-types."""
@@ -170,24 +184,24 @@ class EventHandlers:
         """GET …/dead-letters."""
         query = request.query
         limit = page_limit(query.get("limit"), DEFAULT_PAGE, LARGEST_PAGE)
-        rows, more = await self._subscriptions.letters(
-            values["tenant"], query.get("subscription"), query.get("after", ""), limit
+        rows, more = await self._letters.page(
+            values["tenant"], query.get("agent"), query.get("subscription"), query.get("after", ""), limit
         )
         return _answer(api.LetterPage(dead_letters=rows, next=rows[-1].letter if more else None), name)
 
     async def letter(self, _: web.BaseRequest, values: Values, name: str) -> web.Response:
         """GET …/dead-letters/{letter}."""
-        return _answer(await self._subscriptions.letter(values["tenant"], values["letter"]), name)
+        return _answer(await self._letters.get(values["tenant"], values["letter"]), name)
 
     async def replay(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
         """POST …/dead-letters/replay."""
         body = await self._body(request, _settles)
-        return _answer(await self._subscriptions.replay(values["tenant"], body, principal_of(request).actor), name)
+        return _answer(await self._letters.replay(values["tenant"], body, principal_of(request).actor), name)
 
     async def drop(self, request: web.BaseRequest, values: Values, name: str) -> web.Response:
         """POST …/dead-letters/drop."""
         body = await self._body(request, _settles)
-        return _answer(await self._subscriptions.drop(values["tenant"], body, principal_of(request).actor), name)
+        return _answer(await self._letters.drop(values["tenant"], body, principal_of(request).actor), name)
 
     # -- helpers -------------------------------------------------------------------------------------------------------
 

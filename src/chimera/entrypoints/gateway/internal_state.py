@@ -125,6 +125,7 @@ class InternalState:
             body,
             opened=call.opened,
             key=request.headers.get(HEADER_IDEMPOTENCY),
+            hops=call.hops,
         )
         return json_response(answer)
 

@@ -24,8 +24,8 @@ from chimera.events.delivery.entries import Entry
 from chimera.events.delivery.feed import Feed
 from chimera.events.delivery.index import Index
 from chimera.events.delivery.lines import Item, Line, Lines, Moment
-from chimera.events.delivery.model import TASKS, Outcome, Progress, Row, Subscription
-from chimera.events.delivery.ports import DeliveryStore, JournalReader, Push, Secrets
+from chimera.events.delivery.model import BUS, OWN, TASKS, Outcome, Progress, Row, Subscription
+from chimera.events.delivery.ports import Bus, DeliveryStore, JournalReader, Push, Secrets
 from chimera.events.delivery.receivers import ReceiverKey, Turns
 from chimera.events.delivery.rules import Dead, Policy, after
 from chimera.events.settings import EventSettings
@@ -39,6 +39,8 @@ CURSORS = 2.0
 """Seconds after which cursors that moved over events that nobody wanted are written down."""
 IDLE = 1.0
 LAST_SAVE = 2.0
+ADOPT = 30.0
+"""Seconds after which buses are looked for that nobody delivers: their process may have ended without a word."""
 SUSPENDED = 5.0
 """Seconds after which the events of a suspended tenant are looked at again."""
 TASK_TYPE = "task."
@@ -79,11 +81,13 @@ class Deliverer:
         key: str,
         settings: EventSettings,
         chance: Callable[[], float],
+        bus: Bus | None = None,
         suspended: Callable[[str], bool] = lambda _: False,
         told: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Deliver what the key of the id `key` signs; `told` hears what each attempt came to."""
         self._store = store
+        self._bus = bus
         self._journal = journal
         self._feed = feed
         self._push = push
@@ -139,8 +143,10 @@ class Deliverer:
         self._lease = None
         self._subscribers: dict[str, Subscriber] = {}
         self._of_tasks: dict[str, Subscriber] = {}
+        self._of_bus: dict[str, Subscriber] = {}
         self._index = Index(())
         self._changes = -1
+        self._adopts = 0.0
         self._turns = Turns(self._settings.per_receiver)
         self._due: list[_Due] = []
         self._sends: set[asyncio.Task[None]] = set()
@@ -153,7 +159,7 @@ class Deliverer:
     async def _deliver(self, saver: "asyncio.Task[None]") -> None:
         while not saver.done():
             self._wake.clear()
-            if self._changes != self._feed.changes:
+            if self._changes != self._feed.changes or self._is_to_adopt():
                 await self._reload()
             more = False if self._unwritten else await self._take()
             self._go_on()
@@ -193,12 +199,18 @@ class Deliverer:
 
     # -- subscriptions -------------------------------------------------------------------------------------------------
 
+    def _is_to_adopt(self) -> bool:
+        return self._bus is not None and self._clock.monotonic() >= self._adopts
+
     async def _reload(self) -> None:
         """Take over what was changed through the API."""
         changes = self._feed.changes
         async with self._storing:
             await self._write(everything=True)
             known = {one.id: one.lines.rows for one in self._subscribers.values()}
+            if self._bus is not None:
+                await self._store.adopt(self._key)
+                self._adopts = self._clock.monotonic() + ADOPT
             stored = await self._store.subscriptions(self._key)
             for one in stored:
                 before = self._subscribers.get(one.id)
@@ -213,10 +225,10 @@ class Deliverer:
                     await self._restore(before, [row for row in kept.rows if row.seq not in known[one.id]])
             for gone in self._subscribers.keys() - {one.id for one in stored}:
                 self._subscribers.pop(gone).lines.stopped = True
-        self._of_tasks = {
-            one.subscription.tenant: one for one in self._subscribers.values() if one.subscription.kind == TASKS
-        }
-        self._index = Index(one.subscription for one in self._subscribers.values() if one.subscription.kind != TASKS)
+        every = list(self._subscribers.values())
+        self._of_tasks = {one.subscription.tenant: one for one in every if one.subscription.kind == TASKS}
+        self._of_bus = {one.subscription.tenant: one for one in every if one.subscription.kind == BUS}
+        self._index = Index(one.subscription for one in every if one.subscription.kind not in OWN)
         self._turns.forget()
         self._changes = changes
 
@@ -274,10 +286,15 @@ class Deliverer:
         first, through = entries[0].fact.seq, entries[-1].fact.seq
         targets = await self._store.targets(_tasks_of(entries)) if self._of_tasks else {}
         here = {one.id: one for one in takers if first - 1 <= one.lines.taken < through}
+        bus = self._bus if self._of_bus else None
+        if bus is not None:
+            await bus.refresh()
         most = self._settings.outstanding
         for entry in entries:
             fact = entry.fact
             wanted = [(here.get(name), None, False) for name in self._index.wanted_by(entry)]
+            if bus is not None and (of_bus := self._of_bus.get(fact.tenant)) is not None and bus.wants(entry):
+                wanted.append((here.get(of_bus.id), None, False))
             name = _task_of(entry)
             if name is not None and (target := targets.get(name)) is not None:
                 of_tasks = self._of_tasks.get(fact.tenant)
@@ -385,6 +402,9 @@ class Deliverer:
             self._wake.set()
 
     async def _attempt(self, subscription: Subscription, item: Item) -> Outcome:
+        if subscription.kind == BUS:
+            assert self._bus is not None, "a process without one has no such subscription"
+            return await self._bus.publish(item.entry)
         now = self._clock.wall()
         fact = item.entry.fact
         try:

@@ -13,12 +13,16 @@ Mode = Literal["structured", "binary"]
 State = Literal["active", "paused"]
 Why = Literal["", "asked", "gone", "letters"]
 """Why a subscription is paused: somebody asked for it, its receiver answered 410, or it has too many dead letters."""
-Kind = Literal["http", "tasks"]
-"""`tasks` is the platform's own subscription of a tenant, by which webhooks of tasks are delivered."""
+Kind = Literal["http", "tasks", "bus"]
+"""`tasks` and `bus` are the platform's own subscriptions of a tenant: by one webhooks of tasks are delivered, by the
+other events go to agents that they start."""
 
 EVERYWHERE = "*"
 """The tenant of a subscription to the events of all tenants."""
-TASKS = "tasks"
+TASKS: Literal["tasks"] = "tasks"
+BUS: Literal["bus"] = "bus"
+OWN: tuple[Kind, ...] = (TASKS, BUS)
+"""The kinds that nobody subscribed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

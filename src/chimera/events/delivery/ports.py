@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from chimera.events.delivery.entries import Entry
 from chimera.events.delivery.model import Kept, Outcome, Progress, Subscription, Target
 from chimera.events.model import RecordedFact
 from chimera.kernel.leases import Lease
@@ -35,6 +36,9 @@ class DeliveryStore(Protocol):
     What is written names the lease that it is written under; it raises where another process holds it.
     """
 
+    async def adopt(self, key: str) -> None:
+        """Take over each tenant's bus that nobody delivers: a new one, or one whose key has no process any more."""
+
     async def subscriptions(self, key: str) -> Sequence[Subscription]:
         """All of them, paused ones too."""
 
@@ -53,6 +57,23 @@ class Push(Protocol):
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
         """Send `body`; whatever goes wrong is an outcome."""
+
+
+class Bus(Protocol):
+    """Where events go that may start agents: in this process, or a broker's.
+
+    What was published reaches each agent that subscribed at least once; `publish` answers `delivered` when that is
+    certain whatever ends from then on.
+    """
+
+    async def refresh(self) -> None:
+        """Know whatever is subscribed by now; `wants` is asked after it."""
+
+    def wants(self, entry: Entry) -> bool:
+        """Whether the event is to be published."""
+
+    async def publish(self, entry: Entry) -> Outcome:
+        """Publish it; whatever goes wrong is an outcome."""
 
 
 class Secrets(Protocol):

@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 from chimera.events.catalogue import FACTS, schema_of
 from chimera.events.cloudevents import TYPE_PREFIX, CloudEvent, event_of
 from chimera.events.delivery.model import Counts, Letter, Mode, State, Subscription, Why
+from chimera.gateway.eventing.ports import AgentLetter
 
 MOST_LETTERS = 1_000
 LetterId = Annotated[str, Meta(pattern="^dl_[0-9a-z]{1,37}$")]
@@ -111,32 +112,39 @@ class SubscriptionPage(Struct, frozen=True, kw_only=True):
 
 
 class LetterAnswer(Struct, frozen=True, kw_only=True):
-    """A dead letter: an event that a receiver did not take, with why. Its `subscription` is `tasks` for a task's."""
+    """A dead letter: an event that a receiver did not take, with why. Its `subscription` is `tasks` for a task's.
+
+    An `agent`'s is an event that its subscription wanted; `task` is the task that ended badly, where there was one. It
+    has no `position`, since anybody may have told the event. `event` is the CloudEvent.
+    """
 
     letter: str
     subscription: str
-    position: int
+    position: int | None
     attempts: int
     first: float | None
     died: float
     expires: float | None
     status: int | None
     reason: str | None
-    event: CloudEvent
+    event: dict[str, Any]
+    agent: str | None = None
+    task: str | None = None
 
 
 class LetterPage(Struct, frozen=True, kw_only=True):
-    """Dead letters, oldest first; `next` is the `after` of the next page."""
+    """Dead letters by their ids, which are in the order of their deaths; `next` is the `after` of the next page."""
 
     dead_letters: list[LetterAnswer]
     next: str | None = None
 
 
 class LettersBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Dead letters by their ids, or the oldest of a subscription (at most 1,000)."""
+    """Dead letters by their ids, or the oldest of a subscription, or of an agent (at most 1,000)."""
 
     dead_letters: Annotated[tuple[LetterId, ...], Meta(min_length=1, max_length=MOST_LETTERS)] | None = None
     subscription: Name | None = None
+    agent: Name | None = None
 
 
 class Settled(Struct, frozen=True, kw_only=True):
@@ -144,6 +152,26 @@ class Settled(Struct, frozen=True, kw_only=True):
 
     dead_letters: int
     more: bool = False
+
+
+class EventBody(Struct, frozen=True, kw_only=True):
+    """A CloudEvent 1.0 in its JSON form, with any extension attributes beside these. `id` and `source` name it."""
+
+    specversion: Literal["1.0"]
+    id: Text
+    source: Text
+    type: Text
+    subject: str | None = None
+    time: str | None = None
+    datacontenttype: str | None = None
+    dataschema: str | None = None
+    data: Any = None
+
+
+class Published(Struct, frozen=True, kw_only=True):
+    """How many agents the event starts: their tasks are accepted."""
+
+    started: int
 
 
 class EventPage(Struct, frozen=True, kw_only=True):
@@ -195,7 +223,25 @@ def letter_answer(letter: Letter, source: str) -> LetterAnswer:
         expires=letter.expires,
         status=letter.status,
         reason=letter.reason,
-        event=event_of(letter.fact, source),
+        event=msgspec.json.decode(msgspec.json.encode(event_of(letter.fact, source))),
+    )
+
+
+def agent_letter_answer(letter: AgentLetter) -> LetterAnswer:
+    """A dead letter of an agent as it is shown."""
+    return LetterAnswer(
+        letter=letter.letter,
+        subscription=letter.subscription,
+        position=None,
+        attempts=letter.attempts,
+        first=letter.first,
+        died=letter.died,
+        expires=letter.expires,
+        status=None,
+        reason=letter.reason,
+        event=letter.event,
+        agent=letter.agent or None,
+        task=letter.task,
     )
 
 

@@ -1,4 +1,4 @@
-"""Subscriptions and dead letters for callers: made, changed, paused, resumed, rotated; replayed and dropped.
+"""Subscriptions for callers: made, changed, paused, resumed, rotated.
 
 A receiver's address is judged as far as it can be before it is called; the rest is judged when it is. Filters are
 checked, and a type that no event has is refused, since it is a slip of the pen.
@@ -12,11 +12,10 @@ from msgspec.structs import replace
 from chimera.events import filters
 from chimera.events.catalogue import FACTS
 from chimera.events.cloudevents import TYPE_PREFIX
-from chimera.events.delivery.model import TASKS, Counts, Letter, Subscription, Target
+from chimera.events.delivery.model import BUS, OWN, TASKS, Counts, Subscription, Target
 from chimera.events.delivery.ports import JournalReader
-from chimera.events.errors import InvalidSubscription, LetterNotFound, SubscriptionNotFound
+from chimera.events.errors import InvalidSubscription, SubscriptionNotFound
 from chimera.events.settings import EventSettings
-from chimera.gateway.errors import InvalidRequest
 from chimera.gateway.events import api
 from chimera.gateway.events.ports import SubscriptionStore
 from chimera.gateway.events.secrets import WebhookSecrets, check_reference
@@ -74,10 +73,8 @@ class Subscriptions:
 
     async def create(self, tenant: str, body: api.SubscriptionBody, by: str) -> tuple[Subscription, str | None]:
         """A subscription and its secret, which is shown this once. Raises what is wrong with it."""
-        if body.name == TASKS:
-            raise InvalidSubscription(
-                f"{TASKS} is the name of what tells the states of tasks", next_step="take another"
-            )
+        if body.name in OWN:
+            raise InvalidSubscription(f"{body.name} is the platform's own", next_step="take another name")
         self._check_url(body.url)
         if body.secret:
             check_reference(body.secret, tenant)
@@ -162,49 +159,6 @@ class Subscriptions:
         """Remove one with its deliveries and dead letters."""
         await self._store.delete(tenant, name, by)
 
-    # -- dead letters --------------------------------------------------------------------------------------------------
-
-    async def letters(
-        self, tenant: str, subscription: str | None, after: str, limit: int
-    ) -> tuple[list[api.LetterAnswer], bool]:
-        """A page of them, oldest first, and whether there are more."""
-        found = await self._store.letters(tenant, subscription, after, limit + 1)
-        return [self._letter(one) for one in found[:limit]], len(found) > limit
-
-    async def letter(self, tenant: str, letter: str) -> api.LetterAnswer:
-        """One. Raises `LetterNotFound`."""
-        found = await self._store.letter(tenant, letter)
-        if found is None:
-            raise LetterNotFound(
-                f"there is no dead letter {letter[:40]!r}",
-                next_step="list them with `chimera events dead-letters list`",
-            )
-        return self._letter(found)
-
-    async def replay(self, tenant: str, body: api.LettersBody, by: str) -> api.Settled:
-        """Have them delivered again."""
-        letters, more = await self._chosen(tenant, body)
-        return api.Settled(dead_letters=await self._store.replay(tenant, letters, by) if letters else 0, more=more)
-
-    async def drop(self, tenant: str, body: api.LettersBody, by: str) -> api.Settled:
-        """Remove them for good."""
-        letters, more = await self._chosen(tenant, body)
-        return api.Settled(dead_letters=await self._store.drop(tenant, letters, by) if letters else 0, more=more)
-
-    async def _chosen(self, tenant: str, body: api.LettersBody) -> tuple[Sequence[str], bool]:
-        if (body.dead_letters is None) == (body.subscription is None):
-            raise InvalidRequest(
-                "either `dead_letters` or `subscription` says which are meant",
-                next_step='send {"dead_letters": ["dl_…"]} or {"subscription": "name"}',
-            )
-        if body.dead_letters is not None:
-            return list(dict.fromkeys(body.dead_letters)), False
-        found = await self._store.letters(tenant, body.subscription, "", api.MOST_LETTERS + 1)
-        return [one.letter for one in found[: api.MOST_LETTERS]], len(found) > api.MOST_LETTERS
-
-    def _letter(self, letter: Letter) -> api.LetterAnswer:
-        return api.letter_answer(letter, self._settings.source)
-
     # -- tasks ---------------------------------------------------------------------------------------------------------
 
     def target(self, tenant: str, url: str, states: Sequence[str], secret: str) -> Target:
@@ -224,7 +178,12 @@ class Subscriptions:
 
 
 def _check_own(one: Subscription) -> None:
-    """The subscription by which tasks' webhooks are told can be paused, resumed and deleted, no more."""
+    """The platform's own subscriptions can be paused, resumed and deleted, no more."""
+    if one.kind == BUS:
+        raise InvalidSubscription(
+            f"{one.name} brings events to the agents that subscribed",
+            next_step="change `subscriptions` of the agents' definitions",
+        )
     if one.kind == TASKS:
         raise InvalidSubscription(
             f"{one.name} tells the states of tasks, each to the webhook that it was submitted with",

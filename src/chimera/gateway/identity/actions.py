@@ -64,6 +64,7 @@ _ALL = (
     _action("task:read", "Task", "Read tasks, their progress and results.", _SEE_USED),
     _action("task:cancel", "Task", "Cancel tasks.", _USE),
     _action("event:read", "Tenant", "Read the tenant's events.", _LOOK),
+    _action("event:publish", "Tenant", "Send an event, which starts the agents that subscribed to it.", _USE),
     _action("subscription:read", "Subscription", "Read subscriptions and what could not be delivered.", _LOOK),
     _action("subscription:write", "Subscription", "Change subscriptions; replay and drop dead letters.", _WORK),
     _action("quota:read", "Tenant", "Read what agents may use and have used.", _LOOK),

@@ -85,12 +85,21 @@ class RunStore(Protocol):
         """Steps behind place `after`, in order."""
 
     async def finish(
-        self, run: StoredRun, *, stored: bool, session: StoredSession | None, keep: "Kept", now: float, by: str
+        self,
+        run: StoredRun,
+        *,
+        stored: bool,
+        session: StoredSession | None,
+        keep: "Kept",
+        now: float,
+        by: str,
+        hops: int = 0,
     ) -> None:
         """The run is done: save `session`, and keep `run.answer` until `run.expires` where it has one.
 
         Its steps and stored answers go, and its checkpoints, or those of its session, but what `keep` says. `stored`
-        says that the run may have a row. Raises `RunTaken` or `SessionConflict`; then nothing happens.
+        says that the run may have a row, `hops` how many agents events have started down to it. Raises `RunTaken` or
+        `SessionConflict`; then nothing happens.
         """
 
     async def again(self, run: StoredRun) -> StoredRun:
@@ -169,6 +178,7 @@ class SpaceStore(Protocol):
         by: str,
         now: float,
         once: tuple[StoredRun, str, bytes, float] | None = None,
+        hops: int = 0,
     ) -> tuple[int, Sequence[SpaceEntry]]:
         """All `writes`, or none; then what the keys written and `read` hold, and the space's version.
 

@@ -54,7 +54,7 @@ class Wanted:
 
     `key` is the caller's Idempotency-Key, which names a run of `actor` alone; `run` one that the platform names (a
     task's). `subject` is the person whom it is for. With `resume` the call goes on with the session's unfinished run,
-    whatever its messages.
+    whatever its messages. `hops` is how many agents events have started down to this call.
     """
 
     actor: str = ""
@@ -63,6 +63,7 @@ class Wanted:
     session: str | None = None
     subject: str | None = None
     resume: bool = False
+    hops: int = 0
 
 
 NO_STATE = Wanted()
@@ -159,7 +160,7 @@ class Runs:
             return None
         return RunState(attempt=opened.run.attempt, finished=finished, checkpoints=opened.checkpoints)
 
-    async def finish(self, opened: OpenRun, response: InvokeResponse, by: str) -> None:
+    async def finish(self, opened: OpenRun, response: InvokeResponse, by: str, hops: int = 0) -> None:
         """Commit the session's next version and, of a run with a key, the answer, in one transaction."""
         now = self._clock.wall()
         after = None
@@ -171,7 +172,7 @@ class Runs:
             done = replace(done, answer=answer, expires=now + self._settings.answer_ttl)
         if opened.stored or after is not None:
             keep = Kept(newest=self._settings.checkpoints, threads=response.threads)
-            await self._store.finish(done, stored=opened.stored, session=after, keep=keep, now=now, by=by)
+            await self._store.finish(done, stored=opened.stored, session=after, keep=keep, now=now, by=by, hops=hops)
         self._open.discard(opened)
 
     async def save_step(self, opened: OpenRun, body: StepBody) -> int:

@@ -78,7 +78,15 @@ class Spaces:
         return await self._apply(tenant, name, body, agent=None, by=by, once=None)
 
     async def apply_as(
-        self, tenant: str, agent: str, name: str, body: SharedBody, *, opened: OpenRun | None, key: str | None
+        self,
+        tenant: str,
+        agent: str,
+        name: str,
+        body: SharedBody,
+        *,
+        opened: OpenRun | None,
+        key: str | None,
+        hops: int = 0,
     ) -> SharedAnswer:
         """The same for an agent in a call; with `key` the writes of its run happen once."""
         once = None
@@ -88,7 +96,7 @@ class Spaces:
             digest = rules.content_digest(b"shared", name.encode(), _ENCODER.encode(body))
             once = (opened.run, key, digest, self._settings.model_answer_ttl)
             self._runs.touched(opened)
-        return await self._apply(tenant, name, body, agent=agent, by=f"agent:{agent}", once=once)
+        return await self._apply(tenant, name, body, agent=agent, by=f"agent:{agent}", once=once, hops=hops)
 
     async def _apply(
         self,
@@ -99,6 +107,7 @@ class Spaces:
         agent: str | None,
         by: str,
         once: tuple[StoredRun, str, bytes, float] | None,
+        hops: int = 0,
     ) -> SharedAnswer:
         for write in body.write:
             if len(msgspec.json.encode(write.value)) > self._settings.step_bytes:
@@ -107,7 +116,15 @@ class Spaces:
                     next_step="write less to a key, or raise state.step_bytes in the settings",
                 )
         version, entries = await self._store.apply(
-            tenant, name, writes=body.write, read=body.read, agent=agent, by=by, now=self._clock.wall(), once=once
+            tenant,
+            name,
+            writes=body.write,
+            read=body.read,
+            agent=agent,
+            by=by,
+            now=self._clock.wall(),
+            once=once,
+            hops=hops,
         )
         return SharedAnswer(version=version, entries=tuple(shared(entry) for entry in entries))
 

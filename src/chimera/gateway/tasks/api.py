@@ -76,7 +76,7 @@ class BatchBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class TaskSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A task in a list."""
+    """A task in a list. One that an event started names the event, and the agent's `subscription` to it."""
 
     task: str
     agent: str
@@ -99,6 +99,8 @@ class TaskSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     subject: str | None = None
     by: str = ""
     problem: Problem | None = None
+    subscription: str | None = None
+    event: str | None = None
 
 
 class TaskAnswer(TaskSummary, frozen=True, kw_only=True, omit_defaults=True):

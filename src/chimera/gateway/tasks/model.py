@@ -51,14 +51,44 @@ class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tool: str | None = None
 
 
+class Reply(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who hears how a task of a message ends: the agent that sent it, in its session.
+
+    `message` is the message that is answered, `correlation` the conversation, `subject` the person whom it is for.
+    """
+
+    agent: str
+    message: str
+    correlation: str
+    session: str
+    subject: str | None = None
+
+
+class StartedBy(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The event that started a task: `source` and `event` (its id), and the agent's `subscription` to it.
+
+    `hops` is how many agents events have started, one by the other, down to this. `replays` counts how often the event
+    was sent again by a person. `sender` is the agent whose message it is, `reply` who hears the answer.
+    """
+
+    subscription: str
+    source: str
+    event: str
+    hops: int = 1
+    replays: int = 0
+    sender: str | None = None
+    reply: Reply | None = None
+
+
 class TaskRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was asked, as stored: all that decides what is done."""
+    """What was asked, as stored: all that decides what is done. `event` is the CloudEvent that asks, where one does."""
 
     messages: tuple[Message, ...]
     principal: bytes
     within: float | None = None
     traceparent: str | None = None
     request: str | None = None
+    event: dict[str, Any] | None = None
 
 
 class Submission(Struct, frozen=True, kw_only=True):
@@ -78,6 +108,7 @@ class Submission(Struct, frozen=True, kw_only=True):
     subject: str | None = None
     actor: str = ""
     webhook: Target | None = None
+    origin: StartedBy | None = None
 
 
 class Task(Struct, frozen=True, kw_only=True):
@@ -86,7 +117,8 @@ class Task(Struct, frozen=True, kw_only=True):
     `version` grows with every change; `token` is the fencing token: it grows whenever a worker takes the task, and what
     a worker writes names it. `attempts` counts how often it was begun, `failures` the attempts that count against
     `max_attempts`, `losses` how often its worker was lost. `due` is when a waiting task is queued. `seen` is how
-    much its run had saved when its last attempt ended, in bytes. Times are seconds since the epoch.
+    much its run had saved when its last attempt ended, in bytes. `origin` is the event that started it. Times are
+    seconds since the epoch.
     """
 
     tenant: str
@@ -115,6 +147,17 @@ class Task(Struct, frozen=True, kw_only=True):
     actor: str = ""
     history: tuple[Change, ...] = ()
     problem: Problem | None = None
+    origin: StartedBy | None = None
+
+    @property
+    def subscription(self) -> str | None:
+        """The agent's subscription that an event started it by."""
+        return None if self.origin is None else self.origin.subscription
+
+    @property
+    def event(self) -> str | None:
+        """The id of the event that started it."""
+        return None if self.origin is None else self.origin.event
 
     @property
     def is_finished(self) -> bool:

@@ -108,6 +108,16 @@ class Tasks:
         self._wake()
         return accepted
 
+    async def take(self, tenant: str, made: Sequence[Submission]) -> Sequence[Accepted]:
+        """Accept tasks that the platform itself has made, each once by its key; committed when it returns.
+
+        Raises `TooManyTasks`.
+        """
+        await self._check_room(tenant, len(made))
+        accepted = await self._store.submit(made)
+        self._wake()
+        return accepted
+
     async def _check_room(self, tenant: str, more: int) -> None:
         now, most = self._clock.monotonic(), self._settings.waiting
         until, count = self._queued.get(tenant, (0.0, 0))

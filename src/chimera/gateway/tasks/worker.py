@@ -31,6 +31,7 @@ from chimera.gateway.invoke import Answered, Incoming
 from chimera.gateway.metrics import GatewayMetrics
 from chimera.gateway.policy.authorise import Asked, Authoriser
 from chimera.gateway.quota.service import Quota
+from chimera.gateway.routes import Protocol as CallProtocol
 from chimera.gateway.routes import RouteTable
 from chimera.gateway.state.runs import Wanted
 from chimera.gateway.tasks import rules
@@ -56,6 +57,8 @@ BEAT_PAUSE = 0.5
 """Seconds until a beat that failed is tried again."""
 
 _ASKED = Asked(protocol="task")
+_STARTED: tuple[CallProtocol, CallProtocol] = ("event", "message")
+"""The protocol of a call that an event started: of anybody's, or an agent's message."""
 _ENCODER = msgspec.json.Encoder()
 _PRINCIPALS = msgspec.json.Decoder(Principal)
 
@@ -331,13 +334,20 @@ class Worker:
         try:
             principal = _PRINCIPALS.decode(request.principal)
             await self._check(principal, task)
+            protocol: CallProtocol = "task" if task.origin is None else _STARTED[task.origin.sender is not None]
             left = task.deadline - self._clock.wall()
             incoming = Incoming(
                 tenant=task.tenant,
                 agent=task.agent,
                 messages=request.messages,
-                protocol="task",
-                state=Wanted(actor=task.actor, run=task.task, session=task.session, subject=task.subject),
+                protocol=protocol,
+                state=Wanted(
+                    actor=task.actor,
+                    run=task.task,
+                    session=task.session,
+                    subject=task.subject,
+                    hops=0 if task.origin is None else task.origin.hops,
+                ),
                 within=max(0.001, min(self._longest if request.within is None else request.within, left)),
                 trace=parse(request.traceparent),
                 request=request.request or task.task,
@@ -361,8 +371,16 @@ class Worker:
 
     async def _check(self, principal: Principal, task: Task) -> None:
         """Whether who submitted it may still call its agent."""
+        asked = _ASKED
+        if (origin := task.origin) is not None:
+            sender = origin.sender or task.agent
+            asked = Asked(
+                protocol=_STARTED[origin.sender is not None],
+                depth=origin.hops,
+                caller=self._authoriser.facts_of(task.tenant, sender),
+            )
         try:
-            self._authoriser.check_agent(principal, task.tenant, task.agent, _ASKED)
+            self._authoriser.check_agent(principal, task.tenant, task.agent, asked)
         except (NotAllowed, TenantSuspended) as error:
             if (entry := denial(error, at=self._audit.now(), request=task.task)) is not None:
                 await self._audit.refused(entry)

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.events.bus import BusRows, adoptable
 from chimera.adapters.storage.events.reading import CHUNK
 from chimera.adapters.storage.events.rows import (
     DEAD,
@@ -37,6 +38,7 @@ class DeliveryStorage:
         self._letters = letters
         self._keep = letter_keep
         self._changes = Changes(database)
+        self._bus = BusRows(database)
         self._put = database.prepared_insert(delivery, database.upsert(delivery, ("tenant", "subscription", "seq")))
         its = (delivery.c.tenant == bindparam("the_tenant")) & (
             delivery.c.subscription == bindparam("the_subscription")
@@ -48,6 +50,18 @@ class DeliveryStorage:
         self._advance = database.prepared(update(subscription).where(c.id == bindparam("the_id")).values(**new))
         task = (task_webhook.c.tenant == bindparam("the_tenant")) & (task_webhook.c.task == bindparam("the_task"))
         self._forget = database.prepared(delete(task_webhook).where(task))
+
+    async def adopt(self, key: str) -> None:
+        """See `DeliveryStore`."""
+
+        def there(connection: Connection) -> bool:
+            found = select(subscription.c.id).where(adoptable(key, self._database.now(connection))).limit(1)
+            return connection.execute(found).one_or_none() is not None
+
+        if await self._database.read(there):
+            await self._database.write(
+                lambda connection: self._bus.adopt(connection, key, self._database.now(connection))
+            )
 
     async def subscriptions(self, key: str) -> Sequence[Subscription]:
         """See `DeliveryStore`."""

@@ -9,12 +9,16 @@ from sqlalchemy import ColumnElement, Connection, bindparam, func, literal, sele
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.schema.catalogue import counter
 from chimera.adapters.storage.schema.journal import event, journal_head
-from chimera.events.model import RecordedFact
+from chimera.events.model import Causes, RecordedFact
 
 CHANGES = "subscriptions"
 """The counter of changes of subscriptions."""
 CHUNK = 500
-_COLUMNS = (event.c.seq, event.c.id, event.c.type, event.c.tenant, event.c.subject, event.c.at, event.c.data)
+_COLUMNS = (
+    *(event.c.seq, event.c.id, event.c.type, event.c.tenant, event.c.subject, event.c.at, event.c.data),
+    *(event.c.traceparent, event.c.causes),
+)
+_CAUSES = msgspec.json.Decoder(Causes)
 
 
 class JournalStorage:
@@ -30,10 +34,7 @@ class JournalStorage:
             )
         )
         self._facts = database.prepared(
-            select(*_COLUMNS, event.c.traceparent)
-            .where(event.c.seq > bindparam("after"))
-            .order_by(event.c.seq)
-            .limit(bindparam("most"))
+            select(*_COLUMNS).where(event.c.seq > bindparam("after")).order_by(event.c.seq).limit(bindparam("most"))
         )
 
     async def heads(self) -> tuple[int, int]:
@@ -55,7 +56,7 @@ class JournalStorage:
         def read(connection: Connection) -> list[RecordedFact]:
             found: list[RecordedFact] = []
             for start in range(0, len(places), CHUNK):
-                some = select(*_COLUMNS, event.c.traceparent).where(event.c.seq.in_(places[start : start + CHUNK]))
+                some = select(*_COLUMNS).where(event.c.seq.in_(places[start : start + CHUNK]))
                 found += [fact_of(row) for row in connection.execute(some.order_by(event.c.seq))]
             return found
 
@@ -66,7 +67,7 @@ class JournalStorage:
     ) -> Sequence[RecordedFact]:
         """See `JournalReader`."""
         where: ColumnElement[bool] = true() if tenant is None else event.c.tenant == tenant
-        query = select(*_COLUMNS, event.c.traceparent)
+        query = select(*_COLUMNS)
         if after is not None:
             query = query.where(where & (event.c.seq > after)).order_by(event.c.seq)
         else:
@@ -90,7 +91,7 @@ class JournalStorage:
 
 def fact_of(row: Any) -> RecordedFact:
     """A row of the table `event` as a fact."""
-    seq, id_, type_, tenant, subject, at, data, traceparent = row
+    seq, id_, type_, tenant, subject, at, data, traceparent, causes = row
     return RecordedFact(
         seq=seq,
         id=id_,
@@ -100,4 +101,5 @@ def fact_of(row: Any) -> RecordedFact:
         at=at,
         data=msgspec.Raw(data),
         traceparent=traceparent,
+        causes=None if causes is None else _CAUSES.decode(causes),
     )

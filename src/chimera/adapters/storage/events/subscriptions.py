@@ -26,7 +26,7 @@ from chimera.adapters.storage.events.rows import (
 )
 from chimera.adapters.storage.schema.journal import event, journal_head
 from chimera.adapters.storage.schema.subscriptions import delivery, subscription
-from chimera.events.delivery.model import TASKS, Counts, Letter, Subscription
+from chimera.events.delivery.model import OWN, Counts, Letter, Subscription
 from chimera.events.errors import (
     EventsGone,
     InvalidSubscription,
@@ -285,14 +285,14 @@ def _letters(tenant: str) -> Any:
 
 
 def _called(name: str) -> Any:
-    if name == TASKS:
-        return subscription.c.kind == TASKS
+    if name in OWN:
+        return subscription.c.kind == name
     return subscription.c.name == name
 
 
 def _letter(row: Any) -> Letter:
-    return letter_of(row, TASKS if row.kind == TASKS else row.name)
+    return letter_of(row, row.kind if row.kind in OWN else row.name)
 
 
 def _shown(one: Subscription) -> str:
-    return TASKS if one.kind == TASKS else one.name
+    return one.kind if one.kind in OWN else one.name

@@ -29,6 +29,7 @@ event = Table(
     Column("at", Float, nullable=False),
     Column("data", LargeBinary, nullable=False),
     Column("traceparent", String(64)),
+    Column("causes", LargeBinary),
     Index("ix_event_tenant_seq", "tenant", "seq"),
 )
 

@@ -4,6 +4,7 @@ from chimera.adapters.storage.schema import (
     audit,
     catalogue,
     conditions,
+    eventing,
     identity,
     journal,
     leases,
@@ -15,6 +16,6 @@ from chimera.adapters.storage.schema import (
 )
 from chimera.adapters.storage.schema.base import metadata
 
-AREAS = (audit, catalogue, conditions, identity, journal, leases, quota, state, subscriptions, tasks, upkeep)
+AREAS = (audit, catalogue, conditions, eventing, identity, journal, leases, quota, state, subscriptions, tasks, upkeep)
 
 __all__ = ["AREAS", "metadata"]

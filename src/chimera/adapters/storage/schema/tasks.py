@@ -48,6 +48,7 @@ task = Table(
     Column("progress", LargeBinary),
     Column("progressed", Float, nullable=False),
     Column("result", LargeBinary),
+    Column("origin", LargeBinary),
     Index(
         "ix_task_queue",
         "tenant",

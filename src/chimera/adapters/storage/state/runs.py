@@ -148,7 +148,15 @@ class RunStorage:
         return await self._database.read(read)
 
     async def finish(
-        self, run: StoredRun, *, stored: bool, session: StoredSession | None, keep: Kept, now: float, by: str
+        self,
+        run: StoredRun,
+        *,
+        stored: bool,
+        session: StoredSession | None,
+        keep: Kept,
+        now: float,
+        by: str,
+        hops: int = 0,
     ) -> None:
         """See `RunStore`."""
 
@@ -156,7 +164,7 @@ class RunStorage:
             if stored:
                 self._close(connection, run, keep, now)
             if session is not None:
-                self._sessions.save_in(connection, session, by)
+                self._sessions.save_in(connection, session, by, hops)
 
         await self._database.write(job)
 

@@ -96,7 +96,7 @@ class SessionStorage:
         row = self._version.one(connection, the_tenant=tenant, the_agent=agent, the_session=name)
         return 0 if row is None else int(row[0])
 
-    def save_in(self, connection: Connection, saved: StoredSession, by: str) -> None:
+    def save_in(self, connection: Connection, saved: StoredSession, by: str, hops: int = 0) -> None:
         """Commit the next version; raises `SessionConflict`."""
         state = msgspec.json.encode(saved.state)
         row = {**msgspec.structs.asdict(saved), "state": state, "bytes": len(state)}
@@ -123,6 +123,7 @@ class SessionStorage:
             session_subject(saved.agent, saved.session),
             saved.updated,
             {"agent": saved.agent, "session": saved.session, "version": saved.version, "by": by},
+            hops=hops,
         )
 
     def _bury(self, connection: Connection, saved: StoredSession) -> bool:

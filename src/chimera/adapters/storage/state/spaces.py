@@ -119,6 +119,7 @@ class SpaceStorage:
         by: str,
         now: float,
         once: Once | None = None,
+        hops: int = 0,
     ) -> tuple[int, Sequence[SpaceEntry]]:
         """See `SpaceStore`."""
 
@@ -129,7 +130,7 @@ class SpaceStorage:
                 return before
             version = found.version
             if writes:
-                version = self._write(connection, found, declared, writes, by, now)
+                version = self._write(connection, found, declared, writes, by, now, hops)
             keys = dict.fromkeys([*(write.key for write in writes), *read])
             answer = version, [self._held(connection, tenant, space, key, now)[0] for key in sorted(keys)]
             if once is not None:
@@ -173,6 +174,7 @@ class SpaceStorage:
         writes: Sequence[SharedWrite],
         by: str,
         now: float,
+        hops: int,
     ) -> int:
         version = found.version + 1
         size, count = found.size, found.entries
@@ -219,7 +221,7 @@ class SpaceStorage:
         )
         keys = sorted({write.key for write in writes})
         data = {"space": found.space, "version": version, "keys": keys, "by": by}
-        tell(connection, "space.written", found.tenant, f"spaces/{found.space}", now, data)
+        tell(connection, "space.written", found.tenant, f"spaces/{found.space}", now, data, hops=hops)
         return version
 
     def _usable(

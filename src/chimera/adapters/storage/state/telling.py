@@ -8,14 +8,17 @@ from typing import Any
 from sqlalchemy import Connection
 
 from chimera.adapters.storage.journal import journal
-from chimera.events.model import Fact
+from chimera.events.model import Causes, Fact
 from chimera.immune.audit.model import AuditRecord
 from chimera.kernel.ids import new_id
 
 
-def tell(connection: Connection, what: str, tenant: str, subject: str, at: float, data: dict[str, Any]) -> None:
-    """Record the fact `what` about `subject`."""
-    fact = Fact(id=new_id("evt"), type=what, tenant=tenant, subject=subject, at=at, data=data)
+def tell(
+    connection: Connection, what: str, tenant: str, subject: str, at: float, data: dict[str, Any], *, hops: int = 0
+) -> None:
+    """Record the fact `what` about `subject`; `hops` is how many agents events have started down to it."""
+    causes = Causes(hops=hops) if hops else None
+    fact = Fact(id=new_id("evt"), type=what, tenant=tenant, subject=subject, at=at, data=data, causes=causes)
     journal(connection).fact(fact)
 
 

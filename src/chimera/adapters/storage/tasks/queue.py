@@ -36,11 +36,11 @@ _FORGET = 3_600.0
 class TaskQueue:
     """The queue on one database."""
 
-    def __init__(self, database: Database, *, keep: float, lease: float) -> None:
+    def __init__(self, database: Database, *, keep: float, lease: float, letter_keep: float) -> None:
         """Keep finished tasks for `keep` seconds; workers live for `lease` seconds."""
         self._database = database
         self._lease = lease
-        self._rows = TaskRows(database, keep=keep)
+        self._rows = TaskRows(database, keep=keep, letter_keep=letter_keep)
         self._tenants = database.prepared(_next_tenants())
         self._lanes = database.prepared(_next_lanes())
         front = (table.c.tenant == bindparam("the_tenant")) & (table.c.lane == bindparam("the_lane"))

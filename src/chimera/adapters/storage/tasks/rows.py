@@ -14,9 +14,10 @@ from sqlalchemy import Connection, bindparam, null, select, update
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.journal import journal
 from chimera.adapters.storage.schema.tasks import task as table
-from chimera.events.model import Fact
+from chimera.adapters.storage.tasks.started import EndedTasks
+from chimera.events.model import Causes, Fact
 from chimera.gateway.tasks import rules
-from chimera.gateway.tasks.model import Change, Task, TaskKey, TaskState, fact_data
+from chimera.gateway.tasks.model import Change, StartedBy, Task, TaskKey, TaskState, fact_data
 from chimera.kernel.ids import new_id
 from chimera_host.contract.problem import Problem
 
@@ -28,6 +29,7 @@ _CHANGED = (
     *("seen", "started", "finished", "expires", "history", "problem", "lane"),
 )
 _HISTORY = msgspec.json.Decoder(tuple[Change, ...])
+_ORIGIN = msgspec.json.Decoder(StartedBy)
 _PROBLEM = msgspec.json.Decoder(Problem)
 _ENCODER = msgspec.json.Encoder()
 
@@ -43,9 +45,10 @@ _FACTS: dict[TaskState, str] = {
 class TaskRows:
     """The statements that lock and change tasks, compiled for a database."""
 
-    def __init__(self, database: Database, *, keep: float) -> None:
-        """Keep finished tasks for `keep` seconds."""
+    def __init__(self, database: Database, *, keep: float, letter_keep: float) -> None:
+        """Keep finished tasks for `keep` seconds, and dead letters of agents for `letter_keep`."""
         self._keep = keep
+        self._ends = EndedTasks(database, letter_keep=letter_keep)
         mine = (table.c.tenant == bindparam("the_tenant")) & (table.c.task == bindparam("the_task"))
         self._locked = database.prepared(select(*CORE).where(mine).with_for_update())
         changed: dict[str, Any] = {name: bindparam(f"new_{name}") for name in _CHANGED}
@@ -75,6 +78,7 @@ class TaskRows:
             done = self._save_result.run(connection, **values, new_result=result)
         assert done == 1, "the row is locked"
         tell(connection, before, made, now)
+        self._ends.told(connection, made, now, result)
         return made
 
     def apply_all(self, connection: Connection, tasks: Sequence[Task], event: rules.Event, now: float) -> list[Task]:
@@ -88,6 +92,7 @@ class TaskRows:
             self._save.run_many(connection, [_changes(before, made) for before, made in pairs])
             for before, made in pairs:
                 tell(connection, before, made, now)
+                self._ends.told(connection, made, now)
         return [made for _, made in pairs]
 
 
@@ -97,6 +102,7 @@ def task_of(row: Sequence[Any]) -> Task:
     values["cancelling"] = bool(values["cancelling"])
     values["history"] = _HISTORY.decode(values["history"])
     values["problem"] = None if values["problem"] is None else _PROBLEM.decode(values["problem"])
+    values["origin"] = None if values["origin"] is None else _ORIGIN.decode(values["origin"])
     return Task(**values)
 
 
@@ -106,6 +112,7 @@ def columns_of(made: Task) -> dict[str, Any]:
     values["cancelling"] = int(made.cancelling)
     values["history"] = _ENCODER.encode(made.history)
     values["problem"] = None if made.problem is None else _ENCODER.encode(made.problem)
+    values["origin"] = None if made.origin is None else _ENCODER.encode(made.origin)
     values["lane"] = made.lane
     return values
 
@@ -123,7 +130,15 @@ def tell(connection: Connection, before: Task | None, made: Task, now: float) ->
     else:
         return
     subject = f"agents/{made.agent}/tasks/{made.task}"
-    fact = Fact(id=new_id("evt"), type=what, tenant=made.tenant, subject=subject, at=now, data=fact_data(made))
+    fact = Fact(
+        id=new_id("evt"),
+        type=what,
+        tenant=made.tenant,
+        subject=subject,
+        at=now,
+        data=fact_data(made),
+        causes=None if made.origin is None else Causes(hops=made.origin.hops),
+    )
     journal(connection).fact(fact)
 
 
@@ -137,5 +152,6 @@ def as_record(made: Task) -> dict[str, Any]:
     """A task as it is exported."""
     values = asdict(made)
     values["history"] = msgspec.to_builtins(made.history)
+    values["origin"] = msgspec.to_builtins(made.origin)
     values["problem"] = msgspec.to_builtins(made.problem)
     return values

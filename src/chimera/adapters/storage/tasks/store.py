@@ -17,6 +17,7 @@ from chimera.adapters.storage.removing import delete_keys
 from chimera.adapters.storage.schema.tasks import task as table
 from chimera.adapters.storage.tasks.queue import TaskQueue
 from chimera.adapters.storage.tasks.rows import CORE, as_record, columns_of, task_of, tell
+from chimera.events.settings import EventSettings
 from chimera.gateway.state.ports import Record
 from chimera.gateway.tasks import rules
 from chimera.gateway.tasks.model import (
@@ -36,9 +37,11 @@ _PROGRESS = msgspec.json.Decoder(Progress)
 class TaskStorage(TaskQueue):
     """All that is stored of tasks, on one database."""
 
-    def __init__(self, database: Database, *, keep: float, lease: float) -> None:
-        """Keep finished tasks for `keep` seconds; workers live for `lease` seconds."""
-        super().__init__(database, keep=keep, lease=lease)
+    def __init__(
+        self, database: Database, *, keep: float, lease: float, letter_keep: float = EventSettings().letter_keep
+    ) -> None:
+        """Keep finished tasks for `keep` seconds, agents' dead letters for `letter_keep`; workers live for `lease`."""
+        super().__init__(database, keep=keep, lease=lease, letter_keep=letter_keep)
         insert = database.insert(table)
         self._put = database.prepared_insert(table)
         self._put_keyed = database.prepared_insert(
@@ -199,6 +202,7 @@ def _new(wanted: Submission, now: float) -> Task:
             session=wanted.session,
             subject=wanted.subject,
             actor=wanted.actor,
+            origin=wanted.origin,
         ),
         now,
     )
