@@ -1,8 +1,9 @@
 """An event loop whose time jumps: a test of hours runs in milliseconds, with the real `asyncio.sleep` and time-outs.
 
 When nothing is ready to run, the loop moves its clock to the next timer instead of waiting for it. Only what runs on
-this loop alone may be tested so: what waits for another thread, a socket or a process would see its time-outs pass at
-once.
+this loop alone may be tested so: what waits for another thread or a process would see its time-outs pass at once. A
+client and a server that both run on the loop may talk over sockets of this machine, given a `breath`: for so many
+real seconds the loop looks for what the sockets bring before it moves the clock.
 """
 
 import asyncio
@@ -22,12 +23,15 @@ class NothingWillHappen(RuntimeError):
 class _JumpingSelector(selectors.DefaultSelector):
     """Reports what is ready at once; a wait becomes a jump of the loop's clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, breath: float) -> None:
         super().__init__()
         self.now = 0.0
+        self._breath = breath
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
+        if not ready and self._breath and (timeout is None or timeout > 0):
+            ready = super().select(self._breath)
         if not ready:
             if timeout is None:
                 raise NothingWillHappen("all tasks wait, and no timer is set")
@@ -38,9 +42,9 @@ class _JumpingSelector(selectors.DefaultSelector):
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """The event loop; its time begins at 0."""
 
-    def __init__(self) -> None:
+    def __init__(self, breath: float = 0.0) -> None:
         """Make a loop that hasn't run yet."""
-        self._jumping = _JumpingSelector()
+        self._jumping = _JumpingSelector(breath)
         super().__init__(self._jumping)
 
     def time(self) -> float:
@@ -60,7 +64,7 @@ class LoopClock:
         return EPOCH + self.monotonic()
 
 
-def run(main: Coroutine[Any, Any, T]) -> T:
+def run(main: Coroutine[Any, Any, T], *, breath: float = 0.0) -> T:
     """Run `main` to its end in virtual time."""
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+    with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(breath)) as runner:
         return runner.run(main)
