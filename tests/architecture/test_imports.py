@@ -13,8 +13,8 @@ FRAMEWORKS = {"autogen", "crewai", "langgraph", "langchain_core", "langsmith", "
 DATABASE = {"sqlalchemy", "alembic", "mako"}
 COMMANDS = (
     *("applying", "audit", "backup", "calling", "completion", "definitions", "doctor", "events", "identity"),
-    *("installing", "looking", "policies", "runtime", "sessions", "state", "tasks", "up", "upgrade", "upkeep"),
-    "watching",
+    *("installing", "looking", "policies", "rolling", "runtime", "sessions", "state", "tasks", "up", "upgrade"),
+    *("upkeep", "watching"),
 )
 
 

@@ -216,6 +216,22 @@ class Deleted(Struct, frozen=True, kw_only=True):
     deleted: int
 
 
+class RollBack(Struct, frozen=True, kw_only=True):
+    """What to go back to: a revision's digest or its beginning; by default the one before the live one."""
+
+    revision: Annotated[str, Meta(max_length=80)] | None = None
+
+
+class RolledBack(Struct, frozen=True, kw_only=True):
+    """The revision that is live now, and the one before; `sequence` is the number of the catalogue's newest change."""
+
+    agent: str
+    revision: str
+    version: str
+    before: str | None
+    sequence: int
+
+
 class CatalogueStatus(Struct, frozen=True, kw_only=True):
     """How the catalogue stands; `sequence` is the number of its newest change."""
 

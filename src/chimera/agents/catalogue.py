@@ -7,6 +7,7 @@ one wins, unless it says with `expect` which state it was made from, and then it
 """
 
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 
 import msgspec
@@ -15,6 +16,8 @@ from msgspec import Struct
 from chimera.agents.compile import COMPILER, CompiledAgent
 from chimera.agents.template_library import template, template_names
 from chimera_host.contract.problem import ProblemError
+
+DIGEST, FEWEST_DIGITS = "sha256:", 6
 
 
 class UnknownBatch(ProblemError):
@@ -81,6 +84,14 @@ class OwnedAgent(Struct, frozen=True, array_like=True):
     sequence: int
 
 
+class NoEarlierRevision(ProblemError):
+    """An agent has no such revision to go back to."""
+
+    code = "no-earlier-revision"
+    status = 409
+    title = "There is no such revision to go back to"
+
+
 class StagedItem(Struct, frozen=True, kw_only=True):
     """One definition of a batch: compiled, or the problem that it has. `source` is the digest of its source text."""
 
@@ -117,6 +128,28 @@ class HistoryEntry(Struct, frozen=True, kw_only=True):
     version: str | None
     at: float
     by: str | None
+
+
+def earlier(agent: str, history: Sequence[HistoryEntry], wanted: str | None) -> str:
+    """The digest to go back to: the revision before the live one, or of all that were live the one that is wanted.
+
+    `history` is the newest first; `wanted` is a digest or its beginning, at least six digits. A deleted agent goes back
+    to what it was.
+    """
+    known = list(dict.fromkeys(entry.revision for entry in history if entry.revision is not None))
+    if wanted is None:
+        before = [revision for revision in known if revision != history[0].revision] if history else []
+        if not before:
+            raise NoEarlierRevision(f"agent {agent} was never another revision", next_step="apply what it should be")
+        return before[0]
+    digits = wanted.removeprefix(DIGEST)
+    found = [revision for revision in known if revision.removeprefix(DIGEST).startswith(digits)]
+    if len(digits) < FEWEST_DIGITS or len(found) != 1:
+        raise NoEarlierRevision(
+            f"{wanted[:80]!r} names no one revision that agent {agent} had",
+            next_step=f"see `chimera get revisions {agent}`, and give {FEWEST_DIGITS} digits or more",
+        )
+    return found[0]
 
 
 @cache

@@ -138,26 +138,31 @@ def _say(what: str) -> None:
     sys.stdout.flush()
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line; `chimera install` builds it, and `chimera.bootstrap.reach` takes its defaults."""
+    made = argparse.ArgumentParser(prog="python -m chimera.bootstrap.install", description=main.__doc__)
+    made.add_argument("action", choices=("install", "uninstall", "render"))
+    made.add_argument("--home", required=True, type=Path)
+    made.add_argument("--namespace", default="chimera")
+    made.add_argument("--image", default="chimera-platform:0.1.0")
+    made.add_argument("--replicas", type=int, default=3)
+    made.add_argument("--database-secret", default="chimera-database")
+    made.add_argument("--allow-host", action="append", default=[])
+    made.add_argument("--monitors", action=argparse.BooleanOptionalAction)
+    made.add_argument("--monitoring", default="monitoring")
+    made.add_argument("--node-selector", action="append", default=[])
+    made.add_argument("--tolerate", action="append", default=[])
+    made.add_argument("--priority-class", default="")
+    made.add_argument("--strict-spread", action=argparse.BooleanOptionalAction, default=False)
+    made.add_argument("--kubeconfig")
+    made.add_argument("--output", choices=("table", "json", "yaml"), default="table")
+    made.add_argument("--wait", type=float, default=300.0)
+    return made
+
+
 def main() -> int:
     """Install or uninstall; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m chimera.bootstrap.install", description=main.__doc__)
-    parser.add_argument("action", choices=("install", "uninstall", "render"))
-    parser.add_argument("--home", required=True, type=Path)
-    parser.add_argument("--namespace", default="chimera")
-    parser.add_argument("--image", default="chimera-platform:0.1.0")
-    parser.add_argument("--replicas", type=int, default=3)
-    parser.add_argument("--database-secret", default="chimera-database")
-    parser.add_argument("--allow-host", action="append", default=[])
-    parser.add_argument("--monitors", action=argparse.BooleanOptionalAction)
-    parser.add_argument("--monitoring", default="monitoring")
-    parser.add_argument("--node-selector", action="append", default=[])
-    parser.add_argument("--tolerate", action="append", default=[])
-    parser.add_argument("--priority-class", default="")
-    parser.add_argument("--strict-spread", action=argparse.BooleanOptionalAction, default=False)
-    parser.add_argument("--kubeconfig")
-    parser.add_argument("--output", choices=("table", "json", "yaml"), default="table")
-    parser.add_argument("--wait", type=float, default=300.0)
-    options = parser.parse_args()
+    options = parser().parse_args()
     try:
         chosen = choices(options)
         if options.action == "render":
@@ -166,13 +171,18 @@ def main() -> int:
                 _render(chosen, options.output)
             return 0
         return asyncio.run(run(options, chosen))
-    except SettingsError as error:
+    except (SettingsError, ProblemError) as error:
+        return said(error)
+
+
+def said(error: SettingsError | ProblemError) -> int:
+    """Say what is wrong on standard error; the exit code."""
+    if isinstance(error, SettingsError):
         sys.stderr.write("".join(f"{problem}\n" for problem in error.problems))
         return EXIT_SETTINGS
-    except ProblemError as error:
-        step = f"\n{error.next_step}" if error.next_step else ""
-        sys.stderr.write(f"{error.title}: {error.detail}{step}\n")
-        return EXIT_TEMPORARY if error.retry_after else EXIT_FAILED
+    step = f"\n{error.next_step}" if error.next_step else ""
+    sys.stderr.write(f"{error.title}: {error.detail}{step}\n")
+    return EXIT_TEMPORARY if error.retry_after else EXIT_FAILED
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ It keeps any kind of object by its path and knows nothing of what they mean; a t
 it takes from the real server is what clients stand on: one version for all objects that grows with each change, a watch
 from a version, 410 for a version that is forgotten, owners of fields, preconditions, and a generation that grows when
 anything but metadata and status changes. The same contract tests run on it and on a real one
-(`tests/contract/cluster`). Not here: validation, admission, garbage collection, subresources other than `status` and
-`log`.
+(`tests/contract/cluster`). Not here: validation, admission, garbage collection, subresources other than `status`,
+`log` and `portforward`.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import copy
 import re
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Self
 from uuid import uuid4
 
@@ -45,7 +46,8 @@ class FakeCluster:
     """Use as an asynchronous context manager; `url` is its address.
 
     `calls` counts requests by method and plural (a watch as `WATCH`), `verbs` are what was asked for as roles say it:
-    namespace, resource, verb. `faults` are asked in order, the first answer is given.
+    namespace, resource, verb. `ports` are where on this machine a pod's port is served. `faults` are asked in order,
+    the first answer is given.
     """
 
     def __init__(self) -> None:
@@ -57,6 +59,7 @@ class FakeCluster:
         self.url = ""
         self._logs: dict[tuple[str, str, str, bool], list[tuple[str, str]]] = {}
         self._log_lines = 0
+        self.ports: dict[tuple[str, int], int] = {}
         self._version = 100
         self._oldest = 100
         self._kept: dict[tuple[str, str, str], _Kept] = {}
@@ -144,6 +147,8 @@ class FakeCluster:
             return await self._watch(request, plural, namespace)
         if request.method == "GET" and name is not None and found["sub"] == "log":
             return await self._show_log(request, namespace, name)
+        if request.method == "GET" and name is not None and found["sub"] == "portforward":
+            return await self._forward(request, namespace, name)
         if request.method == "GET" and name is None:
             return self._list(request, plural, namespace)
         if request.method == "GET":
@@ -223,6 +228,38 @@ class FakeCluster:
                 while len(self._logs[key]) == upto:
                     await self._news.wait()
             shown, upto = self._logs[key][upto:], len(self._logs[key])
+
+    async def _forward(self, request: web.BaseRequest, namespace: str, pod: str) -> web.StreamResponse:
+        if ("pods", namespace, pod) not in self._kept:
+            return _absent("pods", pod)
+        port = int(request.query["ports"])
+        socket = web.WebSocketResponse(protocols=("v4.channel.k8s.io",))
+        await socket.prepare(request)
+        for channel in (0, 1):  # each begins with its port, low byte first
+            await socket.send_bytes(bytes([channel]) + port.to_bytes(2, "little"))
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.ports[pod, port])
+        except (KeyError, OSError):
+            await socket.send_bytes(b"\x01" + f"nothing listens at {port}".encode())
+            await socket.close()
+            return socket
+
+        async def back() -> None:
+            while piece := await reader.read(65_536):
+                await socket.send_bytes(b"\x00" + piece)
+            await socket.close()
+
+        backwards = asyncio.create_task(back(), name="forward-back")
+        try:
+            async for message in socket:
+                writer.write(message.data[1:])
+        finally:
+            writer.close()
+            backwards.cancel()
+            await asyncio.gather(backwards, return_exceptions=True)
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+        return socket
 
     async def _news_after(self, version: int) -> None:
         async with self._news:

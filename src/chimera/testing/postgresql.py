@@ -6,8 +6,12 @@ where that user can't reach the installed ones.
 
 Without `durable` the server doesn't flush to the disk: it is fast, and a kill of the machine, not of the server, would
 lose data. Tests that kill the server itself ask for a durable one of their own.
+
+`python -m chimera.testing.postgresql ADDRESS` is a server at an address for a cluster's pods: it takes everybody who
+reaches it without a password, prints the URL of an empty database, and ends with SIGTERM.
 """
 
+import argparse
 import asyncio
 import importlib.util
 import os
@@ -15,6 +19,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -38,8 +43,9 @@ _TEMPLATE = "migrated"
 class PostgreSQLServer:
     """A server from `start` to `stop`; also a context manager."""
 
-    def __init__(self, *, durable: bool = False) -> None:
-        """Make the folder and the data files; nothing listens yet."""
+    def __init__(self, *, durable: bool = False, listen: str = "") -> None:
+        """Make the folder and the data files; nothing listens yet. `listen` is an address to listen at, too."""
+        self._listen = listen
         self.folder = Path(tempfile.mkdtemp(prefix="chimera-pg-"))
         self._account = _account()
         self._programs = _programs(self.folder, self._account)
@@ -52,6 +58,9 @@ class PostgreSQLServer:
             os.chown(self.folder, self._account.pw_uid, self._account.pw_gid)
         arguments = ["--pgdata", str(self._data), "--username", SUPERUSER, "--auth", "trust", "--locale", "C"]
         self._run("initdb", *arguments, "--encoding", "UTF8", "--no-sync")
+        if listen:
+            with (self._data / "pg_hba.conf").open("a") as file:
+                file.write("host all all 0.0.0.0/0 trust\n")
 
     def __enter__(self) -> "PostgreSQLServer":
         """Start it."""
@@ -68,7 +77,16 @@ class PostgreSQLServer:
 
     def start(self) -> None:
         """Start the server and wait until it takes connections."""
-        options = ["-k", str(self.folder), "-c", "listen_addresses=", "-c", "max_connections=200", "-c", "jit=off"]
+        options = [
+            "-k",
+            str(self.folder),
+            "-c",
+            f"listen_addresses={self._listen}",
+            "-c",
+            "max_connections=200",
+            "-c",
+            "jit=off",
+        ]
         if not self._durable:
             options += ["-c", "fsync=off", "-c", "full_page_writes=off"]
         with (self.folder / "log").open("ab") as log:
@@ -206,3 +224,23 @@ def _runs(pid: int) -> bool:
     except (OSError, IndexError):
         return False
     return state != "Z"
+
+
+def main() -> int:
+    """Serve at an address until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m chimera.testing.postgresql", description=main.__doc__)
+    parser.add_argument("address", help="where to listen; whoever reaches it may do everything")
+    address = parser.parse_args().address
+    told_to_stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told_to_stop.set())
+    with PostgreSQLServer(listen=address) as server:
+        name = server.new_database(migrated=False).partition("@/")[2].partition("?")[0]
+        sys.stdout.write(f"postgresql://{SUPERUSER}@{address}:5432/{name}\n")
+        sys.stdout.flush()
+        told_to_stop.wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,15 +1,20 @@
 """A real platform as `chimera up` starts it, with the scripted model; one for all tests of this folder."""
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+import pytest_asyncio
+
+from .homes import NEEDED, PATIENCE, Cluster, Home, Machine
 
 # Importing three frameworks costs a start ten seconds of the processor; hosts fork from the same parents on demand.
 COLD = {"CHIMERA_NODE__WARM_PARENTS": "false"}
@@ -113,3 +118,30 @@ def another(tmp_path: Path) -> Iterator[Any]:
 def new_platform() -> Callable[..., Platform]:
     """Starts a platform of the caller's own: a home that isn't there yet, options of `up`, variables."""
     return Platform
+
+
+# A session's, so that all tests of both homes share one installation; they come home by home.
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=["machine", "knative"])
+async def home(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, new_platform: Callable[..., Any]
+) -> AsyncIterator[Home]:
+    """Where agents run."""
+    folder = tmp_path_factory.mktemp(request.param)
+    made: Home
+    if request.param == "machine":
+        platform = await asyncio.to_thread(new_platform, folder / "home")
+        made = Machine(folder, platform)
+    else:
+        if missing := [name for name in NEEDED if not os.environ.get(name)]:
+            pytest.skip(f"no cluster: {', '.join(missing)} not set")
+        made = Cluster(folder, os.environ["CHIMERA_TEST_KUBECONFIG"])
+        await made.install()
+        await made.connect()
+    timeout = aiohttp.ClientTimeout(total=PATIENCE)
+    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(force_close=True)) as session:
+        made.session = session
+        yield made
+    if isinstance(made, Machine):
+        assert await asyncio.to_thread(made.platform.stop) == 0
+    elif isinstance(made, Cluster):
+        await made.remove()

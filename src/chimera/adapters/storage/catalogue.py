@@ -26,7 +26,7 @@ from chimera.adapters.storage.leases import check_lease
 from chimera.adapters.storage.resources import agents_in_cells, bounds, changed_agents, owned_agents, put_bounds
 from chimera.adapters.storage.schema.catalogue import agent, batch, bundle, cell, cell_bound, history, revision
 from chimera.agents.catalogue import Applied, HistoryEntry, OwnedAgent, StagedItem, compiler_id
-from chimera.agents.compile import CanonicalDefinition, read_canonical
+from chimera.agents.compile import CanonicalDefinition, CompiledAgent, read_canonical
 from chimera.events.model import Fact
 from chimera.kernel.clock import Clock, SystemClock
 from chimera.kernel.ids import new_id
@@ -232,6 +232,12 @@ class Catalogue:
         query = select(revision.c.canonical).where((revision.c.tenant == tenant) & (revision.c.digest == digest))
         data = await self._scalar(query)
         return None if data is None else read_canonical(data)
+
+    async def compiled(self, tenant: str, digest: str) -> CompiledAgent | None:
+        """A revision as an apply takes it, byte for byte as it is kept."""
+        query = select(revision.c.canonical).where((revision.c.tenant == tenant) & (revision.c.digest == digest))
+        data = await self._scalar(query)
+        return None if data is None else CompiledAgent(digest=digest, canonical=data, value=read_canonical(data))
 
     async def history(self, tenant: str, name: str) -> list[HistoryEntry]:
         """The changes of an agent's live revision, the newest first (at most 500)."""

@@ -130,13 +130,15 @@ def address(options: Mapping[str, Any]) -> tuple[str, str]:
     """URL and key; raises `NotRunning` where there is none."""
     home = Path(options["home"]) if options.get("home") else default_home(os.environ)
     url, key = options.get("url"), options.get("key")
-    endpoint = home / "run" / "endpoint.json"
+    endpoint, key_file = home / "run" / "endpoint.json", "chimera.key"
     if url is None:
         if not endpoint.exists():
             raise NotRunning(f"nothing runs in {home}", next_step="start it with `chimera up`, or give --url and --key")
-        url = msgspec.json.decode(endpoint.read_bytes())["public"]
+        left = msgspec.json.decode(endpoint.read_bytes())
+        # What runs in a cluster has a key of its own: the home's may be that of what ran here.
+        url, key_file = left["public"], left.get("key_file", key_file)
     if key is None:
-        file = home / "chimera.key"
+        file = home / key_file
         if not file.exists():
             raise NotRunning(f"there is no key in {home}", next_step="give --key, or set CHIMERA_KEY")
         key = file.read_text().strip()

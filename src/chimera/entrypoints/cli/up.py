@@ -1,4 +1,4 @@
-"""`chimera up`: start everything on this machine, in the foreground, until Ctrl-C."""
+"""`chimera up`: start everything on this machine, or lead to a cluster, in the foreground, until Ctrl-C."""
 
 import contextlib
 import os
@@ -16,8 +16,19 @@ from chimera.entrypoints.cli.client import options_of
 from chimera.entrypoints.cli.failing import UNAVAILABLE
 from chimera.kernel.places import default_home
 
+MACHINE, KNATIVE = "machine", "knative"
+IN_CLUSTER = ("port", "kubeconfig", "namespace", "image", "replicas", "database_secret", "wait", "address")
+"""Options that mean something in a cluster; all but the port mean nothing on one machine."""
+
 
 @click.command(epilog="Example: chimera up --port 9000 --model local")
+@click.option(
+    "--substrate",
+    type=click.Choice([MACHINE, KNATIVE]),
+    default=MACHINE,
+    show_default=True,
+    help="Where hosts run: on this machine, or in a cluster with Knative.",
+)
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address; other than loopback wants TLS or --behind-proxy."
 )
@@ -38,27 +49,61 @@ from chimera.kernel.places import default_home
 @click.option("--script", type=click.Path(exists=True, dir_okay=False), help="The scripted model's rules.")
 @click.option("--no-fork", is_flag=True, help="Start hosts whole instead of forking them.")
 @click.option("--no-limits", is_flag=True, help="Use no control groups.")
+@click.option(
+    "--kubeconfig",
+    type=click.Path(exists=True, dir_okay=False),
+    help="The cluster; default: $KUBECONFIG, else the one this is a pod of.",
+)
+@click.option("--namespace", default="chimera", show_default=True, help="In a cluster: the platform's namespace.")
+@click.option(
+    "--image", default="chimera-platform:0.1.0", show_default=True, help="In a cluster: the platform's image."
+)
+@click.option("--replicas", type=click.IntRange(1, 100), default=3, show_default=True, help="In a cluster: of each.")
+@click.option(
+    "--database-secret",
+    default="chimera-database",
+    show_default=True,
+    help="In a cluster: the Secret with the database's password; empty: none is needed.",
+)
+@click.option(
+    "--wait", type=click.FloatRange(0), default=300.0, show_default=True, help="In a cluster: seconds to wait."
+)
+@click.option(
+    "--address", help="In a cluster: the gateway's URL from here; default: a port of this machine leads there."
+)
 @out.output_option
 @click.pass_context
-def up(context: click.Context, /, output: str, **options: Any) -> int:
-    """Start Chimera on this machine and keep it running until Ctrl-C."""
+def up(context: click.Context, /, substrate: str, output: str, **options: Any) -> int:
+    """Start Chimera on this machine and keep it running until Ctrl-C.
+
+    With --substrate knative it is installed in the cluster unless it is there, and the other commands reach it from
+    this home until Ctrl-C (with --address for good); the platform goes on in the cluster.
+    """
     shared = options_of(context)
     home = Path(shared["home"]) if shared.get("home") else default_home(os.environ)
-    process, where = start(home, options)
+    program = "supervisor"
+    if substrate == KNATIVE:
+        options["kubeconfig"] = options["kubeconfig"] or os.environ.get("KUBECONFIG")
+        program, options = "reach", {name: options[name] for name in IN_CLUSTER}
+    else:
+        options = {name: value for name, value in options.items() if name not in IN_CLUSTER[1:]}
+    process, where = start(home, options, program)
     if where is None:
         return process.wait() or UNAVAILABLE
     if output == "table":
-        announce(where)
+        announce(where) if substrate == MACHINE else announce_cluster(where, lasting=options["address"] is not None)
     else:
         out.show(where, output)
         sys.stdout.flush()
     return wait(process)
 
 
-def start(home: Path, options: dict[str, Any]) -> tuple["subprocess.Popen[bytes]", dict[str, Any] | None]:
-    """Start the supervisor and wait until all is up; where it listens, or None if it ended instead."""
+def start(
+    home: Path, options: dict[str, Any], program: str = "supervisor"
+) -> tuple["subprocess.Popen[bytes]", dict[str, Any] | None]:
+    """Start the program and wait until all is up; where it listens, or None if it ended instead."""
     read, write = os.pipe()
-    command = [sys.executable, "-m", "chimera.bootstrap.supervisor", "--home", str(home), "--ready-fd", str(write)]
+    command = [sys.executable, "-m", f"chimera.bootstrap.{program}", "--home", str(home), "--ready-fd", str(write)]
     for name, value in options.items():
         flag = "--" + name.replace("_", "-")
         if value is True:
@@ -87,6 +132,20 @@ def announce(where: dict[str, Any]) -> None:
     for name, shown in where["models"].items():
         click.echo(f"  model {name}: {shown}")
     click.echo(f"  audit log: its public key is in {where['audit_keys']}; keep a copy on another machine")
+    _next_steps(url, key)
+
+
+def announce_cluster(where: dict[str, Any], *, lasting: bool) -> None:
+    """The same of a platform in a cluster; `lasting` where this command ends and the way to it stays."""
+    url, home = where["public"], Path(where["home"])
+    done = "was installed" if where["installed"] else "is there (`chimera install` brings it up to date)"
+    click.echo(f"Chimera {done} in namespace {where['namespace']} of {where['cluster']}.")
+    click.echo(f"It is reached at {url}, by all commands with the home {home}" + ("." if lasting else " until Ctrl-C."))
+    click.echo("It goes on in the cluster when this ends; `chimera uninstall --substrate knative` takes it out.")
+    _next_steps(url, home / "run" / "cluster.key")
+
+
+def _next_steps(url: str, key: Path) -> None:
     click.echo("\nUse it from another terminal:")
     click.echo("  chimera init hello && chimera apply hello.yaml && chimera invoke hello 'What can you do?'")
     click.echo("\nPoint an OpenAI client at it (model: agent/<name>):")

@@ -63,7 +63,7 @@ class Looking:
         row = await self._catalogue.agent(tenant, name)
         value = await self._catalogue.canonical(tenant, row["revision"]) if row else None
         if row is None or value is None:
-            raise _no_agent(name)
+            raise no_agent(name)
         return answer(describe(row, value, self._catalogue.unservable(value)))
 
     async def revisions(self, request: web.Request) -> web.StreamResponse:
@@ -71,7 +71,7 @@ class Looking:
         name = request.match_info["agent"]
         found = await self._catalogue.history(tenant_of(request), name)
         if not found:
-            raise _no_agent(name)
+            raise no_agent(name)
         return answer(api.History(revisions=found))
 
     async def revision(self, request: web.Request) -> web.StreamResponse:
@@ -89,7 +89,7 @@ class Looking:
             tenant_of(request), [name], by=principal_of(request).actor
         )
         if not deleted:
-            raise _no_agent(name)
+            raise no_agent(name)
         self._changed()
         return answer(api.Deleted(deleted=deleted), sequence=sequence)
 
@@ -105,5 +105,6 @@ class Looking:
         return answer(api.Deleted(deleted=deleted), sequence=sequence)
 
 
-def _no_agent(name: str) -> AgentNotFound:
+def no_agent(name: str) -> AgentNotFound:
+    """What is said of a name that no agent has."""
     return AgentNotFound(f"there is no agent {name!r}", next_step="list the agents with `chimera get agents`")

@@ -56,6 +56,12 @@ CATALOGUE = (
     _operation("DELETE", AGENT, "delete_agent", "Take an agent out of service", api.Deleted, action=WRITE),
     _operation("GET", AGENT + "/revisions", "list_revisions", "The revisions of an agent", api.History),
     _operation(
+        *("POST", AGENT + "/rollback", "roll_back", "Make an earlier revision of an agent live again", api.RolledBack),
+        body=api.RollBack,
+        body_required=False,
+        action=WRITE,
+    ),
+    _operation(
         *("GET", TENANT + "/revisions/{digest}", "get_revision", "One revision by its digest", CanonicalDefinition)
     ),
     _operation(

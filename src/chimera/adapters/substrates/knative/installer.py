@@ -6,6 +6,7 @@ have to find.
 """
 
 import asyncio
+import base64
 import secrets
 from collections.abc import Callable, Sequence
 
@@ -13,7 +14,7 @@ from msgspec import Struct
 
 from chimera.adapters.substrates.knative import monitors, names
 from chimera.adapters.substrates.knative.client import Kubernetes
-from chimera.adapters.substrates.knative.errors import ClusterError, NotInCluster
+from chimera.adapters.substrates.knative.errors import ClusterError, ClusterRefused, NotInCluster
 from chimera.adapters.substrates.knative.installation import KEY_NAMES, KEYS, Installation, keys, manifests
 from chimera.adapters.substrates.knative.objects import KNATIVE_SERVICES, PODS, Meta, Resource
 from chimera.adapters.substrates.knative.render import Json
@@ -59,8 +60,16 @@ class Deployment(Struct, frozen=True, kw_only=True):
         return current and status.updated_replicas == status.available_replicas == status.replicas == wanted
 
 
+class KeptSecret(Struct, frozen=True, kw_only=True):
+    """A Secret, with what it holds in base64."""
+
+    metadata: Meta = Meta()
+    data: dict[str, str] = {}
+
+
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", Anything, namespaced=False)
 SECRETS = Resource("", "v1", "secrets", "Secret", Anything)
+KEPT_KEYS = Resource("", "v1", "secrets", "Secret", KeptSecret)
 DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment", Deployment)
 _CRDS = "apiextensions.k8s.io"
 _ADMISSION = "admissionregistration.k8s.io"
@@ -116,12 +125,32 @@ async def can_monitor(api: Kubernetes) -> bool:
 async def wait(api: Kubernetes, chosen: Installation, seconds: float) -> Sequence[str]:
     """Wait until all processes run; the names of those that don't after `seconds`."""
     wanted = [one["metadata"]["name"] for one in manifests(chosen) if one["kind"] == "Deployment"]
+    return await wait_for(api, chosen.namespace, wanted, seconds)
+
+
+async def wait_for(api: Kubernetes, namespace: str, wanted: Sequence[str], seconds: float) -> Sequence[str]:
+    """Wait until these Deployments are as they should be; those that aren't after `seconds`."""
     until = asyncio.get_running_loop().time() + seconds
     while True:
-        missing = [name for name in wanted if not (await api.get(DEPLOYMENTS, chosen.namespace, name)).done]
+        missing = [name for name in wanted if not (await api.get(DEPLOYMENTS, namespace, name)).done]
         if not missing or asyncio.get_running_loop().time() > until:
             return missing
         await asyncio.sleep(LOOK_AGAIN)
+
+
+async def installed(api: Kubernetes, namespace: str) -> Sequence[str]:
+    """The Deployments of the platform in a namespace, by name; none where it isn't installed."""
+    return sorted(one.metadata.name for one in (await api.list(DEPLOYMENTS, namespace, names.managed())).items)
+
+
+async def read_key(api: Kubernetes, namespace: str) -> str:
+    """The key that does everything, which whoever may read the namespace's Secrets may have."""
+    try:
+        return base64.b64decode((await api.get(KEPT_KEYS, namespace, KEYS)).data["chimera.key"]).decode()
+    except (KeyError, ValueError) as error:
+        raise ClusterRefused(
+            f"the Secret {namespace}/{KEYS} holds no chimera.key", next_step="install again"
+        ) from error
 
 
 async def uninstall(api: Kubernetes, chosen: Installation, say: Say, *, seconds: float) -> Sequence[str]:
