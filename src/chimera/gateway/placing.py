@@ -72,8 +72,17 @@ class Placer:
         await asyncio.gather(*self._waking.values(), return_exceptions=True)
 
     def _choose(self, call: InFlightCall, avoid: Collection[str]) -> Endpoint | None:
-        endpoints = self._pool.endpoints(call.route.cell)
-        by_host = {endpoint.host: endpoint for endpoint in endpoints if endpoint.host not in avoid}
+        usable = [one for one in self._pool.endpoints(call.route.cell) if one.host not in avoid]
+        weights = {endpoint.side: endpoint.weight for endpoint in usable}
+        if len(weights) < 2:
+            return self._choose_of(call, usable)
+        for side in routing.sides(call.call, weights):
+            if (found := self._choose_of(call, [one for one in usable if one.side == side])) is not None:
+                return found
+        return None
+
+    def _choose_of(self, call: InFlightCall, endpoints: Collection[Endpoint]) -> Endpoint | None:
+        by_host = {endpoint.host: endpoint for endpoint in endpoints}
         loads = {host: self._calls.on_host(host) for host in by_host}
         most = self._most if call.depth else self._most_from_outside
         host = routing.choose(f"{call.route.tenant}/{call.route.agent}", loads, most=most)

@@ -93,6 +93,8 @@ def load_group(group: type[G], values: Mapping[str, Any], *, where: str) -> G:
 
 def _out_of_bounds(value: Any, field: dataclasses.Field[Any]) -> str | None:
     minimum, maximum = field.metadata.get("minimum"), field.metadata.get("maximum")
+    if isinstance(value, tuple):
+        return next((problem for item in value if (problem := _out_of_bounds(item, field))), None)
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return None
     if minimum is not None and value < minimum:

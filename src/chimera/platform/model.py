@@ -56,12 +56,18 @@ class CellSpec(Struct, frozen=True, kw_only=True):
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
-    """One host that takes calls: where it listens and the key it wants."""
+    """One host that takes calls: where it listens and the key it wants.
+
+    Where hosts of several revisions of a cell take calls, `side` is its revision, and `weight` the share of the cell's
+    calls that all hosts of that side together get.
+    """
 
     host: str
     cell: str
     url: str
     key: str
+    side: str = ""
+    weight: int = 100
 
 
 class Route(Struct, frozen=True, kw_only=True):

@@ -40,6 +40,7 @@ class _Kept:
     def __init__(self, value: Json) -> None:
         self.value = value
         self.applied: dict[str, Json] = {}
+        self.foreign = False
 
 
 class FakeCluster:
@@ -90,7 +91,7 @@ class FakeCluster:
         return sum(count for (method, _), count in self.calls.items() if method in ("POST", "PATCH", "PUT", "DELETE"))
 
     async def put(self, plural: str, value: Json) -> Json:
-        """Make or replace an object as a controller would, its status included; the stored object."""
+        """Make or replace an object as a controller or a person would, its status included; the stored object."""
         return await self._store(plural, copy.deepcopy(value), applied=None)
 
     def object(self, plural: str, namespace: str, name: str) -> Json | None:
@@ -98,9 +99,10 @@ class FakeCluster:
         kept = self._kept.get((plural, namespace, name))
         return None if kept is None else copy.deepcopy(kept.value)
 
-    def objects(self, plural: str) -> list[Json]:
-        """All objects of a kind, by namespace and name."""
-        return [copy.deepcopy(kept.value) for key, kept in sorted(self._kept.items()) if key[0] == plural]
+    def objects(self, plural: str, chosen: Callable[[Json], bool] = lambda _: True) -> list[Json]:
+        """All objects of a kind, or those that are chosen, by namespace and name."""
+        found = [kept.value for (kind, _, _), kept in sorted(self._kept.items(), key=_key) if kind == plural]
+        return [copy.deepcopy(value) for value in found if chosen(value)]
 
     async def remove(self, plural: str, namespace: str, name: str) -> None:
         """Take an object away."""
@@ -116,6 +118,15 @@ class FakeCluster:
             self._logs.setdefault((namespace, pod, container, previous), []).append((at, line))
         async with self._news:
             self._news.notify_all()
+
+    @property
+    def version(self) -> int:
+        """Grows with each change of anything."""
+        return self._version
+
+    async def news(self, after: int) -> None:
+        """Wait until the version is above `after`."""
+        await self._news_after(after)
 
     def forget(self) -> None:
         """Forget all history: a watch from any older version is answered 410."""
@@ -269,8 +280,11 @@ class FakeCluster:
         if not request.headers.get("Content-Type", "").startswith("application/apply-patch"):
             return _status(415, "UnsupportedMediaType", "only server-side apply is served")
         wanted: Json = msgspec.json.decode(await request.read())
+        uid = wanted["metadata"].pop("uid", None)
         manager = request.query["fieldManager"]
         kept = self._kept.get((plural, namespace, name))
+        if uid is not None and (kept is None or kept.value["metadata"]["uid"] != uid):
+            return _status(409, "Conflict", "uid mismatch: the object is gone, or another of that name")
         before = kept.applied.get(manager, {}) if kept is not None else {}
         value: Json = copy.deepcopy(kept.value) if kept is not None else {}
         others = [applied for owner, applied in kept.applied.items() if owner != manager] if kept else []
@@ -310,19 +324,21 @@ class FakeCluster:
         key = (plural, meta.get("namespace", ""), meta["name"])
         kept = self._kept.get(key)
         meta.setdefault("uid", str(uuid4()))
+        foreign = kept is not None and applied is None and bool(kept.applied) and _spec(kept.value) != _spec(value)
+        foreign = foreign or (kept is not None and applied is None and kept.foreign)
+        owners = {} if kept is None else dict(kept.applied)
+        if applied is not None:
+            owners[applied[0]] = applied[1]
+        meta["managedFields"] = _owners(owners, foreign=foreign)
         if kept is not None and {**value, "metadata": 0} == {**kept.value, "metadata": 0} and _same(kept.value, value):
-            if applied is not None:
-                kept.applied[applied[0]] = applied[1]
+            kept.applied = owners
             return copy.deepcopy(kept.value)
         changed = kept is None or _spec(kept.value) != _spec(value)
         meta["generation"] = (kept.value["metadata"]["generation"] if kept else 0) + (1 if changed else 0)
         self._version += 1
         meta["resourceVersion"] = str(self._version)
-        entry = _Kept(value)
-        entry.applied = dict(kept.applied) if kept is not None else {}
-        if applied is not None:
-            entry.applied[applied[0]] = applied[1]
-        self._kept[key] = entry
+        entry = self._kept[key] = _Kept(value)
+        entry.applied, entry.foreign = owners, foreign
         await self._note("ADDED" if kept is None else "MODIFIED", plural, value, version=self._version)
         return copy.deepcopy(value)
 
@@ -336,6 +352,10 @@ class FakeCluster:
             self._oldest = self._changes.pop(0)[0]
         async with self._news:
             self._news.notify_all()
+
+
+def _key(entry: tuple[tuple[str, str, str], _Kept]) -> tuple[str, str, str]:
+    return entry[0]
 
 
 def _spec(value: Json) -> Json:
@@ -353,6 +373,15 @@ def _chosen(request: web.BaseRequest) -> Callable[[Json], bool]:
     by_label = _selector(request.query.get("labelSelector", ""))
     name = request.query.get("fieldSelector", "").removeprefix("metadata.name=")
     return lambda value: by_label(value) and name in ("", value["metadata"]["name"])
+
+
+def _owners(applied: dict[str, Json], *, foreign: bool) -> list[Json]:
+    """Who has set fields of an object, as coarse as anybody looks: whether the spec's are among them."""
+    found = [
+        {"manager": name, "operation": "Apply", "fieldsV1": {"f:spec": {}} if "spec" in value else {}}
+        for name, value in applied.items()
+    ]
+    return found + ([{"manager": "kubectl-edit", "operation": "Update", "fieldsV1": {"f:spec": {}}}] if foreign else [])
 
 
 def _selector(text: str) -> Callable[[Json], bool]:

@@ -181,14 +181,18 @@ class Cluster(Home):
         place = ["--substrate", "knative", "--kubeconfig", self.kubeconfig, "--namespace", self.namespace]
         return [*place, "--wait", str(PATIENCE)]
 
-    async def install(self, *, threads: int = 8) -> None:
+    async def install(self, *, threads: int = 8, hosts: str = "chimera-host-{framework}") -> None:
         settings = f"""
             [node]
             database = "{os.environ["CHIMERA_TEST_CLUSTER_DATABASE"]}"
             [knative]
             namespace = "{self.cells}"
-            image = "{self.images.replace("{name}", "chimera-host-{framework}")}"
+            image = "{self.images.replace("{name}", hosts)}"
             window = 6
+            start_timeout = 30
+            rollout_hold = 10
+            rollout_steps = [30, 100]
+            rollout_pause = 3
             request_share = 0.05
             threads = {threads}
             [model.default]

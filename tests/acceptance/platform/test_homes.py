@@ -112,40 +112,86 @@ async def test_a_new_revision_of_an_agent_and_the_way_back_move_inside_its_cell(
     assert set(await home.hosts("rolled")) <= set(hosts), "no host was started for it"
 
 
+class Callers:
+    """Three who call all the time, until they are left."""
+
+    def __init__(self, home: Home, agent: str) -> None:
+        self._home = home
+        self._agent = agent
+        self._done = asyncio.Event()
+        self.failed: list[Any] = []
+        self.answers = 0
+
+    async def __aenter__(self) -> "Callers":
+        self._tasks = [asyncio.create_task(self._call()) for _ in range(3)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._done.set()
+        await together(*self._tasks)
+
+    async def _call(self) -> None:
+        while not self._done.is_set():
+            status, body = await self._home.call(self._agent, "sleep 0.2")
+            self.answers += 1
+            if status != 200:
+                self.failed.append(body)
+
+
+async def serving(home: Cluster, agent: str) -> tuple[Any, set[str | None]]:
+    """The Service of an agent's cell, and its revisions that have calls."""
+    name = names.service_name(await home.cell(agent), "function")
+    service = await home.api.get(KNATIVE_SERVICES, home.cells, name)
+    return service, {part.revision_name for part in service.status.traffic if part.percent}
+
+
 async def test_a_new_revision_of_a_cell_takes_over_without_a_failed_call(home: Home) -> None:
     if not isinstance(home, Cluster):
         pytest.skip("a machine's cells have no revisions")
     await home.apply("steady", most=2)
     assert await home.answer("steady", "hello") == "hello"
     before = set(await home.hosts("steady"))
-    done = asyncio.Event()
+    generation = (await serving(home, "steady"))[0].metadata.generation
+    began = time.monotonic()
+    async with Callers(home, "steady") as callers:
+        await home.install(threads=9)  # another environment of every cell, and the control plane anew
 
-    async def calling() -> list[tuple[int, Any]]:
-        answers = []
-        while not done.is_set():
-            answers.append(await home.call("steady", "sleep 0.2"))
-        return answers
+        async def moved() -> bool:
+            service, revisions = await serving(home, "steady")
+            newest = service.status.latest_created_revision_name
+            return (
+                service.metadata.generation > generation
+                and revisions == {newest}
+                and not before & set(await home.hosts("steady"))
+            )
 
-    callers = [asyncio.create_task(calling()) for _ in range(3)]
-    name = names.service_name(await home.cell("steady"), "function")
-    generation = (await home.api.get(KNATIVE_SERVICES, home.cells, name)).metadata.generation
-    await home.install(threads=9)  # another environment of every cell, and the control plane anew
+        async with asyncio.timeout(PATIENCE):
+            while not await moved():  # noqa: ASYNC110
+                await asyncio.sleep(0.5)
+    failed = len(callers.failed)
+    taken = f"{time.monotonic() - began:.0f} s"
+    print(f"{home.kind}: {callers.answers} calls while a revision took over in {taken}, {failed} failed")
+    assert callers.answers and not callers.failed
 
-    async def moved() -> bool:
-        service = await home.api.get(KNATIVE_SERVICES, home.cells, name)
-        newest = service.status.latest_created_revision_name
-        serving = {part.revision_name for part in service.status.traffic if part.percent}
-        return (
-            service.metadata.generation > generation
-            and serving == {newest}
-            and not before & set(await home.hosts("steady"))
-        )
 
-    async with asyncio.timeout(PATIENCE):
-        while not await moved():  # noqa: ASYNC110
-            await asyncio.sleep(0.5)
-    done.set()
-    answers = [answer for found in await together(*callers) for answer in found]
-    failed = [body for status, body in answers if status != 200]
-    print(f"{home.kind}: {len(answers)} calls while a revision took over, {len(failed)} failed")
-    assert answers and not failed
+async def test_a_revision_that_does_not_come_leaves_what_serves_without_a_failed_call(home: Home) -> None:
+    if not isinstance(home, Cluster):
+        pytest.skip("a machine's cells have no revisions")
+    await home.apply("kept", most=2)
+    assert await home.answer("kept", "hello") == "hello"
+    _, before = await serving(home, "kept")
+    async with Callers(home, "kept") as callers:
+        await home.install(threads=9, hosts="chimera-no-such-host-{framework}")
+        async with asyncio.timeout(PATIENCE):
+            while names.FAILED not in (await serving(home, "kept"))[0].metadata.annotations:
+                assert (await serving(home, "kept"))[1] == before
+                await asyncio.sleep(0.5)
+        service, revisions = await serving(home, "kept")
+        print(f"{home.kind}: given up: {service.metadata.annotations[names.FAILED]}")
+        assert revisions == before and await home.answer("kept", "still here") == "still here"
+        await home.install(threads=9)  # the image of before, which is another revision again
+        async with asyncio.timeout(PATIENCE):
+            while (await serving(home, "kept"))[1] & before:  # noqa: ASYNC110
+                await asyncio.sleep(0.5)
+    print(f"{home.kind}: {callers.answers} calls while a revision did not come, {len(callers.failed)} failed")
+    assert callers.answers and not callers.failed

@@ -1,120 +1,25 @@
 """The loop over cells, on a cluster in memory: what it makes, what it leaves alone, and how it bears trouble."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from chimera.adapters.substrates.knative import client, names
-from chimera.adapters.substrates.knative.access import ClusterAccess, NoToken
-from chimera.adapters.substrates.knative.client import Kubernetes
+from chimera.adapters.substrates.knative import client
 from chimera.adapters.substrates.knative.plan import Phase
-from chimera.adapters.substrates.knative.reconciler import Reconciler
-from chimera.adapters.substrates.knative.render import HostBounds
-from chimera.adapters.substrates.knative.rights import CONTROL_PLANE, RIGHTS
-from chimera.adapters.substrates.knative.settings import KnativeSettings
-from chimera.kernel.clock import SystemClock
-from chimera.platform.cells import STANDARD, cell_id
-from chimera.platform.model import CellSpec, RuntimeClass
+from chimera.testing.cells import NAMESPACE, CellsRig, cell, name_of, until
 from chimera.testing.cluster import FakeCluster, refusal
-
-PATIENCE = 20.0
-NAMESPACE = "cells"
-
-
-def cell(framework: str = "langgraph", tenant: str = "default", **changes: Any) -> CellSpec:
-    runtime = RuntimeClass(
-        tenant=tenant,
-        framework=framework,  # type: ignore[arg-type]
-        runtime="python",
-        isolation=f"tenant:{tenant}",
-        resources=STANDARD,
-    )
-    return CellSpec(cell=cell_id(runtime), runtime_class=runtime, **changes)
-
-
-def name_of(spec: CellSpec) -> str:
-    return names.service_name(spec.cell, spec.runtime_class.framework)
-
-
-@dataclass
-class Catalogue:
-    """A `CellSource` that a test sets."""
-
-    cells: list[CellSpec] = field(default_factory=list)
-    number: int = 1
-    read: int = 0
-
-    async def sequence(self) -> int:
-        return self.number
-
-    async def live_cells(self) -> Sequence[CellSpec]:
-        self.read += 1
-        return list(self.cells)
-
-    def put(self, *cells: CellSpec) -> None:
-        self.cells, self.number = list(cells), self.number + 1
-
-
-class Rig:
-    """A cluster, a catalogue and a reconciler that runs."""
-
-    def __init__(self, cluster: FakeCluster, **settings: Any) -> None:
-        self.cluster = cluster
-        self.catalogue = Catalogue()
-        access = ClusterAccess(server=cluster.url, tls=None, credentials=NoToken(), namespace="default")
-        self.api = Kubernetes(access)
-        chosen = {"namespace": NAMESPACE, "poll": 0.05, "writes_per_second": 1_000.0, **settings}
-        self.reconciler = Reconciler(
-            self.api, self.catalogue, SystemClock(), KnativeSettings(**chosen), HostBounds(), told=self._told
-        )
-        self.told: list[dict[str, Phase]] = []
-        self.task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        self.task = asyncio.create_task(self.reconciler.run())
-
-    async def stop(self) -> None:
-        if self.task is not None:
-            self.task.cancel()
-            await asyncio.gather(self.task, return_exceptions=True)
-        await self.api.aclose()
-
-    def services(self) -> dict[str, Any]:
-        return {one["metadata"]["name"]: one for one in self.cluster.objects("services")}
-
-    def phase(self, spec: CellSpec) -> Phase | None:
-        return next((state.phase for state in self.reconciler.states if state.cell == spec.cell), None)
-
-    def _told(self, states: Any) -> None:
-        self.told.append({state.cell: state.phase for state in states})
-
-    async def ready(self, spec: CellSpec, status: str = "True", reason: str = "", message: str = "") -> None:
-        """What Knative says of a Service."""
-        value = self.services()[name_of(spec)]
-        value["status"] = {
-            "observedGeneration": value["metadata"]["generation"],
-            "conditions": [{"type": "Ready", "status": status, "reason": reason, "message": message}],
-        }
-        await self.cluster.put("services", value)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - what is waited for happens in a server
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
-async def make() -> AsyncIterator[Callable[..., Rig]]:
-    rigs: list[Rig] = []
+async def make() -> AsyncIterator[Callable[..., CellsRig]]:
+    rigs: list[CellsRig] = []
     async with FakeCluster() as cluster:
 
-        def rig(**settings: Any) -> Rig:
-            rigs.append(Rig(cluster, **settings))
+        def rig(**settings: Any) -> CellsRig:
+            rigs.append(CellsRig(cluster, **settings))
             return rigs[-1]
 
         yield rig
@@ -122,7 +27,7 @@ async def make() -> AsyncIterator[Callable[..., Rig]]:
             await one.stop()
 
 
-async def test_wanted_cells_become_services_and_their_states_are_told(make: Callable[..., Rig]) -> None:
+async def test_wanted_cells_become_services_and_their_states_are_told(make: Callable[..., CellsRig]) -> None:
     rig, one, other = make(), cell("langgraph"), cell("crewai")
     rig.catalogue.put(one, other)
     rig.start()
@@ -135,7 +40,7 @@ async def test_wanted_cells_become_services_and_their_states_are_told(make: Call
 
 
 async def test_nothing_is_written_and_nothing_is_listed_while_nothing_changes(
-    make: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., CellsRig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "WATCH_SECONDS", 1)
     rig, spec = make(poll=0.01), cell()
@@ -148,11 +53,11 @@ async def test_nothing_is_written_and_nothing_is_listed_while_nothing_changes(
     watches = before["WATCH", "services"]
     await until(lambda: rig.cluster.calls["WATCH", "services"] >= watches + 2)  # two seconds of looking on
     made = rig.cluster.calls - before
-    assert set(made) == {("WATCH", "services")} and made["WATCH", "services"] <= 3
+    assert set(made) == {("WATCH", "services"), ("WATCH", "revisions")} and max(made.values()) <= 3
     assert (rig.reconciler.passes, rig.catalogue.read) == (passes, read)
 
 
-async def test_a_reconciler_that_starts_again_changes_nothing(make: Callable[..., Rig]) -> None:
+async def test_a_reconciler_that_starts_again_changes_nothing(make: Callable[..., CellsRig]) -> None:
     first, spec = make(), cell()
     first.catalogue.put(spec)
     first.start()
@@ -168,7 +73,9 @@ async def test_a_reconciler_that_starts_again_changes_nothing(make: Callable[...
     assert second.cluster.writes() == writes
 
 
-async def test_a_changed_cell_is_applied_and_what_somebody_else_changed_is_put_right(make: Callable[..., Rig]) -> None:
+async def test_a_changed_cell_is_applied_and_what_somebody_else_changed_is_put_right(
+    make: Callable[..., CellsRig],
+) -> None:
     rig, spec = make(), cell()
     rig.catalogue.put(spec)
     rig.start()
@@ -186,7 +93,43 @@ async def test_a_changed_cell_is_applied_and_what_somebody_else_changed_is_put_r
     await until(lambda: least() == "100")
 
 
-async def test_an_unused_cell_goes_after_its_grace_and_no_other(make: Callable[..., Rig]) -> None:
+async def test_what_somebody_changed_while_nobody_looked_is_put_right_once(make: Callable[..., CellsRig]) -> None:
+    first, spec = make(), cell()
+    first.catalogue.put(spec)
+    first.start()
+    await until(lambda: bool(first.services()))
+    await first.stop()
+    value = first.services()[name_of(spec)]
+    value["spec"]["template"]["spec"]["timeoutSeconds"] = 1
+    await first.cluster.put("services", value)
+    second = make()
+    second.catalogue.put(spec)
+    second.start()
+    await until(lambda: second.services()[name_of(spec)]["spec"]["template"]["spec"]["timeoutSeconds"] == 600)
+    await second.ready(spec)
+    await until(lambda: second.phase(spec) is Phase.READY)
+    writes = second.cluster.writes()
+    second.reconciler.poke()
+    passes = second.reconciler.passes
+    await until(lambda: second.reconciler.passes > passes)
+    assert second.cluster.writes() == writes
+
+
+async def test_who_else_has_set_a_field_is_overruled_once_and_never_in_a_loop(make: Callable[..., CellsRig]) -> None:
+    rig, spec = make(), cell()
+    rig.catalogue.put(spec)
+    rig.start()
+    await until(lambda: bool(rig.services()))
+    value = rig.services()[name_of(spec)]
+    value["spec"]["extra"] = "somebody's own"  # which Chimera doesn't set, and so leaves
+    await rig.cluster.put("services", value)
+    await until(lambda: rig.cluster.calls["PATCH", "services"] == 2)
+    await rig.ready(spec)
+    await until(lambda: rig.phase(spec) is Phase.READY)
+    assert rig.services()[name_of(spec)]["spec"]["extra"] and rig.cluster.calls["PATCH", "services"] == 2
+
+
+async def test_an_unused_cell_goes_after_its_grace_and_no_other(make: Callable[..., CellsRig]) -> None:
     rig, kept, unused = make(unused_grace=0.3), cell("langgraph"), cell("crewai")
     foreign = {"metadata": {"name": "c-foreign", "namespace": NAMESPACE}, "spec": {}}
     await rig.cluster.put("services", foreign)
@@ -199,7 +142,7 @@ async def test_an_unused_cell_goes_after_its_grace_and_no_other(make: Callable[.
     await until(lambda: rig.services().keys() == {name_of(kept), "c-foreign"})
 
 
-async def test_no_more_cells_are_made_than_may_be(make: Callable[..., Rig]) -> None:
+async def test_no_more_cells_are_made_than_may_be(make: Callable[..., CellsRig]) -> None:
     rig = make(most_cells=3)
     rig.catalogue.put(*(cell(tenant=f"tenant-{number}") for number in range(8)))
     rig.start()
@@ -222,7 +165,7 @@ TROUBLE = {
 
 @pytest.mark.parametrize("kind", TROUBLE)
 async def test_trouble_is_told_with_cause_and_next_step_and_does_not_become_a_hot_loop(
-    make: Callable[..., Rig], kind: str
+    make: Callable[..., CellsRig], kind: str
 ) -> None:
     rig = make(poll=0.01)
     fault, words = TROUBLE[kind]
@@ -245,7 +188,7 @@ async def test_trouble_is_told_with_cause_and_next_step_and_does_not_become_a_ho
         await until(lambda: len(rig.services()) == len(specs))
 
 
-async def test_a_cluster_that_goes_away_is_waited_for(make: Callable[..., Rig]) -> None:
+async def test_a_cluster_that_goes_away_is_waited_for(make: Callable[..., CellsRig]) -> None:
     rig, spec = make(), cell()
     rig.catalogue.put(spec)
     rig.start()
@@ -268,7 +211,7 @@ async def test_a_cluster_that_goes_away_is_waited_for(make: Callable[..., Rig]) 
     await until(lambda: len(rig.services()) == 2 and rig.reconciler.failure is None)
 
 
-async def test_a_watch_that_is_forgotten_is_begun_anew_with_one_list(make: Callable[..., Rig]) -> None:
+async def test_a_watch_that_is_forgotten_is_begun_anew_with_one_list(make: Callable[..., CellsRig]) -> None:
     rig, spec = make(), cell()
     rig.catalogue.put(spec)
     rig.start()
@@ -280,18 +223,3 @@ async def test_a_watch_that_is_forgotten_is_begun_anew_with_one_list(make: Calla
     await rig.ready(spec)
     await until(lambda: rig.phase(spec) is Phase.READY)
     assert rig.cluster.calls["GET", "services"] == lists + 1
-
-
-VERBS = {"GET": {"list"}, "WATCH": {"watch"}, "PATCH": {"create", "patch"}, "DELETE": {"delete"}}
-
-
-async def test_the_control_planes_rights_are_exactly_what_it_does(make: Callable[..., Rig]) -> None:
-    rig, kept, unused = make(unused_grace=0.0), cell("langgraph"), cell("crewai")
-    rig.catalogue.put(kept, unused)
-    rig.start()
-    await until(lambda: len(rig.services()) == 2)
-    rig.catalogue.put(kept)
-    await until(lambda: len(rig.services()) == 1)
-    (right,) = [one for one in RIGHTS[CONTROL_PLANE] if one.resource == "services"]
-    assert {plural for _, plural in rig.cluster.calls} == {right.resource}
-    assert {verb for method, _ in rig.cluster.calls for verb in VERBS[method]} == set(right.verbs)

@@ -134,6 +134,16 @@ async def test_calls_go_to_a_new_revision_when_knative_gives_it_traffic(rig: Rig
     await rig.cluster.put("endpointslices", pods("r-2", "new"))
     await rig.cluster.put("services", service("r-1", "r-2"))
     await until(lambda: rig.hosts() == ["new", "old"])
+    shared = service()
+    shares = {"r-1": (0, "previous"), "r-2": (10, None), "r-3": (90, None)}
+    shared["status"]["traffic"] = [
+        {"revisionName": name, "percent": percent, "tag": tag} for name, (percent, tag) in shares.items()
+    ]
+    await rig.cluster.put("endpointslices", pods("r-3", "newer"))
+    await rig.cluster.put("services", shared)
+    await until(lambda: rig.hosts() == ["new", "newer"])
+    found = {one.host: (one.side, one.weight) for one in rig.pool.endpoints(CELL.cell)}
+    assert found == {"new": ("r-2", 10), "newer": ("r-3", 90)}, "one with a tag and no share takes no calls"
     await rig.cluster.put("services", service("r-2"))
     await until(lambda: rig.hosts() == ["new"])
     await rig.cluster.remove("services", NAMESPACE, NAME)

@@ -55,3 +55,28 @@ def test_agents_spread_evenly() -> None:
 
 def test_no_hosts_no_choice() -> None:
     assert routing.choose("agent", {}, most=10) is None
+
+
+WEIGHTS = st.dictionaries(st.text("abcdef", min_size=1, max_size=4), st.integers(0, 100), max_size=5)
+
+
+@given(KEYS, WEIGHTS)
+def test_a_call_tries_every_side_that_has_weight_once(call: str, weights: dict[str, int]) -> None:
+    order = routing.sides(call, weights)
+    assert sorted(order) == sorted(side for side, weight in weights.items() if weight)
+    assert order == routing.sides(call, dict(reversed(weights.items()))), "the same in every gateway"
+
+
+@given(KEYS, WEIGHTS, st.text("xyz", min_size=1, max_size=4), st.integers(1, 100))
+def test_more_weight_of_one_side_moves_calls_to_it_alone(
+    call: str, weights: dict[str, int], grown: str, weight: int
+) -> None:
+    before = routing.sides(call, {**weights, grown: weight})
+    after = routing.sides(call, {**weights, grown: weight + 10})
+    assert [side for side in before if side != grown] == [side for side in after if side != grown]
+    assert after.index(grown) <= before.index(grown)
+
+
+def test_calls_are_drawn_by_weight() -> None:
+    first = [routing.sides(f"call-{number}", {"blue": 90, "green": 10})[0] for number in range(20_000)]
+    assert 0.09 < first.count("green") / len(first) < 0.11

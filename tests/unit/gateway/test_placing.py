@@ -45,8 +45,8 @@ class Line:
         self.pool.on_change(self.placer.freed)
         self.order: list[str] = []
 
-    def host(self, name: str) -> None:
-        self.pool.add(Endpoint(host=name, cell="c", url="http://127.0.0.1:1", key="k"))
+    def host(self, name: str, **side: Any) -> None:
+        self.pool.add(Endpoint(host=name, cell="c", url="http://127.0.0.1:1", key="k", **side))
 
     def call(
         self, name: str, *, depth: int = 0, within: float = 60.0, avoid: Sequence[str] = ()
@@ -168,3 +168,24 @@ async def test_a_cell_whose_hosts_are_all_avoided_is_not_woken_without_a_pause()
     with pytest.raises(CellUnavailable):
         await line.call("retry", avoid=["h"])
     assert len(line.pool.woken) <= 5
+
+
+async def test_calls_go_to_each_side_by_its_weight_and_over_to_the_other_where_it_is_full() -> None:
+    line = Line(room=1_000)
+    line.host("blue-1", side="blue", weight=80)
+    line.host("blue-2", side="blue", weight=80)
+    line.host("green-1", side="green", weight=20)
+    for number in range(500):
+        line.call(f"call-{number}")
+    await turns(5)
+    loads = {host: line.calls.on_host(host) for host in ("blue-1", "blue-2", "green-1")}
+    assert sum(loads.values()) == 500 and 70 < loads["green-1"] < 130
+    assert max(loads["blue-1"], loads["blue-2"]) <= 1.25 * (loads["blue-1"] + loads["blue-2"] + 1) / 2 + 1
+
+    small = Line(room=10)  # nine from outside
+    small.host("blue-1", side="blue", weight=1)
+    small.host("green-1", side="green", weight=99)
+    for number in range(18):
+        small.call(f"call-{number}")
+    await turns(5)
+    assert {host: small.calls.on_host(host) for host in ("blue-1", "green-1")} == {"blue-1": 9, "green-1": 9}

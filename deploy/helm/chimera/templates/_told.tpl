@@ -21,6 +21,11 @@ knative:
   window: {{ $.Values.knative.window | toJson }}
   initial_scale: {{ $.Values.knative.initial_scale | toJson }}
   start_timeout: {{ $.Values.knative.start_timeout | toJson }}
+  rollout_steps: {{ $.Values.knative.rollout_steps | default list | toJson }}
+  rollout_pause: {{ $.Values.knative.rollout_pause | toJson }}
+  rollout_hold: {{ $.Values.knative.rollout_hold | toJson }}
+  rollout_retry: {{ $.Values.knative.rollout_retry | toJson }}
+  rollouts: {{ $.Values.knative.rollouts | toJson }}
   burst_capacity: {{ $.Values.knative.burst_capacity | toJson }}
   request_share: {{ $.Values.knative.request_share | toJson }}
   scratch_bytes: {{ $.Values.knative.scratch_bytes | toJson }}

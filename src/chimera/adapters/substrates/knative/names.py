@@ -12,12 +12,17 @@ MOST = 28
 PREFIX = "chimera.ecosystem/"
 CELL = PREFIX + "cell"
 DIGEST = PREFIX + "digest"
+ATTEMPT = PREFIX + "attempt"
+FAILED = PREFIX + "failed-revision"
 INSTANCE = "app.kubernetes.io/instance"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "chimera"
 KNATIVE_SERVICE = "serving.knative.dev/service"
+CONFIGURATION_GENERATION = "serving.knative.dev/configurationGeneration"
 KNATIVE_REVISION = "serving.knative.dev/revision"
 FUNCTION = "function.knative.dev"
+AUTOSCALING = "autoscaling.knative.dev/"
+MIN_SCALE, INITIAL_SCALE = AUTOSCALING + "min-scale", AUTOSCALING + "initial-scale"
 SERVICE_TYPE = "networking.internal.knative.dev/serviceType"
 
 

@@ -8,9 +8,17 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 from urllib.parse import quote
 
-from msgspec import Struct
+import msgspec
+from msgspec import Raw, Struct
 
 T = TypeVar("T")
+
+
+class FieldOwner(Struct, frozen=True, kw_only=True):
+    """Who has set which fields of an object."""
+
+    manager: str = ""
+    fields: Raw = msgspec.field(default=Raw(b"{}"), name="fieldsV1")
 
 
 class Meta(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -25,6 +33,7 @@ class Meta(Struct, frozen=True, kw_only=True, rename="camel"):
     annotations: dict[str, str] = {}
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
+    managed_fields: list[FieldOwner] = []
 
 
 class Condition(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -42,12 +51,27 @@ class Traffic(Struct, frozen=True, kw_only=True, rename="camel"):
 
     revision_name: str | None = None
     percent: int | None = None
+    tag: str | None = None
+    latest_revision: bool | None = None
 
 
 class Address(Struct, frozen=True, kw_only=True, rename="camel"):
     """Where a Knative Service is called from inside the cluster."""
 
     url: str | None = None
+
+
+class Template(Struct, frozen=True, kw_only=True):
+    """What revisions are made from, as far as it is read."""
+
+    metadata: Meta = Meta()
+
+
+class ServiceSpec(Struct, frozen=True, kw_only=True):
+    """A Knative Service as asked for."""
+
+    template: Template = Template()
+    traffic: list[Traffic] = []
 
 
 class ServiceStatus(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -65,6 +89,7 @@ class KnativeService(Struct, frozen=True, kw_only=True, rename="camel"):
     """A Knative Service."""
 
     metadata: Meta = Meta()
+    spec: ServiceSpec = ServiceSpec()
     status: ServiceStatus = ServiceStatus()
 
 
@@ -111,6 +136,7 @@ class RevisionStatus(Struct, frozen=True, kw_only=True, rename="camel"):
 
     observed_generation: int = 0
     conditions: list[Condition] = []
+    actual_replicas: int | None = None
 
 
 class Revision(Struct, frozen=True, kw_only=True, rename="camel"):

@@ -12,7 +12,7 @@ from contextlib import suppress
 from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.following import Following
-from chimera.adapters.substrates.knative.objects import PODS, REVISIONS, Pod, Revision
+from chimera.adapters.substrates.knative.objects import PODS, Pod, Revision
 from chimera.adapters.substrates.knative.plan import CellState
 from chimera.adapters.substrates.knative.reconciler import Reconciler
 from chimera.adapters.substrates.knative.symptoms import is_ready, symptoms
@@ -31,17 +31,15 @@ class CellObserver:
     """The `ConditionSource` of a cluster. `run` it beside the reconciler that it looks at."""
 
     def __init__(self, api: Kubernetes, reconciler: Reconciler, clock: Clock, namespace: str) -> None:
-        """Follow revisions and pods of cells in `namespace`; what is wanted is the reconciler's to say."""
+        """Follow pods of cells in `namespace`; Services, revisions and what is wanted are the reconciler's to say."""
         self._reconciler = reconciler
         self._clock = clock
         self._namespace = namespace
         self._pods: Following[Pod] = Following(api, PODS, namespace=namespace, selector=names.managed())
-        self._revisions: Following[Revision] = Following(api, REVISIONS, namespace=namespace, selector=names.managed())
         self._news = asyncio.Event()
         self._pods.on_change(self._pods_changed)
-        self._revisions.on_change(lambda _: self._news.set())
         reconciler.on_change(self._news.set)
-        self._followed = (reconciler.services, self._revisions, self._pods)
+        self._followed = (reconciler.services, reconciler.revisions, self._pods)
         for one in self._followed:
             one.on_failure(self._news.set)
         self._running: dict[tuple[str, str], Pod] = {}
@@ -49,9 +47,7 @@ class CellObserver:
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._pods.run(), name="cell-pods")
-            group.create_task(self._revisions.run(), name="cell-revisions")
+        await self._pods.run()
 
     async def changed(self, within: float) -> None:
         """See `ConditionSource`."""
@@ -90,7 +86,7 @@ class CellObserver:
         for pod in self._pods.objects.values():
             pods[pod.metadata.annotations.get(names.CELL, "")].append(pod)
         revisions: dict[str, list[Revision]] = defaultdict(list)
-        for revision in self._revisions.objects.values():
+        for revision in self._reconciler.revisions.objects.values():
             revisions[revision.metadata.labels.get(names.KNATIVE_SERVICE, "")].append(revision)
         found = [
             self._cell(state, revisions.get(state.service, []), pods.get(state.cell, []), now)

@@ -2,8 +2,8 @@
 
 Two watches, one of Knative Services and one of the EndpointSlices of their revisions, give every pod that takes calls.
 The gateway calls the pod it chose through the pod's queue-proxy (the port that the slice names), so that Knative's
-autoscaler counts the call as any other. While a new revision becomes ready, calls go to those that Knative gives
-traffic, as they would through its ingress.
+autoscaler counts the call as any other. While revisions change over, calls go to each by the share of traffic that
+Knative gives it, as they would through its ingress.
 
 A sleeping cell is woken by one request to its Service: the activator holds it until a pod is ready, which is what makes
 the autoscaler start one. The callers themselves wait in the gateway's bounded queue, so that waking costs one
@@ -295,14 +295,18 @@ class KnativePool:
         return [found[name] for name in sorted(found) if name not in self._looks]
 
     def _pods(self, service: KnativeService, cell: str) -> dict[str, Endpoint]:
-        """The ready pods of the revisions that have traffic."""
-        serving = {part.revision_name for part in service.status.traffic if part.percent}
+        """The ready pods of the revisions that have traffic, each with its revision's share."""
+        weights: dict[str, int] = {}
+        for part in service.status.traffic:
+            if part.revision_name and part.percent:
+                weights[part.revision_name] = weights.get(part.revision_name, 0) + part.percent
         found: dict[str, Endpoint] = {}
         for item in self._slices.objects.values():
             labels = item.metadata.labels
             if labels.get(names.KNATIVE_SERVICE) != service.metadata.name:
                 continue
-            if labels.get(names.KNATIVE_REVISION) not in serving:
+            side = labels.get(names.KNATIVE_REVISION, "")
+            if side not in weights:
                 continue
             port = next((one.port for one in item.ports or () if one.name == PORT and one.port), None)
             for endpoint in item.endpoints or ():
@@ -310,7 +314,8 @@ class KnativePool:
                 if port is None or pod is None or not endpoint.addresses or not _takes_calls(endpoint):
                     continue
                 url = f"http://{_shown(endpoint.addresses[0])}:{port}"
-                found[pod.name] = Endpoint(host=pod.name, cell=cell, url=url, key=self._key_of(pod.name, pod.uid))
+                key = self._key_of(pod.name, pod.uid)
+                found[pod.name] = Endpoint(host=pod.name, cell=cell, url=url, key=key, side=side, weight=weights[side])
         return found
 
 

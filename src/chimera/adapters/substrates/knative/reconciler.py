@@ -1,9 +1,9 @@
 """One loop over all cells: what the catalogue wants against what the cluster has, and the plan between them applied.
 
-The catalogue is asked for one number; only where that changed are its cells read. The cluster is seen by one watch of
-Knative Services. So a platform where nothing changes costs a read of one number a second, one watch request in five
-minutes, and no write at all (a test counts). Writes are spread to a bounded rate. Where the cluster itself is the
-trouble, the pass ends and everything waits, so that 200 cells don't knock 200 times.
+The catalogue is asked for one number; only where that changed are its cells read. The cluster is seen by two watches,
+of Knative Services and of their revisions. So a platform where nothing changes costs a read of one number a second, two
+watch requests in five minutes, and no write at all (a test counts). Writes are spread to a bounded rate. Where the
+cluster itself is the trouble, the pass ends and everything waits, so that 200 cells don't knock 200 times.
 
 Several may run; a lease sees to it that one does (`bootstrap`).
 """
@@ -18,13 +18,13 @@ from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.errors import ClusterError
 from chimera.adapters.substrates.knative.following import Following
-from chimera.adapters.substrates.knative.objects import KNATIVE_SERVICES, KnativeService
+from chimera.adapters.substrates.knative.objects import KNATIVE_SERVICES, REVISIONS, KnativeService, Revision
 from chimera.adapters.substrates.knative.plan import (
     Action,
     Apply,
     CellState,
+    Keep,
     Memory,
-    Observed,
     Phase,
     Plan,
     Wanted,
@@ -32,9 +32,10 @@ from chimera.adapters.substrates.knative.plan import (
     concerns_all,
     failed,
     plan,
-    troubles,
 )
-from chimera.adapters.substrates.knative.render import HostBounds, Json, NotRunnable, render
+from chimera.adapters.substrates.knative.render import HostBounds, Json, NotRunnable, carrying, render, scale
+from chimera.adapters.substrates.knative.rollout import Pace
+from chimera.adapters.substrates.knative.seeing import observed
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.kernel.clock import Clock
 from chimera.platform.model import CellSpec
@@ -78,7 +79,11 @@ class Reconciler:
         self._services: Following[KnativeService] = Following(
             api, KNATIVE_SERVICES, namespace=settings.namespace, selector=names.managed()
         )
+        self._revisions: Following[Revision] = Following(
+            api, REVISIONS, namespace=settings.namespace, selector=names.managed()
+        )
         self._services.on_change(self._changed)
+        self._revisions.on_change(self._changed)
         self._poked = asyncio.Event()
         self._manifests: dict[str, Json] = {}
         self._wanted: dict[str, Wanted] = {}
@@ -102,9 +107,14 @@ class Reconciler:
         return self._services
 
     @property
+    def revisions(self) -> Following[Revision]:
+        """Their revisions."""
+        return self._revisions
+
+    @property
     def failure(self) -> ClusterError | None:
         """Why the cluster isn't seen, while it isn't."""
-        return self._services.failure
+        return self._services.failure or self._revisions.failure
 
     def poke(self) -> None:
         """Look at the catalogue now: it may have changed."""
@@ -113,14 +123,19 @@ class Reconciler:
     async def run(self) -> None:
         """Reconcile until cancelled; begun again, it begins from what is there: another may have run meanwhile."""
         self._memory, self._sequence, self._look_again, self.planned = {}, -1, None, False
-        following = asyncio.create_task(self._services.run(), name="knative-services")
+        following = [
+            asyncio.create_task(self._services.run(), name="knative-services"),
+            asyncio.create_task(self._revisions.run(), name="knative-revisions"),
+        ]
         try:
             await self._services.synced.wait()
+            await self._revisions.synced.wait()
             while True:
                 await self._turn()
         finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            for one in following:
+                one.cancel()
+            await asyncio.gather(*following, return_exceptions=True)
 
     async def _turn(self) -> None:
         try:
@@ -155,7 +170,14 @@ class Reconciler:
                 wanted[name] = Wanted(cell=cell.cell, fault=(error.detail, error.next_step or ""))
             else:
                 manifests[name] = manifest
-                wanted[name] = Wanted(cell=cell.cell, digest=manifest["metadata"]["annotations"][names.DIGEST])
+                least, most = scale(cell, self._settings)
+                wanted[name] = Wanted(
+                    cell=cell.cell,
+                    digest=manifest["metadata"]["annotations"][names.DIGEST],
+                    least=least,
+                    most=most,
+                    initial=self._settings.initial_scale,
+                )
         self._manifests, self._wanted = manifests, wanted
         self._sequence, self._read_at = sequence, now
         return True
@@ -197,29 +219,62 @@ class Reconciler:
         self._tell(decided.states)
 
     def _plan(self, now: float) -> Plan:
+        settings = self._settings
         return plan(
             self._wanted,
-            {item.metadata.name: observed(item) for item in self._services.objects.values()},
+            observed(self._services.objects.values(), self._revisions.objects.values()),
             self._memory,
             now,
-            most=self._settings.most_cells,
-            grace=self._settings.unused_grace,
+            most=settings.most_cells,
+            grace=settings.unused_grace,
+            pace=Pace(
+                steps=settings.rollout_steps,
+                pause=settings.rollout_pause,
+                hold=settings.rollout_hold,
+                start_timeout=settings.start_timeout,
+                retry=settings.rollout_retry,
+            ),
+            rollouts=settings.rollouts,
         )
 
     async def _act(self, action: Action) -> None:
         if isinstance(action, Apply):
             # The fields are Chimera's own: whoever else set one is overruled, and named in the object's history.
-            made = await self._api.apply(KNATIVE_SERVICES, self._manifests[action.name], force=True)
+            manifest = carrying(
+                self._manifests[action.name],
+                action.traffic,
+                initial=action.initial,
+                attempt=action.attempt,
+                failed=action.failed,
+            )
+            made = await self._api.apply(KNATIVE_SERVICES, manifest, force=True)
             self._services.take(made)
             self._memory[action.name] = applied(self._memory.get(action.name, Memory()), made.metadata.generation)
             log.info("cell applied", extra={"service": action.name, "reason": action.reason})
+            return
+        if isinstance(action, Keep):
+            self._revisions.take(await self._api.apply(REVISIONS, self._minimum(action), force=True))
+            log.info("revision kept", extra={"revision": action.revision, "least": action.least})
             return
         await self._api.delete(KNATIVE_SERVICES, self._settings.namespace, action.name, uid=action.uid)
         self._services.drop(self._settings.namespace, action.name)
         self._memory.pop(action.name, None)
         log.info("cell deleted", extra={"service": action.name, "reason": action.reason})
 
-    def _changed(self, _: Iterable[KnativeService]) -> None:
+    def _minimum(self, action: Keep) -> Json:
+        """Nothing of a revision but its fewest pods, which Knative's autoscaler takes from there."""
+        return {
+            "apiVersion": REVISIONS.api_version,
+            "kind": REVISIONS.kind,
+            "metadata": {
+                "name": action.revision,
+                "namespace": self._settings.namespace,
+                "uid": action.uid,
+                "annotations": {names.MIN_SCALE: str(action.least)},
+            },
+        }
+
+    def _changed(self, _: Iterable[KnativeService | Revision]) -> None:
         self._poked.set()
         for watcher in self._watchers:
             watcher()
@@ -238,19 +293,3 @@ class Reconciler:
                 log.warning("a cell has trouble", extra={**said, "cause": state.cause, "next_step": state.next_step})
         self.states = states
         self._told(states)
-
-
-def observed(item: KnativeService) -> Observed:
-    """A Knative Service as the plan sees it. One that hasn't been looked at since its last change isn't ready."""
-    meta, status = item.metadata, item.status
-    current = status.observed_generation == meta.generation
-    conditions = [(one.type, one.status, one.reason, one.message) for one in status.conditions]
-    return Observed(
-        uid=meta.uid,
-        generation=meta.generation,
-        digest=meta.annotations.get(names.DIGEST, ""),
-        cell=meta.annotations.get(names.CELL, meta.name),
-        ready=current and any(kind == "Ready" and value == "True" for kind, value, _, _ in conditions),
-        deleting=meta.deletion_timestamp is not None,
-        trouble=troubles(iter(conditions)) if current else None,
-    )

@@ -14,8 +14,10 @@ What isn't obvious:
 - The digest of everything stands in an annotation. Whether a cell must be applied is one comparison of it.
 """
 
+import copy
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +25,7 @@ import msgspec
 
 from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.objects import KNATIVE_SERVICES
+from chimera.adapters.substrates.knative.rollout import Share
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.platform.errors import PlatformError
 from chimera.platform.model import NODE_HEAP_SHARE, CellSpec, ResourceClass
@@ -41,6 +44,10 @@ LONGEST_RETENTION = 3_600.0
 """Knative's own bound of pod retention."""
 LIVENESS_DELAY = 60
 """Seconds that a host may take to import its framework before anybody asks whether it lives."""
+
+
+ROLLOUT = (names.DIGEST, names.INITIAL_SCALE, names.ATTEMPT, names.FAILED)
+"""Annotations that say nothing of the cell."""
 
 
 class NotRunnable(PlatformError):
@@ -83,13 +90,38 @@ def render(cell: CellSpec, settings: KnativeSettings, bounds: HostBounds) -> Jso
             "traffic": [{"latestRevision": True, "percent": 100}],
         },
     }
-    manifest["metadata"]["annotations"][names.DIGEST] = digest(manifest)
+    said = digest(manifest)
+    for meta in (manifest["metadata"], manifest["spec"]["template"]["metadata"]):
+        meta["annotations"][names.DIGEST] = said
     return manifest
 
 
 def digest(manifest: Json) -> str:
-    """What a manifest says, in 32 digits."""
-    return hashlib.sha256(msgspec.json.encode(manifest, order="sorted")).hexdigest()[:32]
+    """What a manifest says, in 32 digits, but for what a rollout decides (`carrying`)."""
+    bare = copy.deepcopy(manifest)
+    del bare["spec"]["traffic"]
+    for meta in (bare["metadata"], bare["spec"]["template"]["metadata"]):
+        for name in ROLLOUT:
+            meta["annotations"].pop(name, None)
+    return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()[:32]
+
+
+def carrying(manifest: Json, traffic: Sequence[Share], *, initial: int = 1, attempt: int = 1, failed: str = "") -> Json:
+    """`manifest` with what a rollout decided: who gets calls, and how many pods a new revision begins with."""
+    made = copy.deepcopy(manifest)
+    made["spec"]["traffic"] = [_share(one) for one in traffic]
+    annotations = made["spec"]["template"]["metadata"]["annotations"]
+    annotations[names.INITIAL_SCALE] = str(initial)
+    if attempt > 1:
+        annotations[names.ATTEMPT] = str(attempt)
+    if failed:
+        made["metadata"]["annotations"][names.FAILED] = failed
+    return made
+
+
+def _share(share: Share) -> Json:
+    made: Json = {"revisionName": share.revision} if share.revision else {"latestRevision": True}
+    return {**made, "percent": share.percent, **({"tag": share.tag} if share.tag else {})}
 
 
 def image_of(cell: CellSpec, settings: KnativeSettings) -> str:
@@ -130,10 +162,15 @@ def _labels(cell: CellSpec) -> dict[str, str]:
     }
 
 
-def _scaling(cell: CellSpec, settings: KnativeSettings) -> dict[str, str]:
+def scale(cell: CellSpec, settings: KnativeSettings) -> tuple[int, int]:
+    """The fewest and the most pods of a cell."""
     most = max(1, min(cell.max_hosts, settings.max_hosts))
-    least = min(cell.min_hosts, most)
-    prefix = "autoscaling.knative.dev/"
+    return min(cell.min_hosts, most), most
+
+
+def _scaling(cell: CellSpec, settings: KnativeSettings) -> dict[str, str]:
+    least, most = scale(cell, settings)
+    prefix = names.AUTOSCALING
     retention = min(LONGEST_RETENTION, max(0.0, cell.idle_timeout - settings.window))
     return {
         prefix + "class": "kpa.autoscaling.knative.dev",
@@ -143,10 +180,10 @@ def _scaling(cell: CellSpec, settings: KnativeSettings) -> dict[str, str]:
         prefix + "target-burst-capacity": str(settings.burst_capacity),
         prefix + "window": _seconds(settings.window),
         prefix + "scale-to-zero-pod-retention-period": _seconds(retention),
-        prefix + "min-scale": str(least),
+        names.MIN_SCALE: str(least),
         prefix + "max-scale": str(most),
         # A minimum above it is met before calls go to the revision, too.
-        prefix + "initial-scale": str(min(settings.initial_scale, most)),
+        names.INITIAL_SCALE: str(min(settings.initial_scale, most)),
         "serving.knative.dev/progress-deadline": _seconds(settings.start_timeout),
     }
 

@@ -29,7 +29,7 @@ RIGHTS: dict[str, tuple[Right, ...]] = {
     # An apply of what isn't there is a create, too.
     CONTROL_PLANE: (
         Right(group="serving.knative.dev", resource="services", verbs=("list", "watch", "create", "patch", "delete")),
-        Right(group="serving.knative.dev", resource="revisions", verbs=("list", "watch")),
+        Right(group="serving.knative.dev", resource="revisions", verbs=("list", "watch", "patch")),
         Right(group="", resource="pods", verbs=("list", "watch")),
         # What agents may extend, wherever they are: the webhook is asked for every namespace.
         Right(group="chimera.ecosystem", resource="agenttemplates", verbs=("list", "watch"), everywhere=True),

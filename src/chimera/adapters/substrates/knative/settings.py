@@ -50,6 +50,28 @@ class KnativeSettings:
         minimum=30,
         maximum=3_600,
     )
+    rollout_steps: tuple[int, ...] = setting(
+        (100,),
+        "The shares of its calls that a cell's new revision gets one after the other, once it is ready at the scale of "
+        "what serves; 100 is always the last. Several, as 10, 50, 100, let a bad one show itself to few.",
+        unit="percent",
+        minimum=1,
+        maximum=100,
+    )
+    rollout_pause: float = setting(15.0, "Time between two of these steps.", unit="s", minimum=0)
+    rollout_hold: float = setting(
+        60.0,
+        "How long what served before is kept at hand, and the new revision's pods at their number, once it has all "
+        "calls: until the autoscaler has seen them for a stable window.",
+        unit="s",
+        minimum=0,
+    )
+    rollout_retry: float = setting(
+        600.0, "A revision that was given up is tried anew after this, twice as long each time.", unit="s", minimum=30
+    )
+    rollouts: int = setting(
+        8, "Most cells that change over at once; each has its pods twice meanwhile.", minimum=1, maximum=1_000
+    )
     burst_capacity: int = setting(
         0,
         "Knative's target burst capacity. The gateway chooses pods itself and bounds their calls, so the activator is "
