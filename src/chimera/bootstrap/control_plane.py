@@ -187,7 +187,7 @@ def make_home(config: ControlPlaneConfig, database: Database, catalogue: Catalog
     api = Kubernetes(cluster(config.kubeconfig, os.environ))
     conditions = StoredConditions(database, cluster_place(settings))
     reconciler = Reconciler(api, catalogue, clock, settings, bounds)
-    observer = CellObserver(api, reconciler, clock, settings.namespace)
+    observer = CellObserver(api, reconciler, clock, settings)
     keeper = ConditionKeeper(observer, conditions, clock)
     loops = {"cells": keep_cells(reconciler, observer, keeper, database)}
     return Home(conditions=conditions, keeper=keeper, loops=loops, poke=reconciler.poke, aclose=api.aclose, api=api)

@@ -136,6 +136,13 @@ class IdentitySettings:
     token_life: float = setting(
         3_600.0, "How long a host's token lives; hosts change it at a third of that.", unit="s", minimum=300
     )
+    clock_leeway: float = setting(
+        60.0,
+        "By how much the clocks of gateways may differ: a host's token that another gateway made holds so much longer.",
+        unit="s",
+        minimum=0,
+        maximum=300,
+    )
     jwks_pause: float = setting(
         10.0, "Least time between two fetches of an issuer's keys, whatever tokens arrive.", unit="s", minimum=0.1
     )

@@ -48,8 +48,11 @@ def host_key(secret: bytes, *, host: str, unique: str) -> str:
     return _encode(hmac.new(secret, f"host-key.{host}.{unique}".encode(), hashlib.sha256).digest())
 
 
-def verify(secret: bytes, token: str, *, now: float) -> HostClaims:
-    """What `token` says, if `secret` signed it and it hasn't expired; else `Unauthenticated`."""
+def verify(secret: bytes, token: str, *, now: float, leeway: float = 0.0) -> HostClaims:
+    """What `token` says, if `secret` signed it and it hasn't expired; else `Unauthenticated`.
+
+    Another gateway may have made it, by another clock: `leeway` is by how many seconds the two may differ.
+    """
     version, _, rest = token.partition(".")
     payload, _, signature = rest.partition(".")
     if len(token) > MAX_TOKEN or version != _VERSION or not token.isascii():
@@ -60,8 +63,12 @@ def verify(secret: bytes, token: str, *, now: float) -> HostClaims:
         claims = _decoder.decode(base64.b64decode(payload + "=" * (-len(payload) % 4), altchars=b"-_", validate=True))
     except (msgspec.MsgspecError, binascii.Error) as error:
         raise _refused("the token can't be read") from error
-    if claims.expires <= now:
-        raise _refused("the token has expired")
+    if claims.expires + leeway <= now:
+        raise Unauthenticated(
+            f"the token has expired {now - claims.expires:.0f} s ago by this gateway's clock",
+            next_step="compare the clocks of the gateways' machines; `identity.clock_leeway` says by how much they may "
+            "differ",
+        )
     return claims
 
 

@@ -257,7 +257,7 @@ MEANINGS: dict[Reason, Meaning] = {
     Reason.CLOCK_SKEWED: Meaning(
         aspect=Aspect.CONNECTED,
         text="This machine's clock and another's differ by more than is allowed for.",
-        next_step="keep the machines' clocks (chrony, systemd-timesyncd)",
+        next_step="keep the machines' clocks (chrony, systemd-timesyncd); tokens are refused where they differ by more",
         retry_after=30.0,
     ),
     Reason.AS_WANTED: Meaning(aspect=Aspect.READY, text="All is well."),

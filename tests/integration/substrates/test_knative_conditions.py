@@ -1,6 +1,7 @@
 """From a cluster's objects to conditions, on a cluster in memory: trouble is told, and is over when it is mended."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -68,11 +69,12 @@ class Rig:
     def __init__(self, cluster: FakeCluster) -> None:
         self.cluster = cluster
         access = ClusterAccess(server=cluster.url, tls=None, credentials=NoToken(), namespace="default")
-        self.api = Kubernetes(access)
+        self.ahead = 0.0
+        self.api = Kubernetes(access, lambda: time.time() + self.ahead)
         settings = KnativeSettings(namespace=NAMESPACE, poll=0.05, writes_per_second=1_000.0)
         self.reconciler = Reconciler(self.api, Catalogue(), SystemClock(), settings, HostBounds())
         self.store = Store()
-        observer = CellObserver(self.api, self.reconciler, SystemClock(), NAMESPACE)
+        observer = CellObserver(self.api, self.reconciler, SystemClock(), settings)
         keeper = ConditionKeeper(observer, self.store, SystemClock())
         self.tasks = [asyncio.create_task(one) for one in (self.reconciler.run(), observer.run(), keeper.run())]
 
@@ -309,6 +311,20 @@ async def test_a_cluster_without_knative_is_told_of_though_no_cell_was_ever_seen
     await rig.until(Aspect.CONNECTED, "False", Reason.KNATIVE_MISSING)
     rig.cluster.faults.clear()
     await rig.service()
+    await rig.until(Aspect.CONNECTED, "True", Reason.AS_WANTED)
+
+
+async def test_clocks_that_differ_are_told_and_nothing_is_refused_for_it(rig: Rig) -> None:
+    await rig.service()
+    await rig.ready_pod()
+    await rig.until(Aspect.CONNECTED, "True", Reason.AS_WANTED)
+    rig.ahead = 95.0
+    rig.cluster.cut_watches()
+    told = await rig.until(Aspect.CONNECTED, "False", Reason.CLOCK_SKEWED)
+    assert "behind this machine's" in told.message and "9" in told.message and told.next_step
+    await rig.until(Aspect.READY, "True", Reason.AS_WANTED)
+    rig.ahead = 5.0
+    rig.cluster.cut_watches()
     await rig.until(Aspect.CONNECTED, "True", Reason.AS_WANTED)
 
 

@@ -94,7 +94,7 @@ class Platform:
         self.catalogue, self.store, clock = Catalogue(cells), Store(), LoopClock()
         settings = KnativeSettings(namespace="cells", poll=10.0)
         reconciler = Reconciler(self.apis[0], self.catalogue, clock, settings, HostBounds())
-        observer = CellObserver(self.apis[0], reconciler, clock, "cells")
+        observer = CellObserver(self.apis[0], reconciler, clock, settings)
         self.keeper = ConditionKeeper(observer, self.store, clock)
         self.pool = KnativePool(self.apis[1], clock, namespace="cells", key_of=lambda host, _: host)
         loops = (reconciler.run(), observer.run(), self.keeper.run(), self.pool.run())

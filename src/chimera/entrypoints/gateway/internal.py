@@ -171,9 +171,10 @@ class InternalApi:
         token = _shown(request)
         now = self._clock.wall()
         known = self._known.get(token)
-        if known is not None and known.expires > now:
+        leeway = self._settings.identity.clock_leeway
+        if known is not None and known.expires + leeway > now:
             return known
-        claims = tokens.verify(self._secret, token, now=now)
+        claims = tokens.verify(self._secret, token, now=now, leeway=leeway)
         self._known[token] = claims
         if len(self._known) > KNOWN_TOKENS:
             self._known.popitem(last=False)

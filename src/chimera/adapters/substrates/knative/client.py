@@ -4,8 +4,11 @@ One pool of connections; JSON by msgspec, straight into the types of `objects`. 
 who asks knows whether to ask again (`following`, `reconciler`). docs/adr/0020 says why it is Chimera's own.
 """
 
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any, Generic, TypeVar
 
 import aiohttp
@@ -74,9 +77,11 @@ _metas = msgspec.json.Decoder(_OnlyMeta)
 class Kubernetes:
     """A client of one cluster. Made inside the event loop; `aclose` when done."""
 
-    def __init__(self, access: ClusterAccess) -> None:
-        """Open no connection yet."""
+    def __init__(self, access: ClusterAccess, wall: Callable[[], float] = time.time) -> None:
+        """Open no connection yet. `wall` is this machine's clock, which the server's is compared with."""
         self._access = access
+        self._wall = wall
+        self.skew = 0.0
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=32, ssl=access.tls if access.tls is not None else True),
             headers={"User-Agent": "chimera", "Accept": "application/json"},
@@ -130,6 +135,7 @@ class Kubernetes:
             ) as answer:
                 if answer.status != 200:
                     raise refusal(answer.status, answer.headers, await answer.read(), f"watching {resource.plural}")
+                self._look_at_clock(answer.headers)
                 yield Change(version)
                 async for line in answer.content:
                     if line.strip():
@@ -196,6 +202,11 @@ class Kubernetes:
             return False
         return True
 
+    def _look_at_clock(self, headers: Mapping[str, str]) -> None:
+        """How far the server's clock is ahead, in seconds: its answers say when they were made."""
+        with suppress(ValueError):
+            self.skew = parsedate_to_datetime(headers.get("Date", "")).timestamp() - self._wall()
+
     async def _headers(self, media_type: str | None = None) -> dict[str, str]:
         headers = {"Content-Type": media_type} if media_type is not None else {}
         if (shown := await self._access.credentials.header()) is not None:
@@ -220,6 +231,7 @@ class Kubernetes:
                 timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=10.0),
             ) as answer:
                 data = await answer.read()
+                self._look_at_clock(answer.headers)
                 if answer.status >= 400:
                     raise refusal(answer.status, answer.headers, data, f"{method} {path}")
                 return data

@@ -15,6 +15,7 @@ from chimera.adapters.substrates.knative.following import Following
 from chimera.adapters.substrates.knative.objects import PODS, Pod, Revision
 from chimera.adapters.substrates.knative.plan import CellState
 from chimera.adapters.substrates.knative.reconciler import Reconciler
+from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.adapters.substrates.knative.symptoms import is_ready, symptoms
 from chimera.kernel.clock import Clock
 from chimera.kernel.ids import DEFAULT_TENANT
@@ -30,11 +31,13 @@ AWAY = 10.0
 class CellObserver:
     """The `ConditionSource` of a cluster. `run` it beside the reconciler that it looks at."""
 
-    def __init__(self, api: Kubernetes, reconciler: Reconciler, clock: Clock, namespace: str) -> None:
-        """Follow pods of cells in `namespace`; Services, revisions and what is wanted are the reconciler's to say."""
+    def __init__(self, api: Kubernetes, reconciler: Reconciler, clock: Clock, settings: KnativeSettings) -> None:
+        """Follow pods of cells; Services, revisions and what is wanted are the reconciler's to say."""
+        self._api = api
         self._reconciler = reconciler
         self._clock = clock
-        self._namespace = namespace
+        self._leeway = settings.clock_leeway
+        self._namespace = namespace = settings.namespace
         self._pods: Following[Pod] = Following(api, PODS, namespace=namespace, selector=names.managed())
         self._news = asyncio.Event()
         self._pods.on_change(self._pods_changed)
@@ -60,13 +63,12 @@ class CellObserver:
         """See `ConditionSource`."""
         self._news.clear()
         trouble = self._away()
-        home = Seen(subject=HOME, tenant=DEFAULT_TENANT, evidence=(trouble,) if trouble else ())
-        if (
-            trouble is not None
-            or not all(one.synced.is_set() for one in self._followed)
-            or not self._reconciler.planned
-        ):
-            return Sight(subjects=(home,) if trouble else (), whole=False)
+        told = trouble or self._skewed()
+        home = Seen(subject=HOME, tenant=DEFAULT_TENANT, evidence=(told,) if told else ())
+        if trouble is not None:
+            return Sight(subjects=(home,), whole=False)
+        if not self._reconciler.planned or not all(one.synced.is_set() for one in self._followed):
+            return Sight(subjects=(), whole=False)
         return Sight(subjects=(home, *self._cells()), whole=True)
 
     def _away(self) -> Evidence | None:
@@ -79,6 +81,15 @@ class CellObserver:
                     next_step=one.failure.next_step or "",
                 )
         return None
+
+    def _skewed(self) -> Evidence | None:
+        skew = self._api.skew
+        if abs(skew) <= self._leeway:
+            return None
+        which = "ahead of" if skew > 0 else "behind"
+        return Evidence(
+            reason=Reason.CLOCK_SKEWED, message=f"the API server's clock is {abs(skew):.0f} s {which} this machine's"
+        )
 
     def _cells(self) -> list[Seen]:
         now = self._clock.wall()

@@ -108,6 +108,12 @@ class KnativeSettings:
     poll: float = setting(
         1.0, "How often the catalogue is asked whether it changed; one read of one number.", unit="s", minimum=0.05
     )
+    clock_leeway: float = setting(
+        30.0,
+        "By how much this machine's clock and the API server's may differ before the home's condition says so.",
+        unit="s",
+        minimum=2,
+    )
     unused_grace: float = setting(
         3_600.0, "A cell that no live agent belongs to is deleted this long after.", unit="s", minimum=0
     )
