@@ -36,6 +36,7 @@ knative:
   spread: {{ $.Values.knative.spread | toJson }}
   resync: {{ $.Values.knative.resync | toJson }}
   poll: {{ $.Values.knative.poll | toJson }}
+  clock_leeway: {{ $.Values.knative.clock_leeway | toJson }}
   unused_grace: {{ $.Values.knative.unused_grace | toJson }}
   writes_per_second: {{ $.Values.knative.writes_per_second | toJson }}
   platform_url: {{ printf "http://chimera-internal.%s.svc.cluster.local:8081" ($.Values.namespace) | toJson }}

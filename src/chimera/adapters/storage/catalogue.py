@@ -35,7 +35,9 @@ from chimera.platform.cells import unservable_here
 from chimera.platform.model import CellSpec, RuntimeClass
 
 _MOST_HISTORY = 500
-_LISTED = tuple(column for column in agent.c if column.name not in ("source", "compiler", "status"))
+_APART = ("source", "compiler", "status", "subscriptions", "events_since")
+"""Columns that are the catalogue's own, and shown to nobody."""
+_LISTED = tuple(column for column in agent.c if column.name not in _APART)
 
 
 class Catalogue:
