@@ -80,13 +80,16 @@ ENVIRONMENT = {
     "CHIMERA_RUNTIMES": "Where frameworks' environments are; by default `runtimes` in the user's data folder, shared "
     "by all homes.",
     "CHIMERA_RUNTIME_<NAME>_PYTHON": "An interpreter to use as the runtime NAME (`AUTOGEN`, `CREWAI`, `LANGGRAPH`, "
-    "`FUNCTION`, `LOCAL_MODEL`), as it is.",
+    "`FUNCTION`, `LOCAL_MODEL`, `NODE`), as it is.",
     "CHIMERA_URL": "The command line's `--url`: the API's address.",
     "CHIMERA_KEY": "The command line's `--key`: the API's key.",
     "CHIMERA_TENANT": "The command line's `--tenant`.",
     "CHIMERA_<COMMAND>_<OPTION>": "An option of a command, below the command line: `CHIMERA_UP_PORT=9000`.",
     "CHIMERA_<GROUP>__<SETTING>": "A setting, above the file's: `CHIMERA_NODE__MAX_HOSTS=4` sets `max_hosts` of "
     "`node`.",
+    "CHIMERA_MODEL_URL": "Of an exported function: the OpenAI-compatible endpoint of its model, such as `…/v1`.",
+    "CHIMERA_MODEL_KEY": "Of an exported function: what is shown there.",
+    "CHIMERA_MODEL": "Of an exported function: the endpoint's name for the model.",
     "CHIMERA_SECRET_<NAME>": "The value of `secret:NAME`, where the home's folder `secrets` has no file NAME.",
 }
 

@@ -52,11 +52,12 @@ class Host:
         black_box: BlackBox | None = None,
         captured: Sequence[CapturedStream] = (),
         make_broker: MakeBroker = make_broker,
+        platform: PlatformClient | None = None,
     ) -> None:
-        """A host by `config` that runs agents of `adapter`'s framework."""
+        """A host by `config` that runs agents of `adapter`'s framework; by default for the platform that it names."""
         self.config = config
         self.loop = asyncio.get_running_loop()
-        self.platform = PlatformClient(config.platform_url, config.platform_token)
+        self.platform = platform or PlatformClient(config.platform_url, config.platform_token)
         self.threads = WatchedThreads(config.threads)
         self.executor = CallExecutor(config.threads, self.loop)
         self.agents = Agents(

@@ -91,3 +91,19 @@ class NoDefinitions(AgentsError):
     code = "no-definitions"
     status = 404
     title = "There is no definition"
+
+
+class NotExportable(AgentsError):
+    """The agent needs what only the platform gives, so it can't leave it."""
+
+    code = "not-exportable"
+    status = 422
+    title = "The agent can't be exported"
+
+    def __init__(self, agent: str, reasons: Sequence[tuple[str, str]]) -> None:
+        """Carry every reason, each with what to do."""
+        faults = [Fault(message=why, allowed=step) for why, step in reasons]
+        first = f"agent {agent}: {reasons[0][0]}"
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        errors: list[dict[str, Any]] = [msgspec.to_builtins(fault) for fault in faults]
+        super().__init__(first + more, next_step=reasons[0][1], errors=errors, agent=agent)

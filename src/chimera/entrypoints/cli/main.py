@@ -19,6 +19,7 @@ COMMANDS = {
     "diff": ("definitions", "diff", "Compare definitions with what is live."),
     "get": ("looking", "get", "List agents, cells, hosts, incidents, models or revisions."),
     "describe": ("looking", "describe", "Show an agent in full."),
+    "export": ("exporting", "export", "Write an agent as a project of Knative Functions."),
     "delete": ("looking", "delete", "Delete agents."),
     "rollback": ("rolling", "rollback", "Make an earlier revision of an agent live again."),
     "invoke": ("calling", "invoke", "Call an agent and stream its answer."),
