@@ -16,7 +16,7 @@ HELM := helm.sh/helm/v3/cmd/helm@v3.22.0
 KUSTOMIZE := sigs.k8s.io/kustomize/kustomize/v5@v5.8.1
 KUBECONFORM := github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0
 
-.PHONY: help demo test check bench bench-small soak docs format images runtimes sync chart-tools
+.PHONY: help demo test check bench bench-small soak docs format images runtimes sync chart-tools check-gke
 
 help:
 	@echo "make demo    everything on this machine: build the roster, start, apply 13,939 agents, call three of them"
@@ -26,6 +26,7 @@ help:
 	@echo "make soak    the long fault tests; CHIMERA_TEST_SEED sets the seed"
 	@echo "make images  images of hosts and of the platform, with buildah; BASE, REPOSITORY and VERSION name them"
 	@echo "make docs    write the generated reference pages, the Helm chart and the kustomize base"
+	@echo "make check-gke  validate deploy/gke with OpenTofu or Terraform, without the cloud; needs Go 1.25"
 	@echo "make chart-tools  helm, kustomize and kubeconform into .tools/go, for the charts' tests; needs Go 1.26"
 
 .tools/bin/uv:
@@ -74,6 +75,13 @@ chart-tools: .tools/go/helm .tools/go/kustomize .tools/go/kubeconform
 
 .tools/go/helm .tools/go/kustomize .tools/go/kubeconform:
 	GOBIN=$(CURDIR)/.tools/go GOFLAGS=-buildvcs=false nice go install $($(shell echo $(@F) | tr a-z A-Z))
+
+# The provider that has the real one's schema and nothing behind it (deploy/gke/README.md).
+.tools/go/terraform-provider-google: deploy/gke/check/provider/main.go deploy/gke/check/provider/go.sum
+	cd deploy/gke/check/provider && nice go build -buildvcs=false -o $(CURDIR)/$@ .
+
+check-gke: sync .tools/go/terraform-provider-google
+	$(RUN) pytest tests/unit/deploy/test_gke.py
 
 docs: sync
 	$(RUN) python -m docs.generate
