@@ -17,7 +17,7 @@ from chimera.adapters.substrates.knative.resources.crds import definitions
 from chimera.agents import reference, schema
 from chimera.entrypoints.gateway import openapi
 from deploy.generator import base, chart
-from docs.generator import actions, api, cli, conditions, errors, events, metrics, settings
+from docs.generator import actions, api, cli, conditions, errors, events, metrics, settings, sizing
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,6 +47,7 @@ FILES: dict[str, Callable[[], str | bytes]] = {
     "docs/reference/actions.md": actions.page,
     "docs/reference/events.md": events.page,
     "docs/reference/metrics.md": metrics.page,
+    "docs/sizing.md": sizing.page,
     "docs/reference/conditions.md": conditions.page,
 }
 

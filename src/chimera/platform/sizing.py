@@ -126,8 +126,8 @@ class Prices:
     """A cloud's list prices in US dollars; `source` says whose and of when."""
 
     source: str = (
-        "on demand in us-central1: machines as the public catalogue of SkyPilot (v8, 2026) has them; disk, cluster and "
-        "database are examples: put those of your region and day in their place"
+        "on demand in us-central1: machines as SkyPilot's public catalogue has them (v8, commit 006059e), disk, "
+        "cluster and database as examples; put those of your region and day in their place"
     )
     agent_node_hour: float = 0.388472
     control_node_hour: float = 0.194236

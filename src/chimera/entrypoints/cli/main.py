@@ -41,6 +41,7 @@ COMMANDS = {
     "restore": ("backup", "restore", "Bring a backup back."),
     "audit": ("audit", "audit", "List, export and verify the audit log."),
     "upkeep": ("upkeep", "upkeep", "Show and run what removes old rows."),
+    "size": ("sizing", "size", "Say what cluster agents and calls need, and its price."),
     "install": ("installing", "install", "Put the platform into a cluster."),
     "uninstall": ("installing", "uninstall", "Take the platform out of a cluster."),
     "runtime": ("runtime", "runtime", "Install frameworks' environments."),
