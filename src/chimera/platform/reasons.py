@@ -41,6 +41,7 @@ class Reason(Enum):
     OBJECT_REFUSED = "ObjectRefused"
     WEBHOOK_DOWN = "WebhookDown"
     CONFLICT = "Conflict"
+    ROLLOUT_FAILED = "RolloutFailed"
     HOME_THROTTLED = "HomeThrottled"
     HOME_AWAY = "HomeAway"
     # Reachable
@@ -140,6 +141,11 @@ MEANINGS: dict[Reason, Meaning] = {
         text="Somebody else changes the same object.",
         next_step="it is tried again by itself; `kubectl get ksvc --show-managed-fields` says who it is",
         retry_after=5.0,
+    ),
+    Reason.ROLLOUT_FAILED: Meaning(
+        aspect=Aspect.ACCEPTED,
+        text="The cell's new revision doesn't come, or was given up. What served before goes on.",
+        next_step="mend what the message says, or change it back; it is tried again by itself",
     ),
     Reason.HOME_THROTTLED: Meaning(
         aspect=Aspect.ACCEPTED,

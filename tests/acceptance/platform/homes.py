@@ -16,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 import aiohttp
+import msgspec
 
 from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.access import from_kubeconfig
@@ -30,6 +31,8 @@ NEEDED = ("CHIMERA_TEST_KUBECONFIG", "CHIMERA_TEST_IMAGES", "CHIMERA_TEST_CLUSTE
 CODE = """
 import asyncio, os
 
+kept = []
+
 def make(context):
     async def answer(prompt, call):
         word, _, value = prompt.partition(" ")
@@ -37,6 +40,9 @@ def make(context):
             await asyncio.sleep(float(value))
         if word == "say":
             print(value)
+        if word == "grow":
+            kept.append(b"x" * (int(value) << 20))
+            await asyncio.sleep(30)
         if word == "die":
             os._exit(3)
         return prompt
@@ -231,6 +237,12 @@ class Cluster(Home):
 
     async def kill_control_plane(self) -> None:
         await self.api.delete(PODS, self.namespace, await self.pod("control-plane"))
+
+    async def remove_by_force(self, host: str) -> None:
+        """Take a pod away without time to end."""
+        options = {"gracePeriodSeconds": 0, "propagationPolicy": "Background"}
+        path = PODS.path(self.cells, host)
+        await self.api._request("DELETE", path, None, msgspec.json.encode(options), "application/json")
 
     async def remove(self) -> None:
         if self.way is not None:

@@ -49,6 +49,10 @@ class Node:
             task.cancel()
         await self.agent.close()
 
+    async def silence(self) -> None:
+        """Answer nobody any more."""
+        await self._runner.cleanup()
+
     async def ask(self, method: str, path: str, body: Any = None, *, data: bytes | None = None) -> tuple[int, Any]:
         """Status and what was answered; `body` goes as JSON, `data` as it is."""
         async with self.session.request(method, path, json=body, data=data) as answer:

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.objects import KnativeService, Pod, Revision
 from chimera.adapters.substrates.knative.symptoms import is_ready, symptoms
 from chimera.platform.conditions import RECENT
@@ -169,8 +170,27 @@ QUOTA = 'pods "c-1-00002-deployment-abc" is forbidden: exceeded quota: none, req
 )
 def test_a_revision_tells_its_trouble(kind: str, reason: str, message: str, expected: Reason) -> None:
     told = revision(condition(kind, "False", reason, message))
-    (found,) = symptoms(service(condition("RoutesReady", "True")), (told,), (), NOW)
+    first = msgspec.structs.replace(service(condition("RoutesReady", "True")).status, traffic=[])
+    (found,) = symptoms(KnativeService(metadata=service().metadata, status=first), (told,), (), NOW)
     assert found.reason is expected and found.message == f"{reason}: {message}"
+
+
+def test_a_new_revision_that_does_not_come_is_trouble_of_the_change_and_keeps_no_caller_waiting() -> None:
+    told = condition("ContainerHealthy", "False", "ExitCode1", "no")
+    new = msgspec.convert(
+        {
+            "metadata": {"name": "pod-b", "labels": {names.KNATIVE_REVISION: "c-1-00002"}},
+            "status": {"containerStatuses": [container(state=waiting("ErrImagePull", "manifest unknown"))]},
+        },
+        Pod,
+    )
+    found = symptoms(service(condition("RoutesReady", "True")), (revision(told),), (new,), NOW)
+    assert {one.reason for one in found} == {Reason.ROLLOUT_FAILED}
+    assert "c-1-00002" in found[0].message and "manifest unknown" in found[0].message
+    assert "knative.image" in found[0].next_step
+    nothing_serves = msgspec.structs.replace(service(), status=msgspec.structs.replace(service().status, traffic=[]))
+    first = symptoms(nothing_serves, (revision(told),), (new,), NOW)
+    assert {one.reason for one in first} == {Reason.IMAGE_PULL_FAILED, Reason.CRASH_LOOP}
 
 
 def test_a_revision_that_has_no_part_in_the_cell_any_more_is_not_asked() -> None:

@@ -13,7 +13,7 @@ from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.following import Following
 from chimera.adapters.substrates.knative.objects import PODS, Pod, Revision
-from chimera.adapters.substrates.knative.plan import CellState
+from chimera.adapters.substrates.knative.plan import CellState, Phase
 from chimera.adapters.substrates.knative.reconciler import Reconciler
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.adapters.substrates.knative.symptoms import is_ready, symptoms
@@ -121,6 +121,8 @@ class CellObserver:
         evidence += [one for _, one in incidents.values()]
         if state.reason is not None:
             evidence.append(Evidence(reason=state.reason, message=state.cause, next_step=state.next_step))
+        elif state.phase is Phase.FAILED and service is not None and any(one.percent for one in service.status.traffic):
+            evidence.append(Evidence(reason=Reason.ROLLOUT_FAILED, message=state.cause, next_step=state.next_step))
         return Seen(
             subject=cell_subject(state.cell),
             tenant=tenant_of_cell(state.cell),

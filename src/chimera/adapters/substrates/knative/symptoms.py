@@ -11,9 +11,10 @@ A ReplicaSet that a quota or a pod security standard keeps from making pods is a
 with the API server's words.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 
+from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.objects import (
     Condition,
     ContainerStatus,
@@ -23,7 +24,7 @@ from chimera.adapters.substrates.knative.objects import (
     Terminated,
 )
 from chimera.platform.conditions import RECENT, Evidence
-from chimera.platform.reasons import Reason
+from chimera.platform.reasons import MEANINGS, Aspect, Reason
 
 SILENT = 60.0
 """A Service that Knative has not looked at for so long has no controller."""
@@ -44,16 +45,35 @@ OUT_OF_MEMORY_EXIT = 83
 def symptoms(
     service: KnativeService | None, revisions: Iterable[Revision], pods: Iterable[Pod], now: float
 ) -> tuple[Evidence, ...]:
-    """Evidence of trouble of one cell; `pods` are those of all its revisions, `now` is in seconds since the epoch."""
-    found = [one for pod in pods for one in of_pod(pod, now)]
-    if service is not None:
-        found += of_service(service, now)
-        wanted = service.status.latest_created_revision_name
-        serving = {part.revision_name for part in service.status.traffic if part.percent}
-        for revision in revisions:
-            if revision.metadata.name == wanted or revision.metadata.name in serving:
-                found += of_revision(revision)
+    """Evidence of trouble of one cell; `pods` are those of all its revisions, `now` is in seconds since the epoch.
+
+    What keeps a revision without calls from starting, beside one that has them, keeps no caller waiting: it is trouble
+    of the change, not of the cell.
+    """
+    if service is None:
+        return tuple(dict.fromkeys(one for pod in pods for one in of_pod(pod, now)))
+    found: list[Evidence] = []
+    wanted = service.status.latest_created_revision_name
+    serving = {part.revision_name for part in service.status.traffic if part.percent}
+    for pod in pods:
+        found += _of_part(pod.metadata.labels.get(names.KNATIVE_REVISION, ""), serving, of_pod(pod, now))
+    found += of_service(service, now)
+    for revision in revisions:
+        if revision.metadata.name == wanted or revision.metadata.name in serving:
+            found += _of_part(revision.metadata.name, serving, of_revision(revision))
     return tuple(dict.fromkeys(found))
+
+
+def _of_part(revision: str, serving: Collection[str | None], evidence: Iterable[Evidence]) -> Iterator[Evidence]:
+    for one in evidence:
+        if not serving or revision in serving or MEANINGS[one.reason].aspect is not Aspect.STARTABLE:
+            yield one
+            continue
+        yield Evidence(
+            reason=Reason.ROLLOUT_FAILED,
+            message=f"revision {revision}: {one.message}",
+            next_step=one.next_step or MEANINGS[one.reason].next_step,
+        )
 
 
 def is_ready(pod: Pod) -> bool:
