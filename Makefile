@@ -67,6 +67,7 @@ soak: runtimes
 	CHIMERA_TEST_KILLS=50 $(RUN) pytest tests/integration/events
 	CHIMERA_TEST_REQUESTS=20000 $(RUN) pytest tests/integration/api tests/acceptance/platform -k malformed
 	CHIMERA_TEST_DECISIONS=100000 $(RUN) pytest tests/property/gateway/test_policy_agreement.py
+	CHIMERA_TEST_AGENTS=all CHIMERA_TEST_CALLED=1000 CHIMERA_TEST_SLEEP=1 $(RUN) pytest -s tests/acceptance/platform/test_end_to_end.py
 
 images: $(filter .tools/bin/uv,$(UV))
 	deploy/images/build

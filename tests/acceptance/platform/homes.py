@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,7 +22,7 @@ from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.access import from_kubeconfig
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.installer import KINDS, NAMESPACES
-from chimera.adapters.substrates.knative.objects import PODS
+from chimera.adapters.substrates.knative.objects import KNATIVE_SERVICES, PODS, KnativeService
 from chimera.kernel.clock import SystemClock
 
 CHIMERA = str(Path(sys.executable).with_name("chimera"))
@@ -105,6 +105,12 @@ class Home:
             (folder / "code").mkdir()
             (folder / "code" / "told.py").write_text(CODE)
         await self.run("apply", str(folder))
+
+    async def have(self, name: str) -> None:
+        """See to it that an agent is applied and answers, whichever test wants it first."""
+        if not (self.folder / f"agent-{name}").exists():
+            await self.apply(name)
+        assert await self.answer(name, "hello") == "hello"
 
     async def change(self, name: str, code: str) -> None:
         """Apply an agent again with other code."""
@@ -243,6 +249,27 @@ class Cluster(Home):
         options = {"gracePeriodSeconds": 0, "propagationPolicy": "Background"}
         path = PODS.path(self.cells, host)
         await self.api._request("DELETE", path, None, msgspec.json.encode(options), "application/json")
+
+    async def generations(self) -> dict[str, int]:
+        """The generations of all cells' Knative Services, by name."""
+        listing = await self.api.list(KNATIVE_SERVICES, self.cells, names.managed())
+        return {one.metadata.name: one.metadata.generation for one in listing.items}
+
+    async def until_moved(self, before: Mapping[str, int]) -> None:
+        """Wait until each of these Services has a newer generation, all of whose calls go to its newest revision."""
+
+        def moved(one: KnativeService) -> bool:
+            newest = one.status.latest_created_revision_name
+            serving = {part.revision_name for part in one.status.traffic if part.percent}
+            seen = one.status.observed_generation == one.metadata.generation > before[one.metadata.name]
+            return seen and serving == {newest} and one.status.latest_ready_revision_name == newest
+
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                listing = await self.api.list(KNATIVE_SERVICES, self.cells, names.managed())
+                if all(moved(one) for one in listing.items if one.metadata.name in before):
+                    return
+                await asyncio.sleep(0.5)
 
     async def remove(self) -> None:
         if self.way is not None:

@@ -21,7 +21,7 @@ async def until_said(home: Home, *query: str, words: str) -> list[dict[str, Any]
 
 
 async def test_what_an_agent_prints_is_in_the_log_under_its_name_and_its_hosts(home: Home) -> None:
-    await home.apply("sayer")
+    await home.have("sayer")
     assert await home.answer("sayer", "say what-was-said") == "say what-was-said"
     rows = await until_said(home, "sayer", words="what-was-said")
     assert {row["agent"] for row in rows} == {"sayer"}

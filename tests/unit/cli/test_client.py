@@ -1,10 +1,12 @@
 """The API's client: what it sends again, and what it says where an answer was lost."""
 
 import asyncio
+import json
+from pathlib import Path
 
 import pytest
 
-from chimera.entrypoints.cli.client import Api, connect
+from chimera.entrypoints.cli.client import Api, address, connect
 from chimera.entrypoints.cli.failing import NotRunning
 from chimera_host.testing.doubles import BreaksOnce
 
@@ -32,3 +34,13 @@ async def test_what_only_reads_is_sent_again() -> None:
     server = BreaksOnce()
     assert await _twice(server, "GET") == ("ok", "ok")
     assert server.heard == ["GET", "GET", "GET"]
+
+
+@pytest.mark.parametrize(("left", "key"), [({}, "the-home's"), ({"key_file": "run/cluster.key"}, "the-cluster's")])
+def test_the_key_is_of_what_runs_and_the_homes_own_stays(tmp_path: Path, left: dict[str, str], key: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "chimera.key").write_text("the-home's\n")
+    (tmp_path / "run" / "cluster.key").write_text("the-cluster's\n")
+    (tmp_path / "run" / "endpoint.json").write_text(json.dumps({"public": "http://127.0.0.1:1/", **left}))
+    assert address({"home": str(tmp_path)}) == ("http://127.0.0.1:1", key)
+    assert address({"home": str(tmp_path), "url": "http://else", "key": "k"}) == ("http://else", "k")
