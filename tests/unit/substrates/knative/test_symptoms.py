@@ -98,6 +98,11 @@ PODS = {
         Reason.OUT_OF_MEMORY,
         "exit code 83",
     ),
+    "a host that never becomes ready": (
+        [container(state={"running": {"startedAt": at(60)}})],
+        Reason.NOT_READY_IN_TIME,
+        "isn't ready after 45 s",
+    ),
     "a host was replaced": (
         [container(ready=True, restartCount=1, state={"running": {}}, lastState=ended(70))],
         Reason.HOST_DIED,
@@ -198,7 +203,9 @@ def test_a_revision_that_has_no_part_in_the_cell_any_more_is_not_asked() -> None
     old, serving = revision(told, name="c-1-00000"), revision(told, name="c-1-00001")
     routed = service(condition("RoutesReady", "True"))
     assert reasons(service=routed, revisions=(old,)) == []
-    assert reasons(service=routed, revisions=(serving,)) == [Reason.CRASH_LOOP]
+    assert reasons(service=routed, revisions=(serving,)) == [], "its pods tell; this is of one that was"
+    quota = revision(condition("ResourcesAvailable", "False", "FailedCreate", QUOTA), name="c-1-00001")
+    assert reasons(service=routed, revisions=(quota,)) == [Reason.QUOTA_EXCEEDED]
 
 
 def test_an_ingress_that_is_not_ready_is_told_and_a_route_that_waits_for_its_revision_is_not() -> None:
@@ -226,7 +233,8 @@ def test_what_is_well_or_long_ago_is_no_trouble() -> None:
     starting = pod(condition("Ready", "False"), condition("ContainersReady", "False"))
     leaving = pod(condition("Ready", "False"), condition("ContainersReady", "False"), deleted=True)
     evicted = pod(phase="Failed", reason="Evicted", containerStatuses=[container(state=ended(137, ago=RECENT + 1))])
-    once = pod(containerStatuses=[container(restartCount=1, state={"running": {}}, lastState=ended(70))])
+    started = {"running": {"startedAt": at(10)}}
+    once = pod(containerStatuses=[container(restartCount=1, state=started, lastState=ended(70))])
     assert reasons(well, starting, leaving, evicted, once) == []
     assert is_ready(well) and not is_ready(starting) and not is_ready(leaving)
 

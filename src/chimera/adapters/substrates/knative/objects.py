@@ -153,6 +153,12 @@ class Waiting(Struct, frozen=True, kw_only=True, rename="camel"):
     message: str = ""
 
 
+class Running(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A container that runs."""
+
+    started_at: str | None = None
+
+
 class Terminated(Struct, frozen=True, kw_only=True, rename="camel"):
     """How a container ended."""
 
@@ -162,9 +168,10 @@ class Terminated(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class ContainerState(Struct, frozen=True, kw_only=True, rename="camel"):
-    """A container's state; with neither it runs."""
+    """A container's state: one of the three."""
 
     waiting: Waiting | None = None
+    running: Running | None = None
     terminated: Terminated | None = None
 
 

@@ -29,6 +29,8 @@ from chimera.platform.reasons import MEANINGS, Aspect, Reason
 SILENT = 60.0
 """A Service that Knative has not looked at for so long has no controller."""
 SLOW_INGRESS = 60.0
+SLOW_HOST = 45.0
+"""A host that runs so long and isn't ready is told of before callers' patience (`admission.hold`, 60 s) is over."""
 CRASHES = 2
 """A container that ended so often and isn't ready is in a loop, whatever state it is in at the moment."""
 
@@ -60,7 +62,8 @@ def symptoms(
     found += of_service(service, now)
     for revision in revisions:
         if revision.metadata.name == wanted or revision.metadata.name in serving:
-            found += _of_part(revision.metadata.name, serving, of_revision(revision))
+            serves = revision.metadata.name in serving
+            found += _of_part(revision.metadata.name, serving, of_revision(revision, serves=serves))
     return tuple(dict.fromkeys(found))
 
 
@@ -104,8 +107,12 @@ def of_service(service: KnativeService, now: float) -> Iterator[Evidence]:
         yield Evidence(reason=Reason.INGRESS_NOT_READY, message=_words(routes.reason, routes.message))
 
 
-def of_revision(revision: Revision) -> Iterator[Evidence]:
-    """What a revision says."""
+def of_revision(revision: Revision, *, serves: bool = False) -> Iterator[Evidence]:
+    """What a revision says.
+
+    Of one that serves only that its pods can't be made: what else Knative says of it is of a pod that was, and stays
+    said while the cell sleeps. Its pods tell what is so now.
+    """
     conditions = revision.status.conditions
     resources, container = (_condition(conditions, name) for name in ("ResourcesAvailable", "ContainerHealthy"))
     if resources is not None and resources.status == "False":
@@ -114,9 +121,9 @@ def of_revision(revision: Revision) -> Iterator[Evidence]:
             yield Evidence(reason=Reason.QUOTA_EXCEEDED, message=words)
         elif resources.reason == "FailedCreate" or "is forbidden" in resources.message:
             yield Evidence(reason=Reason.POD_REFUSED, message=words)
-        else:
+        elif not serves:
             yield Evidence(reason=_by_word(resources.reason, resources.message), message=words)
-    if container is not None and container.status == "False":
+    if container is not None and container.status == "False" and not serves:
         yield Evidence(
             reason=_by_word(container.reason, container.message), message=_words(container.reason, container.message)
         )
@@ -160,6 +167,9 @@ def _of_container(container: ContainerStatus, pod: str, now: float) -> Iterator[
     elif waiting is not None and waiting.reason in NOT_MADE:
         words = _words(waiting.reason, waiting.message)
         yield Evidence(reason=Reason.CONTAINER_REFUSED, message=f"container {container.name}: {words}")
+    elif _too_slow(container, now):
+        words = f"container {container.name} of pod {pod} runs and isn't ready after {SLOW_HOST:.0f} s"
+        yield Evidence(reason=Reason.NOT_READY_IN_TIME, message=words)
     elif ended is not None and not container.ready:
         looping = waiting is not None and waiting.reason == "CrashLoopBackOff"
         if looping or container.restart_count >= CRASHES:
@@ -168,6 +178,12 @@ def _of_container(container: ContainerStatus, pod: str, now: float) -> Iterator[
     elif ended is not None and _recent(ended.finished_at, now):
         reason = Reason.HOST_OUT_OF_MEMORY if _for_memory(ended) else Reason.HOST_DIED
         yield Evidence(reason=reason, message=f"container {container.name} of pod {pod}: {_how(ended)}")
+
+
+def _too_slow(container: ContainerStatus, now: float) -> bool:
+    running = container.state.running
+    age = None if running is None or container.ready else _age(running.started_at, now)
+    return age is not None and age > SLOW_HOST
 
 
 def _for_memory(ended: Terminated) -> bool:
