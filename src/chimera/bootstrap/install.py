@@ -23,6 +23,7 @@ from chimera.adapters.storage.opening import is_url
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.installation import Installation, manifests
 from chimera.adapters.substrates.knative.installer import can_monitor, install, uninstall, wait
+from chimera.adapters.substrates.knative.preflight import NotFit, Seen, findings, look, told
 from chimera.bootstrap import settings as machine
 from chimera.bootstrap.substrate_parts import cluster
 from chimera.kernel.settings import SettingsError
@@ -47,8 +48,11 @@ def choices(options: argparse.Namespace) -> Installation:
     database = database_name(found.node, options.home)
     if not is_url(database):
         raise SettingsError(["a cluster's processes share a PostgreSQL server: name it in the setting node.database"])
+    knative = found.knative
+    if options.warm_pool is not None:
+        knative = dataclasses.replace(knative, warm_pool=options.warm_pool)
     return Installation(
-        knative=found.knative,
+        knative=knative,
         database=database,
         database_secret=options.database_secret or None,
         database_port=urlsplit(database).port or DATABASE_PORT,
@@ -97,6 +101,7 @@ async def run(options: argparse.Namespace, chosen: Installation) -> int:
             left = await uninstall(api, chosen, say, seconds=options.wait)
             _print(done, options.output)
             return _told(left, "is still being deleted")
+        await _check(api, chosen, proceed=options.yes)
         if options.monitors is None:
             chosen = msgspec.structs.replace(chosen, monitors=await can_monitor(api))
         await install(api, chosen, say)
@@ -105,6 +110,16 @@ async def run(options: argparse.Namespace, chosen: Installation) -> int:
         return _told(left, f"does not run: see `kubectl -n {chosen.namespace} describe pods`")
     finally:
         await api.aclose()
+
+
+async def _check(api: Kubernetes, chosen: Installation, *, proceed: bool) -> None:
+    """Say what warm pools cost, and what the cluster lacks; raises `NotFit` unless it is to go on all the same."""
+    seen = await look(api)
+    sys.stderr.write("".join(f"{line}\n" for line in told(chosen.knative, seen)))
+    missing = findings(chosen.knative, seen)
+    if missing and not proceed:
+        raise NotFit("; ".join(one.what for one in missing), next_step="; ".join(one.next_step for one in missing))
+    sys.stderr.write("".join(f"{one.what}; {one.next_step}\n" for one in missing))
 
 
 def _print(what: Any, output: str) -> None:
@@ -118,6 +133,7 @@ def _print(what: Any, output: str) -> None:
 def _render(chosen: Installation, output: str) -> None:
     """What would be applied: whole, or as a list of names."""
     found = manifests(chosen)
+    sys.stderr.write("".join(f"{line}\n" for line in told(chosen.knative, Seen())))
     if output == "json":
         _print(found, output)
     elif output == "yaml":
@@ -154,6 +170,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--tolerate", action="append", default=[])
     made.add_argument("--priority-class", default="")
     made.add_argument("--strict-spread", action=argparse.BooleanOptionalAction, default=False)
+    made.add_argument("--warm-pool", type=int)
+    made.add_argument("--yes", action=argparse.BooleanOptionalAction, default=False)
     made.add_argument("--kubeconfig")
     made.add_argument("--output", choices=("table", "json", "yaml"), default="table")
     made.add_argument("--wait", type=float, default=300.0)

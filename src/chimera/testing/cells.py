@@ -76,7 +76,7 @@ class CellsRig:
         self.catalogue = Catalogue()
         access = ClusterAccess(server=cluster.url, tls=None, credentials=NoToken(), namespace="default")
         self.api = Kubernetes(access)
-        chosen = {"namespace": NAMESPACE, "poll": 0.05, "writes_per_second": 1_000.0, **settings}
+        chosen = {"namespace": NAMESPACE, "poll": 0.05, "warm_pool": 0, "writes_per_second": 1_000.0, **settings}
         self.reconciler = Reconciler(
             self.api, self.catalogue, SystemClock(), KnativeSettings(**chosen), HostBounds(), told=self._told
         )

@@ -22,7 +22,8 @@ class FakeKnative:
     """Use as an asynchronous context manager; it reacts to each change of the cluster.
 
     A revision whose image is in `broken` fails with that reason and message; one whose image is in `slow` has its pods
-    one less than ready needs, as long as it is there. `demand` is how many pods the calls of a Service want.
+    one less than ready needs, as long as it is there. `demand` is how many pods the calls of a Service want. While
+    it is `frozen`, nothing is done.
     """
 
     def __init__(self, cluster: FakeCluster, namespace: str) -> None:
@@ -32,6 +33,7 @@ class FakeKnative:
         self.broken: dict[str, tuple[str, str]] = {}
         self.slow: set[str] = set()
         self.demand: dict[str, int] = {}
+        self.frozen = False
         self._initialised: set[str] = set()
         self._task: asyncio.Task[None] | None = None
 
@@ -79,7 +81,8 @@ class FakeKnative:
     async def _run(self) -> None:
         while True:
             seen = self.cluster.version
-            await self.step()
+            if not self.frozen:
+                await self.step()
             await self.cluster.news(seen)
 
     async def _make(self, service: Json) -> None:

@@ -202,6 +202,7 @@ class Cluster(Home):
             image = "{self.images.replace("{name}", hosts)}"
             window = 6
             start_timeout = 30
+            warm_pool = 0
             rollout_hold = 10
             rollout_steps = [30, 100]
             rollout_pause = 3

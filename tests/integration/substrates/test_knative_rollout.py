@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.plan import Phase
 from chimera.adapters.substrates.knative.rights import CONTROL_PLANE, RIGHTS
 from chimera.testing.cells import NAMESPACE, CellsRig, cell, name_of, until
-from chimera.testing.cluster import FakeCluster
+from chimera.testing.cluster import FakeCluster, refusal
 from chimera.testing.knative import FakeKnative
 
 OLD, NEW = "registry.example/host:1", "registry.example/host:2"
@@ -163,15 +165,28 @@ async def test_one_that_fails_on_its_way_loses_its_calls(home: Home) -> None:
 async def test_a_control_plane_that_is_killed_after_every_write_changes_nothing_of_how_it_ends(home: Home) -> None:
     await home.knative.want(NAME, 4)
     await home.steady(FIRST)
-    await home.begin(image=NEW, rollout_steps=(30,))
+    taken: list[str] = []
+
+    def one_write_each(request: web.BaseRequest) -> web.StreamResponse | None:
+        if request.method != "PATCH" or len(taken) <= kills:
+            taken.extend([request.path] if request.method == "PATCH" else [])
+            return None
+        return refusal(429, "TooManyRequests", "later")(request)
+
+    def more_than(before: int) -> bool:
+        return len(taken) > before
+
     kills = 0
+    home.cluster.faults.append(one_write_each)
+    await home.begin(image=NEW, rollout_steps=(30,))
     shares: list[dict[str, int]] = []
     while home.knative.traffic(NAME) != {SECOND: 100} or len(home.shares()) > 1:
-        writes = home.cluster.writes()
-        await home.written_or(lambda: False, writes)
-        await home.begin()  # killed where the write was made, before anything that follows from it
+        await until(partial(more_than, kills))
+        await home.kill()  # where the write was made, before anything that follows from it
         kills += 1
+        await home.begin()
         shares.append(home.knative.traffic(NAME))
+    home.cluster.faults.clear()
     assert kills >= 5, "applied, held, a part, all, let go"
     for share in shares:
         assert sum(share.values()) == 100
@@ -221,6 +236,53 @@ async def test_no_more_cells_change_over_at_once_than_may(home: Home) -> None:
     await home.knative.step()
     await until(lambda: len(home.cluster.objects("revisions")) == 8)
     await until(lambda: all(home.rig.phase(one) is Phase.READY for one in (CELL, *cells)))
+
+
+async def test_a_warm_pool_is_kept_without_another_revision_and_its_missing_pods_are_told(home: Home) -> None:
+    await home.steady(FIRST)
+    await home.begin(warm_pool=6)
+    await until(lambda: home.knative.pods(NAME) == {FIRST: 6})
+    await home.steady(FIRST)
+    await until(lambda: home.cause() == ("", ""))
+    await home.begin(warm_pool=9, most_kept=8)
+    await until(lambda: home.knative.pods(NAME) == {FIRST: 8})
+    await until(lambda: home.cause()[0].startswith("8 of 9 pods are kept warm"))
+    revision = home.knative.revisions(NAME)[0]
+    revision["status"]["actualReplicas"] = 5
+    home.knative.frozen = True
+    await home.cluster.put("revisions", revision)
+    await until(lambda: home.cause()[0] == "5 of 8 warm pods are there")
+    home.knative.frozen = False
+    await home.knative.step()
+    # It is had by what comes after it, too: as many pods before any call, and then its pool.
+    await home.begin(image=NEW)
+    await home.steady(SECOND)
+    await until(lambda: home.knative.pods(NAME) == {FIRST: 0, SECOND: 8})
+    await home.begin(warm_pool=0)
+    await until(lambda: home.knative.pods(NAME) == {FIRST: 0, SECOND: 0})
+    assert len(home.knative.revisions(NAME)) == 2
+
+
+async def test_a_cell_that_no_agent_belongs_to_keeps_no_pool(home: Home) -> None:
+    await home.begin(warm_pool=6)
+    await until(lambda: home.knative.pods(NAME) == {FIRST: 6})
+    home.rig.catalogue.put()
+    await until(lambda: home.rig.phase(CELL) is Phase.UNUSED)
+    await until(lambda: home.knative.pods(NAME) == {FIRST: 0})
+    writes = home.cluster.writes()
+    home.rig.reconciler.poke()
+    await asyncio.sleep(0.2)
+    assert home.cluster.writes() == writes and name_of(CELL) in home.rig.services()
+    home.rig.catalogue.put(CELL)
+    await until(lambda: home.knative.pods(NAME) == {FIRST: 6})
+
+
+async def test_before_knative_heeds_it_a_pool_is_of_the_template(home: Home) -> None:
+    await home.steady(FIRST)
+    await home.begin(warm_pool=6, warm_in_template=True)
+    await home.steady(SECOND)
+    assert home.knative.revisions(NAME)[1]["metadata"]["annotations"][names.MIN_SCALE] == "6"
+    await until(lambda: home.knative.pods(NAME) == {FIRST: 0, SECOND: 6})
 
 
 VERBS = {"GET": {"list"}, "WATCH": {"watch"}, "PATCH": {"create", "patch"}, "DELETE": {"delete"}}

@@ -95,3 +95,17 @@ def test_a_wrong_option_is_refused(
     monkeypatch.setattr(sys, "argv", ["install", "render", "--home", str(tmp_path), *words])
     assert install.main() == install.EXIT_SETTINGS
     assert says in capsys.readouterr().err
+
+
+def test_what_warm_pods_cost_is_said_beside_what_would_be_applied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    real = sys.stderr.write
+    monkeypatch.setattr(sys.stderr, "write", lambda text: said.append(text) or real(text))
+    found = rendered(tmp_path / "home", monkeypatch, capsys, "--warm-pool", "7")
+    assert "7 pods request" in "".join(said) and "a month" in "".join(said)
+    (config,) = [one for one in found if one["kind"] == "ConfigMap" and one["metadata"]["name"] == "chimera-config"]
+    assert json.loads(config["data"]["control-plane.json"])["knative"]["warm_pool"] == 7
+    (quota,) = [one for one in found if one["kind"] == "ResourceQuota"]
+    assert quota["spec"]["hard"] == {"pods": "2500"} and quota["metadata"]["namespace"] == "chimera-cells"

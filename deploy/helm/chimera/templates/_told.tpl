@@ -17,6 +17,10 @@ knative:
   audience: {{ $.Values.knative.audience | toJson }}
   most_cells: {{ $.Values.knative.most_cells | toJson }}
   max_hosts: {{ $.Values.knative.max_hosts | toJson }}
+  warm_pool: {{ $.Values.knative.warm_pool | toJson }}
+  most_kept: {{ $.Values.knative.most_kept | toJson }}
+  most_pods: {{ $.Values.knative.most_pods | toJson }}
+  warm_in_template: {{ $.Values.knative.warm_in_template | toJson }}
   utilisation: {{ $.Values.knative.utilisation | toJson }}
   window: {{ $.Values.knative.window | toJson }}
   initial_scale: {{ $.Values.knative.initial_scale | toJson }}

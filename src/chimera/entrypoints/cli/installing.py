@@ -72,6 +72,12 @@ def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
     is_flag=True,
     help="Let a pod of the platform wait rather than share a zone or node more than it must.",
 )
+@click.option(
+    "--warm-pool",
+    type=click.IntRange(0, 1_000),
+    help="Pods kept warm for each agent type, in place of the setting `knative.warm_pool`; 0 keeps none.",
+)
+@click.option("--yes", is_flag=True, help="Install though the cluster lacks what is told: room, a feature of Knative.")
 @click.option("--dry-run", is_flag=True, help="Print what would be applied, and apply nothing.")
 @out.output_option
 @click.pass_context
@@ -79,6 +85,7 @@ def install(context: click.Context, /, dry_run: bool, substrate: str, **options:
     """Put the platform into a cluster, or bring what is there up to date.
 
     Models, issuers and settings are those of the home's settings file; `node.database` names the PostgreSQL server.
+    What warm pods cost is said before anything is applied, on standard error.
     """
     return _run(context, "render" if dry_run else "install", options)
 

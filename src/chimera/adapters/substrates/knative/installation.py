@@ -99,6 +99,7 @@ def objects(chosen: Installation, words: Mapping[str, Said]) -> list[Json]:
         *(_account(chosen.namespace, f"chimera-{name}") for name in RIGHTS),
         _account(chosen.knative.namespace, chosen.knative.service_account),
         *_roles(chosen),
+        *_quota(chosen.knative),
         *policies(
             chosen.namespace,
             chosen.knative.namespace,
@@ -117,6 +118,21 @@ def objects(chosen: Installation, words: Mapping[str, Said]) -> list[Json]:
         *(_deployment(chosen, name, words[name]) for name in RIGHTS),
         admission.configuration(chosen.namespace, labels(), group=GROUP, version=VERSION),
         *(_monitors(chosen) if chosen.monitors else ()),
+    ]
+
+
+def _quota(knative: KnativeSettings) -> list[Json]:
+    """What bounds the pods of cells, whatever definitions ask for."""
+    if not knative.most_pods:
+        return []
+    meta = _meta(knative.namespace, "chimera-hosts")
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "ResourceQuota",
+            "metadata": meta,
+            "spec": {"hard": {"pods": str(knative.most_pods)}},
+        }
     ]
 
 

@@ -82,6 +82,7 @@ KINDS: dict[str, Resource[Anything]] = {
         Resource("", "v1", "serviceaccounts", "ServiceAccount", Anything),
         Resource("", "v1", "configmaps", "ConfigMap", Anything),
         Resource("", "v1", "services", "Service", Anything),
+        Resource("", "v1", "resourcequotas", "ResourceQuota", Anything),
         Resource("apps", "v1", "deployments", "Deployment", Anything),
         Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", Anything),
         Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", Anything),

@@ -89,11 +89,16 @@ class Observed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
-    """A cell as it should be: the digest of its manifest and its scale, or why it can't be rendered."""
+    """A cell as it should be: the digest of its manifest and its scale, or why it can't be rendered.
+
+    `kept` pods are kept warm of the `asked` that the settings and its agents ask for (`chimera.platform.warm`).
+    """
 
     cell: str
     digest: str = ""
     least: int = 0
+    kept: int = 0
+    asked: int = 0
     most: int = 1_000
     initial: int = 1
     fault: tuple[str, str] | None = None
@@ -160,7 +165,7 @@ class RevisionState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CellState:
-    """What a person is told of a cell: its phase, the cause and the next step, its fewest pods, and its revisions.
+    """What a person is told of a cell: its phase, the cause and the next step, the pods kept warm, and its revisions.
 
     `reason` is given where the home refused it.
     """
@@ -171,7 +176,7 @@ class CellState:
     cause: str = ""
     next_step: str = ""
     reason: Reason | None = None
-    least: int = 0
+    kept: int = 0
     revisions: tuple[RevisionState, ...] = ()
 
 
@@ -230,6 +235,7 @@ def plan(
         states.append(state)
         if now < due:
             again.append(due)
+            actions += _let_go(name, observed[name], memory.get(name, Memory()), now)
         elif not observed[name].deleting:
             reason = f"no agent has belonged to it for {grace:.0f} s"
             actions.append(Delete(name=name, uid=observed[name].uid, reason=reason))
@@ -271,6 +277,14 @@ def _unused(name: str, found: Observed, known: Memory, now: float, grace: float)
     return replace(known, unused_since=since), state, max(since + grace, known.not_before)
 
 
+def _let_go(name: str, found: Observed, known: Memory, now: float) -> list[Action]:
+    """What keeps pods of a Service that no cell wants, one at a time."""
+    kept = [one for one in found.revisions if one.least][:1]
+    if found.deleting or now < known.not_before:
+        return []
+    return [Keep(name=name, revision=one.name, uid=one.uid, least=0) for one in kept]
+
+
 def applied(known: Memory, generation: int) -> Memory:
     """What to remember after an apply that the cluster took."""
     return Memory(applied=generation, progress=known.progress)
@@ -300,7 +314,7 @@ def concerns_all(error: ClusterError) -> bool:
 
 
 def _decide(want: Wanted, found: Observed | None, known: Memory, pace: Pace, now: float) -> Decision:
-    target = Target(digest=want.digest, least=want.least, most=want.most, initial=want.initial)
+    target = Target(digest=want.digest, least=want.least, kept=want.kept, most=want.most, initial=want.initial)
     revisions = () if found is None else found.revisions
     return decide(target, None if found is None else found.serving, revisions, known.progress, pace, now)
 
@@ -363,7 +377,7 @@ def _state(name: str, want: Wanted, found: Observed | None, known: Memory, decid
         cause=cause,
         next_step=step,
         reason=Reason.NOT_RUNNABLE if want.fault is not None else known.reason,
-        least=want.least,
+        kept=want.kept,
         revisions=() if found is None else _revisions(found),
     )
 
@@ -401,10 +415,23 @@ def _told(want: Wanted, found: Observed | None, known: Memory, decided: Decision
     if decided.stage in (Stage.WAITING, Stage.MOVING):
         return Phase.DEPLOYING, (decided.cause, "")
     if found.ready:
-        return Phase.READY, (decided.cause, "")
+        return Phase.READY, _warmth(want, found) if not decided.cause else (decided.cause, "")
     if found.trouble is not None:
         return Phase.FAILED, found.trouble
     return Phase.DEPLOYING, ("its newest revision isn't ready yet", "")
+
+
+def _warmth(want: Wanted, found: Observed) -> tuple[str, str]:
+    """How many of the pods that are kept warm are there, where it isn't all."""
+    ready = sum(one.replicas for one in found.revisions if one.ready)
+    if ready < want.kept:
+        return f"{ready} of {want.kept} warm pods are there", "see whether the cluster has room for them"
+    if want.kept < want.asked:
+        return (
+            f"{want.kept} of {want.asked} pods are kept warm: no more than `knative.most_kept` are, of all cells",
+            "raise `knative.most_kept`, or lower `knative.warm_pool`",
+        )
+    return "", ""
 
 
 def _waits(name: str, want: Wanted, found: Observed, rollouts: int) -> CellState:
@@ -413,7 +440,7 @@ def _waits(name: str, want: Wanted, found: Observed, rollouts: int) -> CellState
         service=name,
         phase=Phase.DEPLOYING,
         cause=f"{rollouts} cells change over, the most at once; this one waits for its turn",
-        least=want.least,
+        kept=want.kept,
         revisions=_revisions(found),
     )
 

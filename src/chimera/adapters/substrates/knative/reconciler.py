@@ -14,6 +14,8 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+import msgspec
+
 from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.errors import ClusterError
@@ -39,6 +41,7 @@ from chimera.adapters.substrates.knative.seeing import observed
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.kernel.clock import Clock
 from chimera.platform.model import CellSpec
+from chimera.platform.warm import keep
 from chimera_host.contract.problem import ProblemError
 
 log = logging.getLogger(__name__)
@@ -162,21 +165,27 @@ class Reconciler:
             return False
         manifests: dict[str, Json] = {}
         wanted: dict[str, Wanted] = {}
-        for cell in await self._source.live_cells():
+        settings = self._settings
+        cells = await self._source.live_cells()
+        kept = keep(cells, pool=settings.warm_pool, most=settings.most_kept, most_hosts=settings.max_hosts)
+        for cell in cells:
             name = names.service_name(cell.cell, cell.runtime_class.framework)
+            warm = kept[cell.cell]
+            least = warm.kept if settings.warm_in_template else warm.least
             try:
-                manifest = render(cell, self._settings, self._bounds)
+                manifest = render(msgspec.structs.replace(cell, min_hosts=least), settings, self._bounds)
             except NotRunnable as error:
                 wanted[name] = Wanted(cell=cell.cell, fault=(error.detail, error.next_step or ""))
             else:
                 manifests[name] = manifest
-                least, most = scale(cell, self._settings)
                 wanted[name] = Wanted(
                     cell=cell.cell,
                     digest=manifest["metadata"]["annotations"][names.DIGEST],
                     least=least,
-                    most=most,
-                    initial=self._settings.initial_scale,
+                    kept=warm.kept,
+                    asked=warm.wanted,
+                    most=scale(cell, settings)[1],
+                    initial=settings.initial_scale,
                 )
         self._manifests, self._wanted = manifests, wanted
         self._sequence, self._read_at = sequence, now

@@ -68,10 +68,14 @@ class Serving:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """What is wanted: the digest of the template, and the bounds of its scale."""
+    """What is wanted: the digest of the template, and the bounds of its scale.
+
+    `kept` is the minimum of the revision that serves, where it is above the template's: the warm pool.
+    """
 
     digest: str
     least: int = 0
+    kept: int = 0
     most: int = 1_000
     initial: int = 1
 
@@ -231,7 +235,7 @@ class _Rollout:
         """Nothing served before: the newest revision has all calls."""
         alone = (Share(revision=self.green.name, percent=100),)
         traffic = self.found.asked if self.found.asked in (ALL_TO_LATEST, alone) else alone
-        return self._decision(traffic, Stage.STEADY, hold=self._hold(self.want.least))
+        return self._decision(traffic, Stage.STEADY, hold=self._hold(max(self.want.least, self.want.kept)))
 
     def fault(self, progress: Progress) -> tuple[str, str] | None:
         """Why the new revision must not have calls, and the next step."""

@@ -30,6 +30,29 @@ class KnativeSettings:
         maximum=3_000,
     )
     max_hosts: int = setting(1_000, "Most pods of one cell, whatever its agents say.", minimum=1, maximum=1_000)
+    warm_pool: int = setting(
+        100,
+        "Pods that are kept warm for each agent type: of each cell that types share, which then share its pool. They "
+        "cost what they request, all the time: `chimera install` says what before it applies. 0 keeps none.",
+        minimum=0,
+        maximum=1_000,
+    )
+    most_kept: int = setting(
+        1_000,
+        "Most pods that are kept though nobody calls, of all cells together: `min_instances` first, then warm pools.",
+        minimum=0,
+        maximum=100_000,
+    )
+    most_pods: int = setting(
+        2_500,
+        "Most pods in the namespace of cells, whatever definitions ask for, held by its ResourceQuota; 0 sets none.",
+        minimum=0,
+    )
+    warm_in_template: bool = setting(
+        False,
+        "Keep warm pools by the template of revisions, as Knative before 1.21 needs it: a revision is then ready only "
+        "when all of its pool is, and a change of the pool is a new one.",
+    )
     utilisation: float = setting(
         70.0, "Share of a cell's target at which Knative adds a pod.", unit="percent", minimum=1, maximum=100
     )
