@@ -142,6 +142,16 @@ class PlatformClient:
         )
         return str(_decoded(_chats, data, "an agent's answer").get("output", ""))
 
+    async def agent_message(
+        self, call_id: str, agent: str, message: str, reply: bool, deadline: float, key: str | None = None
+    ) -> str:
+        """Send a message to another agent of the tenant; its id. With a `key` of the call's run it is sent once."""
+        path = f"/internal/v1/agents/{quote(agent, safe='')}/messages"
+        data = await self._post(
+            path, _encode({"message": message, "reply": reply}), call_id, deadline, ToolFailed, again=False, key=key
+        )
+        return str(_decoded(_chats, data, "a message that was sent").get("id", ""))
+
     async def function(self, call_id: str, ask: FunctionAsk, deadline: float, key: str | None = None) -> str:
         """What the function answers that the agent of the call stands for."""
         data = await self._post(PATH_FUNCTION, _encode(ask), call_id, deadline, AgentFailed, again=False, key=key)

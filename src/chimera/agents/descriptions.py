@@ -192,6 +192,14 @@ FIELDS: Final[dict[str, dict[str, str]]] = {
         "expires": "The event is a dead letter when the agent has not answered by then: 1s to 7d.",
         "priority": "Of a tenant's tasks the higher ones go first: -100 to 100.",
     },
+    "MessageTool": {
+        "type": "Another agent, written to and not waited for.",
+        "name": _NAME,
+        "agent": "The other agent's name, in the same tenant; it must be reached by `events`.",
+        "reply": "Whether its answer comes back, as a message in the same session.",
+        "description": _TOOL_DESCRIPTION + " By default that it sends a message.",
+        "limits": _LIMITS,
+    },
     "Scaling": {
         "min_instances": "Instances kept ready while nobody calls; with 0 its cell may sleep.",
         "max_instances": "The most instances that work for it.",

@@ -20,7 +20,7 @@ from msgspec import Struct
 from chimera.agents.compile import CanonicalDefinition, document_bytes
 from chimera.agents.errors import NotExportable
 from chimera.agents.semantics import PYTHON_RUNTIME
-from chimera_host.contract.tools import AgentTool, McpTool
+from chimera_host.contract.tools import AgentTool, McpTool, MessageTool
 
 SPEC_VERSION = "0.36.0"
 DOCUMENT, SOURCE = "agent.json", "source.tar.gz"
@@ -91,9 +91,9 @@ def unexportable(value: CanonicalDefinition) -> Iterator[tuple[str, str]]:
     if function is not None and function.endpoint is not None:
         yield "it stands for a function already", f"use that function: {function.endpoint.url}"
     for tool in document.tools:
-        if isinstance(tool, AgentTool):
+        if isinstance(tool, AgentTool | MessageTool):
             yield (
-                f"the tool {tool.name} is the agent {tool.agent}, which only the platform can call",
+                f"the tool {tool.name} is the agent {tool.agent}, which only the platform can reach",
                 "call it by HTTP, with a function tool of its own",
             )
         elif tool.credentials:

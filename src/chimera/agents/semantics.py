@@ -18,12 +18,12 @@ from chimera.agents.graph import check_graph
 from chimera.agents.patterns import pattern_fault
 from chimera.agents.reach import LATER_PROTOCOLS, PROTOCOLS, resolve_point, suggest_point
 from chimera.agents.spec import Definition, EventSubscription
-from chimera.agents.subscriptions import type_fault
+from chimera.agents.subscriptions import MESSAGES, type_fault
 from chimera.events import filters
 from chimera.events.errors import InvalidSubscription
 from chimera.events.inputs import FIELDS, unknown_fields
 from chimera_host.contract.behaviour import AgentNode, Behaviour, BranchNode, ToolNode
-from chimera_host.contract.tools import AgentTool, FunctionTool, McpTool
+from chimera_host.contract.tools import AgentTool, FunctionTool, McpTool, MessageTool
 
 PYTHON_RUNTIME = "python:3.11-slim"
 NODE_RUNTIME = "node:18-alpine"
@@ -135,7 +135,7 @@ def _tools(definition: Definition) -> Iterator[Fault]:
             yield Fault(path=f"tools[{index}].name", message=f"the tool {tool.name!r} stands twice")
         if isinstance(tool, McpTool) and (tool.command is None) == (tool.url is None):
             yield Fault(path=f"tools[{index}]", message="an MCP server is reached one way", allowed="command or url")
-        if isinstance(tool, AgentTool) and tool.agent == own_name:
+        if isinstance(tool, AgentTool | MessageTool) and tool.agent == own_name:
             yield Fault(path=f"tools[{index}].agent", message="an agent can't call itself", allowed="another agent")
         if isinstance(tool, FunctionTool) and tool.parameters is not None:
             yield from _json_schema(tool.parameters, f"tools[{index}].parameters")
@@ -309,7 +309,9 @@ def _tools_out_of_reach(definition: Definition) -> Iterator[Fault]:
     names = [tool.name for tool in definition.tools]
     reached = {resolve_point(point, names) for point in points}
     for index, tool in enumerate(definition.tools):
-        if f"tool:{tool.name}" in reached or (isinstance(tool, AgentTool) and "service:agents" in reached):
+        if f"tool:{tool.name}" in reached or (
+            isinstance(tool, AgentTool | MessageTool) and "service:agents" in reached
+        ):
             continue
         yield Fault(
             path=f"tools[{index}].name",
@@ -375,8 +377,19 @@ def _subscriptions(definition: Definition) -> Iterator[Fault]:
             allowed="events under capabilities.communication_protocols",
         )
     yield from _unique([one.name for one in subscriptions], "subscriptions", "subscription")
+    for index, tool in enumerate(definition.tools):
+        if isinstance(tool, MessageTool) and tool.reply and "events" not in offered:
+            yield Fault(
+                path=f"tools[{index}].reply",
+                message="a reply is an event, and the agent doesn't say that it is reached by them",
+                allowed="events under capabilities.communication_protocols, or reply: false",
+            )
     for index, one in enumerate(subscriptions):
         path = f"subscriptions[{index}]"
+        if one.name == MESSAGES:
+            yield Fault(
+                path=f"{path}.name", message=f"{one.name!r} is what messages of agents come by", allowed="another"
+            )
         for number, text in enumerate(one.types):
             if (fault := type_fault(text)) is not None:
                 message, near = fault

@@ -16,6 +16,8 @@ from chimera.events.catalogue import FACTS
 from chimera.events.cloudevents import TYPE_PREFIX
 from chimera.events.filters import Filter
 
+MESSAGES = "messages"
+"""What stands for a subscription where another agent's message starts an agent."""
 DataValue = str | int | float | bool
 SessionOf = Literal["event", "subject", "subscription"]
 

@@ -25,7 +25,7 @@ from chimera.gateway.credentials import Credentials
 from chimera.gateway.eventing.bus import LocalBus
 from chimera.gateway.eventing.dispatch import Dispatcher
 from chimera.gateway.eventing.index import AgentIndex
-from chimera.gateway.eventing.ports import AgentLetterStore, TaskIntake
+from chimera.gateway.eventing.ports import AgentLetterStore, MessageStore, TaskIntake
 from chimera.gateway.eventing.publish import Publisher
 from chimera.gateway.events.letters import DeadLetters
 from chimera.gateway.events.ports import SubscriptionStore
@@ -57,6 +57,7 @@ class EventPorts:
     subscriptions: SubscriptionStore
     deliveries: DeliveryStore
     letters: AgentLetterStore
+    messages: MessageStore
     leases: Leases
     push: ClosablePush
 
@@ -120,7 +121,9 @@ def make_event_services(
     chosen = settings.events
     index = AgentIndex()
     routes.on_change(index.take)
-    dispatcher = Dispatcher(routes, index, tasks, ports.letters, clock, events=chosen, limits=settings.tasks)
+    dispatcher = Dispatcher(
+        routes, index, tasks, ports.letters, ports.messages, clock, events=chosen, limits=settings.tasks
+    )
     feed = Feed(ports.journal, source=chosen.source, poll=chosen.poll, batch=chosen.batch)
     deliverer = Deliverer(
         ports.deliveries,

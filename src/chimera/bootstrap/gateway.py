@@ -27,6 +27,7 @@ from chimera.adapters.storage.audit import AuditStorage
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.events.deliveries import DeliveryStorage
 from chimera.adapters.storage.events.letters import LetterStorage
+from chimera.adapters.storage.events.messages import MessageStorage
 from chimera.adapters.storage.events.reading import JournalStorage
 from chimera.adapters.storage.events.subscriptions import SubscriptionStorage
 from chimera.adapters.storage.gateway import GatewayStorage
@@ -153,6 +154,7 @@ def make_event_ports(database: Database, settings: EventSettings) -> EventPorts:
         subscriptions=SubscriptionStorage(database),
         deliveries=DeliveryStorage(database, letters=settings.letters, letter_keep=settings.letter_keep),
         letters=LetterStorage(database, keep=settings.letter_keep),
+        messages=MessageStorage(database, keep=settings.letter_keep),
         leases=StoredLeases(database),
         push=Pusher(
             allow=networks(settings.allow),

@@ -36,6 +36,7 @@ from chimera.gateway.calls import CallTable
 from chimera.gateway.credentials import Credentials
 from chimera.gateway.documents import Documents
 from chimera.gateway.errors import ControlPlaneUnavailable, NodeUnavailable
+from chimera.gateway.eventing.messages import Messages
 from chimera.gateway.functions import Functions
 from chimera.gateway.hosts import HostClient
 from chimera.gateway.identity.ports import IdentityStore
@@ -243,6 +244,7 @@ class Gateway:
             clock=clock,
             settings=settings,
             webhooks=told.subscriptions,
+            calls=self.calls,
         )
         self.events = make_event_services(
             ports.events,
@@ -279,6 +281,7 @@ class Gateway:
             invoker=self.invoker,
             models=self.models,
             answers=self.state.answers,
+            messages=Messages(ports.events.messages, self.routes, self.calls, clock, settings=settings.events),
             state=self.state.internal,
             routes=self.routes,
             pool=ports.pool,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from chimera.entrypoints.gateway.tasks import TaskHandlers
 from chimera.gateway.admission import Admission
 from chimera.gateway.audit import AuditTrail
+from chimera.gateway.calls import CallTable
 from chimera.gateway.invoke import Invoker
 from chimera.gateway.metrics import GatewayMetrics
 from chimera.gateway.policy.authorise import Authoriser
@@ -41,6 +42,7 @@ def make_task_services(
     clock: Clock,
     settings: GatewaySettings,
     webhooks: Webhooks,
+    calls: CallTable,
 ) -> TaskServices:
     """The services; nothing runs yet."""
     chosen = settings.tasks
@@ -58,6 +60,7 @@ def make_task_services(
         clock=clock,
         settings=chosen,
         longest=settings.deadlines.gateway,
+        in_session=calls.in_session,
     )
     tasks = Tasks(store, routes, watchers, clock, settings=chosen, wake=worker.wake, webhooks=webhooks)
     handlers = TaskHandlers(tasks=tasks, authoriser=authoriser, settings=settings.http)

@@ -130,6 +130,17 @@ class TaskChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     problem: str | None = None
 
 
+class MessageSent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An agent's message to another by its id; `reply`: an answer is wanted. `answers`: the message that it answers."""
+
+    message: str
+    sender: str
+    receiver: str
+    by: str
+    reply: bool = False
+    answers: str | None = None
+
+
 class KeyChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The API key by its id, and what it may do. Its secret is nowhere."""
 
@@ -241,6 +252,7 @@ _ALL = (
     _type("task.expired", _TASK, TaskChanged, "A task was not finished by its deadline."),
     _type("cell.changed", _CELL, ConditionsChanged, "A cell has trouble, other trouble, or none any more."),
     _type("home.changed", "home", ConditionsChanged, "The home as a whole has trouble, or none any more."),
+    _type("message.sent", "agents/{agent}/messages/{message}", MessageSent, "An agent was sent another's message."),
     _type("key.created", _KEY, KeyChanged, "An API key was made."),
     _type("key.rotated", _KEY, KeyChanged, "An API key has another secret."),
     _type("key.revoked", _KEY, KeyChanged, "An API key was revoked."),

@@ -69,6 +69,9 @@ class EventSettings:
         minimum=1,
         maximum=100,
     )
+    message_bytes: int = setting(
+        65_536, "Largest message of an agent to another; a longer reply is cut.", unit="bytes", minimum=1_024
+    )
     streams: int = setting(1_000, "Streams of events at one gateway.", minimum=1)
     stream_life: float = setting(
         600.0, "A stream of events ends after this long; the reader resumes, and is asked again who it is.", unit="s"

@@ -117,6 +117,15 @@ class CallTable:
         """Calls that run on `host` by this gateway."""
         return len(self._on_host.get(host, ()))
 
+    def in_session(self, tenant: str, agent: str, session: str) -> bool:
+        """Whether a call of a tenant's agent is under way in a session. Costs a step for each call in flight."""
+        return any(
+            call.opened is not None
+            and call.opened.run.session == session
+            and (call.route.tenant, call.route.agent) == (tenant, agent)
+            for call in self._calls.values()
+        )
+
     def revisions_on(self, host: str, *, cell: str) -> frozenset[str]:
         """The revisions that calls in flight on `host`, one of `cell`, are of. Costs a step for each such call."""
         return frozenset(call.route.revision for call in self._on_host.get(host, ()) if call.route.cell == cell)

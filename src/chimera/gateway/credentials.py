@@ -13,7 +13,7 @@ from pathlib import Path
 
 from chimera.gateway.errors import CredentialMissing, CredentialRefused
 from chimera_host.contract.agent import AgentDocument
-from chimera_host.contract.tools import AgentTool
+from chimera_host.contract.tools import AgentTool, MessageTool
 
 PREFIX = "secret:"
 MAX_SECRET = 64 * 1024
@@ -94,7 +94,7 @@ def held_by(document: AgentDocument) -> frozenset[str]:
             *(
                 reference
                 for tool in document.tools
-                if not isinstance(tool, AgentTool)
+                if not isinstance(tool, AgentTool | MessageTool)
                 for reference in tool.credentials.values()
             ),
         )
@@ -104,3 +104,10 @@ def held_by(document: AgentDocument) -> frozenset[str]:
 def may_call(document: AgentDocument, agent: str) -> bool:
     """Whether the document lists `agent` as a tool."""
     return any(isinstance(tool, AgentTool) and tool.agent == agent for tool in document.tools)
+
+
+def may_write(document: AgentDocument, agent: str, *, reply: bool) -> bool:
+    """Whether the document lists `agent` as one that messages are sent to, and that replies where `reply` is wanted."""
+    return any(
+        isinstance(tool, MessageTool) and tool.agent == agent and (tool.reply or not reply) for tool in document.tools
+    )

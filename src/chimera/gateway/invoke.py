@@ -35,7 +35,7 @@ from chimera.kernel.ids import new_id
 from chimera.platform.model import Endpoint
 from chimera_host.contract.call import InvokeRequest, InvokeResponse, Message
 from chimera_host.contract.problem import ProblemError, RemoteProblem
-from chimera_host.contract.tools import AgentTool
+from chimera_host.contract.tools import AgentTool, MessageTool
 from chimera_host.logs import log_fields
 from chimera_host.trace import TraceContext, span
 
@@ -301,6 +301,8 @@ class Invoker:
             if document.source is not None or len(seen) > MOST_AGENTS:
                 return False
             for tool in document.tools:
+                if isinstance(tool, MessageTool):
+                    continue  # sent once in a run
                 if not isinstance(tool, AgentTool):
                     return False
                 route = self._routes.known(call.route.tenant, tool.agent)

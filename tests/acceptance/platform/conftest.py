@@ -26,6 +26,14 @@ SCRIPT = """
 - {when: {agent: "^steps-crewai", last: "first done"}, reply: halfway}
 - {when: {agent: "^steps-", last: "first done|begin, the rest"}, tool_calls: [{name: act, arguments: {what: second}}]}
 - {when: {agent: "^steps-", last: "begin"}, tool_calls: [{name: act, arguments: {what: first}}]}
+- {when: {agent: "^talk-", last: "Sent to talk-"}, reply: told}
+- {when: {agent: "^talk-", last: "answers your message"}, reply: understood}
+- {when: {agent: "^talk-autogen", last: "A message from agent"}, reply: autogen listens}
+- {when: {agent: "^talk-crewai", last: "A message from agent"}, reply: crewai listens}
+- {when: {agent: "^talk-langgraph", last: "A message from agent"}, reply: langgraph listens}
+- {when: {agent: "^talk-", last: "tell autogen"}, tool_calls: [{name: tell_autogen, arguments: {message: hear}}]}
+- {when: {agent: "^talk-", last: "tell crewai"}, tool_calls: [{name: tell_crewai, arguments: {message: hear}}]}
+- {when: {agent: "^talk-", last: "tell langgraph"}, tool_calls: [{name: tell_langgraph, arguments: {message: hear}}]}
 """
 
 

@@ -1,6 +1,7 @@
 """The catalogue of facts: what is in it is recorded somewhere, and what is recorded is in it."""
 
 import ast
+import inspect
 from pathlib import Path
 from typing import get_args
 
@@ -47,7 +48,7 @@ def test_every_kind_has_a_schema_that_is_one(name: str) -> None:
     schema = schema_of(kind)
 
     jsonschema.Draft202012Validator.check_schema(schema)
-    assert schema["description"] == kind.data.__doc__
+    assert schema["description"] == inspect.cleandoc(kind.data.__doc__ or "")
     assert kind.doc.endswith(".")
     assert "additionalProperties" not in schema, "later releases may add fields"
 

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from chimera_host.broker.agent_tools import AgentCaller, BoundAgent
+from chimera_host.broker.agent_tools import AgentCaller, BoundAgent, BoundMessage
 from chimera_host.broker.arguments import ArgumentCheck
 from chimera_host.broker.credentials import Credentials, CredentialSource
 from chimera_host.broker.functions import BoundFunction
@@ -22,7 +22,7 @@ from chimera_host.broker.rules import MAX_TOOL_NAME, bounded, choose, deadline
 from chimera_host.broker.running import Runner, is_cancellation, while_loading
 from chimera_host.contract.agent import AgentDocument
 from chimera_host.contract.problem import ProblemError
-from chimera_host.contract.tools import AgentTool, FunctionTool, McpTool, Tool, ToolLimits
+from chimera_host.contract.tools import AgentTool, FunctionTool, McpTool, MessageTool, Tool, ToolLimits
 from chimera_host.errors import AgentLoadError, CallCancelled, ToolFailed, ToolRefused
 from chimera_host.ports import CallContext, ToolSpec
 from chimera_host.trace import span
@@ -40,7 +40,7 @@ class BoundTool(Protocol):
 
     @property
     def kind(self) -> str:
-        """`function`, `mcp` or `agent`."""
+        """`function`, `mcp`, `agent` or `message`."""
 
     @property
     def spec(self) -> ToolSpec:
@@ -149,6 +149,8 @@ class Broker:
                 return [bound]
             case AgentTool():
                 return [BoundAgent(tool, self._platform)]
+            case MessageTool():
+                return [BoundMessage(tool, self._platform)]
             case McpTool():
                 server = McpServer(
                     tool, document=self._document, work_dir=self._work_dir, credentials=self._credentials

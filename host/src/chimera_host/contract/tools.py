@@ -1,4 +1,4 @@
-"""What an agent may reach: tools as functions of its source folder, MCP servers, or other agents.
+"""What an agent may reach: tools as functions of its source folder, MCP servers, or other agents, called or written to.
 
 Every kind runs through the one broker in the host, which checks the allow-list, the arguments, the deadline, the size
 of the answer and where the tool may connect to. Credentials are named, never written here.
@@ -62,4 +62,14 @@ class AgentTool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, o
     limits: ToolLimits = ToolLimits()
 
 
-Tool = FunctionTool | McpTool | AgentTool
+class MessageTool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag="message"):
+    """Another agent of the same tenant, sent one text and not waited for; its reply comes later, in this session."""
+
+    name: Identifier
+    agent: Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", max_length=63)]
+    reply: bool = True
+    description: Text | None = None
+    limits: ToolLimits = ToolLimits()
+
+
+Tool = FunctionTool | McpTool | AgentTool | MessageTool

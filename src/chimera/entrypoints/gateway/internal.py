@@ -30,9 +30,10 @@ from chimera.entrypoints.gateway.streams import EventStream, data_event
 from chimera.gateway import tokens
 from chimera.gateway.audit import AuditTrail, denial
 from chimera.gateway.calls import CallTable, InFlightCall
-from chimera.gateway.credentials import Credentials, may_call
+from chimera.gateway.credentials import Credentials, may_call, may_write
 from chimera.gateway.documents import Documents
 from chimera.gateway.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated, UnknownCall
+from chimera.gateway.eventing.messages import Messages
 from chimera.gateway.functions import Asking, Functions
 from chimera.gateway.guard import LOOPBACK_NAMES, check_host
 from chimera.gateway.identity.principal import Principal
@@ -58,6 +59,7 @@ PREFIX = "/internal/v1/"
 MOST_NAMES = 16
 BODY_BYTES = 64 * 1024**2
 KNOWN_TOKENS = 4_096
+MESSAGES = "/messages"
 REVISIONS, BUNDLES, AGENTS, INVOKE = PREFIX + "revisions/", PREFIX + "bundles/", PREFIX + "agents/", "/invoke"
 STATE = PREFIX + "state/"
 
@@ -70,6 +72,13 @@ class AgentToolBody(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
+class MessageBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A message of an agent to an agent."""
+
+    message: str
+    reply: bool = True
+
+
 class CredentialsBody(msgspec.Struct, frozen=True, kw_only=True):
     """The references that a tool needs."""
 
@@ -78,6 +87,7 @@ class CredentialsBody(msgspec.Struct, frozen=True, kw_only=True):
 
 _chats = msgspec.json.Decoder(dict[str, Any])
 _messages = msgspec.json.Decoder(AgentToolBody)
+_letters = msgspec.json.Decoder(MessageBody)
 _references = msgspec.json.Decoder(CredentialsBody)
 
 
@@ -100,6 +110,7 @@ class InternalApi:
         answers: Answers,
         state: InternalState,
         credentials: Credentials,
+        messages: Messages,
         functions: Functions,
         settings: GatewaySettings,
         clock: Clock,
@@ -125,6 +136,7 @@ class InternalApi:
         self._answers = answers
         self._state = state
         self._credentials = credentials
+        self._written = messages
         self._functions = functions
         self._settings = settings
         self._clock = clock
@@ -192,6 +204,9 @@ class InternalApi:
         if request.method == "POST" and path.startswith(AGENTS) and path.endswith(INVOKE):
             agent = path.removeprefix(AGENTS).removesuffix(INVOKE)
             return await self._agent(request, self._call(request, host), agent)
+        if request.method == "POST" and path.startswith(AGENTS) and path.endswith(MESSAGES):
+            agent = path.removeprefix(AGENTS).removesuffix(MESSAGES)
+            return await self._message(request, self._call(request, host), agent)
         if request.method == "POST" and path == PATH_TOKEN:
             return self._renew(host)
         if request.method == "POST" and path == PREFIX + "credentials":
@@ -279,15 +294,7 @@ class InternalApi:
         left = self._left(request, call)
         document = await self._documents.get(call.route.revision)
         if not may_call(document, agent):
-            error = Forbidden(
-                f"agent {call.route.agent} doesn't list agent {agent[:100]!r} as a tool",
-                next_step="add it to `tools` of its definition",
-                agent=call.route.agent,
-            )
-            told = {"reasons": ["tools"]}
-            entry = self._entry(call, "agent:invoke", f"agents/{agent[:100]}", "deny", error.code, told)
-            await self._audit.refused(entry)
-            raise error
+            raise await self._not_a_tool(call, agent)
         principal = await self._authorise(call, agent)
         call.effects += 1
         answered = await self._invoker.run(
@@ -304,6 +311,28 @@ class InternalApi:
             )
         )
         return json_response({"output": answered.response.output})
+
+    async def _message(self, request: web.BaseRequest, call: InFlightCall, agent: str) -> web.Response:
+        body: MessageBody = await self._body(request, _letters)
+        document = await self._documents.get(call.route.revision)
+        if not may_write(document, agent, reply=body.reply):
+            raise await self._not_a_tool(call, agent)
+        principal = await self._authorise(call, agent, "message")
+        call.effects += 1
+        key = request.headers.get(HEADER_IDEMPOTENCY)
+        sent = await self._written.send(call, agent, body.message, reply=body.reply, key=key, actor=principal.actor)
+        return json_response({"id": sent})
+
+    async def _not_a_tool(self, call: InFlightCall, agent: str) -> Forbidden:
+        """The refusal of an agent that isn't among the tools, once the audit log has it."""
+        error = Forbidden(
+            f"agent {call.route.agent} doesn't list agent {agent[:100]!r} as a tool",
+            next_step="add it to `tools` of its definition",
+            agent=call.route.agent,
+        )
+        told = {"reasons": ["tools"]}
+        await self._audit.refused(self._entry(call, "agent:invoke", f"agents/{agent[:100]}", "deny", error.code, told))
+        return error
 
     def _renew(self, host: tokens.HostClaims) -> web.Response:
         """A fresh token for a host that is known to run; one that isn't gets no longer life out of an old token."""
@@ -322,11 +351,11 @@ class InternalApi:
         key = tokens.host_key(self._secret, host=known.host, unique=known.unique)
         return json_response(FreshToken(token=fresh, expires_in=life, host=known.host, cell=known.cell, host_key=key))
 
-    async def _authorise(self, call: InFlightCall, agent: str) -> Principal:
+    async def _authorise(self, call: InFlightCall, agent: str, protocol: str = "agent") -> Principal:
         """An agent's call is a call like any other: policies say whether this agent may, on top of its own tools."""
         route = call.route
         principal = agent_principal(route, await self._routes.cell(route.cell))
-        asked = Asked(protocol="agent", depth=call.depth + 1, caller=facts_of_route(route))
+        asked = Asked(protocol=protocol, depth=call.depth + 1, caller=facts_of_route(route))
         self._authoriser.check_agent(principal, route.tenant, agent, asked)
         return principal
 

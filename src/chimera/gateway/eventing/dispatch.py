@@ -12,16 +12,20 @@ carry how many agents events have started so far (`chimerahops`), and end at a b
 """
 
 import hashlib
+import logging
 from collections.abc import Sequence
 
 import msgspec
 
-from chimera.events.inputs import DEFAULT, filled
+from chimera.agents.subscriptions import MESSAGES
+from chimera.events.inputs import DEFAULT, at, filled
 from chimera.events.settings import EventSettings
 from chimera.gateway.eventing.errors import EventLoop
 from chimera.gateway.eventing.happening import Happening
 from chimera.gateway.eventing.index import AgentIndex, Receiver
-from chimera.gateway.eventing.ports import AgentLetter, AgentLetterStore, TaskIntake
+from chimera.gateway.eventing.messages import SENT_TYPE
+from chimera.gateway.eventing.ports import AgentLetter, AgentLetterStore, MessageStore, TaskIntake
+from chimera.gateway.identity.principal import Principal
 from chimera.gateway.policy.authorise import agent_principal
 from chimera.gateway.routes import RouteTable
 from chimera.gateway.tasks.model import StartedBy, Submission, TaskRequest
@@ -30,6 +34,10 @@ from chimera.kernel.clock import Clock
 from chimera.kernel.ids import new_id
 from chimera_host.contract.call import Message
 
+log = logging.getLogger(__name__)
+
+MESSAGE_LIFE = 86_400.0
+"""Seconds in which a message must have been dealt with."""
 TOO_LARGE = "payload-too-large"
 _ENCODER = msgspec.json.Encoder()
 
@@ -43,6 +51,7 @@ class Dispatcher:
         index: AgentIndex,
         tasks: TaskIntake,
         letters: AgentLetterStore,
+        messages: MessageStore,
         clock: Clock,
         *,
         events: EventSettings,
@@ -53,6 +62,7 @@ class Dispatcher:
         self._index = index
         self._tasks = tasks
         self._letters = letters
+        self._messages = messages
         self._clock = clock
         self._events = events
         self._limits = limits
@@ -63,21 +73,76 @@ class Dispatcher:
 
     def wants(self, event: Happening) -> bool:
         """Whether the event starts anybody."""
-        return self._index.wanted(event)
+        return event.type == SENT_TYPE or self._index.wanted(event)
 
     async def dispatch(self, event: Happening) -> int:
         """Start whom the event starts; how many that are. All is committed when it returns.
 
         Raises what is in the way for now (`TooManyTasks`, a database that is away): then it is to come again.
         """
-        return await self._start(event, self._index.receivers(event))
+        started = await self._hand_over(event) if event.type == SENT_TYPE else 0
+        return started + await self._start(event, self._index.receivers(event))
 
     async def again(self, letter: AgentLetter, event: Happening) -> int:
         """Start the agent of a dead letter anew; 0 where its subscription is not there any more."""
+        if letter.subscription == MESSAGES:
+            return await self._hand_over(event, replays=letter.replays + 1)
         receiver = self._index.named(letter.tenant, letter.agent, letter.subscription)
         if receiver is None:
             return 0
         return await self._start(event, [receiver], replays=letter.replays + 1)
+
+    async def _hand_over(self, event: Happening, *, replays: int = 0) -> int:
+        """Start the agent that was sent the message; 0 where the message was erased, or its time is over."""
+        named = at(event.data, "message")
+        message = await self._messages.get(event.tenant, named) if isinstance(named, str) else None
+        if message is None:
+            log.warning("a message that an event tells of is not there any more", extra={"what": str(named)[:40]})
+            return 0
+        said = message.said
+        key = key_of(event, message.receiver, MESSAGES, replays)
+        # A reply was asked for: it comes to the asker as its own doing.
+        acting = message.receiver if said.answers is not None else message.sender
+        principal = await self._principal(event.tenant, acting)
+        request = _ENCODER.encode(
+            TaskRequest(
+                messages=(Message(role="user", content=message.told()),),
+                principal=_ENCODER.encode(principal),
+                traceparent=event.attributes.get("traceparent"),
+                event=event.structured(),
+            )
+        )
+        made = Submission(
+            tenant=event.tenant,
+            task=new_id("task"),
+            agent=message.receiver,
+            request=request,
+            digest=key,
+            deadline=self._clock.wall() + MESSAGE_LIFE,
+            max_attempts=self._limits.attempts,
+            key=key,
+            session=said.session,
+            subject=message.subject,
+            actor=principal.actor,
+            origin=StartedBy(
+                subscription=MESSAGES,
+                source=event.source,
+                event=event.id,
+                hops=said.hops + 1,
+                replays=replays,
+                sender=message.sender,
+                reply=said.reply,
+            ),
+        )
+        await self._tasks.take(event.tenant, [made])
+        return 1
+
+    async def _principal(self, tenant: str, agent: str) -> Principal:
+        """The agent as one that asks; also where it is not live any more, so that its task says so."""
+        route = self._routes.known(tenant, agent)
+        if route is None:
+            return Principal(kind="agent", subject=agent, tenant=tenant, roles=frozenset({"agent"}))
+        return agent_principal(route, await self._routes.cell(route.cell))
 
     async def _start(self, event: Happening, receivers: Sequence[Receiver], *, replays: int = 0) -> int:
         made: list[Submission] = []

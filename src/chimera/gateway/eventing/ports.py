@@ -1,12 +1,15 @@
 """What events that start agents need: the queue of tasks, and a place for what no agent took."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
 from chimera.gateway.tasks.model import Submission
 from chimera.gateway.tasks.ports import Accepted
+
+if TYPE_CHECKING:
+    from chimera.gateway.eventing.messages import AgentMessage
 
 
 class AgentLetter(Struct, frozen=True, kw_only=True):
@@ -28,6 +31,16 @@ class AgentLetter(Struct, frozen=True, kw_only=True):
     attempts: int = 0
     replays: int = 0
     first: float | None = None
+
+
+class MessageStore(Protocol):
+    """Messages between agents, each stored with its fact and its entry of the audit log."""
+
+    async def send(self, message: "AgentMessage", by: str) -> bool:
+        """Store one, durably; False where it was sent before."""
+
+    async def get(self, tenant: str, message: str) -> "AgentMessage | None":
+        """One by its id; None where it is erased, or its time is over."""
 
 
 class TaskIntake(Protocol):

@@ -54,7 +54,8 @@ class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Reply(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who hears how a task of a message ends: the agent that sent it, in its session.
 
-    `message` is the message that is answered, `correlation` the conversation, `subject` the person whom it is for.
+    `message` is the message that is answered, `asked` its beginning, `correlation` the conversation, `subject` the
+    person whom it is for.
     """
 
     agent: str
@@ -62,6 +63,7 @@ class Reply(Struct, frozen=True, kw_only=True, omit_defaults=True):
     correlation: str
     session: str
     subject: str | None = None
+    asked: str | None = None
 
 
 class StartedBy(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -33,6 +33,7 @@ from chimera.gateway.policy.authorise import Asked, Authoriser
 from chimera.gateway.quota.service import Quota
 from chimera.gateway.routes import Protocol as CallProtocol
 from chimera.gateway.routes import RouteTable
+from chimera.gateway.state.errors import RunInProgress
 from chimera.gateway.state.runs import Wanted
 from chimera.gateway.tasks import rules
 from chimera.gateway.tasks.claims import Turns, choose
@@ -109,8 +110,13 @@ class Worker:
         settings: TaskSettings,
         longest: float,
         draw: Callable[[], float] = random.random,
+        in_session: Callable[[str, str, str], bool] = lambda *_: False,
     ) -> None:
-        """Run `calls` of up to `longest` seconds for what is in `store`."""
+        """Run `calls` of up to `longest` seconds for what is in `store`.
+
+        `in_session` says whether a call of a tenant's agent is under way in a session: what events start waits for it.
+        """
+        self._in_session = in_session
         self._store = store
         self._calls = calls
         self._routes = routes
@@ -334,6 +340,7 @@ class Worker:
         try:
             principal = _PRINCIPALS.decode(request.principal)
             await self._check(principal, task)
+            self._check_session(task)
             protocol: CallProtocol = "task" if task.origin is None else _STARTED[task.origin.sender is not None]
             left = task.deadline - self._clock.wall()
             incoming = Incoming(
@@ -369,11 +376,17 @@ class Worker:
             return await self._failed(key, task, unforeseen), None
         return rules.Succeed(worker=task.worker, token=task.token), result
 
+    def _check_session(self, task: Task) -> None:
+        """Leave a session to the call that is under way in it: both would save, and one of them in vain."""
+        session = task.session
+        if task.origin is not None and session is not None and self._in_session(task.tenant, task.agent, session):
+            raise RunInProgress(f"a call is under way in session {session}", retry_after=1.0, agent=task.agent)
+
     async def _check(self, principal: Principal, task: Task) -> None:
         """Whether who submitted it may still call its agent."""
         asked = _ASKED
         if (origin := task.origin) is not None:
-            sender = origin.sender or task.agent
+            sender = principal.subject if principal.kind == "agent" else origin.sender or task.agent
             asked = Asked(
                 protocol=_STARTED[origin.sender is not None],
                 depth=origin.hops,

@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import Connection, bindparam, delete, func, select
 
 from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.events.messages import erase_messages
 from chimera.adapters.storage.events.webhooks import WebhookRows, leave_webhooks
 from chimera.adapters.storage.journal import journal
 from chimera.adapters.storage.removing import delete_keys
@@ -147,6 +148,7 @@ class TaskStorage(TaskQueue):
             found = connection.execute(names).scalars().all()
             connection.execute(delete(table).where((table.c.tenant == tenant) & table.c.task.in_(found)))
             self._webhooks.forget(connection, tenant, found)
+            erase_messages(connection, tenant, subject)
             return len(found)
 
         return await self._database.write(job)

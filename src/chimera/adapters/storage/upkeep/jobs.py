@@ -10,10 +10,11 @@ from sqlalchemy import Column, ColumnElement, Connection, Select, Table, func, s
 
 from chimera.adapters.storage import audit, batches, identity, quota
 from chimera.adapters.storage.events.letters import expire_agent_letters
+from chimera.adapters.storage.events.messages import expire_messages
 from chimera.adapters.storage.events.retention import expire_letters, expire_webhooks, is_told, unneeded_events
 from chimera.adapters.storage.schema.audit import audit_checkpoint
 from chimera.adapters.storage.schema.catalogue import agent, batch, batch_item, bundle, history, revision
-from chimera.adapters.storage.schema.eventing import agent_letter
+from chimera.adapters.storage.schema.eventing import agent_letter, message
 from chimera.adapters.storage.schema.identity import api_key
 from chimera.adapters.storage.schema.journal import audit_entry, event
 from chimera.adapters.storage.schema.quota import budget_slice, usage
@@ -57,6 +58,7 @@ def make_jobs(
         _facts(settings, lambda connection, now: unneeded_events(connection, now, paused_hold)),
         _ended("letters", 0.0, expire_letters, delivery.c.expires, (delivery,)),
         _ended("agent-letters", 0.0, expire_agent_letters, agent_letter.c.expires, (agent_letter,)),
+        _ended("messages", 0.0, expire_messages, message.c.expires, (message,)),
         _webhooks(paused_hold),
         *_metering(settings),
         _keys(settings),
