@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from chimera.adapters.storage.conditions import StoredConditions
 from chimera.adapters.storage.database import Database
@@ -47,6 +47,16 @@ async def test_what_is_stored_is_there_after_a_restart_and_is_the_homes_own(data
     assert await StoredConditions(database, "machine/1").load() == {}
     await again.put([], [one.subject], None)
     assert set(await again.load()) == {other.subject}
+
+
+async def test_what_a_newer_release_wrote_is_no_fault(database: Database) -> None:
+    store = StoredConditions(database, "here")
+    await store.put([judged(seen("a", Reason.CRASH_LOOP))], [], None)
+    newer = text("UPDATE condition_record SET conditions = replace(conditions, 'CrashLoop', 'AnotherReason')")
+    await database.write(lambda connection: connection.execute(newer))
+    assert await store.load() == {"cells/a": ()}
+    await store.put([judged(seen("a", Reason.QUOTA_EXCEEDED))], [], None)
+    assert (await store.load())["cells/a"]
 
 
 async def test_pages_are_by_name(database: Database) -> None:

@@ -42,6 +42,7 @@ class Client:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
         self.catalogue: Catalogue
+        self.conditions: StoredConditions
         self.changes = 0
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
@@ -71,7 +72,8 @@ async def client(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Client]:
         made.catalogue = catalogue
         store = UpkeepStorage(database, make_jobs(RetentionSettings()))
         upkeep = Upkeep(store, clock, UpkeepSettings())
-        app = ControlPlaneApp(catalogue, made.changed, upkeep, StoredConditions(database, "tests")).make()
+        made.conditions = StoredConditions(database, "tests")
+        app = ControlPlaneApp(catalogue, made.changed, upkeep, made.conditions).make()
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         await web.UnixSite(runner, socket).start()

@@ -86,6 +86,9 @@ def test_a_token_says_what_it_was_minted_for_until_it_expires(
     assert (claims.host, claims.cell, claims.expires) == (host, cell, expires)
     with pytest.raises(Unauthenticated):
         tokens.verify(secret, token, now=expires)
+    assert tokens.verify(secret, token, now=expires + 59.0, leeway=60.0) == claims, "clocks may differ by so much"
+    with pytest.raises(Unauthenticated, match="by this gateway's clock"):
+        tokens.verify(secret, token, now=expires + 60.0, leeway=60.0)
     with pytest.raises(Unauthenticated):
         tokens.verify(secret + b"x", token, now=expires - 0.5)
 

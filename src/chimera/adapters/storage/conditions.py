@@ -42,7 +42,7 @@ class StoredConditions:
         rows = await self._database.read(
             lambda connection: connection.execute(query.where(condition_record.c.place == self._place)).all()
         )
-        return {row.subject: _decoder.decode(row.conditions) for row in rows}
+        return {row.subject: _read(row.conditions) for row in rows}
 
     async def put(self, changed: Sequence[Judged], gone: Sequence[str], lease: Lease | None) -> None:
         """See `ConditionStore`."""
@@ -74,7 +74,7 @@ class StoredConditions:
             query = select(row.conditions).where(
                 (row.place == self._place) & row.subject.in_((cell_subject(cell), HOME))
             )
-            return tuple(one for text in connection.execute(query).scalars() for one in _decoder.decode(text))
+            return tuple(one for text in connection.execute(query).scalars() for one in _read(text))
 
         return await self._database.read(look)
 
@@ -101,7 +101,15 @@ class StoredConditions:
 
 
 def _judged(subject: str, tenant: str, conditions: str) -> Judged:
-    return Judged(subject=subject, tenant=tenant, conditions=_decoder.decode(conditions))
+    return Judged(subject=subject, tenant=tenant, conditions=_read(conditions))
+
+
+def _read(text: str) -> tuple[Condition, ...]:
+    """What was stored; nothing where a newer release has other words, whose own processes go on with it."""
+    try:
+        return _decoder.decode(text)
+    except msgspec.ValidationError:
+        return ()
 
 
 def _fact(one: Judged, now: float) -> Fact:

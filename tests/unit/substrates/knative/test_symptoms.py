@@ -131,6 +131,14 @@ def test_a_container_tells_its_trouble(kind: str) -> None:
             Reason.UNSCHEDULABLE,
             "Unschedulable: 0/1 nodes are available: 1 Insufficient memory.",
         ),
+        (
+            pod(
+                condition("PodScheduled", "True", ago=60),
+                containerStatuses=[container(state=waiting("ContainerCreating"))],
+            ),
+            Reason.NOT_READY_IN_TIME,
+            "isn't made after 45 s",
+        ),
         (pod(phase="Failed", reason="Evicted", message="low on memory"), Reason.HOST_EVICTED, "Evicted: low on memory"),
         (
             pod(condition("DisruptionTarget", "True", "EvictionByEvictionAPI", "Eviction API: evicting"), deleted=True),
@@ -230,7 +238,12 @@ def test_what_is_well_or_long_ago_is_no_trouble() -> None:
         condition("PodScheduled", "True"),
         containerStatuses=[container(ready=True, state={"running": {}}, lastState=ended(70, ago=RECENT + 1))],
     )
-    starting = pod(condition("Ready", "False"), condition("ContainersReady", "False"))
+    starting = pod(
+        condition("Ready", "False"),
+        condition("ContainersReady", "False"),
+        condition("PodScheduled", "True", ago=20),
+        containerStatuses=[container(state=waiting("ContainerCreating"))],
+    )
     leaving = pod(condition("Ready", "False"), condition("ContainersReady", "False"), deleted=True)
     evicted = pod(phase="Failed", reason="Evicted", containerStatuses=[container(state=ended(137, ago=RECENT + 1))])
     started = {"running": {"startedAt": at(10)}}

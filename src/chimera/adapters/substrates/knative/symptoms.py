@@ -39,6 +39,7 @@ PULL = frozenset(
     | {"RegistryUnavailable", "SignatureValidationFailed"}
 )
 NOT_MADE = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreStartHookError"})
+BEING_MADE = frozenset({"ContainerCreating", "PodInitializing"})
 NODE_LOST = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})
 OUT_OF_MEMORY_EXIT = 83
 """A host that sees itself above its bound ends so (`chimera_host.watchdog.ExitCode`)."""
@@ -153,8 +154,15 @@ def of_pod(pod: Pod, now: float) -> Iterator[Evidence]:
     scheduled = _condition(pod.status.conditions, "PodScheduled")
     if scheduled is not None and scheduled.status == "False" and scheduled.reason != "SchedulingGated":
         yield Evidence(reason=Reason.UNSCHEDULABLE, message=_words(scheduled.reason, scheduled.message))
+    waits = None if scheduled is None else _age(scheduled.last_transition_time, now)
+    late = waits is not None and waits > SLOW_HOST
     for container in pod.status.container_statuses:
-        yield from _of_container(container, name, now)
+        waiting = container.state.waiting
+        if late and waiting is not None and waiting.reason in BEING_MADE:
+            why = f"isn't made after {SLOW_HOST:.0f} s: its image is pulled, or a volume is waited for"
+            yield Evidence(reason=Reason.NOT_READY_IN_TIME, message=f"container {container.name} of pod {name} {why}")
+        else:
+            yield from _of_container(container, name, now)
 
 
 def _of_container(container: ContainerStatus, pod: str, now: float) -> Iterator[Evidence]:
