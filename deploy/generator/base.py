@@ -7,6 +7,7 @@ import msgspec
 import yaml
 
 from chimera.adapters.substrates.knative.installation import Installation, manifests
+from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.platform.upkeep.settings import RetentionSettings, UpkeepSettings
 from deploy.generator.chart import FILES, NOTE
@@ -19,6 +20,7 @@ DEFAULTS = Installation(
     database="postgresql://chimera@chimera-database/chimera",
     retention=dataclasses.asdict(RetentionSettings()),
     upkeep=dataclasses.asdict(UpkeepSettings()),
+    operator=dataclasses.asdict(OperatorSettings()),
 )
 """The database is what a Service of that name in the platform's namespace leads to."""
 

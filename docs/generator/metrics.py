@@ -13,6 +13,7 @@ from chimera.entrypoints.admission.server import AdmissionMetrics
 from chimera.entrypoints.control_plane.conditions import LABELS, ConditionMetrics
 from chimera.entrypoints.control_plane.http import Metrics
 from chimera.entrypoints.control_plane.upkeep_metrics import UpkeepMetrics
+from chimera.entrypoints.operator.app import OperatorMetrics
 from chimera.gateway.metrics import GatewayMetrics
 from chimera.platform.upkeep.service import Progress
 from docs.generator.tables import code, head, table
@@ -63,6 +64,12 @@ def control_plane() -> list[Series]:
     return found
 
 
+def operator() -> list[Series]:
+    """The operator's."""
+    labels = {"chimera_operator_leading": (), "chimera_operator_agents": ("phase",)}
+    return [_series(family, labels.get(family.name, ("kind",))) for family in OperatorMetrics(None).collect()]
+
+
 def page() -> str:
     """The page."""
     parts = [
@@ -73,6 +80,7 @@ def page() -> str:
     for title, series in (
         ("Gateway", gateway()),
         ("Control plane", control_plane()),
+        ("Operator", operator()),
         ("Node agent", NODE),
         ("Hosts", HOST),
     ):

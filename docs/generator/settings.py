@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin
 import msgspec
 from msgspec import Struct
 
+from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.bootstrap.gateway_config import ModelConfig
 from chimera.gateway.identity.claims import IssuerConfig
@@ -99,6 +100,7 @@ def groups() -> dict[str, type]:
     return {
         "node": NodeSettings,
         "knative": KnativeSettings,
+        "operator": OperatorSettings,
         "retention": RetentionSettings,
         "upkeep": UpkeepSettings,
         **gateway_groups(),

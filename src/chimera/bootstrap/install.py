@@ -65,6 +65,7 @@ def choices(options: argparse.Namespace) -> Installation:
         settings=found.gateway,
         retention=dataclasses.asdict(found.retention),
         upkeep=dataclasses.asdict(found.upkeep),
+        operator=dataclasses.asdict(found.operator),
         monitors=bool(options.monitors),
         monitoring=options.monitoring,
         node_selector=dict(_label(one) for one in options.node_selector),

@@ -1,6 +1,6 @@
 """One machine's settings: a TOML file in the home folder, overridden by `CHIMERA_*` variables and the command line.
 
-    [node]                    groups of dataclass settings: node, knative, retention, upkeep, deadlines, admission, …
+    [node]                    groups of dataclass settings: node, knative, operator, retention, deadlines, admission, …
     max_hosts = 2
     [model.default]           models that agents may name (see `ModelConfig`)
     provider = "openai"
@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.bootstrap.gateway_config import ModelConfig
 from chimera.gateway.identity.claims import IssuerConfig, all_faults
@@ -41,6 +42,7 @@ class MachineSettings:
     retention: RetentionSettings
     upkeep: UpkeepSettings
     knative: KnativeSettings
+    operator: OperatorSettings
     gateway: dict[str, dict[str, Any]]
     models: dict[str, ModelConfig]
     issuers: dict[str, IssuerConfig]
@@ -51,7 +53,7 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
     environ = os.environ if environ is None else environ
     file = home / FILE_NAME
     data = read_groups(file, environ)
-    known = {"node", "knative", "retention", "upkeep", "model", "issuer", *gateway_groups()}
+    known = {"node", "knative", "operator", "retention", "upkeep", "model", "issuer", *gateway_groups()}
     if unknown := sorted(set(data) - known):
         raise SettingsError([f"{file}: unknown group {name!r}; known: {', '.join(sorted(known))}" for name in unknown])
     try:
@@ -64,12 +66,15 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
         raise SettingsError([f"{file}: issuer: {error}"]) from None
     if wrong := all_faults(issuers):
         raise SettingsError([f"{file}: {fault}" for fault in wrong])
+    operator = load_group(OperatorSettings, data.get("operator", {}), where=f"{file}: operator")
+    operator.check()
     here = {"max_hosts": os.cpu_count() or 2}
     return MachineSettings(
         node=load_group(NodeSettings, {**here, **data.get("node", {})}, where=f"{file}: node"),
         retention=load_group(RetentionSettings, data.get("retention", {}), where=f"{file}: retention"),
         upkeep=load_group(UpkeepSettings, data.get("upkeep", {}), where=f"{file}: upkeep"),
         knative=load_group(KnativeSettings, data.get("knative", {}), where=f"{file}: knative"),
+        operator=operator,
         gateway={name: data[name] for name in gateway_groups() if name in data},
         models=models,
         issuers=issuers,

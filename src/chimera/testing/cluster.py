@@ -279,6 +279,8 @@ class FakeCluster:
     async def _apply(self, request: web.BaseRequest, plural: str, namespace: str, name: str) -> web.Response:
         if not request.headers.get("Content-Type", "").startswith("application/apply-patch"):
             return _status(415, "UnsupportedMediaType", "only server-side apply is served")
+        if request.path.endswith(f"/{name}/status"):
+            return await self._apply_status(request, plural, namespace, name)
         wanted: Json = msgspec.json.decode(await request.read())
         uid = wanted["metadata"].pop("uid", None)
         manager = request.query["fieldManager"]
@@ -299,6 +301,22 @@ class FakeCluster:
             return _json(value)
         stored = await self._store(plural, value, applied=(manager, wanted))
         return _json(stored, 201 if kept is None else 200)
+
+    async def _apply_status(self, request: web.BaseRequest, plural: str, namespace: str, name: str) -> web.Response:
+        """Nothing but the status is taken, of an object that is there, and is the one that is named."""
+        kept = self._kept.get((plural, namespace, name))
+        if kept is None:
+            return _absent(plural, name)
+        told: Json = msgspec.json.decode(await request.read())
+        uid = told["metadata"].get("uid")
+        if uid is not None and uid != kept.value["metadata"]["uid"]:
+            return _status(409, "Conflict", "the UID in the precondition does not match")
+        manager = f"{request.query['fieldManager']}/status"
+        wanted = {"status": told.get("status", {})}
+        value = copy.deepcopy(kept.value)
+        _remove(value, kept.applied.get(manager, {}), wanted, [])
+        _merge(value, wanted)
+        return _json(await self._store(plural, value, applied=(manager, wanted)))
 
     async def _delete(self, request: web.BaseRequest, plural: str, namespace: str, name: str) -> web.Response:
         kept = self._kept.get((plural, namespace, name))

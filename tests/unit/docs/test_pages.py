@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
-from chimera.agents.validate import check_text
+from chimera.adapters.substrates.knative.resources.composing import compose
+from chimera.agents.validate import check_data, check_text
 from chimera.bootstrap import settings as machine
 from chimera.bootstrap.gateway_config import GatewayConfig, load_settings
 from chimera.entrypoints.cli.main import cli
@@ -121,7 +123,11 @@ def test_the_definitions_of_the_pages_are_valid(pages: dict[Path, str]) -> None:
     found = [(file, text) for file, text in blocks(pages, "yaml") if "schema_version:" in text]
     assert len(found) >= 8
     for file, text in found:
-        checked = check_text(text, file=file.name)
+        if "\nkind: Agent\n" in text:
+            resource = yaml.safe_load(text)
+            checked = check_data(compose(resource["spec"], resource["metadata"]["name"], {}), file=file.name)
+        else:
+            checked = check_text(text, file=file.name)
         assert not checked.warnings, f"{file.name}: {checked.warnings[0]}"
 
 

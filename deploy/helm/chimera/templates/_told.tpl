@@ -95,6 +95,19 @@ models: {{ $.Values.models | toJson }}
 issuers: {{ $.Values.issuers | toJson }}
 drain: 30.0
 {{- end }}
+{{- define "chimera.told.operator" }}
+database: {{ $.Values.database | toJson }}
+{{- if $.Values.database_secret }}
+database_password: env:DATABASE_PASSWORD
+{{- else }}
+database_password: null
+{{- end }}
+cells: {{ $.Values.knative.namespace | toJson }}
+max_hosts: {{ $.Values.knative.max_hosts | toJson }}
+host: 0.0.0.0
+port: 8083
+operator: {{ $.Values.operator | toJson }}
+{{- end }}
 {{- /* What a process is told, as the text of its file: (list $ NAME). */ -}}
 {{- define "chimera.text" }}
 {{- $told := include (printf "chimera.told.%s" (index . 1)) (index . 0) | fromYaml }}

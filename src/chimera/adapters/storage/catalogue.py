@@ -23,7 +23,14 @@ from chimera.adapters.storage.facts import Unservable, facts_of
 from chimera.adapters.storage.gateway import read_cell
 from chimera.adapters.storage.journal import journal
 from chimera.adapters.storage.leases import check_lease
-from chimera.adapters.storage.resources import agents_in_cells, bounds, changed_agents, owned_agents, put_bounds
+from chimera.adapters.storage.resources import (
+    agents_in_cells,
+    agents_named,
+    bounds,
+    changed_agents,
+    owned_agents,
+    put_bounds,
+)
 from chimera.adapters.storage.schema.catalogue import agent, batch, bundle, cell, cell_bound, history, revision
 from chimera.agents.catalogue import Applied, HistoryEntry, OwnedAgent, StagedItem, compiler_id
 from chimera.agents.compile import CanonicalDefinition, CompiledAgent, read_canonical
@@ -195,6 +202,10 @@ class Catalogue:
     async def changed_agents(self, after: int, limit: int) -> list[OwnedAgent]:
         """Agents of anybody that were changed after a sequence, deleted ones too, in order."""
         return await self._database.read(lambda connection: changed_agents(connection, after, limit))
+
+    async def agents_named(self, tenant: str, names: Sequence[str]) -> list[OwnedAgent]:
+        """Live agents by name, whoever owns them."""
+        return await self._database.read(lambda connection: agents_named(connection, tenant, names))
 
     async def agents_in_cells(self) -> dict[str, int]:
         """How many live agents belong to each cell."""

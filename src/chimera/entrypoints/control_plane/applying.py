@@ -20,8 +20,8 @@ from chimera.agents.catalogue import BatchHasFaults, NoEarlierRevision, StagedIt
 from chimera.agents.compile import Bundle
 from chimera.agents.diff import compare
 from chimera.agents.errors import BadArchive
+from chimera.agents.intake import MAX_ITEMS, Taken, take_in
 from chimera.entrypoints.control_plane.http import BadRequest, Handler, answer, body_of, principal_of, tenant_of
-from chimera.entrypoints.control_plane.intake import MAX_ITEMS, Taken, take_in
 from chimera.entrypoints.control_plane.looking import no_agent
 from chimera.entrypoints.published.catalogue import HEADER_KEY, MAX_KEY
 

@@ -9,12 +9,23 @@ import pytest
 from chimera.adapters.substrates.knative import netpolicies
 from chimera.adapters.substrates.knative.installation import KEY_NAMES, Installation, keys, manifests, said
 from chimera.adapters.substrates.knative.installer import KINDS
-from chimera.adapters.substrates.knative.netpolicies import CONTROL_PLANE, GATEWAY, HOST, Peer, allows, policies
+from chimera.adapters.substrates.knative.netpolicies import (
+    CONTROL_PLANE,
+    GATEWAY,
+    HOST,
+    OPERATOR,
+    Peer,
+    allows,
+    policies,
+)
 from chimera.adapters.substrates.knative.render import HostBounds
+from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.bootstrap.control_plane import ControlPlaneConfig
 from chimera.bootstrap.gateway_config import GatewayConfig, load_settings
+from chimera.bootstrap.operator import OperatorConfig
 from chimera.bootstrap.substrate_parts import host_bounds, knative_settings
+from chimera.kernel.settings import load_group
 
 CHOSEN = Installation(
     knative=KnativeSettings(namespace="agents", image="registry.example/host-{framework}:7", pull_secrets=("pull",)),
@@ -24,6 +35,7 @@ CHOSEN = Installation(
     replicas=3,
     hosts=("agents.example",),
     models={"default": {"provider": "scripted"}},
+    operator={"tenants": ("bank=finance",)},
     settings={"deadlines": {"host": 100.0, "gateway": 110.0, "model": 50.0, "tool": 60.0}},
     monitors=True,
 )
@@ -53,6 +65,9 @@ def test_the_processes_understand_what_they_are_told() -> None:
     (config,) = found("ConfigMap")
     gateway = msgspec.json.decode(config["data"]["gateway.json"], type=GatewayConfig)
     control_plane = msgspec.json.decode(config["data"]["control-plane.json"], type=ControlPlaneConfig)
+    told = msgspec.json.decode(config["data"]["operator.json"], type=OperatorConfig)
+    assert (told.cells, told.database, told.max_hosts) == ("agents", CHOSEN.database, control_plane.max_hosts)
+    assert load_group(OperatorSettings, told.operator, where="operator").tenant_of("bank") == "finance"
     assert load_settings(gateway).deadlines.host == 100.0
     assert (gateway.knative or {}).items() <= (control_plane.knative or {}).items()
     assert knative_settings(gateway.knative or {}).namespace == "agents"
@@ -70,7 +85,7 @@ def test_another_configuration_starts_the_processes_anew_and_the_same_does_not()
         return [pod["metadata"]["annotations"]["chimera.ecosystem/config"] for pod in pods]
 
     assert told(CHOSEN) == told(msgspec.structs.replace(CHOSEN, replicas=5))
-    control_plane, gateway = told(CHOSEN)
+    control_plane, gateway, operator = told(CHOSEN)
     others = told(msgspec.structs.replace(CHOSEN, hosts=()))
     assert others[0] == control_plane and others[1] != gateway
     assert all(
@@ -79,6 +94,7 @@ def test_another_configuration_starts_the_processes_anew_and_the_same_does_not()
     )
     cells = msgspec.structs.replace(CHOSEN, knative=replace(CHOSEN.knative, image="another:1"))
     assert told(cells)[0] != control_plane and told(cells)[1] == gateway, "gateways go on while cells change"
+    assert others[2] == told(cells)[2] == operator
 
 
 @pytest.mark.parametrize("deployment", found("Deployment"), ids=lambda one: one["metadata"]["name"])
@@ -124,6 +140,12 @@ def test_rights_in_the_whole_cluster_are_few_and_hosts_have_none() -> None:
                 "resourceNames": ["chimera.platform"],
             },
         ],
+        "chimera-operator.platform": [
+            {"apiGroups": ["chimera.ecosystem"], "resources": ["agents"], "verbs": ["list", "watch"]},
+            {"apiGroups": ["chimera.ecosystem"], "resources": ["agents/status"], "verbs": ["patch"]},
+            {"apiGroups": ["chimera.ecosystem"], "resources": ["agenttemplates"], "verbs": ["list", "watch"]},
+            {"apiGroups": ["chimera.ecosystem"], "resources": ["agenttemplates/status"], "verbs": ["patch"]},
+        ],
     }
     bound = {
         subject["name"]
@@ -131,7 +153,7 @@ def test_rights_in_the_whole_cluster_are_few_and_hosts_have_none() -> None:
         for one in found(kind)
         for subject in one["subjects"]
     }
-    assert bound == {"chimera-control-plane", "chimera-gateway"}
+    assert bound == {"chimera-control-plane", "chimera-gateway", "chimera-operator"}
     assert not [rule for one in found("Role") for rule in one["rules"] if "*" in (*rule["verbs"], *rule["resources"])]
     (secrets,) = [rule for one in found("Role") for rule in one["rules"] if "secrets" in rule["resources"]]
     assert secrets["resourceNames"] == ["chimera-admission"], "no key and no credential"
@@ -141,6 +163,7 @@ def test_rights_in_the_whole_cluster_are_few_and_hosts_have_none() -> None:
 
 gateway = Peer(namespace="platform", labels=GATEWAY)
 control_plane = Peer(namespace="platform", labels=CONTROL_PLANE)
+operator = Peer(namespace="platform", labels=OPERATOR)
 host = Peer(namespace="agents", labels=HOST)
 stranger = Peer(namespace="elsewhere", labels={})
 same_name_elsewhere = Peer(namespace="elsewhere", labels=GATEWAY)
@@ -159,6 +182,8 @@ WANTED = [
     ("the gateway and the control plane ask the API server", gateway, outside, 6443),
     ("the gateway asks models", gateway, outside, 443),
     ("the control plane reaches the database", control_plane, outside, 5432),
+    ("the operator reaches the database", operator, outside, 5432),
+    ("the operator asks the API server", operator, outside, 6443),
     ("hosts ask the gateway", host, gateway, 8081),
     ("the activator passes calls on", activator, host, 8012),
     ("the autoscaler reads metrics", activator, host, 9090),
@@ -166,6 +191,10 @@ WANTED = [
     ("the API server asks the webhook", outside, control_plane, 9443),
 ]
 UNWANTED = [
+    ("anybody asks the operator", stranger, operator, 8083),
+    ("the gateway asks the operator", gateway, operator, 8083),
+    ("the operator reaches the control plane", operator, control_plane, 8082),
+    ("the operator calls hosts", operator, host, 8012),
     ("a host reaches another host", host, host, 8012),
     ("a host reaches the user's port of another", host, host, 8080),
     ("a host reaches the control plane", host, control_plane, 8082),
@@ -203,6 +232,7 @@ prometheus = Peer(namespace="monitoring", labels={"app.kubernetes.io/name": "pro
 READ = [
     ("the gateway's page", gateway, 9090),
     ("the control plane's", control_plane, 8082),
+    ("the operator's", operator, 8083),
     ("a sidecar's", host, 9091),
 ]
 
@@ -228,7 +258,9 @@ def test_monitors_name_ports_that_are_there_and_come_only_where_asked_for() -> N
     for one in found("ServiceMonitor"):
         (endpoint,) = one["spec"]["endpoints"]
         assert one["spec"]["selector"]["matchLabels"].items() <= services[endpoint["port"]].items()
-    (hosts,) = found("PodMonitor")
+    operator, hosts = found("PodMonitor")
+    assert operator["spec"]["selector"] == {"matchLabels": OPERATOR}
+    assert [one["port"] for one in operator["spec"]["podMetricsEndpoints"]] == ["health"]
     assert hosts["metadata"]["namespace"] == "agents" and hosts["spec"]["selector"] == {"matchLabels": HOST}
     without = manifests(msgspec.structs.replace(CHOSEN, monitors=False))
     assert not [

@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.errors import ClusterError, WatchExpired
-from chimera.adapters.substrates.knative.objects import Meta, Resource
+from chimera.adapters.substrates.knative.objects import Identity, Resource
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class HasMeta(Protocol):
     """An object of a cluster."""
 
     @property
-    def metadata(self) -> Meta:
+    def metadata(self) -> Identity:
         """What it says of itself."""
 
 

@@ -18,23 +18,28 @@ from chimera.adapters.substrates.knative.admission import manifests as admission
 from chimera.adapters.substrates.knative.netpolicies import HOST, METRICS, policies
 from chimera.adapters.substrates.knative.render import Json
 from chimera.adapters.substrates.knative.resources.crds import GROUP, VERSION, definitions
-from chimera.adapters.substrates.knative.rights import CONTROL_PLANE, GATEWAY, RIGHTS, Right
+from chimera.adapters.substrates.knative.rights import CONTROL_PLANE, GATEWAY, OPERATOR, RIGHTS, Right
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 
-PUBLIC, INTERNAL, CATALOGUE = 8080, 8081, 8082
+PUBLIC, INTERNAL, CATALOGUE, HEALTH = 8080, 8081, 8082, 8083
 KEYS, CREDENTIALS = "chimera-keys", "chimera-credentials"
 KEY_NAMES = ("chimera.key", "token.secret", "control-plane.key")
 CONFIG = "chimera-config"
 SECRETS_FOLDER, CONFIG_FOLDER, HOME = "/var/run/secrets/chimera", "/etc/chimera", "/var/lib/chimera"
 PASSWORD = "DATABASE_PASSWORD"
 DRAIN = 30
-MODULES = {CONTROL_PLANE: "chimera.bootstrap.control_plane", GATEWAY: "chimera.bootstrap.gateway"}
+MODULES = {
+    CONTROL_PLANE: "chimera.bootstrap.control_plane",
+    GATEWAY: "chimera.bootstrap.gateway",
+    OPERATOR: "chimera.bootstrap.operator",
+}
 PORTS = {
     CONTROL_PLANE: {"catalogue": CATALOGUE, admission.PORT_NAME: admission.PORT},
     GATEWAY: {"public": PUBLIC, "internal": INTERNAL, "metrics": METRICS},
+    OPERATOR: {"health": HEALTH},
 }
 ZONE, NODE = "topology.kubernetes.io/zone", "kubernetes.io/hostname"
-PROBED = {CONTROL_PLANE: CATALOGUE, GATEWAY: INTERNAL}
+PROBED = {CONTROL_PLANE: CATALOGUE, GATEWAY: INTERNAL, OPERATOR: HEALTH}
 
 
 class Installation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,8 +47,8 @@ class Installation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     `namespace` is the platform's own. `database` is a PostgreSQL URL without a password, `database_secret` the Secret
     in that namespace whose key `password` holds it. `hosts` are further names that callers may use for the gateway.
-    `models`, `issuers` and `settings` are what a home's settings file holds in its groups, `retention` and `upkeep`
-    those two. `revision` changes nothing but the pods: a new one starts them anew.
+    `models`, `issuers` and `settings` are what a home's settings file holds in its groups, `retention`, `upkeep` and
+    `operator` those three. `revision` changes nothing but the pods: a new one starts them anew.
 
     `node_selector`, `tolerations` and `priority_class` say which nodes the platform's pods may use and what they push
     aside; with `strict_spread` a pod waits rather than share a zone or a node more than it must, which needs nodes that
@@ -62,6 +67,7 @@ class Installation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     settings: dict[str, dict[str, Any]] = {}
     retention: dict[str, Any] = {}
     upkeep: dict[str, Any] = {}
+    operator: dict[str, Any] = {}
     database_port: int = 5432
     revision: str = ""
     node_selector: dict[str, str] = {}
@@ -271,7 +277,16 @@ def told(chosen: Installation) -> dict[str, Json]:
         "issuers": chosen.issuers,
         "drain": float(DRAIN),
     }
-    return {CONTROL_PLANE: control_plane, GATEWAY: gateway}
+    operator = {
+        "database": chosen.database,
+        "database_password": password,
+        "cells": chosen.knative.namespace,
+        "max_hosts": chosen.knative.max_hosts,
+        "host": "0.0.0.0",
+        "port": HEALTH,
+        "operator": chosen.operator,
+    }
+    return {CONTROL_PLANE: control_plane, GATEWAY: gateway, OPERATOR: operator}
 
 
 def _config(chosen: Installation, words: Mapping[str, Said]) -> Json:
@@ -335,6 +350,7 @@ def _monitors(chosen: Installation) -> list[Json]:
     return [
         monitors.services(_meta(own, "chimera-control-plane", CONTROL_PLANE), selector(CONTROL_PLANE), "catalogue"),
         monitors.services(_meta(own, "chimera-gateway", GATEWAY), selector(GATEWAY), "metrics"),
+        monitors.pods(_meta(own, "chimera-operator", OPERATOR), selector(OPERATOR), "health"),
         monitors.hosts(_meta(cells, "chimera-hosts")),
     ]
 
@@ -361,14 +377,15 @@ def _deployment(chosen: Installation, component: str, words: Said) -> Json:
 def _pod(chosen: Installation, component: str) -> Json:
     volumes: list[Json] = [
         {"name": "config", "configMap": {"name": CONFIG}},
-        {"name": "keys", "secret": {"secretName": KEYS, "defaultMode": 0o444}},
         {"name": "home", "emptyDir": {"sizeLimit": "1Gi"}},
     ]
     mounts: list[Json] = [
         {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
-        {"name": "keys", "mountPath": SECRETS_FOLDER, "readOnly": True},
         {"name": "home", "mountPath": HOME},
     ]
+    if component != OPERATOR:  # which nobody asks, and which asks nobody but the cluster and the database
+        volumes.append({"name": "keys", "secret": {"secretName": KEYS, "defaultMode": 0o444}})
+        mounts.append({"name": "keys", "mountPath": SECRETS_FOLDER, "readOnly": True})
     environment: list[Json] = [
         {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         {"name": "HOME", "value": HOME},

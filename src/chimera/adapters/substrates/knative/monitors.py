@@ -30,6 +30,19 @@ def services(meta: Json, chosen: dict[str, str], port: str) -> Json:
     }
 
 
+def pods(meta: Json, chosen: dict[str, str], port: str) -> Json:
+    """Read `/metrics` at the port of this name of each pod: for what no Service stands before."""
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "PodMonitor",
+        "metadata": meta,
+        "spec": {
+            "selector": {"matchLabels": chosen},
+            "podMetricsEndpoints": [{"port": port, "path": "/metrics", "interval": INTERVAL}],
+        },
+    }
+
+
 def hosts(meta: Json) -> Json:
     """Read what queue-proxy counts in each pod of a cell; its cell's Service goes with it as a label."""
     return {

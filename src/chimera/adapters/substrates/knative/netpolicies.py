@@ -15,6 +15,7 @@ NAMESPACE = "kubernetes.io/metadata.name"
 KNATIVE, KOURIER, SYSTEM = "knative-serving", "kourier-system", "kube-system"
 GATEWAY = {"app.kubernetes.io/name": "chimera", "app.kubernetes.io/component": "gateway"}
 CONTROL_PLANE = {"app.kubernetes.io/name": "chimera", "app.kubernetes.io/component": "control-plane"}
+OPERATOR = {"app.kubernetes.io/name": "chimera", "app.kubernetes.io/component": "operator"}
 HOST = {"app.kubernetes.io/name": "chimera-host"}
 METRICS = 9090
 """Where a gateway shows its page for Prometheus, and nothing else."""
@@ -54,6 +55,7 @@ def policies(platform: str, cells: str, *, database_port: int = 5432, monitoring
             [{"from": [_pods(GATEWAY)], "ports": [_port(8082)]}, {"ports": [_port(admission.PORT)]}],
             [dns, outside],
         ),
+        _policy(platform, "operator", OPERATOR, [], [dns, outside]),
         _policy(
             cells,
             "hosts",
@@ -69,6 +71,7 @@ def policies(platform: str, cells: str, *, database_port: int = 5432, monitoring
         read = (
             (platform, "gateway-metrics", GATEWAY, METRICS),
             (platform, "control-plane-metrics", CONTROL_PLANE, 8082),
+            (platform, "operator-metrics", OPERATOR, 8083),
             (cells, "host-metrics", HOST, SIDECAR_METRICS),
         )
         found += [

@@ -21,18 +21,23 @@ class FieldOwner(Struct, frozen=True, kw_only=True):
     fields: Raw = msgspec.field(default=Raw(b"{}"), name="fieldsV1")
 
 
-class Meta(Struct, frozen=True, kw_only=True, rename="camel"):
-    """What every object says of itself."""
+class Identity(Struct, frozen=True, kw_only=True, rename="camel"):
+    """What every object says of itself, as far as it tells it from others."""
 
     name: str = ""
     namespace: str = ""
     uid: str = ""
     resource_version: str = ""
     generation: int = 0
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
+
+
+class Meta(Identity, frozen=True, kw_only=True, rename="camel"):
+    """With its labels and annotations, and who has set what."""
+
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
     managed_fields: list[FieldOwner] = []
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from chimera.adapters.substrates.knative.admission.manifests import NAME, configuration_name
 
-CONTROL_PLANE, GATEWAY = "control-plane", "gateway"
+CONTROL_PLANE, GATEWAY, OPERATOR = "control-plane", "gateway", "operator"
+_OURS = "chimera.ecosystem"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,5 +54,15 @@ RIGHTS: dict[str, tuple[Right, ...]] = {
         Right(group="", resource="pods", verbs=("list",), own=True),
         Right(group="", resource="pods/log", verbs=("get",), own=True),
         Right(group="authentication.k8s.io", resource="tokenreviews", verbs=("create",), everywhere=True),
+    ),
+    OPERATOR: (
+        Right(group=_OURS, resource="agents", verbs=("list", "watch"), everywhere=True),
+        Right(group=_OURS, resource="agents/status", verbs=("patch",), everywhere=True),
+        Right(group=_OURS, resource="agenttemplates", verbs=("list", "watch"), everywhere=True),
+        Right(group=_OURS, resource="agenttemplates/status", verbs=("patch",), everywhere=True),
+        Right(group=_OURS, resource="cells", verbs=("list", "watch", "create", "patch", "delete")),
+        Right(group=_OURS, resource="cells/status", verbs=("patch",)),
+        Right(group="serving.knative.dev", resource="services", verbs=("list", "watch")),
+        Right(group="serving.knative.dev", resource="revisions", verbs=("list", "watch")),
     ),
 }

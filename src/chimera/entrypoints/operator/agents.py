@@ -1,0 +1,296 @@
+"""The loop over Agents: what resources want, carried into the catalogue by the path of `chimera apply`.
+
+An Agent is compiled when its definition's digest isn't the one that the catalogue has, by the same code and into the
+same tables as a file. What it costs in steady state: one number read in `poll`, one watch. What is kept of 12,000: the
+bytes of their specs, a digest each, and the rows of the catalogue that they own.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from chimera.adapters.storage.catalogue import Catalogue
+from chimera.adapters.substrates.knative.client import Kubernetes
+from chimera.adapters.substrates.knative.following import Following
+from chimera.adapters.substrates.knative.resources.composing import Json, compose, digest_of
+from chimera.adapters.substrates.knative.resources.kinds import AGENTS, Definition, Key
+from chimera.adapters.substrates.knative.resources.plan import (
+    Phase,
+    Place,
+    Plan,
+    Verdict,
+    Wanted,
+    applied_elsewhere,
+    owner_key,
+    plan,
+)
+from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
+from chimera.adapters.substrates.knative.resources.status import agent_status, document
+from chimera.agents.api import Item
+from chimera.agents.catalogue import OwnedAgent, compiler_id
+from chimera.agents.errors import Fault
+from chimera.agents.intake import Taken, take_in
+from chimera.entrypoints.operator.loop import ACTOR, Loop, moment_of
+from chimera.entrypoints.operator.writing import StatusWriter
+from chimera.kernel.clock import Clock
+from chimera.kernel.leases import Lease
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PAGE = 5_000
+STATUSES = 500
+"""Statuses that one pass writes before it looks again: a change of an Agent shouldn't wait for 12,000 of them."""
+MOST_FAULTS = 20
+CODE = (
+    "A resource can't bring code: specification.source names a folder, which stays where the file was. Apply this "
+    "agent with `chimera apply`, or build its code into an image and name that as specification.runtime."
+)
+
+
+class AgentLoop(Loop):
+    """Agents, with the templates of their namespaces."""
+
+    kind = "agents"
+
+    def __init__(
+        self,
+        api: Kubernetes,
+        catalogue: Catalogue,
+        clock: Clock,
+        settings: OperatorSettings,
+        templates: Following[Definition],
+    ) -> None:
+        """Nothing is followed yet."""
+        super().__init__(catalogue, clock, settings)
+        self.agents: Following[Definition] = Following(api, AGENTS, namespace=None, selector="")
+        self.agents.on_change(self._changed)
+        self.writer = StatusWriter(api, AGENTS, self.agents, clock, settings.statuses_per_second)
+        self._templates = templates
+        self._parsed: dict[Key, tuple[str, Json]] = {}
+        self._wanted: dict[Key, Wanted] = {}
+        self._rows: dict[Place, OwnedAgent] = {}
+        self._verdicts: dict[Key, Verdict] = {}
+        self._missing: Mapping[Place, float] = {}
+        self._seen: set[Key] = set()
+        self.phases: dict[str, int] = {}
+
+    # -- what is known -------------------------------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """See `Loop`."""
+        await self._templates.synced.wait()
+        await self.agents.synced.wait()
+        self._verdicts, self._missing, self._seen = {}, {}, set()
+        self._rows = {}
+
+    async def follow(self) -> None:
+        """See `Loop`."""
+        if self._sequence < 0:
+            await self._read_all()
+            return
+        after = self._sequence
+        while True:
+            page = await self.catalogue.changed_agents(after, PAGE)
+            for row in page:
+                place = (row.tenant, row.name)
+                if row.live and row.owner is not None:
+                    self._rows[place] = row
+                else:
+                    self._rows.pop(place, None)
+            self._forget_conflicts({(row.tenant, row.name) for row in page})
+            if len(page) < PAGE:
+                return
+            after = page[-1].sequence
+
+    async def _read_all(self) -> None:
+        rows: dict[Place, OwnedAgent] = {}
+        after = ("", "")
+        while page := await self.catalogue.owned_agents(after, PAGE):
+            rows.update(((row.tenant, row.name), row) for row in page)
+            after = (page[-1].tenant, page[-1].name)
+        self._rows = rows
+
+    def _forget_conflicts(self, changed: set[Place]) -> None:
+        for key, verdict in list(self._verdicts.items()):
+            wanted = self._wanted.get(key)
+            if wanted is None or (verdict.phase is Phase.CONFLICT and (wanted.tenant or "", key[1]) in changed):
+                del self._verdicts[key]
+
+    def templates_changed(self, changed: Iterable[Definition]) -> None:
+        """Agents of these templates' namespaces may be other agents now."""
+        namespaces = {one.metadata.namespace for one in changed}
+        for key in [key for key in self._wanted if key[0] in namespaces]:
+            self._wanted[key] = self._want(self.agents.objects[key])
+        self.poke()
+
+    def _changed(self, changed: Iterable[Definition]) -> None:
+        news = False
+        for one in changed:
+            is_there = one.key in self.agents.objects
+            if is_there and self.writer.wrote(one.key, one.metadata.resource_version):
+                continue
+            news = True
+            if not is_there or one.metadata.deletion_timestamp is not None:
+                self._wanted.pop(one.key, None)
+            elif one.key not in self._wanted or self._wanted[one.key].version != _version(one):
+                self._wanted[one.key] = self._want(one)
+        if news:
+            self.poke()
+
+    def _want(self, one: Definition) -> Wanted:
+        namespace, name = one.key
+        return Wanted(
+            key=one.key,
+            digest=digest_of(bytes(one.spec), name, self._templates_of(namespace)),
+            tenant=self.settings.tenant_of(namespace),
+            created=one.metadata.creation_timestamp or "",
+            version=_version(one),
+        )
+
+    def _templates_of(self, namespace: str) -> dict[str, Json]:
+        found: dict[str, Json] = {}
+        for key, one in self._templates.objects.items():
+            if key[0] != namespace or one.metadata.deletion_timestamp is not None:
+                continue
+            known = self._parsed.get(key)
+            if known is None or known[0] != one.metadata.resource_version:
+                known = self._parsed[key] = (one.metadata.resource_version, msgspec.json.decode(one.spec))
+            found[key[1]] = known[1]
+        return found
+
+    # -- a pass --------------------------------------------------------------------------------------------------------
+
+    async def look(self, held: Lease) -> float | None:
+        """See `Loop`."""
+        now = self.clock.monotonic()
+        decided = self._plan(now)
+        self._missing = decided.missing
+        self._seen.update(self._wanted)
+        for tenant, rows in _by_tenant(decided.delete, lambda row: row.tenant).items():
+            await self._delete(tenant, rows, held)
+        tenants = {key: self._wanted[key].tenant or "" for key in decided.apply if key in self._wanted}
+        for tenant, keys in _by_tenant(tuple(tenants), tenants.__getitem__).items():
+            await self._apply(tenant, keys, held)
+        if decided.apply or decided.delete:
+            decided = self._plan(now)
+        self._count(decided)
+        owners = {owner_key(row) for row in self._rows.values()}
+        self._seen &= owners | self._wanted.keys()
+        more = await self._tell(decided)
+        if more or decided.more or decided.apply:
+            return now
+        due = [time for time in (decided.look_again, self.writer.look_again()) if time is not None]
+        return min(due) if due else None
+
+    def _plan(self, now: float) -> Plan:
+        return plan(
+            self._wanted,
+            self._rows,
+            self._verdicts,
+            self._missing,
+            self._seen,
+            now,
+            compiler=compiler_id(),
+            grace=self.settings.grace,
+            limit=self.settings.batch,
+        )
+
+    async def _delete(self, tenant: str, rows: Sequence[OwnedAgent], held: Lease) -> None:
+        owners = {row.name: row.owner for row in rows if row.owner is not None}
+        names = sorted(owners)
+        deleted, _ = await self.catalogue.delete_agents(tenant, names, by=ACTOR, owners=owners, held=held)
+        for name in names:
+            self._rows.pop((tenant, name), None)
+        log.info("agents deleted, as their resources were", extra={"tenant": tenant, "agents": deleted})
+
+    async def _apply(self, tenant: str, keys: Sequence[Key], held: Lease) -> None:
+        # What went while others were applied is left out; what changed is taken as it is now.
+        keys = [key for key in keys if key in self._wanted and self._wanted[key].tenant == tenant]
+        digests = {key: self._wanted[key].digest for key in keys}
+        specs = [(key, self.agents.objects[key].spec, self._templates_of(key[0])) for key in keys]
+        taken = await asyncio.to_thread(_compile, specs, digests, tenant)
+        for key, result in zip(keys, taken.results, strict=True):
+            if result.faults:
+                self._verdicts[key] = _verdict(digests[key], result.faults, self.agents.objects.get(key))
+            else:
+                self._verdicts.pop(key, None)
+        good = {key: one for key, one in zip(keys, taken.staged, strict=True) if one.compiled is not None}
+        if not good:
+            return
+        owners = {key[1]: "/".join(key) for key in good}
+        done = await self.catalogue.apply(
+            tenant, list(good.values()), keep_going=True, expect=None, by=ACTOR, owners=owners, held=held
+        )
+        for key in good:
+            if key[1] in done.owned:
+                self._verdicts[key] = applied_elsewhere(key, digests[key])
+        for row in await self.catalogue.agents_named(tenant, [key[1] for key in good]):
+            if row.owner is not None:
+                self._rows[row.tenant, row.name] = row
+        counts = {"new": done.created, "changed": done.updated, "unchanged": done.unchanged, "refused": done.refused}
+        log.info("agents applied from resources", extra={"tenant": tenant, **counts})
+
+    async def _tell(self, decided: Plan) -> bool:
+        """Write statuses that differ; whether there are more."""
+        now, moment = self.clock.monotonic(), moment_of(self.clock)
+        self.writer.keep(self.agents.objects)
+        found: list[tuple[Key, Json]] = []
+        for key, outcome in decided.outcomes.items():
+            one = self.agents.objects.get(key)
+            if one is None:
+                continue
+            tenant = self._wanted[key].tenant
+            status = agent_status(outcome, one.metadata.generation, one.status, tenant, moment)
+            if status == one.status or not self.writer.may(key, now):
+                continue
+            if len(found) == STATUSES:
+                await self.writer.write(found)
+                return True
+            found.append((key, document(AGENTS, one.metadata, status)))
+        await self.writer.write(found)
+        return False
+
+    def _count(self, decided: Plan) -> None:
+        counts: dict[str, int] = {}
+        for outcome in decided.outcomes.values():
+            counts[outcome.phase.value] = counts.get(outcome.phase.value, 0) + 1
+        self.phases = counts
+
+
+def _version(one: Definition) -> tuple[str, int]:
+    return one.metadata.uid, one.metadata.generation
+
+
+def _compile(
+    specs: Sequence[tuple[Key, msgspec.Raw, Mapping[str, Json]]], digests: Mapping[Key, str], tenant: str
+) -> Taken:
+    items = [
+        Item(
+            source=digests[key],
+            file=f"Agent {'/'.join(key)}",
+            definition=compose(msgspec.json.decode(spec), key[1], templates),
+        )
+        for key, spec, templates in specs
+    ]
+    return take_in(items, tenant=tenant, first=0, bundles={})
+
+
+def _verdict(digest: str, faults: Sequence[Fault], one: Definition | None) -> Verdict:
+    if any(fault.path == "specification.source" for fault in faults):
+        return Verdict(digest=digest, phase=Phase.NEEDS_CODE, message=CODE)
+    shown = [str(msgspec.structs.replace(fault, file=None)) for fault in faults[:MOST_FAULTS]]
+    if len(faults) > MOST_FAULTS:
+        shown.append(f"and {len(faults) - MOST_FAULTS} more")
+    return Verdict(digest=digest, phase=Phase.INVALID, message="\n".join(shown))
+
+
+def _by_tenant(items: Sequence[T], tenant_of: Callable[[T], str]) -> dict[str, list[T]]:
+    found: dict[str, list[T]] = {}
+    for one in items:
+        found.setdefault(tenant_of(one), []).append(one)
+    return found

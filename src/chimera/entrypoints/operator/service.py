@@ -1,0 +1,72 @@
+"""The operator as a whole: a loop for each kind, all of them while this process holds the lease."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from chimera.adapters.storage.catalogue import Catalogue
+from chimera.adapters.substrates.knative.client import Kubernetes
+from chimera.adapters.substrates.knative.following import Following
+from chimera.adapters.substrates.knative.resources.kinds import Definition
+from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
+from chimera.entrypoints.operator.agents import AgentLoop
+from chimera.entrypoints.operator.cells import CellLoop
+from chimera.entrypoints.operator.loop import Loop
+from chimera.entrypoints.operator.templates import TemplateLoop
+from chimera.entrypoints.operator.writing import StatusWriter
+from chimera.kernel.clock import Clock
+from chimera.kernel.leases import Lease, Leases, work_while_held
+
+LEASE = "operator"
+LEASE_LIFE = 15.0
+
+
+class Operator:
+    """Carries resources into the catalogue, and their statuses back. `run` it; several may, and one works."""
+
+    def __init__(
+        self, api: Kubernetes, catalogue: Catalogue, clock: Clock, settings: OperatorSettings, *, cells: str
+    ) -> None:
+        """Nothing runs yet; `cells` is the namespace of cells."""
+        self.templates = TemplateLoop(api, catalogue, clock, settings)
+        self.agents = AgentLoop(api, catalogue, clock, settings, self.templates.templates)
+        self.cells = CellLoop(api, catalogue, clock, settings, cells)
+        self.loops: tuple[Loop, ...] = (self.templates, self.agents, self.cells)
+        self.leading = False
+        self.templates.templates.on_change(self._templates_changed)
+
+    def _templates_changed(self, changed: Iterable[Definition]) -> None:
+        self.templates.poke()
+        self.agents.templates_changed(changed)
+
+    @property
+    def writers(self) -> dict[str, StatusWriter[Any]]:
+        """What writes statuses, by kind."""
+        return {one.kind: one.writer for one in (self.templates, self.agents, self.cells)}
+
+    @property
+    def followed(self) -> tuple[Following[Any], ...]:
+        """The watches, one for each kind."""
+        return (
+            self.templates.templates,
+            self.agents.agents,
+            self.cells.cells,
+            self.cells.services,
+            self.cells.revisions,
+        )
+
+    async def run(self, leases: Leases, owner: str) -> None:
+        """Work whenever `owner` holds the lease, until cancelled."""
+        await work_while_held(leases, LEASE, owner, LEASE_LIFE, self.work)
+
+    async def work(self, held: Lease) -> None:
+        """Work until cancelled, or until another process holds the lease."""
+        self.leading = True
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for following in self.followed:
+                    tasks.create_task(following.run(), name="follow")
+                for loop in self.loops:
+                    tasks.create_task(loop.run(held), name=f"operator-{loop.kind}")
+        finally:
+            self.leading = False

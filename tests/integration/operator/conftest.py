@@ -1,0 +1,134 @@
+"""The operator on a cluster in memory and a catalogue of both databases."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from chimera.adapters.storage.catalogue import Catalogue
+from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.events.reading import JournalStorage
+from chimera.adapters.storage.leases import StoredLeases
+from chimera.adapters.substrates.knative.access import ClusterAccess, NoToken
+from chimera.adapters.substrates.knative.client import Kubernetes
+from chimera.adapters.substrates.knative.resources.kinds import AGENTS, TEMPLATES
+from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
+from chimera.entrypoints.operator.service import Operator
+from chimera.kernel.clock import SystemClock
+from chimera.platform.cells import unservable_in_cluster
+from chimera.testing.cluster import FakeCluster
+from chimera.testing.definitions import definition
+
+PATIENCE = 30.0
+CELLS = "cells"
+
+
+class Rig:
+    """A cluster, a catalogue, and operators that run."""
+
+    def __init__(self, cluster: FakeCluster, database: Database, **settings: Any) -> None:
+        self.cluster = cluster
+        self.database = database
+        self.catalogue = Catalogue(database, max_hosts=7, unservable=unservable_in_cluster)
+        self.leases = StoredLeases(database)
+        access = ClusterAccess(server=cluster.url, tls=None, credentials=NoToken(), namespace="default")
+        self.api = Kubernetes(access)
+        chosen = {"poll": 0.05, "settle": 0.02, "statuses_per_second": 10_000.0, "grace": 0.0, **settings}
+        self.settings = OperatorSettings(**chosen)
+        self.operator = self.make()
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def make(self) -> Operator:
+        return Operator(self.api, self.catalogue, SystemClock(), self.settings, cells=CELLS)
+
+    def start(self, owner: str = "one") -> None:
+        self.tasks.append(asyncio.create_task(self.operator.run(self.leases, owner)))
+
+    async def stop(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        self.tasks.clear()
+
+    async def again(self, **settings: Any) -> None:
+        """End the operator and start another, which knows nothing."""
+        await self.stop()
+        self.operator = self.make()
+        self.start("two")
+
+    async def apply(self, name: str, namespace: str = "team", **changes: Any) -> None:
+        """As `kubectl apply` does."""
+        spec = definition(name, **changes)
+        await self.api.apply(AGENTS, manifest("Agent", name, namespace, spec), force=True, manager="kubectl")
+
+    async def template(self, name: str, namespace: str = "team", **spec: Any) -> None:
+        await self.api.apply(TEMPLATES, manifest("AgentTemplate", name, namespace, spec), force=True, manager="kubectl")
+
+    async def delete(self, name: str, namespace: str = "team") -> None:
+        await self.api.delete(AGENTS, namespace, name)
+
+    def status(self, name: str, namespace: str = "team", plural: str = "agents") -> dict[str, Any]:
+        found = self.cluster.object(plural, namespace, name)
+        return {} if found is None else dict(found.get("status", {}))
+
+    def condition(self, name: str, namespace: str = "team", kind: str = "Ready", plural: str = "agents") -> Any:
+        told = self.status(name, namespace, plural).get("conditions", [])
+        return next((one for one in told if one["type"] == kind), None)
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        """Wait until a function, or one that is awaited, says yes."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                found = condition()
+                if await found if asyncio.iscoroutine(found) else found:
+                    return
+                await asyncio.sleep(0.01)
+
+    async def phase(self, name: str, phase: str, namespace: str = "team", plural: str = "agents") -> dict[str, Any]:
+        await self.until(lambda: self.status(name, namespace, plural).get("phase") == phase)
+        return self.status(name, namespace, plural)
+
+    async def owners(self, tenant: str = "default") -> dict[str, str | None]:
+        return {row["name"]: row["owner"] for row in await self.catalogue.agents(tenant, {}, "", 1_000)}
+
+    async def facts(self, kind: str) -> list[Any]:
+        """The data of all facts of a kind."""
+        found = await JournalStorage(self.database).facts(0, 10_000)
+        return [msgspec.json.decode(one.data) for one in found if one.type == kind]
+
+    async def quiet(self, seconds: float = 0.3) -> None:
+        """Wait until nothing was asked or written for a while."""
+        async with asyncio.timeout(PATIENCE):
+            before = -1
+            while before != sum(self.cluster.calls.values()):
+                before = sum(self.cluster.calls.values())
+                await asyncio.sleep(seconds)
+
+
+def manifest(kind: str, name: str, namespace: str, spec: Any) -> dict[str, Any]:
+    meta = {"name": name, "namespace": namespace}
+    return {"apiVersion": AGENTS.api_version, "kind": kind, "metadata": meta, "spec": spec}
+
+
+@pytest.fixture
+async def make(database: Database) -> AsyncIterator[Callable[..., Rig]]:
+    rigs: list[Rig] = []
+    async with FakeCluster() as cluster:
+
+        def made(**settings: Any) -> Rig:
+            rigs.append(Rig(cluster, database, **settings))
+            return rigs[-1]
+
+        yield made
+        for rig in rigs:
+            await rig.stop()
+            await rig.api.aclose()
+
+
+@pytest.fixture
+async def rig(make: Callable[..., Rig]) -> Rig:
+    found = make()
+    found.start()
+    return found
