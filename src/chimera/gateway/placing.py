@@ -137,7 +137,7 @@ class Placer:
         except TimeoutError:
             raise CellUnavailable(
                 f"cell {cell.cell} did not start within {left:.0f} s",
-                next_step="see `chimera logs --process hosts` for what its hosts printed",
+                next_step="see `chimera get conditions`, and `chimera logs --process hosts` for what its hosts printed",
                 retry_after=5,
             ) from None
 

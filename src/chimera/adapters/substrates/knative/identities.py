@@ -70,7 +70,8 @@ class PodIdentities:
         }
         status = _reviews.decode(await self._api.create(REVIEWS, asked)).status
         if not status.authenticated or settings.audience not in (status.audiences or ()):
-            raise _refused("the cluster doesn't know the token, or it is for another audience")
+            why = f" ({status.error})" if status.error else ""  # a clock that is wrong is told so
+            raise _refused(f"the cluster doesn't know the token, or it is for another audience{why}")
         account = f"system:serviceaccount:{settings.namespace}:{settings.service_account}"
         if status.user.username != account:
             raise _refused(f"{status.user.username[:200]} is not the service account of hosts")

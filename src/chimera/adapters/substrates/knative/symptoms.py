@@ -218,7 +218,7 @@ def _condition(conditions: Sequence[Condition], kind: str) -> Condition | None:
 
 
 def _words(reason: str, message: str) -> str:
-    return f"{reason}: {message}" if reason and message else reason or message
+    return f"{reason}: {message}" if reason and message else reason or message or "without a reason"
 
 
 def _ended_at(pod: Pod) -> str | None:
