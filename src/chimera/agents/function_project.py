@@ -93,7 +93,7 @@ def unexportable(value: CanonicalDefinition) -> Iterator[tuple[str, str]]:
     for tool in document.tools:
         if isinstance(tool, AgentTool | MessageTool):
             yield (
-                f"the tool {tool.name} is the agent {tool.agent}, which only the platform can reach",
+                f"the tool {tool.name} is the agent {tool.agent}, which only the platform can call",
                 "call it by HTTP, with a function tool of its own",
             )
         elif tool.credentials:

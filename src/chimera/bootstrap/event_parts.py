@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from chimera.adapters.push.addresses import networks
+from chimera.adapters.push.broker import KnativeBroker
 from chimera.adapters.push.pusher import fault_of_receiver
 from chimera.adapters.storage.events.bus import lease_name
 from chimera.bootstrap.gateway_config import read_secret
@@ -19,7 +20,7 @@ from chimera.bootstrap.startup import secret_of
 from chimera.entrypoints.gateway.events import EventHandlers
 from chimera.events.delivery.deliverer import Deliverer
 from chimera.events.delivery.feed import Feed
-from chimera.events.delivery.ports import DeliveryStore, JournalReader, Push
+from chimera.events.delivery.ports import Bus, DeliveryStore, JournalReader, Push
 from chimera.events.settings import EventSettings
 from chimera.gateway.credentials import Credentials
 from chimera.gateway.eventing.bus import LocalBus
@@ -74,6 +75,8 @@ class EventServices:
     key: str
     leases: Leases
     lease: float
+    dispatcher: Dispatcher
+    bus: Bus
 
     async def deliver(self) -> None:
         """Deliver whenever this gateway holds the lease, until cancelled."""
@@ -114,6 +117,7 @@ def make_event_services(
     metrics: GatewayMetrics,
     routes: RouteTable,
     tasks: TaskIntake,
+    seal: bytes,
     clock: Clock,
     settings: GatewaySettings,
 ) -> EventServices:
@@ -124,6 +128,7 @@ def make_event_services(
     dispatcher = Dispatcher(
         routes, index, tasks, ports.letters, ports.messages, clock, events=chosen, limits=settings.tasks
     )
+    bus = _bus(chosen, dispatcher, seal)
     feed = Feed(ports.journal, source=chosen.source, poll=chosen.poll, batch=chosen.batch)
     deliverer = Deliverer(
         ports.deliveries,
@@ -135,7 +140,7 @@ def make_event_services(
         key=told.secrets.key_id,
         settings=chosen,
         chance=random.random,
-        bus=LocalBus(dispatcher),
+        bus=bus,
         suspended=identity.directory.suspended,
         told=lambda outcome: metrics.deliveries.labels(outcome).inc(),
     )
@@ -162,6 +167,20 @@ def make_event_services(
         key=told.secrets.key_id,
         leases=ports.leases,
         lease=chosen.lease,
+        dispatcher=dispatcher,
+        bus=bus,
+    )
+
+
+def _bus(settings: EventSettings, dispatcher: Dispatcher, seal: bytes) -> Bus:
+    if not settings.broker:
+        return LocalBus(dispatcher)
+    return KnativeBroker(
+        settings.broker,
+        key=seal,
+        connections=settings.concurrency,
+        connect_timeout=settings.connect_timeout,
+        timeout=settings.timeout,
     )
 
 

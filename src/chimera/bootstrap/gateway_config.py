@@ -75,6 +75,7 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     internal_port: Port = 0
     internal_names: tuple[str, ...] = ()
     metrics_port: Port = 0
+    broker_port: Port = 0
     platform_url: str | None = None
     control_plane_key_file: str | None = None
     knative: dict[str, Any] | None = None

@@ -25,6 +25,7 @@ from chimera.bootstrap.startup import listen_unix
 from chimera.bootstrap.state_parts import make_state_services
 from chimera.bootstrap.task_parts import make_task_services
 from chimera.entrypoints.gateway.audit import AuditHandlers
+from chimera.entrypoints.gateway.broker import BrokerApi
 from chimera.entrypoints.gateway.calls import CallHandlers
 from chimera.entrypoints.gateway.internal import InternalApi
 from chimera.entrypoints.gateway.looking import LookHandlers
@@ -37,6 +38,7 @@ from chimera.gateway.credentials import Credentials
 from chimera.gateway.documents import Documents
 from chimera.gateway.errors import ControlPlaneUnavailable, NodeUnavailable
 from chimera.gateway.eventing.messages import Messages
+from chimera.gateway.eventing.seals import seal_key
 from chimera.gateway.functions import Functions
 from chimera.gateway.hosts import HostClient
 from chimera.gateway.identity.ports import IdentityStore
@@ -253,6 +255,7 @@ class Gateway:
             metrics=self.metrics,
             routes=self.routes,
             tasks=self.tasks.tasks,
+            seal=seal_key(token_secret),
             clock=clock,
             settings=settings,
         )
@@ -294,7 +297,8 @@ class Gateway:
             identities=ports.identities,
             names=frozenset(name.lower() for name in config.internal_names),
         )
-        self.public_url = self.internal_url = ""
+        self._seal = seal_key(token_secret)
+        self.public_url = self.internal_url = self.broker_url = ""
 
     async def start(self) -> None:
         """Read routes and today's use, begin the loops, listen: hosts first, callers last."""
@@ -312,6 +316,8 @@ class Gateway:
         self.public_url = await self._listen_public()
         if self._config.metrics_port:
             await self._listen_metrics()
+        if self._config.broker_port or settings.events.broker:
+            self.broker_url = await self._listen_broker()
         self._spawn(self.tasks.watchers.run(), "task-watchers")
         self._spawn(self.tasks.worker.run(), "tasks")
         self._spawn(self.events.feed.run(), "events")
@@ -338,6 +344,7 @@ class Gateway:
         if self._report is not None:
             await self._report.aclose()
         await self._ports.events.push.aclose()
+        await self.events.bus.aclose()
         await self.quota.leave()
         await self.identity.directory.note_use()
         await self.audit.flush()
@@ -370,6 +377,18 @@ class Gateway:
     async def _listen_metrics(self) -> None:
         runner = await self._runner(web.Server(self.public.metrics_page))
         await web.TCPSite(runner, self._config.internal_host, self._config.metrics_port, backlog=16).start()
+
+    async def _listen_broker(self) -> str:
+        api = BrokerApi(
+            self.events.dispatcher,
+            self._ports.events.letters,
+            self._clock,
+            key=self._seal,
+            settings=self._settings.http,
+        )
+        runner = await self._runner(api.server())
+        await web.TCPSite(runner, self._config.internal_host, self._config.broker_port, backlog=256).start()
+        return _address(runner, "http")
 
     async def _runner(self, server: web.Server) -> web.ServerRunner:
         runner = web.ServerRunner(server, shutdown_timeout=self._config.drain)

@@ -9,6 +9,7 @@ can't be said so gets another name. No fact holds anything of a conversation, a 
 beyond the actor (`by`); who may read it asks the API for it, with the subject's name.
 """
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -296,6 +297,7 @@ def schema_of(kind: FactType) -> dict[str, Any]:
     name = reference["$ref"].rpartition("/")[2]
     made: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema", **components.pop(name)}
     made.pop("additionalProperties", None)
+    made["description"] = inspect.cleandoc(made["description"])
     if components:
         made["$defs"] = components
     return made

@@ -23,6 +23,11 @@ class EventSettings:
         (),
         "Networks that deliveries may reach beside public addresses, such as 10.0.0.0/8; those also by http.",
     )
+    broker: str = setting(
+        "",
+        "Address of a Knative Broker's ingress, by which events go to agents; empty: within the gateway. In a cluster "
+        "the installation sets it.",
+    )
     deliver: bool = setting(True, "Whether this gateway may deliver; one of those that may does.")
     lease: float = setting(
         10.0, "A gateway that delivers and was silent this long is replaced by another.", unit="s", minimum=1

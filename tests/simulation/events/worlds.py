@@ -70,6 +70,9 @@ class ScriptedBus:
         assert self.refreshed
         return entry.fact.type.startswith("task.")
 
+    async def aclose(self) -> None:
+        pass
+
     async def publish(self, entry: Entry) -> Outcome:
         seq = entry.fact.seq
         self.asked.append(seq)

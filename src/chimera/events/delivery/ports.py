@@ -75,6 +75,9 @@ class Bus(Protocol):
     async def publish(self, entry: Entry) -> Outcome:
         """Publish it; whatever goes wrong is an outcome."""
 
+    async def aclose(self) -> None:
+        """Close connections."""
+
 
 class Secrets(Protocol):
     """The secrets that deliveries are signed with."""

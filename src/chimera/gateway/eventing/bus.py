@@ -22,6 +22,9 @@ class LocalBus:
         """See `Bus`."""
         return self._dispatcher.wants(of_entry(entry))
 
+    async def aclose(self) -> None:
+        """See `Bus`."""
+
     async def publish(self, entry: Entry) -> Outcome:
         """See `Bus`."""
         try:

@@ -85,6 +85,8 @@ class Dispatcher:
 
     async def again(self, letter: AgentLetter, event: Happening) -> int:
         """Start the agent of a dead letter anew; 0 where its subscription is not there any more."""
+        if not letter.agent:  # it reached nobody: whoever had it before is not started again
+            return max(1, await self.dispatch(event))
         if letter.subscription == MESSAGES:
             return await self._hand_over(event, replays=letter.replays + 1)
         receiver = self._index.named(letter.tenant, letter.agent, letter.subscription)

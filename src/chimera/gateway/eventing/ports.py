@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from chimera.gateway.eventing.messages import AgentMessage
 
 
+BROKER = "broker"
+"""What stands for a subscription where a broker gave an event up before it reached any agent."""
+
+
 class AgentLetter(Struct, frozen=True, kw_only=True):
     """A dead letter of an agent: an event that its subscription wanted and the agent did not take, with why.
 
