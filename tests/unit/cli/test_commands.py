@@ -10,9 +10,10 @@ import yaml
 from click.testing import CliRunner
 
 from chimera.entrypoints.cli import output
+from chimera.entrypoints.cli import up as up_command
 from chimera.entrypoints.cli.failing import exit_code, report
 from chimera.entrypoints.cli.main import COMMANDS, cli
-from chimera.entrypoints.cli.up import start
+from chimera.entrypoints.cli.up import announce_cluster, start
 from chimera.kernel.settings import SettingsError
 from chimera_host.contract.problem import ProblemError
 
@@ -144,3 +145,33 @@ def test_a_file_without_a_definition_is_no_success(tmp_path):
         (tmp_path / "a.yaml").write_text(text)
         done = CliRunner().invoke(cli, ["validate", str(tmp_path / "a.yaml")])
         assert "a.yaml:1: there is no definition in it" in done.output and "1 errors" in done.output
+
+
+def test_a_platform_in_a_cluster_is_announced_with_what_to_do_next(capsys):
+    where = {"public": "http://127.0.0.1:8080", "home": "/h", "cluster": "https://c", "namespace": "n"}
+    announce_cluster({**where, "installed": True}, lasting=False)
+    said = capsys.readouterr().out
+    assert "was installed in namespace n of https://c" in said and "until Ctrl-C" in said
+    assert "chimera uninstall" in said and "cat /h/run/cluster.key" in said and "chimera apply" in said
+    announce_cluster({**where, "installed": False}, lasting=True)
+    said = capsys.readouterr().out
+    assert "is there" in said and "Ctrl-C" not in said
+
+
+def test_options_of_a_cluster_are_not_the_machines(tmp_path, monkeypatch):
+    seen = []
+
+    def started(home, options, program):
+        seen.append((program, options))
+        return type("Ended", (), {"wait": lambda self: 0})(), None
+
+    monkeypatch.setattr(up_command, "start", started)
+    monkeypatch.setenv("KUBECONFIG", "/somewhere")
+    CliRunner().invoke(
+        cli, ["--home", str(tmp_path), "up", "--substrate", "knative", "--namespace", "n", "--port", "0"]
+    )
+    CliRunner().invoke(cli, ["--home", str(tmp_path), "up", "--no-fork"])
+    (cluster, of_cluster), (machine, of_machine) = seen
+    assert (cluster, machine) == ("reach", "supervisor")
+    assert (of_cluster["namespace"], of_cluster["kubeconfig"], of_cluster["port"]) == ("n", "/somewhere", 0)
+    assert "no_fork" not in of_cluster and "namespace" not in of_machine and of_machine["no_fork"] is True
