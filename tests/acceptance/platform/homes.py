@@ -265,7 +265,7 @@ class Cluster(Home):
             seen = one.status.observed_generation == one.metadata.generation > before[one.metadata.name]
             return seen and serving == {newest} and one.status.latest_ready_revision_name == newest
 
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(2 * PATIENCE):  # many pods at once
             while True:
                 listing = await self.api.list(KNATIVE_SERVICES, self.cells, names.managed())
                 if all(moved(one) for one in listing.items if one.metadata.name in before):
