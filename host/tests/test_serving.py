@@ -7,7 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chimera_host.agents import Agents
 from chimera_host.contract.behaviour import Behaviour, FunctionBehaviour
+from chimera_host.contract.call import ENCODER as LOADING
+from chimera_host.contract.call import LoadRequest
 from chimera_host.ports import RunResult
 from chimera_host.testing.builders import document, invoke_request, session
 from chimera_host.testing.doubles import Gate, ScriptedAdapter, refused, saying, until
@@ -213,3 +216,38 @@ async def test_a_platform_that_doesnt_answer_or_wants_another_token(platform, lo
     gone = await local_host(platform_url="http://127.0.0.1:9")
     failed = await refused(gone.invoke(invoke_request(agent, platform.add(agent))))
     assert (failed.code, failed.status) == ("platform-unavailable", 503) and "127.0.0.1:9" in failed.detail
+
+
+def load(agent, revision, **fields):
+    return LOADING.encode(LoadRequest(tenant=agent.tenant, agent=agent.name, revision=revision, **fields))
+
+
+async def test_an_agent_is_loaded_before_its_first_call(platform, local_host):
+    host = await local_host()
+    agent = document("poet")
+    revision = platform.add(agent)
+    for _ in range(2):
+        assert (await host.client.request("POST", "/v1/load", load(agent, revision)))[0] == 204
+    assert [one["agent"] for one in (await host.client.loaded())["agents"]] == ["poet"]
+    answer = await host.invoke(invoke_request(agent, revision))
+    assert not answer.timings.loaded and platform.fetched == [revision]
+
+
+async def test_what_is_loaded_ahead_drives_nothing_out(platform, local_host, monkeypatch):
+    host = await local_host()
+    agents = [document(f"agent-{number}") for number in range(2)]
+    revisions = [platform.add(agent) for agent in agents]
+    await host.invoke(invoke_request(agents[0], revisions[0]))
+    monkeypatch.setattr(Agents, "capacity", 1)
+    assert (await host.client.request("POST", "/v1/load", load(agents[1], revisions[1])))[0] == 204
+    assert [one["agent"] for one in (await host.client.loaded())["agents"]] == ["agent-0"]
+
+
+async def test_what_can_not_be_loaded_ahead_says_why(platform, local_host):
+    host = await local_host()
+    agent = document("poet")
+    status, body = await host.client.request("POST", "/v1/load", load(agent, "sha256:" + "0" * 64))
+    assert status >= 400 and msgspec.json.decode(body)["code"]
+    status, body = await host.client.request("POST", "/v1/load", b"{}")
+    assert (status, msgspec.json.decode(body)["code"]) == (400, "invalid-call")
+    assert (await host.client.loaded())["loaded"] == 0

@@ -23,7 +23,7 @@ from chimera_host import memory
 from chimera_host.bundles import unpack
 from chimera_host.calls import Call, ToolCaller
 from chimera_host.contract.agent import AgentDocument, ModelChoice, SourceCode
-from chimera_host.contract.call import InvokeRequest
+from chimera_host.contract.call import InvokeRequest, LoadRequest
 from chimera_host.contract.problem import ProblemError
 from chimera_host.errors import AgentBusy, AgentLoadError
 from chimera_host.imports import BundleCode
@@ -146,6 +146,11 @@ class Agents:
         call.bind(document, loaded.defaults, loaded.broker)
         return loaded
 
+    async def load(self, request: LoadRequest) -> None:
+        """Load an agent that nobody calls yet, unless another would have to go for it."""
+        if self._kept.peek(request.revision) is None and len(self) + len(self._loading) < self.capacity:
+            await self._ensure(request)
+
     def release(self, call: Call, loaded: Loaded) -> None:
         """The call is over."""
         now = asyncio.get_running_loop().time()
@@ -159,7 +164,7 @@ class Agents:
 
     # -- loading --------------------------------------------------------------------------------------------------
 
-    async def _ensure(self, request: InvokeRequest) -> None:
+    async def _ensure(self, request: InvokeRequest | LoadRequest) -> None:
         task = self._loading.get(request.revision)
         if task is None:
             task = asyncio.create_task(self._load(request), name=f"load-{request.agent}")
@@ -172,7 +177,7 @@ class Agents:
         if task.cancelled() or task.exception() is not None:
             self.counts.load_failures += 1
 
-    async def _load(self, request: InvokeRequest) -> Loaded:
+    async def _load(self, request: InvokeRequest | LoadRequest) -> Loaded:
         began = time.monotonic()
         try:
             async with asyncio.timeout(LOAD_TIMEOUT):
@@ -195,7 +200,7 @@ class Agents:
             self._close(old)
         return loaded
 
-    async def _build(self, request: InvokeRequest) -> Loaded:
+    async def _build(self, request: InvokeRequest | LoadRequest) -> Loaded:
         document = await self.platform.revision(request.revision, request.platform_url)
         if document.framework != self.adapter.name:
             raise AgentLoadError(

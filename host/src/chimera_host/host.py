@@ -19,7 +19,7 @@ from chimera_host.agents import Agents, MakeBroker, make_broker
 from chimera_host.blackbox import BlackBox, RecordedCall
 from chimera_host.calls import Call
 from chimera_host.config import HostConfig
-from chimera_host.contract.call import InvokeRequest, InvokeResponse, LoadedReport, Message, SessionState
+from chimera_host.contract.call import InvokeRequest, InvokeResponse, LoadedReport, LoadRequest, Message, SessionState
 from chimera_host.contract.problem import ProblemError
 from chimera_host.errors import CallCancelled, HostBusy, HostDraining, InvalidCall
 from chimera_host.executor import CallExecutor
@@ -322,6 +322,14 @@ class Host:
         await self.platform.aclose()
 
     # -- reports --------------------------------------------------------------------------------------------------
+
+    async def load(self, request: LoadRequest) -> None:
+        """Have an agent loaded before its first call; raises what is wrong with it."""
+        if self.draining or not self.ready:
+            raise HostDraining(
+                f"host {self.config.host} loads no more agents", next_step="load it on another host of the cell"
+            )
+        await self.agents.load(request)
 
     def loaded(self, limit: int) -> LoadedReport:
         """What is loaded."""

@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from chimera_host.calls import Call
-from chimera_host.contract.call import ENCODER, HEADER_TRACEPARENT, REQUEST_DECODER, InvokeRequest
+from chimera_host.contract.call import ENCODER, HEADER_TRACEPARENT, LOAD_DECODER, REQUEST_DECODER, InvokeRequest
 from chimera_host.contract.problem import PROBLEM_MEDIA_TYPE, ProblemError
 from chimera_host.errors import (
     CallCancelled,
@@ -53,6 +53,7 @@ class Server:
         self._routes: dict[tuple[str, str], Handler] = {
             ("POST", "/v1/invoke"): self._invoke,
             ("GET", "/v1/loaded"): self._loaded,
+            ("POST", "/v1/load"): self._load,
             ("GET", "/metrics"): self._metrics,
         }
 
@@ -188,6 +189,16 @@ class Server:
     async def _loaded(self, _: web.BaseRequest) -> web.Response:
         report = self._host.loaded(MOST_REPORTED)
         return web.Response(body=ENCODER.encode(report), content_type="application/json")
+
+    async def _load(self, request: web.BaseRequest) -> web.Response:
+        try:
+            asked = LOAD_DECODER.decode(await self._body(request))
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise InvalidCall(
+                f"the body names no agent: {error}", next_step="see chimera_host.contract.call"
+            ) from error
+        await self._host.load(asked)
+        return web.Response(status=204)
 
     async def _metrics(self, _: web.BaseRequest) -> web.Response:
         return web.Response(body=self._host.exposition().encode(), headers={"Content-Type": MEDIA_TYPE})

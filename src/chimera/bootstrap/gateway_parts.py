@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -62,10 +62,12 @@ from chimera.gateway.routes import RouteTable
 from chimera.gateway.settings import GatewaySettings
 from chimera.gateway.state.ports import StateStores, SubjectPart
 from chimera.gateway.tasks.ports import TaskStore
+from chimera.gateway.warming import Warmer
 from chimera.immune.audit.note import PublicKey
 from chimera.immune.audit.service import AuditService, AuditStore
 from chimera.kernel.clock import Clock, SystemClock
 from chimera.kernel.ids import new_id
+from chimera.platform.model import Endpoint
 from chimera.platform.ports import Report
 from chimera_host.contract.problem import ProblemError
 
@@ -77,6 +79,9 @@ class FollowedPool(HostPool, Protocol):
 
     def on_change(self, callback: Callable[[str], None]) -> None:
         """Call `callback` with each cell whose hosts changed."""
+
+    def on_new_side(self, warmer: Callable[[str, Sequence[Endpoint], Sequence[Endpoint]], Awaitable[object]]) -> None:
+        """Have `warmer` prepare the hosts of a cell's new revision, from those that serve, before calls go there."""
 
     async def run(self) -> None:
         """Follow the substrate until cancelled."""
@@ -165,6 +170,8 @@ class Gateway:
         )
         ports.pool.on_change(self._placer.freed)
         self._hosts = HostClient()
+        warmer = Warmer(calls=self.calls, hosts=self._hosts, routes=self.routes, platform_url=config.platform_url)
+        ports.pool.on_new_side(warmer.warm)
         self.state = make_state_services(ports.state, settings, clock, self.metrics, {"tasks": ports.tasks})
         documents = Documents(ports.revisions)
         self.invoker = Invoker(

@@ -4,6 +4,9 @@ The internal API trusts no host's word on agent, budget or model: a host names a
 It also says whether a call may be run again after its host died, which is only safe while it has had no effects.
 """
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from chimera.gateway.errors import CallLoop, UnknownCall
@@ -66,6 +69,7 @@ class CallTable:
         self._calls: dict[str, InFlightCall] = {}
         self._on_host: dict[str, set[InFlightCall]] = {}
         self._of_cell: dict[str, int] = {}
+        self._lent: Counter[tuple[str, str, str]] = Counter()
 
     def __len__(self) -> int:
         """Calls in flight."""
@@ -127,8 +131,22 @@ class CallTable:
         )
 
     def revisions_on(self, host: str, *, cell: str) -> frozenset[str]:
-        """The revisions that calls in flight on `host`, one of `cell`, are of. Costs a step for each such call."""
-        return frozenset(call.route.revision for call in self._on_host.get(host, ()) if call.route.cell == cell)
+        """The revisions that calls in flight on `host`, one of `cell`, are of, and those lent to it.
+
+        Costs a step for each such call.
+        """
+        called = {call.route.revision for call in self._on_host.get(host, ()) if call.route.cell == cell}
+        return frozenset(called | {revision for at, of, revision in self._lent if (at, of) == (host, cell)})
+
+    @contextmanager
+    def lent(self, revision: str, *, host: str, cell: str) -> Iterator[None]:
+        """Meanwhile `host`, one of `cell`, may read this revision though no call of it runs there yet."""
+        self._lent[host, cell, revision] += 1
+        try:
+            yield
+        finally:
+            self._lent[host, cell, revision] -= 1
+            self._lent = +self._lent
 
     def named(self, call: str, *, host: str, cell: str) -> InFlightCall:
         """The call that a host names, if it is one of the host's own; else `UnknownCall`."""

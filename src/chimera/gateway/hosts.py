@@ -18,6 +18,8 @@ from chimera_host.contract.call import (
     RESPONSE_DECODER,
     InvokeRequest,
     InvokeResponse,
+    LoadedReport,
+    LoadRequest,
 )
 from chimera_host.contract.problem import Problem, RemoteProblem
 
@@ -31,6 +33,11 @@ SILENCE = 50.0
 Sink = Callable[[bytes, bytes], Awaitable[None]]
 """Takes an event of a stream: its name and its data."""
 
+UNCOUNTED = {"K-Proxy-Request": "activator"}
+"""In a pod, queue-proxy takes such a request for one that the activator counts, and its autoscaler leaves it out."""
+ASIDE = aiohttp.ClientTimeout(total=30.0, sock_connect=CONNECT_TIMEOUT)
+
+_reports = msgspec.json.Decoder(LoadedReport)
 _problems = msgspec.json.Decoder(Problem)
 
 
@@ -82,6 +89,37 @@ class HostClient:
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
             raise _gone(error, spoke=False) from error
         return _decode_answer(host, body)
+
+    async def loaded(self, host: Endpoint) -> LoadedReport:
+        """What a host has loaded, and it counts as no call."""
+        try:
+            async with self._session.get(
+                f"{host.url}/v1/loaded", headers={**_headers(host, ""), **UNCOUNTED}, timeout=ASIDE
+            ) as answer:
+                body = await answer.read()
+                if answer.status != 200:
+                    raise _refusal(answer.status, body, host)
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            raise _gone(error, spoke=False) from error
+        try:
+            return _reports.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise _not_understood(host, error) from error
+
+    async def load(self, host: Endpoint, request: LoadRequest) -> None:
+        """Have an agent loaded on a host before its first call there."""
+        try:
+            async with self._session.post(
+                f"{host.url}/v1/load",
+                data=ENCODER.encode(request),
+                headers={**_headers(host, ""), **UNCOUNTED},
+                timeout=ASIDE,
+            ) as answer:
+                body = await answer.read()
+                if answer.status != 204:
+                    raise _refusal(answer.status, body, host)
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            raise _gone(error, spoke=False) from error
 
     async def stream(self, host: Endpoint, request: InvokeRequest, traceparent: str, sink: Sink) -> InvokeResponse:
         """One call, each event but the last given to `sink`; comments are left out."""

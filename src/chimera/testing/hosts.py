@@ -11,10 +11,13 @@ from chimera.platform.model import Endpoint
 from chimera_host.contract.call import (
     ENCODER,
     HEADER_TRACEPARENT,
+    LOAD_DECODER,
     REQUEST_DECODER,
     Delta,
     InvokeRequest,
     InvokeResponse,
+    LoadedReport,
+    LoadRequest,
     Message,
     SessionState,
 )
@@ -34,6 +37,8 @@ class FakeHost:
 
     `answer` makes the output, or raises: a `ProblemError` becomes its document, `ConnectionError` breaks the connection
     as a dying host does. A stream says the output word by word, waiting `delay` seconds before each.
+
+    `holds` are the agents that it says it has loaded, `loads` what it was asked to load before a call.
     """
 
     def __init__(self, host: str = "host-1", cell: str = "cell-1", answer: Answer = echo) -> None:
@@ -45,6 +50,9 @@ class FakeHost:
         self.requests: list[InvokeRequest] = []
         self.traces: list[str | None] = []
         self.cancelled: list[str] = []
+        self.holds: list[dict[str, str]] = []
+        self.loads: list[LoadRequest] = []
+        self.load: Callable[[LoadRequest], Awaitable[None]] | None = None
         self.most_at_once = 0
         self.endpoint: Endpoint
         self._running = 0
@@ -71,7 +79,13 @@ class FakeHost:
         await self.__aexit__()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.headers.get("Authorization") != f"Bearer {KEY}" or request.path != "/v1/invoke":
+        if request.headers.get("Authorization") != f"Bearer {KEY}":
+            return web.Response(status=401, text="no")
+        if (request.method, request.path) == ("GET", "/v1/loaded"):
+            return web.Response(body=ENCODER.encode(self._report()), content_type="application/json")
+        if (request.method, request.path) == ("POST", "/v1/load"):
+            return await self._load(LOAD_DECODER.decode(await request.read()))
+        if request.path != "/v1/invoke":
             return web.Response(status=401, text="no")
         asked = REQUEST_DECODER.decode(await request.read())
         self.requests.append(asked)
@@ -92,6 +106,28 @@ class FakeHost:
             raise
         finally:
             self._running -= 1
+
+    def _report(self) -> LoadedReport:
+        return LoadedReport(
+            host=self.host,
+            framework="function",
+            loaded=len(self.holds),
+            agents=list(self.holds),
+            in_flight=self._running,
+            resident_bytes=0,
+            limit_bytes=0,
+            evictions=0,
+        )
+
+    async def _load(self, asked: LoadRequest) -> web.Response:
+        self.loads.append(asked)
+        try:
+            if self.load is not None:
+                await self.load(asked)
+        except ProblemError as error:
+            body = msgspec.json.encode(error.problem())
+            return web.Response(status=error.status, body=body, content_type=PROBLEM_MEDIA_TYPE)
+        return web.Response(status=204)
 
     async def _answer(self, request: web.BaseRequest, asked: InvokeRequest) -> web.StreamResponse:
         if asked.stream:

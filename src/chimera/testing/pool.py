@@ -36,6 +36,9 @@ class FakeHostPool:
         """Call `callback` with each cell whose hosts changed."""
         self._changed = callback
 
+    def on_new_side(self, warmer: object) -> None:
+        """Nothing: its hosts are of one side."""
+
     def endpoints(self, cell: str) -> Sequence[Endpoint]:
         """Hosts of a cell."""
         return self.hosts.get(cell, ())

@@ -191,6 +191,75 @@ async def test_a_cell_that_does_not_wake_in_time_says_so(rig: Rig) -> None:
         await rig.pool.wake(CELL, 0.2)
 
 
+def shares(**weights: tuple[int, str | None]) -> dict[str, Any]:
+    made = service()
+    made["status"]["traffic"] = [
+        {"revisionName": name.replace("_", "-"), "percent": percent, "tag": tag}
+        for name, (percent, tag) in weights.items()
+    ]
+    return made
+
+
+async def test_a_new_side_gets_no_calls_before_it_has_loaded_what_the_old_one_has(rig: Rig) -> None:
+    asked: list[tuple[list[str], list[str]]] = []
+    loaded = asyncio.Event()
+
+    async def warmer(cell: str, before: Any, after: Any) -> None:
+        assert cell == CELL.cell
+        asked.append(([one.host for one in before], [one.host for one in after]))
+        await loaded.wait()
+
+    rig.pool.on_new_side(warmer)
+    await rig.cluster.put("services", shares(r_1=(100, None)))
+    await rig.cluster.put("endpointslices", pods("r-1", "old"))
+    await until(lambda: rig.hosts() == ["old"])
+    assert not asked, "what serves from the first has nothing to learn"
+    await rig.cluster.put("endpointslices", pods("r-2", "new-a", "new-bb"))
+    await rig.cluster.put("services", shares(r_1=(100, None), r_2=(0, "next")))
+    await until(lambda: asked == [(["old"], ["new-a", "new-bb"])])
+    await rig.cluster.put("services", shares(r_2=(100, None), r_1=(0, "previous")))
+    version = rig.cluster.version
+    await rig.cluster.put("endpointslices", pods("r-1", "old", "old-b"))
+    await until(lambda: rig.hosts() == ["old", "old-b"])
+    assert rig.cluster.version > version and len(asked) == 1
+    loaded.set()
+    await until(lambda: rig.hosts() == ["new-a", "new-bb"])
+    await rig.cluster.put("services", shares(r_1=(100, None), r_2=(0, "next")))
+    await until(lambda: rig.hosts() == ["old", "old-b"])
+    assert len(asked) == 1, "and back without another word"
+
+
+async def test_a_new_side_that_is_slow_to_load_gets_its_calls_all_the_same(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "LONGEST_WARMING", 0.05)
+
+    async def warmer(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    rig.pool.on_new_side(warmer)
+    await rig.cluster.put("services", shares(r_1=(100, None)))
+    await rig.cluster.put("endpointslices", pods("r-1", "old"))
+    await until(lambda: rig.hosts() == ["old"])
+    await rig.cluster.put("endpointslices", pods("r-2", "new"))
+    await rig.cluster.put("services", shares(r_1=(70, None), r_2=(30, None)))
+    await until(lambda: rig.hosts() == ["new", "old"])
+
+
+async def test_a_cell_whose_old_pods_are_gone_is_served_by_the_new_side_at_once(rig: Rig) -> None:
+    async def warmer(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    rig.pool.on_new_side(warmer)
+    await rig.cluster.put("services", shares(r_1=(100, None)))
+    await rig.cluster.put("endpointslices", pods("r-1", "old"))
+    await until(lambda: rig.hosts() == ["old"])
+    await rig.cluster.put("endpointslices", pods("r-2", "new"))
+    await rig.cluster.put("services", shares(r_2=(100, None), r_1=(0, "previous")))
+    await rig.cluster.put("endpointslices", pods("r-1"))
+    await until(lambda: rig.hosts() == ["new"])
+
+
 class QueueProxy:
     """What answers at a pod's address: its host is as the test says."""
 

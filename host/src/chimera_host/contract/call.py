@@ -118,6 +118,19 @@ class LoadedReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     evictions: int
 
 
+class LoadRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`POST /v1/load`: have an agent loaded before its first call, where there is room. Answered 204, or a problem.
+
+    `platform_url` is where its revision is asked for, as in a call.
+    """
+
+    tenant: str
+    agent: str
+    revision: str
+    platform_url: str | None = None
+
+
 ENCODER = msgspec.json.Encoder()
+LOAD_DECODER = msgspec.json.Decoder(LoadRequest)
 REQUEST_DECODER = msgspec.json.Decoder(InvokeRequest)
 RESPONSE_DECODER = msgspec.json.Decoder(InvokeResponse)

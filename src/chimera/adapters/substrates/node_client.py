@@ -107,6 +107,9 @@ class NodeClient:
         """Call `callback` with each cell whose endpoints changed."""
         self._changed = callback
 
+    def on_new_side(self, warmer: object) -> None:
+        """Nothing: a machine's cells have no revisions."""
+
     # -- HostPool -------------------------------------------------------------------------------------------------
 
     def endpoints(self, cell: str) -> Sequence[Endpoint]:

@@ -17,10 +17,11 @@ import asyncio
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import aiohttp
+import msgspec
 
 from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.client import Kubernetes
@@ -55,10 +56,13 @@ FIRST_LOOK, LONGEST_LOOK = 0.2, 10.0
 """Seconds between two looks at a pod that failed: its container starts again in a second or two, and of a node that is
 gone the cluster takes a minute to say so."""
 
+LONGEST_WARMING = 15.0
 KEPT_BROKEN = 200
 
 KeyOf = Callable[[str, str], str]
 """The key of a pod, from its name and its unique id."""
+Warmer = Callable[[str, Sequence[Endpoint], Sequence[Endpoint]], Awaitable[object]]
+"""Loads on the second hosts of a cell what its first ones have loaded."""
 ConditionsOf = Callable[[str], Awaitable[Sequence[Condition]]]
 """What is known of a cell's trouble now; nothing where nobody looks after it."""
 
@@ -100,6 +104,9 @@ class KnativePool:
         self._endpoints: dict[str, list[Endpoint]] = {}
         self._service_of: dict[str, str] = {}
         self._looks: dict[str, asyncio.Task[None]] = {}
+        self._warm: dict[str, set[str]] = {}
+        self._warming: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._warmer: Warmer | None = None
         self._changed: Callable[[str], None] = lambda _: None
         self.waiting: Counter[str] = Counter()
         self.broken: deque[BrokenCall] = deque(maxlen=KEPT_BROKEN)
@@ -111,6 +118,10 @@ class KnativePool:
     def on_change(self, callback: Callable[[str], None]) -> None:
         """Call `callback` with each cell whose hosts changed."""
         self._changed = callback
+
+    def on_new_side(self, warmer: Warmer) -> None:
+        """Have `warmer` load on a cell's new revision what the one that serves has, before calls go there."""
+        self._warmer = warmer
 
     def services(self) -> Sequence[KnativeService]:
         """The Knative Services of cells, as they are now."""
@@ -172,7 +183,7 @@ class KnativePool:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        tasks = (*self._looks.values(), *self._pokes.values())
+        tasks = (*self._looks.values(), *self._pokes.values(), *self._warming.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -292,14 +303,57 @@ class KnativePool:
     def _hosts(self, service: KnativeService, cell: str) -> list[Endpoint]:
         """Those that take calls, each once, by name."""
         found = self._pods(service, cell)
-        return [found[name] for name in sorted(found) if name not in self._looks]
+        sides = {one.side for one in found.values()}
+        warm = self._warm.setdefault(cell, set())
+        warm &= sides
+        if not warm:  # nothing is there to learn from: whatever there is serves
+            warm |= {one.side for one in found.values() if one.weight}
+        for side in sides - warm:
+            self._begin_warming(cell, side, found.values())
+        # Until this gateway has warmed the new side, what serves keeps its calls, with a share or without.
+        ready = [one for one in found.values() if one.side in warm and (one.weight or not self._served(found, warm))]
+        return [
+            one if one.weight else msgspec.structs.replace(one, weight=1)
+            for one in sorted(ready, key=_by_name)
+            if one.host not in self._looks
+        ]
+
+    @staticmethod
+    def _served(found: Mapping[str, Endpoint], warm: Collection[str]) -> bool:
+        """Whether a side that is warm has a share of the calls."""
+        return any(one.weight and one.side in warm for one in found.values())
+
+    def _begin_warming(self, cell: str, side: str, pods: Iterable[Endpoint]) -> None:
+        if (cell, side) in self._warming:
+            return
+        before = [one for one in pods if one.side in self._warm[cell]]
+        after = [one for one in pods if one.side == side]
+        task = asyncio.create_task(self._warm_up(cell, before, after), name=f"warm-{side}")
+        self._warming[cell, side] = task
+        task.add_done_callback(lambda _: self._warmed(cell, side))
+
+    async def _warm_up(self, cell: str, before: Sequence[Endpoint], after: Sequence[Endpoint]) -> None:
+        if self._warmer is None:
+            return
+        try:
+            async with asyncio.timeout(LONGEST_WARMING):
+                await self._warmer(cell, before, after)
+        except TimeoutError:
+            log.warning("a cell's new side gets calls though not all is loaded", extra={"cell": cell})
+
+    def _warmed(self, cell: str, side: str) -> None:
+        task = self._warming.pop((cell, side))
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("warming failed", exc_info=error, extra={"cell": cell})
+        self._warm.setdefault(cell, set()).add(side)
+        self._refresh_all()
 
     def _pods(self, service: KnativeService, cell: str) -> dict[str, Endpoint]:
-        """The ready pods of the revisions that have traffic, each with its revision's share."""
+        """The ready pods of the revisions that have traffic or stand by under a tag, each with its revision's share."""
         weights: dict[str, int] = {}
         for part in service.status.traffic:
-            if part.revision_name and part.percent:
-                weights[part.revision_name] = weights.get(part.revision_name, 0) + part.percent
+            if part.revision_name and (part.percent or part.tag):
+                weights[part.revision_name] = weights.get(part.revision_name, 0) + (part.percent or 0)
         found: dict[str, Endpoint] = {}
         for item in self._slices.objects.values():
             labels = item.metadata.labels
@@ -317,6 +371,10 @@ class KnativePool:
                 key = self._key_of(pod.name, pod.uid)
                 found[pod.name] = Endpoint(host=pod.name, cell=cell, url=url, key=key, side=side, weight=weights[side])
         return found
+
+
+def _by_name(endpoint: Endpoint) -> str:
+    return endpoint.host
 
 
 def _cell(service: KnativeService) -> str | None:
