@@ -12,9 +12,9 @@ SEAMS = {"blackbox", "bundles", "config", "contract", "errors", "imports", "logs
 FRAMEWORKS = {"autogen", "crewai", "langgraph", "langchain_core", "langsmith", "mcp", "openai"}
 DATABASE = {"sqlalchemy", "alembic", "mako"}
 COMMANDS = (
-    *("applying", "audit", "backup", "calling", "completion", "definitions", "doctor", "events", "exporting"),
-    *("identity", "installing", "looking", "policies", "rolling", "runtime", "sessions", "state", "tasks", "up"),
-    *("upgrade", "upkeep", "watching"),
+    *("applying", "audit", "backup", "calling", "checking", "completion", "definitions", "doctor", "events"),
+    *("exporting", "identity", "installing", "looking", "policies", "rolling", "runtime", "sessions", "state"),
+    *("tasks", "up", "upgrade", "upkeep", "watching"),
 )
 
 

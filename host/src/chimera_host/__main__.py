@@ -3,6 +3,7 @@
 serve                                             configuration from CHIMERA_* and $PORT (Knative)
 serve --config-fd N --listen-fd N --lifeline-fd N  configuration as JSON from a descriptor (one machine without fork)
 zygote --framework NAME --control-fd N             see chimera_host.zygote
+check [-- COMMAND]                                 does a host keep the contract? see chimera_host.checking
 """
 
 import argparse
@@ -28,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
             from chimera_host import zygote
 
             return zygote.main(options.framework, options.control_fd)
+        if options.command == "check":
+            return _check(options)
         return _serve(options.config_fd, options.listen_fd, options.lifeline_fd)
     except ProblemError as error:
         step = f" ({error.next_step})" if error.next_step else ""
@@ -52,6 +55,24 @@ def _serve(config_fd: int | None, listen_fd: int | None, lifeline_fd: int | None
     return process.run(config, adapter, listener, lifeline_fd)
 
 
+def _check(options: argparse.Namespace) -> int:
+    import asyncio
+
+    from chimera_host import checking
+
+    async def check() -> int:
+        if options.start:
+            world = checking.started(options.start, options.framework)
+        else:
+            world = checking.running(options.url, options.key, options.token, options.framework)
+        async with world as made:
+            return await checking.run(made, options.output)
+
+    if bool(options.start) == bool(options.url):
+        raise ProblemError("nothing to check, or two things", next_step="give --url, or a command after --")
+    return asyncio.run(check())
+
+
 def _read(descriptor: int) -> HostConfig:
     with os.fdopen(descriptor, "rb") as file:
         data = file.read()
@@ -74,6 +95,13 @@ def _parser() -> argparse.ArgumentParser:
     zygote = commands.add_parser("zygote", help="import a framework and fork hosts on demand")
     zygote.add_argument("--framework", required=True, choices=get_args(FrameworkName))
     zygote.add_argument("--control-fd", type=int, required=True, help="the control socket")
+    check = commands.add_parser("check", help="see whether a host keeps the contract")
+    check.add_argument("--url", help="where a host runs")
+    check.add_argument("--key", default="", help="what it wants to be shown (its CHIMERA_HOST_KEY)")
+    check.add_argument("--token", default="", help="what it shows the platform (its CHIMERA_PLATFORM_TOKEN)")
+    check.add_argument("--framework", default="function", choices=get_args(FrameworkName))
+    check.add_argument("--output", default="table", choices=("table", "json"))
+    check.add_argument("start", nargs="*", metavar="COMMAND", help="what starts a host, after --")
     return parser
 
 

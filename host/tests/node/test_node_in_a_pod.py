@@ -12,6 +12,7 @@ import aiohttp
 import msgspec
 import pytest
 
+from chimera_host.checking import check, started
 from chimera_host.contract.agent import SourceCode
 from chimera_host.contract.token import FreshToken
 from chimera_host.testing.builders import document, invoke_request
@@ -158,3 +159,8 @@ async def test_secrets_may_be_files_and_are_not_handed_on(platform, pod, tmp_pat
     seen = msgspec.json.decode((await client.invoke(invoke_request(agent, platform.add(agent)))).output)
     assert "CHIMERA_PLATFORM_URL" in seen and "CHIMERA_PLATFORM_TOKEN" not in seen
     await client.close()
+
+
+async def test_it_keeps_every_rule_of_the_contract(node: str) -> None:
+    async with started((node, str(SCRIPT)), "function") as world:
+        assert [result async for result in check(world) if not result.kept] == []

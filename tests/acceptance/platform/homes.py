@@ -200,6 +200,7 @@ class Cluster(Home):
             [knative]
             namespace = "{self.cells}"
             image = "{self.images.replace("{name}", hosts)}"
+            node_image = "{self.images.replace("{name}", "chimera-host-node")}"
             window = 6
             start_timeout = 30
             warm_pool = 0
@@ -208,6 +209,8 @@ class Cluster(Home):
             rollout_pause = 3
             request_share = 0.05
             threads = {threads}
+            [functions]
+            allow = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
             [model.default]
             provider = "scripted"
         """

@@ -110,7 +110,7 @@ class FakePlatform:
         """Answer model calls from `script`, then by `default_answer`."""
         self.token = token
         self.token_life = 3_600.0
-        self.renewals = 0
+        self.renewals = self.introductions = 0
         self.identities: dict[str, FreshToken] = {}
         self.script: deque[Script] = deque(script)
         self.default: Script = default_answer
@@ -174,6 +174,7 @@ class FakePlatform:
     async def _renew(self, request: web.Request) -> web.Response:
         """A token of its own for each renewal; the one before goes on. A known identity is changed for what it is."""
         shown = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        self.introductions += 1
         if (known := self.identities.get(shown)) is not None:
             return web.json_response(msgspec.to_builtins(known))
         if (refusal := self._refuse(request)) is not None:

@@ -44,6 +44,7 @@ COMMANDS = {
     "size": ("sizing", "size", "Say what cluster agents and calls need, and its price."),
     "install": ("installing", "install", "Put the platform into a cluster."),
     "uninstall": ("installing", "uninstall", "Take the platform out of a cluster."),
+    "host": ("checking", "host", "See whether a host, or an image of one, keeps the contract."),
     "runtime": ("runtime", "runtime", "Install frameworks' environments."),
     "completion": ("completion", "completion", "Print the shell's completion script."),
 }
