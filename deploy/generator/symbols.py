@@ -47,6 +47,15 @@ def mark(expression: str) -> str:
     return f"{OPEN}{expression}{CLOSE}"
 
 
+class Number(str):
+    """A number's expression. As text, where the renderer makes text of it, it is another expression."""
+
+    def __str__(self) -> str:
+        """The number's digits as a text."""
+        (expression,) = MARK.findall(self)
+        return mark(f"{expression} | toJson")
+
+
 class OpenMapping(dict[str, Any]):
     """A mapping of the user's: itself as a whole, or one of its groups."""
 
@@ -66,7 +75,8 @@ def _knative() -> KnativeSettings:
     for field in dataclasses.fields(KnativeSettings):
         expression = f"{VALUES}.knative.{field.name}"
         whole = get_origin(hints[field.name]) is tuple
-        found[field.name] = (mark(EACH + expression),) if whole else mark(expression)
+        one = Number(mark(expression)) if hints[field.name] in (int, float) else mark(expression)
+        found[field.name] = (mark(EACH + expression),) if whole else one
     # Where the gateway is follows from its namespace, so it is no value.
     return KnativeSettings(**{**found, "platform_url": ""})
 
@@ -85,8 +95,8 @@ OFF: dict[str, Any] = {
     "monitors": False,
 }
 """Choices that may be left out, and what they are then."""
-IN_DIGEST = ("revision",)
-"""Choices that no manifest shows, but in the digest of a process's words."""
+KNATIVE_OFF: dict[str, Any] = {"pull_secrets": (), "most_pods": 0}
+"""The same of the group `knative`."""
 
 
 def symbolic() -> Installation:
@@ -106,8 +116,9 @@ def variants() -> Iterator[tuple[str, Installation]]:
     whole = symbolic()
     for name, off in OFF.items():
         yield f"{VALUES}.{name}", msgspec.structs.replace(whole, **{name: off})
-    without = dataclasses.replace(whole.knative, pull_secrets=())
-    yield f"{VALUES}.knative.pull_secrets", msgspec.structs.replace(whole, knative=without)
+    for name, off in KNATIVE_OFF.items():
+        without = dataclasses.replace(whole.knative, **{name: off})
+        yield f"{VALUES}.knative.{name}", msgspec.structs.replace(whole, knative=without)
 
 
 def words() -> dict[str, Said]:

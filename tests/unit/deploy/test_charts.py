@@ -31,6 +31,7 @@ CHOICES: dict[str, dict[str, Any]] = {
         "image": "registry.example:5000/chimera-platform@sha256:" + "0" * 64,
         "knative": {"image": 'odd "quoted": {framework}', "pull_secrets": ["one", "two"]},
     },
+    "no bound": {"knative": {"most_pods": 0, "warm_pool": 0, "rollout_steps": [10, 50, 100]}},
     "no password": {"database_secret": "", "database_port": 6432},
     "nodes": {
         "node_selector": {"chimera.ecosystem/pool": "control"},

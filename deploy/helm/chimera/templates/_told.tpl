@@ -19,7 +19,11 @@ knative:
   max_hosts: {{ $.Values.knative.max_hosts | toJson }}
   warm_pool: {{ $.Values.knative.warm_pool | toJson }}
   most_kept: {{ $.Values.knative.most_kept | toJson }}
+  {{- if $.Values.knative.most_pods }}
   most_pods: {{ $.Values.knative.most_pods | toJson }}
+  {{- else }}
+  most_pods: 0
+  {{- end }}
   warm_in_template: {{ $.Values.knative.warm_in_template | toJson }}
   utilisation: {{ $.Values.knative.utilisation | toJson }}
   window: {{ $.Values.knative.window | toJson }}
