@@ -27,7 +27,7 @@ SHARE = 0.5
 EXAMPLES = (
     ("the mission, quiet", Demand(agents=12_000, calls_per_second=10)),
     ("the mission, busy", Demand(agents=12_000, calls_per_second=100)),
-    ("100 pods kept warm for each framework", Demand(agents=12_000, calls_per_second=100, warm=100)),
+    ("the same without warm pools", Demand(agents=12_000, calls_per_second=100, warm=0)),
     ("a thousand calls a second", Demand(agents=12_000, calls_per_second=1_000)),
     ("the same with calls of ten seconds", Demand(agents=12_000, calls_per_second=1_000, call_seconds=10)),
     ("ten times the agents", Demand(agents=120_000, calls_per_second=1_000)),
@@ -161,14 +161,15 @@ _FORMULAS = f"""
 Cells: `tenants * frameworks * resource classes`, one more for each framework that a team with code uses, one for each
 dedicated agent. Agents make none.
 
-Pods of a framework and class are the greatest of four, rounded up:
+Pods of a framework and class are the greatest of three, rounded up:
 
 | by | pods |
 |---|---|
 | concurrency, as Knative's autoscaler | `calls/s * peak * seconds of a call / ({_TARGET} * {_UTILISATION})` |
 | CPU | `calls/s * peak * CPU of a call / CPU that a pod requests` |
 | memory | `agents in use * memory of a loaded one / (memory that a pod requests - the framework's)` |
-| warm | `cells * pods kept warm` |
+
+Where `knative.warm_pool` keeps more than all of these, `the lesser of cells * warm_pool and most_kept` in all.
 
 The {_TARGET} and the {_UTILISATION} are a cell's target and `knative.utilisation`. A pod requests half of its class
 (`knative.request_share`) and {QUEUE_PROXY.cpu_millicores}m for Knative's sidecar.
@@ -191,8 +192,8 @@ CrewAI, with a model that takes half a second; a gateway's 2 ms; 17 and 26 KB fo
 CrewAI is taken to be as large as the largest of the others. On a cluster no pod was loaded to its end: measure yours
 before you rely on a number here.
 
-A sleeping cell costs nothing and answers after some seconds ([figures](adr/0021-cells-on-knative.md#figures));
-`--warm 0` reckons without pods that wait.
+A sleeping cell (`warm_pool = 0`) costs nothing and answers after some seconds
+([figures](adr/0021-cells-on-knative.md#figures)); `--warm 0` reckons without pods that wait.
 """
 
 _NODES = f"""\
@@ -201,8 +202,8 @@ pods on each node are an allowance of {_KEPT}, not measured.
 """
 
 _WARM = """\
-`min_instances` keeps pods that wait for calls. Many agents share a cell, so this is paid for each cell, not for each
-agent.
+`knative.warm_pool` keeps 100 pods of each cell waiting for calls, `knative.most_kept` bounds all of them. Many agents
+share a cell, so this is paid for each cell, not for each agent. `chimera install` says it before it applies.
 """
 
 _AUTOSCALING = f"""\

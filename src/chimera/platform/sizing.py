@@ -1,8 +1,9 @@
 """How much a cluster is needed: from agents and calls to cells, pods, nodes and dollars a month, as pure rules.
 
-Agents cost next to nothing, since they are records; what costs is pods. A framework's pods are the greatest of four
-numbers: what Knative's autoscaler makes of the calls in flight, what the calls take of CPU, what loaded agents take of
-memory, and what is kept warm. All four grow with what they stand for and none falls, so neither does a cost.
+Agents cost next to nothing, since they are records; what costs is pods. A framework's pods are the greatest of three
+numbers: what Knative's autoscaler makes of the calls in flight, what the calls take of CPU, and what loaded agents take
+of memory. Pods that are kept warm come on top where they are more than all of these. Everything grows with what it
+stands for and nothing falls, so neither does a cost.
 
 What a pod takes of a node is what it requests, or what it was measured to use where that is more. Figures of hosts are
 those of [How it grows](docs/scale.md), the lowest of a range for a rate, the highest for a size. Prices are a cloud's
@@ -209,8 +210,8 @@ class Demand:
     """What is wanted. Shares of `mix` count relative to each other; times in seconds.
 
     `awake` is the share of agents that are called at least once within the idle time-out; `peak` how much more than the
-    mean is called at the busiest; `warm` the pods that each cell keeps; `spare` the share of nodes kept free for what
-    doesn't fit together, and for nodes that are replaced.
+    mean is called at the busiest; `warm` the pods that each cell keeps (`knative.warm_pool`), `most_kept` the bound of
+    all of them; `spare` the share of nodes kept free for what doesn't fit together, and for nodes that are replaced.
     """
 
     agents: int
@@ -223,7 +224,8 @@ class Demand:
     dedicated: int = 0
     awake: float = 1.0
     peak: float = 2.0
-    warm: int = 1
+    warm: int = 100
+    most_kept: int = 1_000
     spare: float = 0.15
     target: float = 10.0
     utilisation: float = 0.7
@@ -234,11 +236,15 @@ class Demand:
     control_nodes: int = 3
     most_cells: int = 200
     max_hosts: int = 1_000
+    most_pods: int = 2_500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pods:
-    """The pods of one framework and resource class, and the number that decided: concurrency, cpu, memory or warm."""
+    """The pods of one framework and resource class, and the number that decided: concurrency, cpu or memory.
+
+    The last one stands for those that are kept warm beyond what calls need, of whichever cells.
+    """
 
     framework: str
     resources: str
@@ -277,10 +283,12 @@ def size(demand: Demand, prices: Prices = LIST_PRICES) -> Size:
     found = [_pods(demand, framework, resources, share) for framework, resources, share in kinds]
     # Code of an owner shares with nobody else's: a cell for each framework that it uses, here all of them.
     own = demand.code_owners * frameworks + demand.dedicated
-    if own:
-        found.append(Pods(framework="any", resources="own", cells=own, pods=own * demand.warm, decided_by="warm"))
+    cells = own + sum(one.cells for one in found)
+    kept = max(0, min(cells * demand.warm, demand.most_kept) - sum(one.pods for one in found))
+    found.append(Pods(framework="any", resources="standard", cells=own, pods=kept, decided_by="warm"))
     requests = [pod_request(resources, demand.request_share) for _, resources, _ in kinds]
-    requests += [pod_request(STANDARD, demand.request_share)] * bool(own)
+    # No pod requests less than a standard one, so what calls take from the pool costs no less than the pool did.
+    requests.append(pod_request(STANDARD, demand.request_share))
     held = standing(zip(requests, (one.pods for one in found), strict=True), prices=prices)
     needed = math.ceil(held.nodes * (1 + demand.spare))
     agent_nodes = min(max(needed, demand.least_nodes), demand.most_nodes)
@@ -294,7 +302,7 @@ def size(demand: Demand, prices: Prices = LIST_PRICES) -> Size:
     month = sum(parts.values())
     calls = demand.calls_per_second * HOURS * 3600
     return Size(
-        cells=sum(one.cells for one in found),
+        cells=cells,
         pods=tuple(found),
         host_pods=held.pods,
         gateways=gateways,
@@ -319,7 +327,6 @@ def _pods(demand: Demand, framework: Measured, resources: ResourceClass, share: 
         "concurrency": rate * demand.call_seconds / (demand.target * demand.utilisation),
         "cpu": rate * figures.cpu_seconds / (request.cpu_millicores / 1000),
         "memory": demand.agents * share * demand.awake * figures.agent_bytes / room,
-        "warm": float(cells * demand.warm),
     }
     by = max(wanted, key=lambda name: (math.ceil(wanted[name]), wanted[name]))
     return Pods(framework=framework, resources=resources.name, cells=cells, pods=math.ceil(wanted[by]), decided_by=by)
@@ -329,8 +336,11 @@ def _notes(demand: Demand, found: Iterable[Pods], needed: int, gateways: int) ->
     cells = sum(one.cells for one in found)
     if cells > demand.most_cells:
         yield f"{cells} cells are wanted and `knative.most_cells` is {demand.most_cells}: what is beyond waits"
+    pods = sum(one.pods for one in found)
+    if demand.most_pods and pods > demand.most_pods:
+        yield f"{pods} pods are needed and `knative.most_pods` is {demand.most_pods}: a quota refuses what is beyond"
     for one in found:
-        if one.pods > one.cells * demand.max_hosts:
+        if one.decided_by != "warm" and one.pods > one.cells * demand.max_hosts:
             yield f"{one.framework} needs {one.pods} pods and a cell has {demand.max_hosts} at most"
     if needed > demand.most_nodes:
         yield f"{needed} nodes are needed and the pool ends at {demand.most_nodes}: calls beyond it wait, then fail"

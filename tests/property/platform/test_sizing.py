@@ -45,6 +45,7 @@ demands = st.builds(
     awake=st.floats(0, 1),
     peak=st.floats(1, 10),
     warm=st.integers(0, 100),
+    most_kept=st.integers(0, 2_000),
     spare=st.floats(0, 1),
 )
 GROWING: list[tuple[str, Any]] = [
@@ -56,6 +57,7 @@ GROWING: list[tuple[str, Any]] = [
     ("dedicated", st.integers(0, 20)),
     ("peak", st.floats(0, 5)),
     ("warm", st.integers(0, 50)),
+    ("most_kept", st.integers(0, 500)),
     ("spare", st.floats(0, 1)),
 ]
 
@@ -106,6 +108,21 @@ def test_pods_hold_the_calls_in_flight_their_cpu_and_the_loaded_agents(demand: D
         assert pods >= peak * part * HOSTS[name].cpu_seconds * (1 - 1e-9)
         loaded = demand.agents * part * demand.awake * HOSTS[name].agent_bytes
         assert pods * LARGE.memory_bytes >= loaded * (1 - 1e-9)
+
+
+@given(demands)
+def test_warm_pools_are_kept_within_their_bound(demand: Demand) -> None:
+    found, without = size(demand), size(replace(demand, warm=0))
+    kept = min(found.cells * demand.warm, demand.most_kept)
+    assert found.host_pods == max(without.host_pods, kept)
+
+
+def test_defaults_are_those_of_settings() -> None:
+    settings, wanted = KnativeSettings(), Demand(agents=1, calls_per_second=0)
+    assert (wanted.warm, wanted.most_kept) == (settings.warm_pool, settings.most_kept)
+    assert (wanted.most_cells, wanted.max_hosts) == (settings.most_cells, settings.max_hosts)
+    assert wanted.most_pods == settings.most_pods
+    assert wanted.request_share == settings.request_share and wanted.utilisation * 100 == settings.utilisation
 
 
 @given(held, held)

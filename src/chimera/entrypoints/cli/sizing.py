@@ -58,7 +58,8 @@ def _prices(_: click.Context, __: click.Parameter, given: Sequence[str]) -> Pric
 @click.option("--code-owners", type=click.IntRange(0), default=0, show_default=True, help="Teams that bring code.")
 @click.option("--dedicated", type=click.IntRange(0), default=0, show_default=True, help="Agents alone in their cell.")
 @click.option("--awake", type=SHARE, default=1.0, show_default=True, help="Share called within the idle time-out.")
-@click.option("--warm", type=click.IntRange(0), default=1, show_default=True, help="Pods that each cell keeps.")
+@click.option("--warm", type=click.IntRange(0), default=100, show_default=True, help="`knative.warm_pool`.")
+@click.option("--most-kept", type=click.IntRange(0), default=1000, show_default=True, help="`knative.most_kept`.")
 @click.option("--request-share", type=SHARE, default=0.5, show_default=True, help="`knative.request_share`.")
 @click.option("--price", "prices", multiple=True, callback=_prices, help="NAME=USD in place of a list price.")
 @out.output_option
