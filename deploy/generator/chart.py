@@ -43,6 +43,8 @@ FILES = {
     "NetworkPolicy": "networkpolicies",
     "PodDisruptionBudget": "disruption",
     "ConfigMap": "config",
+    "Broker": "eventing",
+    "Trigger": "eventing",
     "ServiceMonitor": "monitors",
     "PodMonitor": "monitors",
 }
@@ -98,6 +100,11 @@ TEXTS: dict[str, tuple[str, Any, Json]] = {
     "priority_class": ("PriorityClass of the platform's pods; empty: none.", "", {"type": "string"}),
     "strict_spread": (
         "Let a pod of the platform wait rather than share a zone or node more than it must.",
+        False,
+        {"type": "boolean"},
+    ),
+    "eventing": (
+        "Let events go to agents through a Broker of Knative Eventing; the cluster must have it.",
         False,
         {"type": "boolean"},
     ),

@@ -85,13 +85,14 @@ SCALARS = ("database", "database_secret", "image", "namespace", "replicas", "dat
 SCALARS += ("monitoring",)
 MAPPINGS = ("models", "issuers", "settings", "retention", "upkeep", "operator", "node_selector")
 LISTS = ("hosts", "tolerations")
-SWITCHES = ("strict_spread", "monitors")
+SWITCHES = ("strict_spread", "eventing", "monitors")
 OFF: dict[str, Any] = {
     "database_secret": None,
     "node_selector": {},
     "tolerations": (),
     "priority_class": "",
     "strict_spread": False,
+    "eventing": False,
     "monitors": False,
 }
 """Choices that may be left out, and what they are then."""

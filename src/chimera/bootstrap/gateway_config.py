@@ -5,6 +5,7 @@ Paths are absolute. Secrets come as files of mode 0600 or, for models, as refere
 default.
 """
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,7 +56,8 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     default the one that this process is a pod of. Hosts reach the internal API at any gateway at their start
     (`internal_names` are what that address says in a Host header), and at `platform_url`, this one, for its calls. The
     control plane is at an http URL instead of a socket's path, and shown `control_plane_key_file`. `mounted_secrets`
-    says that who may read the secrets' files was decided where they were mounted.
+    says that who may read the secrets' files was decided where they were mounted. `broker` is the ingress of the Broker
+    that events go to agents by, unless the settings name another; it delivers to `broker_port`.
     """
 
     home: str
@@ -75,6 +77,7 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     internal_port: Port = 0
     internal_names: tuple[str, ...] = ()
     metrics_port: Port = 0
+    broker: str = ""
     broker_port: Port = 0
     platform_url: str | None = None
     control_plane_key_file: str | None = None
@@ -113,6 +116,8 @@ def load_settings(config: GatewayConfig) -> GatewaySettings:
     read: dict[str, Any] = {
         name: load_group(kind, config.settings.get(name, {}), where=f"settings.{name}") for name, kind in known.items()
     }
+    if config.broker and not read["events"].broker:
+        read["events"] = dataclasses.replace(read["events"], broker=config.broker)
     settings = GatewaySettings(**read)
     settings.deadlines.check()
     settings.tasks.check()

@@ -22,7 +22,7 @@ from chimera.adapters.storage.naming import database_name
 from chimera.adapters.storage.opening import is_url
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.installation import Installation, manifests
-from chimera.adapters.substrates.knative.installer import can_monitor, install, uninstall, wait
+from chimera.adapters.substrates.knative.installer import can_carry_events, can_monitor, install, uninstall, wait
 from chimera.adapters.substrates.knative.preflight import NotFit, Seen, findings, look, told
 from chimera.bootstrap import settings as machine
 from chimera.bootstrap.substrate_parts import cluster
@@ -66,6 +66,7 @@ def choices(options: argparse.Namespace) -> Installation:
         retention=dataclasses.asdict(found.retention),
         upkeep=dataclasses.asdict(found.upkeep),
         operator=dataclasses.asdict(found.operator),
+        eventing=bool(options.eventing),
         monitors=bool(options.monitors),
         monitoring=options.monitoring,
         node_selector=dict(_label(one) for one in options.node_selector),
@@ -103,6 +104,7 @@ async def run(options: argparse.Namespace, chosen: Installation) -> int:
             _print(done, options.output)
             return _told(left, "is still being deleted")
         await _check(api, chosen, proceed=options.yes)
+        chosen = await with_events(api, chosen, options.eventing)
         if options.monitors is None:
             chosen = msgspec.structs.replace(chosen, monitors=await can_monitor(api))
         await install(api, chosen, say)
@@ -111,6 +113,22 @@ async def run(options: argparse.Namespace, chosen: Installation) -> int:
         return _told(left, f"does not run: see `kubectl -n {chosen.namespace} describe pods`")
     finally:
         await api.aclose()
+
+
+async def with_events(api: Kubernetes, chosen: Installation, wanted: bool | None) -> Installation:
+    """The installation with a Broker where it is wanted, or where nothing is said and the cluster has Eventing.
+
+    Raises `NotFit` where it is wanted and the cluster can't.
+    """
+    if wanted is False:
+        return chosen
+    can = await can_carry_events(api)
+    if wanted and not can:
+        raise NotFit(
+            "the cluster knows no Brokers and Triggers (eventing.knative.dev/v1)",
+            next_step="install Knative Eventing with its Broker, or give --no-eventing: events stay in gateways then",
+        )
+    return msgspec.structs.replace(chosen, eventing=can)
 
 
 async def _check(api: Kubernetes, chosen: Installation, *, proceed: bool) -> None:
@@ -165,6 +183,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--replicas", type=int, default=3)
     made.add_argument("--database-secret", default="chimera-database")
     made.add_argument("--allow-host", action="append", default=[])
+    made.add_argument("--eventing", action=argparse.BooleanOptionalAction)
     made.add_argument("--monitors", action=argparse.BooleanOptionalAction)
     made.add_argument("--monitoring", default="monitoring")
     made.add_argument("--node-selector", action="append", default=[])

@@ -88,6 +88,7 @@ async def _bring_up(api: Kubernetes, options: argparse.Namespace) -> bool:
             installing.parser().parse_args([*arguments, f"--database-secret={options.database_secret}"])
         )
         chosen = msgspec.structs.replace(chosen, monitors=await can_monitor(api))
+        chosen = await installing.with_events(api, chosen, None)
         await install(api, chosen, lambda what: _say(f"  {what}"))
         there = await installed(api, options.namespace)
     if left := await wait_for(api, options.namespace, there, options.wait):

@@ -40,6 +40,7 @@ CHOICES: dict[str, dict[str, Any]] = {
         "strict_spread": True,
         "replicas": 5,
     },
+    "eventing": {"eventing": True},
     "monitors": {"monitors": True, "monitoring": "prometheus"},
     "settings": {
         "hosts": ["agents.example", "other.example"],

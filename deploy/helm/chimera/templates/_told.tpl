@@ -98,6 +98,12 @@ metrics_port: 9090
 models: {{ $.Values.models | toJson }}
 issuers: {{ $.Values.issuers | toJson }}
 drain: 30.0
+{{- if $.Values.eventing }}
+broker: {{ printf "http://broker-ingress.knative-eventing.svc.cluster.local/%s/chimera" ($.Values.namespace) | toJson }}
+{{- end }}
+{{- if $.Values.eventing }}
+broker_port: 8083
+{{- end }}
 {{- end }}
 {{- define "chimera.told.operator" }}
 database: {{ $.Values.database | toJson }}

@@ -51,6 +51,11 @@ def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--allow-host", multiple=True, help="A further name that callers may use for the gateway.")
 @click.option(
+    "--eventing/--no-eventing",
+    default=None,
+    help="Let events go to agents through a Broker of Knative Eventing; default: where the cluster has it.",
+)
+@click.option(
     "--monitors/--no-monitors",
     default=None,
     help="Add what Prometheus' operator reads; default: where the cluster knows its kinds.",

@@ -1,5 +1,6 @@
 """What is put into a cluster: who may do what, who may speak to whom, and that nothing runs with more than it needs."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +38,7 @@ CHOSEN = Installation(
     models={"default": {"provider": "scripted"}},
     operator={"tenants": ("bank=finance",)},
     settings={"deadlines": {"host": 100.0, "gateway": 110.0, "model": 50.0, "tool": 60.0}},
+    eventing=True,
     monitors=True,
 )
 
@@ -225,7 +227,7 @@ def test_unwanted_flows_are_not(source: Peer, target: Peer, port: int) -> None:
 
 def test_without_policies_everything_is_allowed_so_the_table_can_fail() -> None:
     assert all(allows([], source, target, port) for _, source, target, port in UNWANTED)
-    assert netpolicies.policies("platform", "agents", monitoring="monitoring") == found("NetworkPolicy")
+    assert netpolicies.policies("platform", "agents", monitoring="monitoring", eventing=True) == found("NetworkPolicy")
 
 
 prometheus = Peer(namespace="monitoring", labels={"app.kubernetes.io/name": "prometheus"})
@@ -296,3 +298,24 @@ def test_text_is_what_go_would_write_too() -> None:
     assert written == (
         '{\n  "a": [\n    0.5,\n    {},\n    []\n  ],\n  "b": 30,\n  "c": "\\u003c\\u0026\\u003e\\u2028é"\n}\n'
     )
+
+
+def test_one_trigger_hands_every_event_to_the_gateways_and_only_the_brokers_pods_reach_that_port() -> None:
+    with_events = manifests(msgspec.structs.replace(CHOSEN, eventing=True))
+    (trigger,) = [one for one in with_events if one["kind"] == "Trigger"]
+    (broker,) = [one for one in with_events if one["kind"] == "Broker"]
+    spec = trigger["spec"]
+    assert spec["broker"] == broker["metadata"]["name"] and "filter" not in spec and "filters" not in spec
+    at = f"http://chimera-broker.{CHOSEN.namespace}.svc.cluster.local:8083"
+    assert spec["subscriber"] == {"uri": f"{at}/events"}
+    assert spec["delivery"]["deadLetterSink"] == {"uri": f"{at}/dead-letters"}
+    told = json.loads(next(one for one in with_events if one["kind"] == "ConfigMap")["data"]["gateway.json"])
+    address = f"http://broker-ingress.knative-eventing.svc.cluster.local/{CHOSEN.namespace}/chimera"
+    assert (told["broker"], told["broker_port"]) == (address, 8083)
+    opened = policies("platform", "agents", eventing=True)
+    data_plane = Peer(namespace="knative-eventing", labels={})
+    assert allows(opened, data_plane, gateway, 8083) and allows(opened, gateway, data_plane, 8080)
+    assert not allows(opened, host, gateway, 8083) and not allows(opened, data_plane, gateway, 8081)
+    assert not allows(policies("platform", "agents"), data_plane, gateway, 8083)
+    without = manifests(msgspec.structs.replace(CHOSEN, eventing=False))
+    assert not [one for one in without if one["kind"] in ("Trigger", "Broker")]

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from chimera.adapters.substrates.knative import monitors, names
+from chimera.adapters.substrates.knative import eventing, monitors, names
 from chimera.adapters.substrates.knative.admission import manifests as admission
 from chimera.adapters.substrates.knative.netpolicies import HOST, METRICS, policies
 from chimera.adapters.substrates.knative.render import Json
@@ -52,7 +52,8 @@ class Installation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     `node_selector`, `tolerations` and `priority_class` say which nodes the platform's pods may use and what they push
     aside; with `strict_spread` a pod waits rather than share a zone or a node more than it must, which needs nodes that
-    name their zone. `monitors` adds what Prometheus' operator reads, `monitoring` is the namespace that it runs in.
+    name their zone. With `eventing` events go to agents through a Broker of Knative Eventing. `monitors` adds what
+    Prometheus' operator reads, `monitoring` is the namespace that it runs in.
     """
 
     knative: KnativeSettings
@@ -74,6 +75,7 @@ class Installation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     tolerations: tuple[dict[str, Any], ...] = ()
     priority_class: str = ""
     strict_spread: bool = False
+    eventing: bool = False
     monitors: bool = False
     monitoring: str = "monitoring"
 
@@ -111,6 +113,7 @@ def objects(chosen: Installation, words: Mapping[str, Said]) -> list[Json]:
             chosen.knative.namespace,
             database_port=chosen.database_port,
             monitoring=chosen.monitoring if chosen.monitors else None,
+            eventing=chosen.eventing,
         ),
         _config(chosen, words),
         _service(chosen, "chimera-control-plane", CONTROL_PLANE, ("catalogue",)),
@@ -123,6 +126,7 @@ def objects(chosen: Installation, words: Mapping[str, Said]) -> list[Json]:
         _disruption(chosen.knative.namespace, "chimera-hosts", HOST, "20%"),
         *(_deployment(chosen, name, words[name]) for name in RIGHTS),
         admission.configuration(chosen.namespace, labels(), group=GROUP, version=VERSION),
+        *(_eventing(chosen) if chosen.eventing else ()),
         *(_monitors(chosen) if chosen.monitors else ()),
     ]
 
@@ -276,6 +280,7 @@ def told(chosen: Installation) -> dict[str, Json]:
         "models": chosen.models,
         "issuers": chosen.issuers,
         "drain": float(DRAIN),
+        **({"broker": eventing.ingress(chosen.namespace), "broker_port": eventing.PORT} if chosen.eventing else {}),
     }
     operator = {
         "database": chosen.database,
@@ -343,6 +348,21 @@ def _disruption(namespace: str, name: str, chosen: dict[str, str], most: int | s
         "metadata": {**_meta(namespace, name), "labels": {**labels(), **chosen}},
         "spec": {"maxUnavailable": most, "selector": {"matchLabels": chosen}},
     }
+
+
+def _eventing(chosen: Installation) -> list[Json]:
+    own = chosen.namespace
+    return [
+        eventing.service(_meta(own, eventing.SERVICE, GATEWAY), selector(GATEWAY)),
+        eventing.broker(_meta(own, eventing.BROKER)),
+        eventing.trigger(_meta(own, eventing.TRIGGER), own),
+    ]
+
+
+def _ports(chosen: Installation, component: str) -> dict[str, int]:
+    """The ports of a component's container."""
+    more = {eventing.PORT_NAME: eventing.PORT} if chosen.eventing and component == GATEWAY else {}
+    return {**PORTS[component], **more}
 
 
 def _monitors(chosen: Installation) -> list[Json]:
@@ -417,7 +437,7 @@ def _pod(chosen: Installation, component: str) -> Json:
                 "env": environment,
                 # Models' keys and tools' credentials, by the names that settings and definitions refer to.
                 "envFrom": [{"secretRef": {"name": CREDENTIALS, "optional": True}}] if component == GATEWAY else [],
-                "ports": [{"name": name, "containerPort": port} for name, port in PORTS[component].items()],
+                "ports": [{"name": name, "containerPort": port} for name, port in _ports(chosen, component).items()],
                 "resources": {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
                 "startupProbe": {**probe, "failureThreshold": 60},
                 "readinessProbe": probe,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from chimera.adapters.substrates.knative import monitors, names
+from chimera.adapters.substrates.knative import eventing, monitors, names
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.errors import ClusterError, ClusterRefused, NotInCluster
 from chimera.adapters.substrates.knative.installation import KEY_NAMES, KEYS, Installation, keys, manifests
@@ -99,6 +99,8 @@ KINDS: dict[str, Resource[Anything]] = {
             Anything,
             namespaced=False,
         ),
+        Resource(eventing.GROUP, eventing.VERSION, "brokers", "Broker", Anything),
+        Resource(eventing.GROUP, eventing.VERSION, "triggers", "Trigger", Anything),
         Resource(monitors.GROUP, monitors.VERSION, "servicemonitors", "ServiceMonitor", Anything),
         Resource(monitors.GROUP, monitors.VERSION, "podmonitors", "PodMonitor", Anything),
     )
@@ -116,8 +118,17 @@ async def install(api: Kubernetes, chosen: Installation, say: Say) -> None:
 
 async def can_monitor(api: Kubernetes) -> bool:
     """Whether the cluster has the kinds of Prometheus' operator."""
+    return await _knows(api, "PodMonitor")
+
+
+async def can_carry_events(api: Kubernetes) -> bool:
+    """Whether the cluster has Knative Eventing."""
+    return await _knows(api, "Broker") and await _knows(api, "Trigger")
+
+
+async def _knows(api: Kubernetes, kind: str) -> bool:
     try:
-        await api.list(KINDS["PodMonitor"], "default")
+        await api.list(KINDS[kind], "default")
     except NotInCluster:
         return False
     return True

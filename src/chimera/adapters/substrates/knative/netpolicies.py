@@ -7,6 +7,7 @@ values (`allows`), and a test holds them against a table of wanted and unwanted 
 from dataclasses import dataclass
 from typing import Any
 
+from chimera.adapters.substrates.knative import eventing as broker
 from chimera.adapters.substrates.knative.admission import manifests as admission
 
 Json = dict[str, Any]
@@ -25,8 +26,13 @@ SIDECAR_METRICS = 9091
 API_PORTS = (443, 6443)
 
 
-def policies(platform: str, cells: str, *, database_port: int = 5432, monitoring: str | None = None) -> list[Json]:
-    """All policies of both namespaces; `monitoring` is the one from which Prometheus reads."""
+def policies(
+    platform: str, cells: str, *, database_port: int = 5432, monitoring: str | None = None, eventing: bool = False
+) -> list[Json]:
+    """All policies of both namespaces; `monitoring` is the one from which Prometheus reads.
+
+    With `eventing` gateways send to a Broker's ingress, and its data plane reaches them at one port.
+    """
     dns = {"to": [_in(SYSTEM)], "ports": [_port(53, "UDP"), _port(53)]}
     # An API server, a database and models are outside any namespace, or in one that nobody knows here.
     outside = {"ports": [_port(number) for number in (*API_PORTS, database_port)]}
@@ -67,6 +73,16 @@ def policies(platform: str, cells: str, *, database_port: int = 5432, monitoring
             [dns, {"to": [_in(platform, GATEWAY)], "ports": [_port(8081)]}],
         ),
     ]
+    if eventing:
+        found.append(
+            _policy(
+                platform,
+                "gateway-broker",
+                GATEWAY,
+                [{"from": [_in(broker.KNATIVE_EVENTING)], "ports": [_port(broker.PORT)]}],
+                [{"to": [_in(broker.KNATIVE_EVENTING)], "ports": [_port(number) for number in broker.INGRESS_PORTS]}],
+            )
+        )
     if monitoring is not None:
         read = (
             (platform, "gateway-metrics", GATEWAY, METRICS),
