@@ -310,7 +310,7 @@ class FakeCluster:
         told: Json = msgspec.json.decode(await request.read())
         uid = told["metadata"].get("uid")
         if uid is not None and uid != kept.value["metadata"]["uid"]:
-            return _status(409, "Conflict", "the UID in the precondition does not match")
+            return _status(422, "Invalid", f"metadata.uid: Invalid value: {uid!r}: field is immutable")
         manager = f"{request.query['fieldManager']}/status"
         wanted = {"status": told.get("status", {})}
         value = copy.deepcopy(kept.value)

@@ -22,10 +22,11 @@ from msgspec import Struct
 
 from chimera.adapters.substrates.knative.access import from_kubeconfig
 from chimera.adapters.substrates.knative.client import Kubernetes
-from chimera.adapters.substrates.knative.errors import ClusterRefused, NotInCluster
+from chimera.adapters.substrates.knative.errors import ClusterError, ClusterRefused, NotInCluster
 from chimera.adapters.substrates.knative.forwarding import Forwarding
 from chimera.adapters.substrates.knative.installer import DEPLOYMENTS, KINDS, NAMESPACES, SECRETS
 from chimera.adapters.substrates.knative.objects import PODS, Meta, Resource
+from chimera.adapters.substrates.knative.plan import concerns_all
 from chimera.adapters.substrates.knative.resources.kinds import AGENTS, CELLS, TEMPLATES
 from chimera.kernel.clock import SystemClock
 from chimera.testing.definitions import definition
@@ -79,6 +80,7 @@ namespace = "{self.cells}"
 image = "{images.replace("{name}", "chimera-host-{framework}")}"
 window = 6
 request_share = 0.05
+warm_pool = 0
 [model.default]
 provider = "scripted"
 """
@@ -235,6 +237,19 @@ async def test_what_is_no_definition_is_refused_by_the_api_server_itself(rig: Ri
     other = {"apiVersion": AGENTS.api_version, "kind": "Agent", "metadata": {"name": "one", "namespace": rig.team}}
     with pytest.raises(ClusterRefused, match="resource's name"):
         await rig.api.apply(AGENTS, {**other, "spec": definition("another")}, manager="kubectl")
+
+
+async def test_a_status_makes_no_agent_and_is_not_for_one_that_was_made_anew(rig: Rig) -> None:
+    await rig.apply("anew")
+    for name, uid in (("nobody", "00000000-0000-0000-0000-000000000000"), ("anew", "0" * 36)):
+        meta = {"name": name, "namespace": rig.team, "uid": uid}
+        status = {"apiVersion": AGENTS.api_version, "kind": "Agent", "metadata": meta, "status": {"phase": "Odd"}}
+        with pytest.raises(ClusterError) as refused:
+            await rig.api.apply(AGENTS, status, manager="teller", force=True, part="status")
+        print(f"{name}: {refused.value.code}: {refused.value.detail}")
+        assert not concerns_all(refused.value)
+    with pytest.raises(NotInCluster):
+        await rig.api.get(AGENTS, rig.team, "nobody")
 
 
 async def test_nothing_is_written_where_nothing_changes(rig: Rig) -> None:

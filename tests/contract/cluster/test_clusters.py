@@ -14,7 +14,7 @@ from msgspec import Struct
 from chimera.adapters.substrates.knative import client
 from chimera.adapters.substrates.knative.access import ClusterAccess, NoToken, from_kubeconfig
 from chimera.adapters.substrates.knative.client import Change, Kubernetes
-from chimera.adapters.substrates.knative.errors import ClusterConflict, NotInCluster, WatchExpired
+from chimera.adapters.substrates.knative.errors import ClusterConflict, ClusterRefused, NotInCluster, WatchExpired
 from chimera.adapters.substrates.knative.following import Following
 from chimera.adapters.substrates.knative.installer import can_monitor
 from chimera.adapters.substrates.knative.objects import Meta, Resource
@@ -199,3 +199,39 @@ async def test_whether_there_is_anything_that_reads_monitors_is_asked_of_the_clu
     assert await can_monitor(rig.api)
     rig.fake.faults.append(refusal(404, "NotFound", "no such kind"))
     assert not await can_monitor(rig.api)
+
+
+class Served(Struct, frozen=True, kw_only=True):
+    metadata: Meta = Meta()
+    spec: dict[str, object] = {}
+    status: dict[str, object] = {}
+
+
+SERVICES = Resource("", "v1", "services", "Service", Served)
+
+
+async def test_a_status_is_applied_by_itself_to_the_object_that_is_meant(rig: Rig) -> None:
+    meta = {"name": "one", "namespace": rig.namespace}
+    spec = {"type": "ExternalName", "externalName": "a"}
+    whole = {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec}
+    told = {
+        "type": "Told",
+        "status": "True",
+        "reason": "R",
+        "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+
+    async def tell(uid: str, *conditions: dict[str, str]) -> Served:
+        other = {**whole, "spec": {**spec, "externalName": "b"}, "metadata": {**meta, "uid": uid}}
+        document = {**other, "status": {"conditions": conditions}}
+        return await rig.api.apply(SERVICES, document, manager="teller", force=True, part="status")
+
+    made = await rig.api.apply(SERVICES, whole)
+    with pytest.raises(ClusterRefused, match=r"metadata\.uid"):
+        await tell("00000000-0000-0000-0000-000000000000", told)
+    answered = await tell(made.metadata.uid, told)
+    assert answered.status["conditions"] == [told] and answered.spec["externalName"] == "a"
+    again = await tell(made.metadata.uid, told)
+    assert again.metadata.resource_version == answered.metadata.resource_version, "the same once more is no change"
+    assert not (await tell(made.metadata.uid)).status.get("conditions"), "what is told no more goes"

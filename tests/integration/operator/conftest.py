@@ -77,9 +77,9 @@ class Rig:
         told = self.status(name, namespace, plural).get("conditions", [])
         return next((one for one in told if one["type"] == kind), None)
 
-    async def until(self, condition: Callable[[], Any]) -> None:
+    async def until(self, condition: Callable[[], Any], patience: float = PATIENCE) -> None:
         """Wait until a function, or one that is awaited, says yes."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(patience):
             while True:
                 found = condition()
                 if await found if asyncio.iscoroutine(found) else found:
@@ -95,8 +95,12 @@ class Rig:
 
     async def facts(self, kind: str) -> list[Any]:
         """The data of all facts of a kind."""
-        found = await JournalStorage(self.database).facts(0, 10_000)
-        return [msgspec.json.decode(one.data) for one in found if one.type == kind]
+        found: list[Any] = []
+        after = 0
+        while page := await JournalStorage(self.database).facts(after, 5_000):
+            found += [msgspec.json.decode(one.data) for one in page if one.type == kind]
+            after = page[-1].seq
+        return found
 
     async def quiet(self, seconds: float = 0.3) -> None:
         """Wait until nothing was asked or written for a while."""

@@ -176,6 +176,8 @@ class AgentLoop(Loop):
         tenants = {key: self._wanted[key].tenant or "" for key in decided.apply if key in self._wanted}
         for tenant, keys in _by_tenant(tuple(tenants), tenants.__getitem__).items():
             await self._apply(tenant, keys, held)
+        if decided.more:
+            return now  # to be live comes before to be told so
         if decided.apply or decided.delete:
             decided = self._plan(now)
         self._count(decided)
