@@ -185,7 +185,7 @@ def make_home(config: ControlPlaneConfig, database: Database, catalogue: Catalog
         return Home(conditions=conditions, keeper=keeper, loops=loops, poke=changed.set, aclose=node.aclose)
     settings, bounds = knative_settings(config.knative), host_bounds(config.settings)
     api = Kubernetes(cluster(config.kubeconfig, os.environ))
-    conditions = StoredConditions(database, cluster_place(settings))
+    conditions = StoredConditions(database, cluster_place(settings.namespace))
     reconciler = Reconciler(api, catalogue, clock, settings, bounds)
     observer = CellObserver(api, reconciler, clock, settings)
     keeper = ConditionKeeper(observer, conditions, clock)

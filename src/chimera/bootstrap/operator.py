@@ -20,6 +20,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from chimera.adapters.storage.catalogue import Catalogue
+from chimera.adapters.storage.conditions import StoredConditions
 from chimera.adapters.storage.leases import StoredLeases
 from chimera.adapters.storage.migrating import migrate
 from chimera.adapters.storage.naming import open_named
@@ -27,7 +28,7 @@ from chimera.adapters.storage.opening import shown
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.bootstrap.database import when_there
-from chimera.bootstrap.substrate_parts import cluster
+from chimera.bootstrap.substrate_parts import cluster, cluster_place
 from chimera.entrypoints.operator.app import make_app
 from chimera.entrypoints.operator.service import Operator
 from chimera.kernel.clock import SystemClock
@@ -71,7 +72,8 @@ async def serve(config: OperatorConfig) -> None:
     await when_there(lambda: migrate(database))
     catalogue = Catalogue(database, max_hosts=config.max_hosts, unservable=unservable_in_cluster)
     api = Kubernetes(cluster(config.kubeconfig, os.environ))
-    operator = Operator(api, catalogue, SystemClock(), settings, cells=config.cells)
+    conditions = StoredConditions(database, cluster_place(config.cells))
+    operator = Operator(api, catalogue, SystemClock(), settings, cells=config.cells, conditions=conditions)
     runner = web.AppRunner(make_app(operator), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     await web.TCPSite(runner, config.host, config.port).start()

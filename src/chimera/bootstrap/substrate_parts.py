@@ -34,9 +34,9 @@ CELLS_LEASE = "knative-cells"
 """Whoever holds it keeps a cluster's cells, and says how they are."""
 
 
-def cluster_place(settings: KnativeSettings) -> str:
-    """The name under which a cluster's conditions are kept."""
-    return f"knative/{settings.namespace}"
+def cluster_place(cells: str) -> str:
+    """The name under which the conditions of a cluster's namespace of cells are kept."""
+    return f"knative/{cells}"
 
 
 def machine_place(home: str | None) -> str:
@@ -71,7 +71,7 @@ def make_substrate(
     def key_of(host: str, unique: str) -> str:
         return host_key(token_secret, host=host, unique=unique)
 
-    stored = StoredConditions(database, cluster_place(knative))
+    stored = StoredConditions(database, cluster_place(knative.namespace))
 
     async def conditions(cell: str) -> Sequence[Condition]:
         return await stored.kept(cell, CELLS_LEASE)

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from chimera.adapters.storage.catalogue import Catalogue
+from chimera.adapters.storage.conditions import StoredConditions
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.events.reading import JournalStorage
 from chimera.adapters.storage.leases import StoredLeases
@@ -37,11 +38,13 @@ class Rig:
         self.api = Kubernetes(access)
         chosen = {"poll": 0.05, "settle": 0.02, "statuses_per_second": 10_000.0, "grace": 0.0, **settings}
         self.settings = OperatorSettings(**chosen)
+        self.conditions: StoredConditions | None = None
         self.operator = self.make()
         self.tasks: list[asyncio.Task[None]] = []
 
     def make(self) -> Operator:
-        return Operator(self.api, self.catalogue, SystemClock(), self.settings, cells=CELLS)
+        kept = self.conditions
+        return Operator(self.api, self.catalogue, SystemClock(), self.settings, cells=CELLS, conditions=kept)
 
     def start(self, owner: str = "one") -> None:
         self.tasks.append(asyncio.create_task(self.operator.run(self.leases, owner)))

@@ -4,12 +4,17 @@ import asyncio
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 
+from chimera.adapters.storage.conditions import StoredConditions
 from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.resources.kinds import CELLS as CELL_KIND
 from chimera.adapters.substrates.knative.rights import OPERATOR, RIGHTS
 from chimera.entrypoints.operator import cells as loop
+from chimera.platform.condition_keeper import Judged
+from chimera.platform.conditions import Evidence, Seen, cell_subject, judge
+from chimera.platform.reasons import Reason
 from chimera.testing.cluster import refusal
 from chimera.testing.definitions import definition
 
@@ -68,6 +73,33 @@ async def test_a_cell_is_shown_with_its_hosts_and_what_they_are_doing(
     await service(rig, name, ready="False", message="Unable to fetch image: manifest unknown")
     await rig.phase(name, "Failed", NAMESPACE, "cells")
     assert "knative.image" in rig.condition(name, NAMESPACE, plural="cells")["message"]
+
+
+async def test_a_cells_conditions_are_those_that_the_control_plane_keeps(
+    rig: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CONDITIONS", 0.05)
+    rig.conditions = StoredConditions(rig.database, "knative/cells")
+    await rig.again()
+    await rig.apply("one")
+    await rig.phase("one", "Live")
+    name, spec = await cell(rig)
+    evidence = (Evidence(reason=Reason.IMAGE_PULL_FAILED, message="manifest unknown"),)
+    seen = Seen(subject=cell_subject(spec.cell), tenant="default", evidence=evidence)
+    for one, status in ((seen, "False"), (msgspec.structs.replace(seen, evidence=(), ready_hosts=1), "True")):
+        made = Judged(subject=one.subject, tenant="default", conditions=judge(one, (), 1_000_000_000.0))
+        await rig.conditions.put([made], [], None)
+
+        def told() -> dict[str, Any]:
+            found = (rig.status(name, NAMESPACE, "cells") or {}).get("conditions", ())
+            return {one["type"]: one for one in found}
+
+        await rig.until(lambda status=status: told().get("Startable", {}).get("status") == status)
+        assert told().keys() == {"Ready", "Accepted", "Reachable", "Startable", "Healthy"}
+        if status == "False":
+            startable = told()["Startable"]
+            assert startable["reason"] == "ImagePullFailed" and "knative.image" in startable["message"]
+            assert startable["lastTransitionTime"] == "2001-09-09T01:46:40Z"
 
 
 async def test_hosts_that_a_person_asks_for_go_into_the_catalogue_and_out_again(rig: Any) -> None:

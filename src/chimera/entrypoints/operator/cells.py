@@ -5,10 +5,12 @@ nothing but numbers changed waits until `NUMBERS` seconds are over since the one
 """
 
 import logging
+from collections.abc import Sequence
 
 import msgspec
 
 from chimera.adapters.storage.catalogue import Catalogue
+from chimera.adapters.storage.conditions import StoredConditions
 from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.errors import ClusterError
@@ -23,11 +25,14 @@ from chimera.entrypoints.operator.loop import Loop, moment_of
 from chimera.entrypoints.operator.writing import StatusWriter
 from chimera.kernel.clock import Clock
 from chimera.kernel.leases import Lease
+from chimera.platform.conditions import Condition, cell_subject
 from chimera.platform.model import CellSpec
 
 log = logging.getLogger(__name__)
 
 NUMBERS = 10.0
+CONDITIONS = 10.0
+"""Seconds between two looks at the conditions that control planes keep: one read of the database for all cells."""
 REFUSED = 60.0
 """Seconds until a Cell that could not be made or deleted is tried again."""
 
@@ -38,11 +43,19 @@ class CellLoop(Loop):
     kind = "cells"
 
     def __init__(
-        self, api: Kubernetes, catalogue: Catalogue, clock: Clock, settings: OperatorSettings, namespace: str
+        self,
+        api: Kubernetes,
+        catalogue: Catalogue,
+        clock: Clock,
+        settings: OperatorSettings,
+        namespace: str,
+        conditions: StoredConditions | None = None,
     ) -> None:
-        """Nothing is followed yet."""
+        """Nothing is followed yet; `conditions` are those that control planes keep of the cells there."""
         super().__init__(catalogue, clock, settings)
         self._api = api
+        self._conditions = conditions
+        self._told: dict[str, Sequence[Condition]] = {}
         self._namespace = namespace
         self.cells: Following[Cell] = Following(api, CELLS, namespace=namespace, selector="")
         self.services: Following[KnativeService] = Following(
@@ -74,8 +87,13 @@ class CellLoop(Loop):
 
     async def look(self, held: Lease) -> float | None:
         """See `Loop`."""
+        if self._conditions is not None:
+            stored = await self._conditions.load()
+            self._told = {name.removeprefix(cell_subject("")): found for name, found in stored.items()}
         decided = self._plan()
         again = await self._make_and_delete(decided)
+        if self._conditions is not None:
+            again.append(self.clock.monotonic() + CONDITIONS)
         if decided.bounds != self._bounds:
             await self.catalogue.put_bounds(decided.bounds, held=held)
             self._bounds = dict(decided.bounds)
@@ -91,6 +109,7 @@ class CellLoop(Loop):
             {name: one for (_, name), one in self.services.objects.items()},
             hosts_of(self.revisions.objects.values()),
             moment_of(self.clock),
+            told=self._told,
         )
 
     async def _make_and_delete(self, decided: CellPlan) -> list[float]:

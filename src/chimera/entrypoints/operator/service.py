@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from chimera.adapters.storage.catalogue import Catalogue
+from chimera.adapters.storage.conditions import StoredConditions
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.following import Following
 from chimera.adapters.substrates.knative.resources.kinds import Definition
@@ -25,12 +26,19 @@ class Operator:
     """Carries resources into the catalogue, and their statuses back. `run` it; several may, and one works."""
 
     def __init__(
-        self, api: Kubernetes, catalogue: Catalogue, clock: Clock, settings: OperatorSettings, *, cells: str
+        self,
+        api: Kubernetes,
+        catalogue: Catalogue,
+        clock: Clock,
+        settings: OperatorSettings,
+        *,
+        cells: str,
+        conditions: StoredConditions | None = None,
     ) -> None:
-        """Nothing runs yet; `cells` is the namespace of cells."""
+        """Nothing runs yet; `cells` is the namespace of cells, `conditions` those that are kept of them."""
         self.templates = TemplateLoop(api, catalogue, clock, settings)
         self.agents = AgentLoop(api, catalogue, clock, settings, self.templates.templates)
-        self.cells = CellLoop(api, catalogue, clock, settings, cells)
+        self.cells = CellLoop(api, catalogue, clock, settings, cells, conditions)
         self.loops: tuple[Loop, ...] = (self.templates, self.agents, self.cells)
         self.leading = False
         self.templates.templates.on_change(self._templates_changed)

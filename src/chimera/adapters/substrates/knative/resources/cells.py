@@ -5,14 +5,17 @@ and never touches its `spec`: that is a person's. `minScale` there goes into the
 at least. A Cell whose cell and Service are gone goes too; one that somebody made for no cell is left, and says so.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import msgspec
 
 from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.objects import KnativeService
 from chimera.adapters.substrates.knative.plan import troubles
 from chimera.adapters.substrates.knative.resources.kinds import CELLS, Cell, CellStatus, Revision
-from chimera.adapters.substrates.knative.resources.status import Json, conditions
+from chimera.adapters.substrates.knative.resources.status import Json, carried, conditions
+from chimera.platform.conditions import Condition
 from chimera.platform.model import CellSpec
 
 
@@ -33,8 +36,13 @@ def plan_cells(
     services: Mapping[str, KnativeService],
     hosts: Mapping[str, int],
     now: str,
+    *,
+    told: Mapping[str, Sequence[Condition]] = {},
 ) -> CellPlan:
-    """What to do; `wanted`, `found`, `services` and `hosts` are by the Service's name, `agents` by cell."""
+    """What to do; `wanted`, `found`, `services` and `hosts` are by the Service's name, `agents` and `told` by cell.
+
+    `told` are the conditions that the control plane keeps of cells.
+    """
     statuses: dict[str, CellStatus] = {}
     bounds: dict[str, int] = {}
     delete: list[str] = []
@@ -45,7 +53,10 @@ def plan_cells(
             continue
         if spec is not None and cell.spec.min_scale > 0:
             bounds[spec.cell] = cell.spec.min_scale
-        statuses[name] = _status(cell, spec, service, agents, hosts.get(name, 0), now)
+        status = _status(cell, spec, service, agents, hosts.get(name, 0), now)
+        statuses[name] = msgspec.structs.replace(
+            status, conditions=(*status.conditions, *carried(told.get(status.cell, ()), cell.metadata.generation))
+        )
     return CellPlan(
         make=tuple(sorted(wanted.keys() - found.keys())), delete=tuple(delete), bounds=bounds, statuses=statuses
     )

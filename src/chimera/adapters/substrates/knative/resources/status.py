@@ -1,6 +1,7 @@
 """Statuses as documents: a pure rule from what is to be told and what was told to what is written, if anything."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -8,6 +9,8 @@ import msgspec
 from chimera.adapters.substrates.knative.objects import Identity, Resource
 from chimera.adapters.substrates.knative.resources.kinds import AgentStatus, CellStatus, Told
 from chimera.adapters.substrates.knative.resources.plan import Outcome, Phase
+from chimera.platform.conditions import Condition
+from chimera.platform.reasons import Aspect
 
 Json = dict[str, Any]
 MOST_MESSAGE = 4_000
@@ -75,6 +78,22 @@ def conditions(
             )
         )
     return tuple(found)
+
+
+def carried(found: Sequence[Condition], generation: int) -> tuple[Told, ...]:
+    """A cell's conditions as the control plane keeps them, but for the one that the operator says itself."""
+    return tuple(
+        Told(
+            type=one.type.value,
+            status=one.status,
+            reason=one.reason.value,
+            message=f"{one.message} Next: {one.next_step}." if one.next_step else one.message,
+            observed_generation=generation,
+            last_transition_time=datetime.fromtimestamp(one.since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        )
+        for one in found
+        if one.type is not Aspect.READY
+    )
 
 
 def document(resource: Resource[Any], of: Identity, status: AgentStatus | CellStatus) -> Json:
