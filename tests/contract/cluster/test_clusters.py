@@ -16,8 +16,12 @@ from chimera.adapters.substrates.knative.access import ClusterAccess, NoToken, f
 from chimera.adapters.substrates.knative.client import Change, Kubernetes
 from chimera.adapters.substrates.knative.errors import ClusterConflict, ClusterRefused, NotInCluster, WatchExpired
 from chimera.adapters.substrates.knative.following import Following
-from chimera.adapters.substrates.knative.installer import can_monitor
+from chimera.adapters.substrates.knative.installation import Installation
+from chimera.adapters.substrates.knative.installer import can_carry_events, can_monitor
 from chimera.adapters.substrates.knative.objects import Meta, Resource
+from chimera.adapters.substrates.knative.preflight import NotFit
+from chimera.adapters.substrates.knative.settings import KnativeSettings
+from chimera.bootstrap.install import with_events
 from chimera.kernel.clock import SystemClock
 from chimera.testing.cluster import FakeCluster, refusal
 
@@ -235,3 +239,19 @@ async def test_a_status_is_applied_by_itself_to_the_object_that_is_meant(rig: Ri
     again = await tell(made.metadata.uid, told)
     assert again.metadata.resource_version == answered.metadata.resource_version, "the same once more is no change"
     assert not (await tell(made.metadata.uid)).status.get("conditions"), "what is told no more goes"
+
+
+async def test_whether_events_can_be_carried_is_asked_of_the_cluster_and_refused_where_they_can_not(rig: Rig) -> None:
+    chosen = Installation(knative=KnativeSettings(), database="postgresql://somewhere/chimera")
+    if rig.fake is None:
+        definitions = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "", Map, namespaced=False)
+        known = {one.metadata.name for one in (await rig.api.list(definitions, None)).items}
+        assert await can_carry_events(rig.api) == ("brokers.eventing.knative.dev" in known)
+        return
+    assert (await with_events(rig.api, chosen, None)).eventing
+    assert not (await with_events(rig.api, chosen, False)).eventing
+    rig.fake.faults.append(refusal(404, "NotFound", "no such kind"))
+    assert not (await with_events(rig.api, chosen, None)).eventing
+    rig.fake.faults.append(refusal(404, "NotFound", "no such kind"))
+    with pytest.raises(NotFit, match="knows no Brokers"):
+        await with_events(rig.api, chosen, True)
