@@ -14,7 +14,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from chimera.platform.sizing import AGENT_NODE, CONTROL_NODE, Demand, Machine
+from chimera.adapters.substrates.knative.installation import Installation, manifests
+from chimera.adapters.substrates.knative.settings import KnativeSettings
+from chimera.platform.sizing import AGENT_NODE, CONTROL_NODE, PROCESS, Demand, Machine
 from docs.generate import ROOT
 
 GKE = ROOT / "deploy" / "gke"
@@ -183,6 +185,16 @@ def test_ranges_hold_the_largest_pool_and_do_not_overlap() -> None:
     assert ranges["pods"].num_addresses // 256 >= most
     firewall = RESOURCES["google_compute_firewall.webhooks"]
     assert firewall["source_ranges"] == [str(masters)] and firewall["direction"] == "INGRESS"
+
+
+def test_sizes_are_reckoned_with_what_the_platforms_pods_request() -> None:
+    chosen = Installation(knative=KnativeSettings(), database="postgresql://db.example/chimera")
+    deployed = [one["spec"] for one in manifests(chosen) if one["kind"] == "Deployment"]
+    assert {one["replicas"] for one in deployed} == {Demand(agents=1, calls_per_second=0).replicas}
+    for one in deployed:
+        (container,) = one["template"]["spec"]["containers"]
+        asked = {"cpu": f"{PROCESS.cpu_millicores}m", "memory": f"{PROCESS.memory_bytes // 1024**2}Mi"}
+        assert container["resources"]["requests"] == asked
 
 
 def documents(name: str) -> list[Json]:

@@ -438,6 +438,7 @@ def _pod(chosen: Installation, component: str) -> Json:
                 # Models' keys and tools' credentials, by the names that settings and definitions refer to.
                 "envFrom": [{"secretRef": {"name": CREDENTIALS, "optional": True}}] if component == GATEWAY else [],
                 "ports": [{"name": name, "containerPort": port} for name, port in _ports(chosen, component).items()],
+                # Measured: 80 MB each with nothing, 100 with 17,597 agents (docs/scale.md); the bound is for calls.
                 "resources": {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
                 "startupProbe": {**probe, "failureThreshold": 60},
                 "readinessProbe": probe,
