@@ -1,9 +1,12 @@
 """`chimera host check`: runs the host's own checker, which knows the contract."""
 
+import json
 import subprocess
 import sys
 
 import click
+
+from chimera.entrypoints.cli import output as out
 
 FRAMEWORKS = ("autogen", "crewai", "langgraph", "function")
 
@@ -21,9 +24,7 @@ def host() -> None:
 @click.option(
     "--framework", type=click.Choice(FRAMEWORKS), default="function", show_default=True, help="Its framework."
 )
-@click.option(
-    "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="How to print."
-)
+@out.output_option
 def check(command: tuple[str, ...], at: str | None, host_key: str, token: str, framework: str, output: str) -> int:
     """Start a host by COMMAND as a pod would, and check it rule by rule; the exit code is 1 if one is broken.
 
@@ -32,8 +33,13 @@ def check(command: tuple[str, ...], at: str | None, host_key: str, token: str, f
     """
     if bool(command) == bool(at):
         raise click.UsageError("Give COMMAND after --, or the address of a running host with --at.")
-    words = ["check", "--framework", framework, "--output", output]
+    words = ["check", "--framework", framework, "--output", "table" if output == "table" else "json"]
     if at:
         words += ["--url", at, "--key", host_key, "--token", token]
-    done = subprocess.run([sys.executable, "-m", "chimera_host", *words, "--", *command], check=False)
+    whole = [sys.executable, "-m", "chimera_host", *words, "--", *command]
+    if output == "table":
+        return subprocess.run(whole, check=False).returncode
+    done = subprocess.run(whole, stdout=subprocess.PIPE, check=False)
+    if done.stdout:
+        out.show(json.loads(done.stdout), output)
     return done.returncode
