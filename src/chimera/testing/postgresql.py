@@ -18,6 +18,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,7 @@ from chimera.testing.elsewhere import elsewhere
 
 START_TIMEOUT = 120.0
 SUPERUSER = "chimera"
+PORT = 5432
 _TEMPLATE = "migrated"
 
 
@@ -46,6 +48,7 @@ class PostgreSQLServer:
     def __init__(self, *, durable: bool = False, listen: str = "") -> None:
         """Make the folder and the data files; nothing listens yet. `listen` is an address to listen at, too."""
         self._listen = listen
+        self.port = _free_port(listen) if listen else PORT
         self.folder = Path(tempfile.mkdtemp(prefix="chimera-pg-"))
         self._account = _account()
         self._programs = _programs(self.folder, self._account)
@@ -77,16 +80,8 @@ class PostgreSQLServer:
 
     def start(self) -> None:
         """Start the server and wait until it takes connections."""
-        options = [
-            "-k",
-            str(self.folder),
-            "-c",
-            f"listen_addresses={self._listen}",
-            "-c",
-            "max_connections=200",
-            "-c",
-            "jit=off",
-        ]
+        options = ["-k", str(self.folder), "-p", str(self.port), "-c", f"listen_addresses={self._listen}"]
+        options += ["-c", "max_connections=200", "-c", "jit=off"]
         if not self._durable:
             options += ["-c", "fsync=off", "-c", "full_page_writes=off"]
         with (self.folder / "log").open("ab") as log:
@@ -129,7 +124,9 @@ class PostgreSQLServer:
 
     def url(self, database: str) -> str:
         """A database's URL."""
-        return f"postgresql://{SUPERUSER}@/{database}?host={quote(str(self.folder), safe='')}"
+        return f"postgresql://{SUPERUSER}@/{database}?host={quote(str(self.folder), safe='')}" + (
+            f"&port={self.port}" if self.port != PORT else ""
+        )
 
     def new_database(self, *, migrated: bool = True) -> str:
         """The URL of a database that nobody else uses; `migrated` to this release's schema, or empty.
@@ -171,7 +168,8 @@ class PostgreSQLServer:
         while time.monotonic() < until:
             if self._process.poll() is not None:
                 break
-            ready = [str(self._programs / "pg_isready"), "-q", "-h", str(self.folder), "-d", "postgres"]
+            ready = [str(self._programs / "pg_isready"), "-q", "-h", str(self.folder), "-p", str(self.port)]
+            ready += ["-d", "postgres"]
             if subprocess.run(ready, check=False).returncode == 0:
                 return
             time.sleep(0.02)
@@ -197,6 +195,12 @@ class PostgreSQLServer:
             "group": self._account.pw_gid,
             "extra_groups": [],
         }
+
+
+def _free_port(address: str) -> int:
+    with socket.create_server((address, 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
 
 
 def _account() -> pwd.struct_passwd | None:
@@ -236,7 +240,7 @@ def main() -> int:
         signal.signal(number, lambda *_: told_to_stop.set())
     with PostgreSQLServer(listen=address) as server:
         name = server.new_database(migrated=False).partition("@/")[2].partition("?")[0]
-        sys.stdout.write(f"postgresql://{SUPERUSER}@{address}:5432/{name}\n")
+        sys.stdout.write(f"postgresql://{SUPERUSER}@{address}:{server.port}/{name}\n")
         sys.stdout.flush()
         told_to_stop.wait()
     return 0
