@@ -168,9 +168,8 @@ def told(settings: KnativeSettings, seen: Seen) -> list[str]:
         f"  all at most: {_cost(warm.most)} (`knative.most_kept`)",
     ]
     if warm.fit is not None and seen.nodes is not None:
-        lines.append(
-            f"  the cluster: {len(seen.nodes)} nodes, with room for {warm.fit} such pods, were nothing else there"
-        )
+        nodes = "one node" if len(seen.nodes) == 1 else f"{len(seen.nodes)} nodes"
+        lines.append(f"  the cluster: room for {warm.fit} such pods on {nodes}, were nothing else there")
     return lines
 
 
