@@ -34,7 +34,7 @@ from chimera_host.contract.behaviour import (
     LangGraphBehaviour,
     PromptNode,
 )
-from chimera_host.contract.call import InvokeResponse, LoadedReport
+from chimera_host.contract.call import ENCODER, InvokeResponse, LoadedReport, LoadRequest
 from chimera_host.contract.problem import RemoteProblem
 from chimera_host.contract.token import FreshToken
 from chimera_host.testing.builders import document, invoke_request, session
@@ -145,6 +145,16 @@ async def _asks_the_gateway_of_the_call(world: World) -> None:
         expect(len(world.platform.chats) == before, "it asked its first gateway for a call of another")
 
 
+async def _loads_before_the_first_call(world: World) -> None:
+    agent = document("early", world.agent.framework, behaviour=world.agent.behaviour)
+    revision = world.platform.add(agent)
+    asked = LoadRequest(tenant=agent.tenant, agent=agent.name, revision=revision, platform_url=world.platform.url)
+    status, body = await world.client.request("POST", "/v1/load", ENCODER.encode(asked))
+    expect(status == 204, f"POST /v1/load answered {status} {body[:100]}")
+    answer = await world.client.invoke(invoke_request(agent, revision, platform_url=world.platform.url))
+    expect(not answer.timings.loaded, "it loads the agent again with its first call")
+
+
 async def _carries_a_session(world: World) -> None:
     answer = await world.call("and now?", session=session(("user", "before"), ("assistant", "then")))
     said = [one.content for one in answer.session.messages] if answer.session else []
@@ -238,6 +248,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("refuses what is no call", _refuses_what_is_no_call),
     ("answers a call by the model", _answers_a_call),
     ("asks the gateway that made the call", _asks_the_gateway_of_the_call),
+    ("loads an agent before its first call", _loads_before_the_first_call),
     ("carries a session", _carries_a_session),
     ("streams", _streams),
     ("passes on the platform's problems", _passes_on_problems),

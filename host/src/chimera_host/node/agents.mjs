@@ -23,12 +23,7 @@ export class Agents {
     let entry = this.loaded.get(revision);
     if (entry === undefined) {
       call.loaded = true;
-      let loading = this.loading.get(revision);
-      if (loading === undefined) {
-        loading = this.load(call.request).finally(() => this.loading.delete(revision));
-        this.loading.set(revision, loading);
-      }
-      entry = await loading;
+      entry = await this.once(call.request);
     }
     this.loaded.delete(revision); // put again at the end: a Map keeps the order of insertion
     this.loaded.set(revision, entry);
@@ -37,6 +32,22 @@ export class Agents {
     entry.calls += 1;
     entry.used = Date.now();
     return entry;
+  }
+
+  // An agent is loaded before its first call, where there is room: nothing is given up for it.
+  async warm(request) {
+    if (this.loaded.has(request.revision) || this.loaded.size >= MOST) return;
+    if (process.memoryUsage.rss() < 0.9 * this.config.memory_bytes) await this.once(request);
+  }
+
+  once(request) {
+    const { revision } = request;
+    let loading = this.loading.get(revision);
+    if (loading === undefined) {
+      loading = this.load(request).finally(() => this.loading.delete(revision));
+      this.loading.set(revision, loading);
+    }
+    return loading;
   }
 
   release(entry) {

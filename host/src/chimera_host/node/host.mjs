@@ -57,6 +57,7 @@ class Host {
       if (shown.length !== this.key.length || !timingSafeEqual(shown, this.key))
         throw unauthorized("the request doesn't show this host's key", { nextStep: "call agents through the gateway" });
       if (request.method === "POST" && path === "/v1/invoke") return await this.invoke(request, response);
+      if (request.method === "POST" && path === "/v1/load") return await this.load(request, response);
       if (request.method === "GET" && path === "/v1/loaded") return json(response, 200, this.report());
       if (request.method === "GET" && path === "/metrics") return text(response, 200, this.metrics());
       if (request.method === "DELETE" && path.startsWith("/v1/calls/")) return this.cancel(path.slice(10), response);
@@ -96,6 +97,14 @@ class Host {
       call.close();
       this.outcomes.set(outcome, (this.outcomes.get(outcome) ?? 0) + 1);
     }
+  }
+
+  async load(incoming, response) {
+    const request = json_of(await body(incoming, this.config.max_body_bytes));
+    named(request, ["tenant", "agent", "revision"]);
+    if (this.draining) throw hostDraining(`host ${this.config.host} takes no more calls`, { retryAfter: 1 });
+    await this.agents.warm(request);
+    response.writeHead(204).end();
   }
 
   async stream(call, response, answer) {
@@ -192,16 +201,22 @@ function reply(host, call, given, load, run) {
   return made;
 }
 
-function parse(data) {
-  let request;
+function json_of(data) {
   try {
-    request = JSON.parse(data);
+    return JSON.parse(data);
   } catch (error) {
     throw invalidCall(`the body is not a call: ${error.message}`, { nextStep: "see chimera_host.contract.call" });
   }
-  const texts = ["call", "tenant", "agent", "revision"];
+}
+
+function named(request, texts) {
   const wrong = texts.find((name) => typeof request?.[name] !== "string");
   if (wrong) throw invalidCall(`the body is not a call: ${wrong} is not a text`);
+}
+
+function parse(data) {
+  const request = json_of(data);
+  named(request, ["call", "tenant", "agent", "revision"]);
   if (!(Number(request.deadline) > 0)) throw invalidCall("the body is not a call: deadline is not a number of seconds");
   const messages = request.messages;
   if (!Array.isArray(messages) || !messages.length || messages.some((one) => typeof one?.content !== "string"))
