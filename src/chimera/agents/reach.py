@@ -8,6 +8,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
+from chimera.events.catalogue import FACTS
+
 JAEGIS_COMPONENTS = (
     "e-jaegis-system",
     "agent-creator",
@@ -21,7 +23,8 @@ JAEGIS_COMPONENTS = (
     "intelligent-routing",
 )
 SERVICES = ("agents", "models", "sessions", "metrics", "logs")
-EVENTS = ("agent.applied", "agent.deleted", "host.failed")
+EVENTS = (*FACTS, "agent.applied", "host.failed")
+"""Types of the platform's events; what they start is said by `subscriptions`, and nothing follows from them here."""
 PROTOCOLS = ("http", "sse", "openai", "events")
 LATER_PROTOCOLS = ("a2a", "mcp")
 _WORD = re.compile(r"[a-z0-9]+")
