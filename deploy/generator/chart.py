@@ -13,7 +13,8 @@ from typing import Any, get_args, get_origin
 
 import yaml
 
-from chimera.adapters.substrates.knative.installation import KEY_NAMES, KEYS, labels
+from chimera.adapters.substrates.knative.installation import KEY_NAMES, KEYS
+from chimera.adapters.substrates.knative.labelling import labels
 from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.platform.upkeep.settings import RetentionSettings, UpkeepSettings

@@ -15,8 +15,9 @@ from typing import Any, get_origin
 
 import msgspec
 
-from chimera.adapters.substrates.knative.installation import Installation, Said, objects, told
+from chimera.adapters.substrates.knative.installation import Installation, objects, told
 from chimera.adapters.substrates.knative.settings import KnativeSettings
+from chimera.adapters.substrates.knative.telling import Said
 
 Json = Any
 Path = tuple[str | int, ...]

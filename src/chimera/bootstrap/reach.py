@@ -24,8 +24,9 @@ from chimera.adapters.substrates.knative.access import ClusterAccess
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.errors import ClusterAway
 from chimera.adapters.substrates.knative.forwarding import Forwarding, any_ready
-from chimera.adapters.substrates.knative.installation import PUBLIC, selector
+from chimera.adapters.substrates.knative.installation import PUBLIC
 from chimera.adapters.substrates.knative.installer import can_monitor, install, installed, read_key, wait_for
+from chimera.adapters.substrates.knative.labelling import selector
 from chimera.adapters.substrates.knative.rights import GATEWAY
 from chimera.bootstrap import install as installing
 from chimera.bootstrap.startup import PortTaken

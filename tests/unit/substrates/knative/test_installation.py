@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from chimera.adapters.substrates.knative import netpolicies
-from chimera.adapters.substrates.knative.installation import KEY_NAMES, Installation, keys, manifests, said
+from chimera.adapters.substrates.knative.installation import KEY_NAMES, Installation, keys, manifests
 from chimera.adapters.substrates.knative.installer import KINDS
 from chimera.adapters.substrates.knative.netpolicies import (
     CONTROL_PLANE,
@@ -22,6 +22,7 @@ from chimera.adapters.substrates.knative.netpolicies import (
 from chimera.adapters.substrates.knative.render import HostBounds
 from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.adapters.substrates.knative.settings import KnativeSettings
+from chimera.adapters.substrates.knative.telling import said
 from chimera.bootstrap.control_plane import ControlPlaneConfig
 from chimera.bootstrap.gateway_config import GatewayConfig, load_settings
 from chimera.bootstrap.operator import OperatorConfig

@@ -6,20 +6,21 @@ installation makes once and never reads again, the webhook's certificates in one
 password in one that is yours.
 """
 
-import hashlib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import msgspec
 from msgspec import Meta, Struct
 
 from chimera.adapters.substrates.knative import eventing, monitors, names
 from chimera.adapters.substrates.knative.admission import manifests as admission
+from chimera.adapters.substrates.knative.labelling import labels, meta, selector
 from chimera.adapters.substrates.knative.netpolicies import HOST, METRICS, policies
 from chimera.adapters.substrates.knative.render import Json
 from chimera.adapters.substrates.knative.resources.crds import GROUP, VERSION, definitions
-from chimera.adapters.substrates.knative.rights import CONTROL_PLANE, GATEWAY, OPERATOR, RIGHTS, Right
+from chimera.adapters.substrates.knative.rights import CONTROL_PLANE, GATEWAY, OPERATOR, RIGHTS
+from chimera.adapters.substrates.knative.roles import roles
 from chimera.adapters.substrates.knative.settings import KnativeSettings
+from chimera.adapters.substrates.knative.telling import Said, said
 
 PUBLIC, INTERNAL, CATALOGUE, HEALTH = 8080, 8081, 8082, 8083
 KEYS, CREDENTIALS = "chimera-keys", "chimera-credentials"
@@ -80,22 +81,9 @@ class Installation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     monitoring: str = "monitoring"
 
 
-class Said(Struct, frozen=True, kw_only=True):
-    """What one process is told: its file's text, and what stands for that text in the annotation of its pods."""
-
-    text: str
-    digest: str
-
-
 def manifests(chosen: Installation) -> list[Json]:
     """Everything that is applied, in the order in which it must be."""
     return objects(chosen, {name: said(value, chosen.revision) for name, value in told(chosen).items()})
-
-
-def said(value: Json, revision: str) -> Said:
-    """A process's configuration as text, with its digest."""
-    text = _text(value)
-    return Said(text=text, digest=hashlib.sha256(f"{text}\n{revision}".encode()).hexdigest()[:32])
 
 
 def objects(chosen: Installation, words: Mapping[str, Said]) -> list[Json]:
@@ -106,7 +94,7 @@ def objects(chosen: Installation, words: Mapping[str, Said]) -> list[Json]:
         _namespace(chosen.knative.namespace),
         *(_account(chosen.namespace, f"chimera-{name}") for name in RIGHTS),
         _account(chosen.knative.namespace, chosen.knative.service_account),
-        *_roles(chosen),
+        *roles(chosen.namespace, chosen.knative.namespace),
         *_quota(chosen.knative),
         *policies(
             chosen.namespace,
@@ -135,12 +123,11 @@ def _quota(knative: KnativeSettings) -> list[Json]:
     """What bounds the pods of cells, whatever definitions ask for."""
     if not knative.most_pods:
         return []
-    meta = _meta(knative.namespace, "chimera-hosts")
     return [
         {
             "apiVersion": "v1",
             "kind": "ResourceQuota",
-            "metadata": meta,
+            "metadata": meta(knative.namespace, "chimera-hosts"),
             "spec": {"hard": {"pods": str(knative.most_pods)}},
         }
     ]
@@ -152,21 +139,6 @@ def keys(chosen: Installation, values: dict[str, str]) -> Json:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "type": "Opaque", "stringData": values}
 
 
-def labels(component: str | None = None) -> dict[str, str]:
-    """What everything that is installed carries."""
-    found = {names.MANAGED_BY: names.MANAGER, "app.kubernetes.io/part-of": "chimera"}
-    return found if component is None else {**found, **selector(component)}
-
-
-def selector(component: str) -> dict[str, str]:
-    """What chooses the pods of one component."""
-    return {"app.kubernetes.io/name": "chimera", "app.kubernetes.io/component": component}
-
-
-def _meta(namespace: str, name: str, component: str | None = None) -> Json:
-    return {"name": name, "namespace": namespace, "labels": labels(component)}
-
-
 def _namespace(name: str) -> Json:
     enforced = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "audit", "warn")}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {**labels(), **enforced}}}
@@ -176,51 +148,9 @@ def _account(namespace: str, name: str) -> Json:
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
-        "metadata": _meta(namespace, name),
+        "metadata": meta(namespace, name),
         "automountServiceAccountToken": False,
     }
-
-
-def _roles(chosen: Installation) -> list[Json]:
-    found: list[Json] = []
-    for component, rights in RIGHTS.items():
-        for namespace in (chosen.knative.namespace, chosen.namespace, None):
-            rules = [_rule(chosen, right) for right in rights if _place(chosen, right) == namespace]
-            if rules:
-                found += _role(chosen, component, rules, namespace)
-    return found
-
-
-def _rule(chosen: Installation, right: Right) -> Json:
-    rule: Json = {"apiGroups": [right.group], "resources": [right.resource], "verbs": list(right.verbs)}
-    if right.only:
-        rule["resourceNames"] = [name.format(namespace=chosen.namespace) for name in right.only]
-    return rule
-
-
-def _place(chosen: Installation, right: Right) -> str | None:
-    """The namespace that a right is for; None for the whole cluster."""
-    if right.everywhere:
-        return None
-    return chosen.namespace if right.own else chosen.knative.namespace
-
-
-def _role(chosen: Installation, component: str, rules: list[Json], namespace: str | None) -> list[Json]:
-    kind = "ClusterRole" if namespace is None else "Role"
-    name = f"chimera-{component}"
-    # What is in no namespace names the one of its installation, so that two don't share it.
-    meta: Json = {"name": f"{name}.{chosen.namespace}", "labels": labels()}
-    if namespace is not None:
-        meta = _meta(namespace, name)
-    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": meta, "rules": rules}
-    binding = {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": f"{kind}Binding",
-        "metadata": meta,
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": meta["name"]},
-        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": chosen.namespace}],
-    }
-    return [role, binding]
 
 
 def told(chosen: Installation) -> dict[str, Json]:
@@ -298,7 +228,7 @@ def _config(chosen: Installation, words: Mapping[str, Said]) -> Json:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": _meta(chosen.namespace, CONFIG),
+        "metadata": meta(chosen.namespace, CONFIG),
         "data": {f"{name}.json": one.text for name, one in words.items()},
     }
 
@@ -308,29 +238,12 @@ def _names(name: tuple[str, str]) -> list[str]:
     return [short, qualified, f"{qualified}.svc", f"{qualified}.svc.cluster.local"]
 
 
-def _text(value: Json) -> str:
-    """JSON byte for byte as Helm's `toPrettyJson` writes it, so that a chart's digests are these."""
-    text = msgspec.json.format(msgspec.json.encode(_whole(value), order="sorted"), indent=2).decode() + "\n"
-    for letter in "<>&\u2028\u2029":
-        text = text.replace(letter, f"\\u{ord(letter):04x}")
-    return text
-
-
-def _whole(value: Any) -> Any:
-    """`value` with whole numbers written as such: Go has one kind of number in JSON."""
-    if isinstance(value, Mapping):
-        return {name: _whole(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_whole(one) for one in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 def _service(chosen: Installation, name: str, component: str, ports: tuple[str, ...]) -> Json:
     numbers = PORTS[component]
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _meta(chosen.namespace, name, component),
+        "metadata": meta(chosen.namespace, name, component),
         "spec": {
             "selector": selector(component),
             "ports": [
@@ -345,7 +258,7 @@ def _disruption(namespace: str, name: str, chosen: dict[str, str], most: int | s
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": {**_meta(namespace, name), "labels": {**labels(), **chosen}},
+        "metadata": {**meta(namespace, name), "labels": {**labels(), **chosen}},
         "spec": {"maxUnavailable": most, "selector": {"matchLabels": chosen}},
     }
 
@@ -353,9 +266,9 @@ def _disruption(namespace: str, name: str, chosen: dict[str, str], most: int | s
 def _eventing(chosen: Installation) -> list[Json]:
     own = chosen.namespace
     return [
-        eventing.service(_meta(own, eventing.SERVICE, GATEWAY), selector(GATEWAY)),
-        eventing.broker(_meta(own, eventing.BROKER)),
-        eventing.trigger(_meta(own, eventing.TRIGGER), own),
+        eventing.service(meta(own, eventing.SERVICE, GATEWAY), selector(GATEWAY)),
+        eventing.broker(meta(own, eventing.BROKER)),
+        eventing.trigger(meta(own, eventing.TRIGGER), own),
     ]
 
 
@@ -368,10 +281,10 @@ def _ports(chosen: Installation, component: str) -> dict[str, int]:
 def _monitors(chosen: Installation) -> list[Json]:
     own, cells = chosen.namespace, chosen.knative.namespace
     return [
-        monitors.services(_meta(own, "chimera-control-plane", CONTROL_PLANE), selector(CONTROL_PLANE), "catalogue"),
-        monitors.services(_meta(own, "chimera-gateway", GATEWAY), selector(GATEWAY), "metrics"),
-        monitors.pods(_meta(own, "chimera-operator", OPERATOR), selector(OPERATOR), "health"),
-        monitors.hosts(_meta(cells, "chimera-hosts")),
+        monitors.services(meta(own, "chimera-control-plane", CONTROL_PLANE), selector(CONTROL_PLANE), "catalogue"),
+        monitors.services(meta(own, "chimera-gateway", GATEWAY), selector(GATEWAY), "metrics"),
+        monitors.pods(meta(own, "chimera-operator", OPERATOR), selector(OPERATOR), "health"),
+        monitors.hosts(meta(cells, "chimera-hosts")),
     ]
 
 
@@ -379,7 +292,7 @@ def _deployment(chosen: Installation, component: str, words: Said) -> Json:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _meta(chosen.namespace, f"chimera-{component}", component),
+        "metadata": meta(chosen.namespace, f"chimera-{component}", component),
         "spec": {
             "replicas": chosen.replicas,
             "revisionHistoryLimit": 3,
