@@ -313,7 +313,7 @@ async def started(command: Sequence[str], framework: FrameworkName) -> AsyncIter
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="chimera-check-", ignore_cleanup_errors=True) as folder:
-        (Path(folder) / "token").write_text(IDENTITY)
+        _prepare(Path(folder))
         async with FakePlatform() as platform:
             environ = {
                 **os.environ,
@@ -362,6 +362,15 @@ async def run(world: World, output: str) -> int:
     if output == "json":
         sys.stdout.write(json.dumps(msgspec.to_builtins(results), indent=2) + "\n")
     return 0 if all(result.kept for result in results) else 1
+
+
+def _prepare(folder: Path) -> None:
+    """A token and a folder for work, for whoever the host runs as: a container's user is another than ours."""
+    folder.chmod(0o755)
+    (folder / "token").write_text(IDENTITY)
+    (folder / "token").chmod(0o644)
+    (folder / "work").mkdir()
+    (folder / "work").chmod(0o777)
 
 
 async def _is_ready(client: HostClient, *, ready: bool = True) -> bool:
