@@ -176,6 +176,22 @@ def test_a_new_revision_comes_up_at_the_scale_of_what_serves_and_takes_over_by_s
     assert world.revisions["r-1"].replicas == 0 and world.revisions["r-2"].least == 0, "and the hold is over"
 
 
+def test_what_serves_may_grow_meanwhile_and_the_new_revision_grows_with_it() -> None:
+    world = steady()
+    world.want = Target(digest="two")
+    world.control()
+    world.knative()  # it is ready with one pod, as many as served
+    assert world.revisions["r-2"].ready and world.revisions["r-2"].replicas == 1
+    world.revisions["r-1"] = replace(world.revisions["r-1"], replicas=6)
+    for _ in range(4):  # however often it is looked at before its pods are there
+        decided = world.control()
+        assert decided.stage is Stage.WAITING and decided.traffic[0] == Share(revision="r-1", percent=100)
+    assert world.revisions["r-2"].least == 6
+    world.demand = 6
+    world.run(3 * TICK)
+    assert world.served[-1]["r-2"] == 10 and world.revisions["r-2"].replicas >= 6
+
+
 def test_in_the_steady_state_nothing_is_written() -> None:
     world = steady(least=2)
     for digest in ("one", "two"):
