@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -275,8 +276,22 @@ class Cluster(Home):
                     return
                 await asyncio.sleep(0.5)
 
+    async def forget(self) -> None:
+        """Delete all agents, so that whoever installs on the same database next begins with none."""
+        url, headers = f"{self.url}/v1/tenants/default/agents", {"Authorization": f"Bearer {self.key}"}
+        async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=PATIENCE)) as session:
+            while True:
+                async with session.get(f"{url}?limit=1000") as answer:
+                    found = [row["name"] for row in (await answer.json())["agents"]]
+                if not found:
+                    return
+                async with session.post(f"{url}/delete", json={"names": found}) as answer:
+                    assert answer.status == 200, await answer.text()
+
     async def remove(self) -> None:
         if self.way is not None:
+            with suppress(AssertionError, KeyError, aiohttp.ClientError):  # a platform that failed is taken out, too
+                await self.forget()
             self.way.terminate()
             assert await self.way.wait() == 0
         await self.run("uninstall", *self.place())
