@@ -16,13 +16,14 @@ HELM := helm.sh/helm/v3/cmd/helm@v3.22.0
 KUSTOMIZE := sigs.k8s.io/kustomize/kustomize/v5@v5.8.1
 KUBECONFORM := github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0
 
-.PHONY: help demo test check bench bench-small soak docs format images runtimes sync chart-tools check-gke
+.PHONY: help demo test check bench bench-small bench-cluster soak docs format images runtimes sync chart-tools check-gke
 
 help:
 	@echo "make demo    everything on this machine: build the roster, start, apply 13,939 agents, call three of them"
 	@echo "make test    the tests, with real frameworks"
 	@echo "make check   style, types, layers, generated files, lock file"
 	@echo "make bench   the figures, side by side with a plain server (about an hour); make bench-small for a fiftieth"
+	@echo "make bench-cluster  scale and calls in the cluster of CHIMERA_TEST_KUBECONFIG, which nobody else may use meanwhile"
 	@echo "make soak    the long fault tests; CHIMERA_TEST_SEED sets the seed"
 	@echo "make images  images of hosts and of the platform, with buildah; BASE, REPOSITORY and VERSION name them"
 	@echo "make docs    write the generated reference pages, the Helm chart and the kustomize base"
@@ -60,6 +61,9 @@ bench: runtimes
 
 bench-small: runtimes
 	$(RUN) python -m benchmarks --scale 50 --runs 1 --no-beside
+
+bench-cluster: sync
+	PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN) python -m benchmarks.cluster $(BENCH_ARGS)
 
 soak: runtimes
 	CHIMERA_TEST_KILLS=200 $(RUN) pytest tests/integration/storage tests/integration/backup -k kill

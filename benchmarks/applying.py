@@ -26,12 +26,12 @@ class Applied:
     cpu: float
 
 
-def apply(client: Client, files: list[Path]) -> Applied:
-    """Apply `files`; raises `Refused` with the platform's reason."""
+def apply(client: Client, files: list[Path], tenant: str = TENANT) -> Applied:
+    """Apply `files` to a tenant (its path); raises `Refused` with the platform's reason."""
     began, cpu = time.perf_counter(), time.process_time()
     texts = [file.read_bytes() for file in files]
     sources = [source_digest(text) for text in texts]
-    told = client.post(f"{TENANT}/check", {"sources": sources})
+    told = client.post(f"{tenant}/check", {"sources": sources})
     live = set(told["live"])
     changed = [
         {"source": source, "file": file.name, "text": text.decode()}
@@ -40,8 +40,8 @@ def apply(client: Client, files: list[Path]) -> Applied:
     ]
     counts: dict[str, Any] = {"unchanged": len(files) - len(changed)}
     if changed:
-        batch = client.post(f"{TENANT}/batches", {})["batch"]
-        where = f"{TENANT}/batches/{batch}"
+        batch = client.post(f"{tenant}/batches", {})["batch"]
+        where = f"{tenant}/batches/{batch}"
         chunks = range(0, len(changed), CHUNK)
 
         def send(first: int) -> list[Any]:
