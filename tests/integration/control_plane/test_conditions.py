@@ -29,7 +29,7 @@ async def test_conditions_come_in_pages_with_cause_and_next_step(client) -> None
 
 
 async def test_what_is_no_page_is_refused(client) -> None:
-    for query in ("limit=0", "limit=many", "limit=100000", "colour=red"):
+    for query in ("subject=home&limit=x", "limit=0", "limit=many", "limit=100000", "colour=red"):
         answer = await client.ask("GET", f"/v1/conditions?{query}")
         assert (answer.status, answer.json["code"]) == (400, "invalid-request"), query
 

@@ -82,6 +82,8 @@ async def test_a_stream_tells_what_comes_and_resumes_without_a_gap(world: Any) -
     async with stream(world, "?subject=a", **{"Last-Event-ID": "2"}) as answer:
         again = Stream(answer)
         assert [int((await again.next())[1]["sequence"]) for _ in range(2)] == [5, 7]
+    async with stream(world, "?subject=a", **{"Last-Event-ID": ""}) as answer:
+        assert answer.status == 400  # a reader that has seen nothing sends none
     async with stream(world, "?after=0") as answer:
         whole = Stream(answer)
         assert [int((await whole.next())[1]["sequence"]) for _ in range(7)] == list(range(1, 8))

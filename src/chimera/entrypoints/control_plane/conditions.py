@@ -35,13 +35,13 @@ class ConditionHandlers:
         """A page of subjects, or the one that is named."""
         if unknown := sorted(set(request.query) - set(PARAMETERS)):
             raise BadRequest(f"unknown parameter {unknown[0]!r}", next_step=f"use {', '.join(PARAMETERS)}")
-        if (subject := request.query.get("subject")) is not None:
-            found = await self._stored.of(subject)
-            return answer(ConditionPage(subjects=[] if found is None else [found]))
         text = request.query.get("limit", str(DEFAULT_PAGE))
         limit = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
         if not 1 <= limit <= LARGEST_PAGE:
             raise BadRequest(f"limit={text[:20]!r} is no page size", next_step=f"use a number from 1 to {LARGEST_PAGE}")
+        if (subject := request.query.get("subject")) is not None:
+            found = await self._stored.of(subject)
+            return answer(ConditionPage(subjects=[] if found is None else [found]))
         rows = await self._stored.page(request.query.get("after", ""), limit + 1)
         more = len(rows) > limit
         return answer(ConditionPage(subjects=rows[:limit], next=rows[limit - 1].subject if more else None))

@@ -88,7 +88,7 @@ class EventHandlers:
         """GET …/events."""
         wanted = Wanted(tenant=values["tenant"], filters=_filters(request))
         after = _place(request.query.get("after"), "after")
-        resumed = _place(request.headers.get(HEADER_RESUME) or None, HEADER_RESUME)
+        resumed = _place(request.headers.get(HEADER_RESUME), HEADER_RESUME)
         if "text/event-stream" in request.headers.get("Accept", ""):
             return await self._stream(request, wanted, after if resumed is None else resumed, name)
         limit = page_limit(request.query.get("limit"), DEFAULT_PAGE, LARGEST_PAGE)

@@ -111,7 +111,7 @@ def _operation(operation: Operation, by_type: dict[Any, Any]) -> dict[str, Any]:
     if OWNERS[operation.owner]:
         described["description"] = OWNERS[operation.owner]
     if operation.body is not None:
-        schema = by_type[operation.body] if operation.takes == JSON else {}
+        schema = by_type[operation.body] if operation.takes.endswith("json") else {}
         content = {operation.takes: {"schema": schema}}
         described["requestBody"] = {"required": operation.body_required, "content": content}
     if operation.key:

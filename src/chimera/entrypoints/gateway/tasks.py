@@ -181,7 +181,7 @@ def _wait(request: web.BaseRequest) -> float:
 
 
 def _resume(text: str | None) -> int:
-    if text is None or text == "":
+    if text is None:
         return 0
     if not (text.isdecimal() and len(text) <= 9):
         raise InvalidRequest(
