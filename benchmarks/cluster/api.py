@@ -203,6 +203,11 @@ class Cluster:
         await self.api.apply(NODES, whole, force=True, manager="chimera-benchmark", part="status")
 
 
+async def staying(cluster: Cluster, namespace: str) -> list[Pod]:
+    """The pods of a namespace that aren't ending: one that ends takes as long as its last request might."""
+    return [one for one in (await cluster.api.list(PODS, namespace)).items if one.metadata.deletion_timestamp is None]
+
+
 async def all_of(items: Iterable[Any], work: Callable[[Any], Awaitable[object]], at_once: int = AT_ONCE) -> None:
     """`work` on each of `items`, some at once; asked again where the cluster asks to."""
     waiting = iter(items)

@@ -19,7 +19,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from benchmarks.cluster.api import PODS, Cluster, Row
+from benchmarks.cluster.api import PODS, Cluster, Row, staying
 from benchmarks.cluster.fleet import Say, told
 from benchmarks.cluster.installed import CODE, Installed
 from benchmarks.stats import percentile
@@ -136,8 +136,8 @@ class Plain:
         await _until(lambda: self.call(name))
 
     async def pods(self) -> int:
-        """Its pods, those that end counted too."""
-        return len((await self.cluster.api.list(PODS, self.namespace)).items)
+        """Its pods that take calls, or soon will."""
+        return len(await staying(self.cluster, self.namespace))
 
     async def moved(self, name: str, before: str) -> None:
         """Wait until all calls go to a newer revision than `before`."""

@@ -11,7 +11,7 @@ from typing import Any, Self
 import aiohttp
 from msgspec import Struct
 
-from benchmarks.cluster.api import PODS, Cluster
+from benchmarks.cluster.api import Cluster, staying
 from benchmarks.platform import Broken
 from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.forwarding import Forwarding, any_ready
@@ -146,8 +146,8 @@ class Installed:
         return f"http://chimera.{NAMESPACE}.svc.cluster.local:8080{TENANT}/agents/{name}/invoke"
 
     async def hosts(self) -> int:
-        """Pods of cells, those that end counted too."""
-        return len((await self.cluster.api.list(PODS, self.cells)).items)
+        """Pods of cells that take calls, or soon will."""
+        return len(await staying(self.cluster, self.cells))
 
     async def service(self, name: str) -> str:
         """The Knative Service of an agent's cell."""
