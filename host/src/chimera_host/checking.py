@@ -165,7 +165,8 @@ async def _carries_a_session(world: World) -> None:
 async def _streams(world: World) -> None:
     request = invoke_request(world.agent, world.platform.add(world.agent), "hello", platform_url=world.platform.url)
     events = [event async for event in world.client.stream(request)]
-    expect(events[-1][0] == "done" and events[-1][1].get("output"), f"the stream ends with {events[-1:]}")
+    ended = bool(events) and events[-1][0] == "done" and bool(events[-1][1].get("output"))
+    expect(ended, f"the stream ends with {events[-1:]}")
     expect(all(name in ("delta", "tool", "comment") for name, _ in events[:-1]), "the stream has unknown events")
 
 

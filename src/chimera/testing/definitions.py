@@ -25,8 +25,9 @@ FULL: dict[str, Any] = {
     "capabilities": {
         "primary_functions": ["Audit"],
         "integration_points": ["service:models", "service:agents", "tool:search", "tool:files", "tool:read"],
-        "communication_protocols": ["http"],
+        "communication_protocols": ["http", "events"],
     },
+    "subscriptions": [{"name": "failures", "types": ["task.failed"], "data": {"state": "failed"}, "input": "{data}"}],
     "scaling": {"min_instances": 0, "max_instances": 5, "concurrency_target": 10, "idle_timeout": "5m"},
     "isolation": "dedicated",
     "model": {"name": "small", "temperature": 0.5, "max_tokens": 100, "seed": 1},

@@ -33,7 +33,7 @@ def test_a_task_is_submitted_followed_shown_and_cancelled(platform: Any, tmp_pat
     assert platform.data("tasks", "list", "worker", "--state", "waiting")[0]["task"] == later
     assert "is cancelled" in platform.ok("tasks", "cancel", "worker", later)
     assert platform.run("tasks", "watch", "worker", later).returncode != 0
-    assert len(platform.data("tasks", "list")) == 2
+    assert len(platform.data("tasks", "list", "worker")) == 2
 
 
 def test_no_accepted_task_is_lost_when_the_gateway_is_killed(platform: Any, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
-from standardwebhooks.webhooks import Webhook
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from chimera.bootstrap.gateway_config import GatewayConfig, ModelConfig
 from chimera.testing.deliveries import Place, repeats, violations
@@ -94,6 +94,7 @@ class World:
         self.headers = {"Authorization": f"Bearer {key}"}
         self.acknowledged: list[Place] = []
         self.arrived: list[Place] = []
+        self.refused: list[str] = []
         self.http: aiohttp.ClientSession
         self.secret = ""
 
@@ -127,6 +128,10 @@ class World:
             await asyncio.sleep(0.1)
 
     async def answer(self, got: Got) -> web.Response:
+        try:
+            Webhook(self.secret).verify(got.body, got.headers)
+        except WebhookVerificationError as error:
+            self.refused.append(repr(error))
         if got.number % 7 == 0:
             return web.Response(status=500)
         self.arrived.append((got.event["subject"], int(got.event["data"]["version"])))
@@ -183,5 +188,4 @@ async def test_one_delivers_and_the_other_takes_over_when_it_is_killed(world: Wo
 
     assert violations(world.acknowledged, world.arrived) == []
     assert len(world.acknowledged) > 60 + KILLS
-    for one in world.receiver.got:
-        Webhook(world.secret).verify(one.body, one.headers)
+    assert world.refused == []
