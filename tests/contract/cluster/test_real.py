@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -203,7 +204,7 @@ async def test_an_installation_is_taken_and_its_rights_are_enough_and_no_more(ri
         for resource in (KNATIVE_SERVICES, ENDPOINT_SLICES):
             version = (await gateway.list(resource, rig.namespace)).version
             watch = gateway.watch(resource, rig.namespace, "", version)
-            with pytest.raises(TimeoutError):  # it is open, and nothing happens
+            with suppress(TimeoutError):  # it is open: nothing happens, or what Knative still does; a refusal raises
                 async with asyncio.timeout(0.5):
                     await anext(watch)
         uid = await rig.pod("pod-a", rig.settings.service_account)
