@@ -214,7 +214,8 @@ async def test_an_installation_is_taken_and_its_rights_are_enough_and_no_more(ri
         for api, resource, namespace in (
             (gateway, SECRETS, platform),
             (control_plane, SECRETS, platform),
-            (control_plane, PODS, rig.namespace),
+            (control_plane, PODS, platform),
+            (gateway, PODS, "default"),
             (control_plane, KNATIVE_SERVICES, "default"),
             (gateway, ENDPOINT_SLICES, "kube-system"),
         ):
