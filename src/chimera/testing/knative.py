@@ -22,8 +22,9 @@ class FakeKnative:
     """Use as an asynchronous context manager; it reacts to each change of the cluster.
 
     A revision whose image is in `broken` fails with that reason and message; one whose image is in `slow` has its pods
-    one less than ready needs, as long as it is there. `demand` is how many pods the calls of a Service want. While
-    it is `frozen`, nothing is done.
+    one less than ready needs, as long as it is there. One that was made while its image was in `late` isn't at its
+    initial scale in time: Knative gives it up, and never tries it again. `demand` is how many pods the calls of a
+    Service want. While it is `frozen`, nothing is done.
     """
 
     def __init__(self, cluster: FakeCluster, namespace: str) -> None:
@@ -32,9 +33,11 @@ class FakeKnative:
         self.namespace = namespace
         self.broken: dict[str, tuple[str, str]] = {}
         self.slow: set[str] = set()
+        self.late: set[str] = set()
         self.demand: dict[str, int] = {}
         self.frozen = False
         self._initialised: set[str] = set()
+        self._given_up: set[str] = set()
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -123,7 +126,12 @@ class FakeKnative:
             routed = made in asked or made in shares or (latest and None in asked)
             least = int(annotations.get(names.MIN_SCALE, "0"))
             first = max(1, least, int(annotations.get(names.INITIAL_SCALE, "1")))
-            if image in self.broken:
+            if image in self.late and made not in self._initialised:
+                self._given_up.add(made)
+            if made in self._given_up:
+                state = _condition("False", "ProgressDeadlineExceeded", "Initial scale was never achieved")
+                pods = 0
+            elif image in self.broken:
                 state = _condition("False", *self.broken[image])
                 pods = 0
             elif made not in self._initialised:
@@ -136,7 +144,8 @@ class FakeKnative:
                 wanted = math.ceil(self.demand.get(name, 0) * shares.get(made, 0) / 100)
                 pods = max(least, wanted) if routed else 0
                 state = _condition("True", "", "")
-            revision["status"] = {"actualReplicas": pods, "conditions": [state]}
+            wants = {"desiredReplicas": 0} if made in self._given_up else {}
+            revision["status"] = {"actualReplicas": pods, "conditions": [state], **wants}
             await self.cluster.put("revisions", revision)
 
     async def _route(self, service: Json) -> None:

@@ -225,6 +225,20 @@ async def test_a_quota_without_room_for_pods_is_told(rig: Rig) -> None:
     await rig.until(Aspect.READY, "True", Reason.AS_WANTED)
 
 
+async def test_a_cell_that_was_given_up_says_when_it_is_tried_again(rig: Rig) -> None:
+    words = "Initial scale was never achieved"
+    await rig.service(ready=False)
+    value = rig.cluster.object("services", NAMESPACE, NAME)
+    assert value is not None
+    labels, annotations = {**LABELS, names.CONFIGURATION_GENERATION: "1"}, value["metadata"]["annotations"]
+    meta = {"name": f"{NAME}-00001", "namespace": NAMESPACE, "labels": labels, "annotations": annotations}
+    said = [condition(kind, "False", "ProgressDeadlineExceeded", words) for kind in ("Ready", "ResourcesAvailable")]
+    status = {"conditions": said, "actualReplicas": 0, "desiredReplicas": 0}
+    await rig.cluster.put("revisions", {"metadata": meta, "spec": {}, "status": status})
+    told = await rig.until(Aspect.READY, "False", Reason.NOT_READY_IN_TIME)
+    assert words in told.message and told.message.endswith("; try 1 was given up, another follows after 60 s")
+
+
 async def test_a_pod_that_is_evicted_and_gone_is_told_of_for_a_while(rig: Rig) -> None:
     await rig.service()
     await rig.ready_pod("pod-b")

@@ -162,6 +162,32 @@ async def test_one_that_fails_on_its_way_loses_its_calls(home: Home) -> None:
     assert service is not None and service["metadata"]["annotations"][names.FAILED].startswith(f"{SECOND} ExitCode3")
 
 
+async def test_a_first_revision_that_knative_gave_up_is_made_anew_until_one_comes(home: Home) -> None:
+    other = cell("crewai")
+    home.knative.late.add(NEW)
+    await home.begin(image=NEW, start_retry=0.3)
+    home.rig.catalogue.put(other)
+    name = name_of(other)
+    await until(lambda: home.rig.phase(other) is Phase.FAILED)
+    state = home.rig.state(other)
+    assert state is not None and "never achieved" in state.cause and "try 1 was given up" in state.tries
+    await until(lambda: len(home.knative.revisions(name)) == 3)
+    attempts = [one["metadata"]["annotations"].get(names.ATTEMPT) for one in home.knative.revisions(name)]
+    assert attempts == [None, "2", "3"]
+    writes = home.cluster.writes()
+    assert writes <= 2 + 3, "a write for each try (and the cell that isn't wanted any more)"
+    home.knative.late.clear()
+    await until(lambda: home.rig.phase(other) is Phase.READY)
+    assert home.knative.traffic(name) == {f"{name}-00004": 100}
+    writes = home.cluster.writes()
+    await home.begin(start_retry=0.3)
+    home.rig.catalogue.put(other)
+    await until(lambda: home.rig.phase(other) is Phase.READY)
+    home.rig.reconciler.poke()
+    await asyncio.sleep(0.2)
+    assert home.cluster.writes() == writes, "what came up by a later try is as wanted"
+
+
 async def test_a_control_plane_that_is_killed_after_every_write_changes_nothing_of_how_it_ends(home: Home) -> None:
     await home.knative.want(NAME, 4)
     await home.steady(FIRST)

@@ -23,7 +23,8 @@ from chimera.adapters.substrates.knative.rollout import (
     decide,
 )
 
-PACE = Pace(steps=(10, 50, 100), pause=15.0, hold=60.0, start_timeout=100.0, retry=600.0)
+PACE = Pace(steps=(10, 50, 100), pause=15.0, hold=60.0, start_timeout=100.0, retry=600.0, start_retry=60.0)
+NEVER = ("ProgressDeadlineExceeded: Initial scale was never achieved", "see its pods")
 BAD = ("the container failed", "see its log")
 TICK = 5.0
 
@@ -41,6 +42,8 @@ class World:
     bad: set[str] = field(default_factory=set)
     progress: Progress = field(default_factory=Progress)
     stuck: set[str] = field(default_factory=set)
+    late: set[str] = field(default_factory=set)
+    silent: bool = False
     initialised: set[str] = field(default_factory=set)
     served: list[dict[str, int]] = field(default_factory=list)
     writes: int = 0
@@ -129,6 +132,9 @@ class World:
     firsts: dict[str, int] = field(default_factory=dict)
 
     def scaled(self, one: Revision, shares: dict[str, int], asked: set[str], *, latest: bool) -> Revision:
+        if one.name in self.late and one.name not in self.initialised:
+            # Knative wants none of it any more, for good; one that has begun anew itself doesn't say what it wants.
+            return replace(one, ready=False, replicas=0, desired=None if self.silent else 0, trouble=NEVER)
         if one.name in self.bad:
             return replace(one, ready=False, replicas=0, trouble=BAD)
         if one.name in self.stuck:
@@ -268,6 +274,62 @@ def test_one_that_failed_is_tried_again_as_another_revision_less_often_each_time
     assert world.served[-1] == {"r-5": 100}, "and takes over once it works"
 
 
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_first_one_that_knative_gave_up_is_made_anew_less_often_each_time(silent: bool) -> None:
+    world = World(want=Target(digest="one"), silent=silent)
+    world.late = {f"r-{number}" for number in range(1, 11)}
+    tried: list[float] = []
+    world.control()
+    while len(world.revisions) < 11:
+        decided = world.run(TICK)
+        if len(world.revisions) > len(tried):
+            tried.append(world.now)
+        elif decided.stage is Stage.FAILED:
+            assert "never achieved" in decided.cause and f"try {len(tried)} was given up" in decided.tries
+        else:
+            assert f"try {len(tried) + 1} is made" in decided.cause
+    pauses = [later - sooner for sooner, later in pairwise(tried)]
+    least = PACE.start_timeout + 30.0 if silent else PACE.start_retry
+    assert pauses[0] == pytest.approx(least, abs=3 * TICK)
+    for before, after in pairwise(pauses):
+        assert before <= after <= max(2 * before, least) + 3 * TICK
+    assert pauses[-1] == pytest.approx(rollout.LONGEST_START_RETRY, abs=3 * TICK), "the longest there is"
+    world.run(10 * TICK)
+    assert world.served[-1] == {"r-11": 100}, "and it serves once its cause is gone"
+
+
+def test_while_a_first_one_that_was_given_up_waits_nothing_is_written_whoever_begins_again() -> None:
+    world = World(want=Target(digest="one"), late={"r-1"})
+    world.run(2 * TICK)
+    before, at = world.writes, world.now
+    for _ in range(8):
+        world.run(PACE.start_retry / 2)
+        world.progress = Progress()  # another control plane, before the time is up
+    assert world.writes == before and world.now > at + 3 * PACE.start_retry
+    decided = world.control()
+    assert decided.again == world.now + PACE.start_retry, "it is looked at again then"
+
+
+def test_a_first_one_that_may_come_yet_is_left_alone() -> None:
+    world = World(want=Target(digest="one"), stuck={"r-1"})
+    world.run(2_000.0)
+    assert world.writes == 1, "nothing says that it failed"
+    world.revisions["r-1"] = replace(world.revisions["r-1"], desired=1, trouble=BAD)
+    for _ in range(400):  # Knative wants a pod of it: its node tries on
+        assert world.control().stage is Stage.STARTING
+        world.now += TICK
+    assert world.writes == 1
+
+
+def test_a_change_of_what_was_given_up_is_tried_at_once_and_as_a_first_try() -> None:
+    world = World(want=Target(digest="one"), late={"r-1", "r-2"})
+    world.run(100.0)
+    assert world.found is not None and world.found.attempt == 2
+    world.want = Target(digest="two")
+    world.run(3 * TICK)
+    assert world.found.attempt == 1 and world.served[-1] == {"r-3": 100}
+
+
 def test_another_change_on_the_way_begins_from_what_serves() -> None:
     world = steady()
     world.want = Target(digest="two")
@@ -281,7 +343,7 @@ def test_another_change_on_the_way_begins_from_what_serves() -> None:
     assert {name for name, one in world.revisions.items() if one.replicas} == {"r-3"}
 
 
-EVENTS = ("run", "run", "run", "control", "knative", "die", "want", "fail", "stick", "mend", "demand", "wait")
+EVENTS = ("run", "run", "run", "control", "knative", "die", "want", "fail", "stick", "late", "mend", "demand", "wait")
 
 
 @settings(max_examples=60, deadline=None)
@@ -302,10 +364,11 @@ def test_whatever_happens_it_is_safe_and_ends_with_what_was_wanted_last(
                 world.progress = Progress()
             case "want":
                 world.want = replace(world.want, digest=f"digest-{number % 4}")
-            case "fail" if world.revisions:
-                world.bad.add(sorted(world.revisions)[number % len(world.revisions)])
-            case "stick" if world.revisions:
-                world.stuck.add(sorted(world.revisions)[number % len(world.revisions)])
+            case "fail" | "stick" if world.revisions:
+                harmed = world.bad if what == "fail" else world.stuck
+                harmed.add(sorted(world.revisions)[number % len(world.revisions)])
+            case "late":  # those that come up from now on don't in time, and never again
+                world.late.add(f"r-{len(world.revisions) + number % 3}")
             case "mend":
                 world.stuck.clear()
                 world.bad.clear()

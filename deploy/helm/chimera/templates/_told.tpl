@@ -29,6 +29,7 @@ knative:
   window: {{ $.Values.knative.window | toJson }}
   initial_scale: {{ $.Values.knative.initial_scale | toJson }}
   start_timeout: {{ $.Values.knative.start_timeout | toJson }}
+  start_retry: {{ $.Values.knative.start_retry | toJson }}
   rollout_steps: {{ $.Values.knative.rollout_steps | default list | toJson }}
   rollout_pause: {{ $.Values.knative.rollout_pause | toJson }}
   rollout_hold: {{ $.Values.knative.rollout_hold | toJson }}

@@ -142,6 +142,7 @@ class RevisionStatus(Struct, frozen=True, kw_only=True, rename="camel"):
     observed_generation: int = 0
     conditions: list[Condition] = []
     actual_replicas: int | None = None
+    desired_replicas: int | None = None
 
 
 class Revision(Struct, frozen=True, kw_only=True, rename="camel"):

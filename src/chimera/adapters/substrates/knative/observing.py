@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 
+from msgspec.structs import replace
+
 from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.following import Following
@@ -110,7 +112,7 @@ class CellObserver:
 
     def _cell(self, state: CellState, revisions: list[Revision], pods: list[Pod], now: float) -> Seen:
         service = self._reconciler.services.objects.get((self._namespace, state.service))
-        evidence = list(symptoms(service, revisions, pods, now))
+        evidence = [_tried(one, state.tries) for one in symptoms(service, revisions, pods, now)]
         incidents = self._incidents[state.cell]
         for one in evidence:
             if MEANINGS[one.reason].aspect is Aspect.HEALTHY and one.reason not in incidents:
@@ -149,3 +151,10 @@ class CellObserver:
                 reason=Reason.HOST_DIED, message=f"pod {pod.metadata.name} on {node} was removed without time to end"
             )
             self._incidents[cell][evidence.reason] = (self._clock.wall(), evidence)
+
+
+def _tried(one: Evidence, tries: str) -> Evidence:
+    """What keeps a cell from starting, and that it is tried again."""
+    if not tries or MEANINGS[one.reason].aspect is not Aspect.STARTABLE:
+        return one
+    return replace(one, message=f"{one.message}; {tries}")

@@ -167,7 +167,7 @@ class RevisionState:
 class CellState:
     """What a person is told of a cell: its phase, the cause and the next step, the pods kept warm, and its revisions.
 
-    `reason` is given where the home refused it.
+    `reason` is given where the home refused it, `tries` where it never came up and is tried anew.
     """
 
     cell: str
@@ -176,6 +176,7 @@ class CellState:
     cause: str = ""
     next_step: str = ""
     reason: Reason | None = None
+    tries: str = ""
     kept: int = 0
     revisions: tuple[RevisionState, ...] = ()
 
@@ -377,6 +378,7 @@ def _state(name: str, want: Wanted, found: Observed | None, known: Memory, decid
         cause=cause,
         next_step=step,
         reason=Reason.NOT_RUNNABLE if want.fault is not None else known.reason,
+        tries=decided.tries,
         kept=want.kept,
         revisions=() if found is None else _revisions(found),
     )

@@ -242,6 +242,7 @@ class Reconciler:
                 hold=settings.rollout_hold,
                 start_timeout=settings.start_timeout,
                 retry=settings.rollout_retry,
+                start_retry=settings.start_retry,
             ),
             rollouts=settings.rollouts,
         )

@@ -5,6 +5,9 @@ have (`initial`), reachable by a tag, so that Knative keeps it. Once it is ready
 weight, step by step. Until they all have, and for a while after, what served before keeps its place: a revision that
 doesn't come in time, or fails on the way, loses its calls in the same write that says why, and is let go.
 
+Where nothing ever served, whatever comes up first gets all calls. A first revision that Knative has given up is never
+tried again by Knative, so another like it is made after a while (`_first`).
+
 Level-triggered: everything that decides is read from the Service and its revisions, so whoever begins again goes on
 from where another ended. Only times are remembered (`Progress`); losing them makes a pause longer, never a step wrong.
 """
@@ -17,6 +20,8 @@ NEXT, PREVIOUS = "next", "previous"
 PATIENCE = 30.0
 """Knative has its own deadline of a revision's start; this one, later by so much, is for what it doesn't see."""
 LONGEST_RETRY = 6 * 3_600.0
+LONGEST_START_RETRY = 3_600.0
+"""Where nothing serves, callers wait for the next try."""
 MEND = "mend what it says, or change it back (`knative.image`, say); it is tried again after `knative.rollout_retry`"
 
 
@@ -24,7 +29,8 @@ MEND = "mend what it says, or change it back (`knative.image`, say); it is tried
 class Revision:
     """A revision as observed. `least` is its minimum of pods now; `number` grows with each of a Service.
 
-    `digest` and `attempt` are those of the template that it was made from.
+    `digest` and `attempt` are those of the template that it was made from. `desired` is how many pods Knative wants of
+    it, where it says so.
     """
 
     name: str
@@ -34,6 +40,7 @@ class Revision:
     attempt: int = 1
     ready: bool = False
     replicas: int = 0
+    desired: int | None = None
     least: int = 0
     trouble: tuple[str, str] | None = None
 
@@ -82,13 +89,17 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pace:
-    """How fast calls move: to which shares, seconds between two, and how long what served before stays at hand."""
+    """How fast calls move: to which shares, seconds between two, and how long what served before stays at hand.
+
+    What was given up is tried again after `retry` where another serves, after `start_retry` where none does.
+    """
 
     steps: tuple[int, ...] = (100,)
     pause: float = 15.0
     hold: float = 60.0
     start_timeout: float = 300.0
     retry: float = 600.0
+    start_retry: float = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +134,10 @@ class Stage(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:
-    """What the Service should ask for, the minimum to set, what to tell, what to remember, when to look again."""
+    """What the Service should ask for, the minimum to set, what to tell, what to remember, when to look again.
+
+    `tries` says of a cell where nothing ever served that it was given up, and when it is tried again.
+    """
 
     traffic: tuple[Share, ...]
     initial: int
@@ -133,6 +147,7 @@ class Decision:
     hold: Hold | None = None
     cause: str = ""
     next_step: str = ""
+    tries: str = ""
     progress: Progress = Progress()
     again: float | None = None
 
@@ -150,14 +165,8 @@ def decide(
         return Decision(traffic=ALL_TO_LATEST, initial=min(want.initial, want.most), stage=Stage.STARTING)
     by_name = {one.name: one for one in revisions}
     serving = _serving(found, by_name)
-    if not serving:  # nothing was ever ready: whatever comes first serves
-        same = found.digest == want.digest
-        return Decision(
-            traffic=ALL_TO_LATEST,
-            initial=found.initial if same else min(want.initial, want.most),
-            attempt=found.attempt if same else 1,
-            stage=Stage.STARTING,
-        )
+    if not serving:
+        return _first(want, found, revisions, progress, pace, now)
     if found.digest != want.digest:
         serving = _healthy(serving, by_name)
         return Decision(
@@ -359,6 +368,47 @@ class _Rollout:
             progress=Progress() if progress is None else progress,
             again=again,
         )
+
+
+def _first(
+    want: Target, found: Serving, revisions: Sequence[Revision], progress: Progress, pace: Pace, now: float
+) -> Decision:
+    """Nothing was ever ready: whatever comes first serves, and what Knative has given up is made anew.
+
+    Knative scales a revision that isn't at its initial scale in time to nothing, for good. One of which it still wants
+    pods may come yet. Where it doesn't say what it wants (it has just begun again, or hasn't found the image), it is
+    given the time of a start.
+    """
+    starting = Decision(traffic=ALL_TO_LATEST, initial=min(want.initial, want.most), stage=Stage.STARTING)
+    if found.digest != want.digest:
+        return starting
+    starting = replace(starting, initial=found.initial, attempt=found.attempt)
+    made = [one for one in revisions if (one.digest, one.attempt) == (want.digest, found.attempt)]
+    newest = max(made, key=lambda one: one.number, default=None)
+    if newest is None or newest.trouble is None or newest.desired:
+        return starting
+    since = progress.failed if progress.revision == newest.name and progress.failed is not None else now
+    retry = float(min(LONGEST_START_RETRY, pace.start_retry * 2 ** min(found.attempt - 1, 20)))
+    if newest.desired is None:
+        retry = max(retry, pace.start_timeout + PATIENCE)
+    if now >= since + retry:
+        return replace(
+            starting,
+            initial=min(want.initial, want.most),
+            attempt=found.attempt + 1,
+            cause=f"{newest.name} was given up; try {found.attempt + 1} is made",
+        )
+    cause, step = newest.trouble
+    tries = f"try {found.attempt} was given up, another follows after {retry:.0f} s"
+    return replace(
+        starting,
+        stage=Stage.FAILED,
+        cause=f"{newest.name} {cause}; {tries}",
+        next_step=step,
+        tries=tries,
+        progress=Progress(revision=newest.name, failed=since),
+        again=since + retry,
+    )
 
 
 def _serving(found: Serving, by_name: Mapping[str, Revision]) -> dict[str, int]:

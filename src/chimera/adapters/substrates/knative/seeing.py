@@ -52,6 +52,7 @@ def _revision(item: objects.Revision) -> Revision:
         attempt=_number(meta, names.ATTEMPT, 1),
         ready=is_ready(item.status.conditions),
         replicas=item.status.actual_replicas or 0,
+        desired=item.status.desired_replicas,
         least=_number(meta, names.MIN_SCALE, 0),
         trouble=_trouble(item.status.conditions),
     )

@@ -73,6 +73,13 @@ class KnativeSettings:
         minimum=30,
         maximum=3_600,
     )
+    start_retry: float = setting(
+        60.0,
+        "A cell that never came up, and that Knative has given up, is tried anew after this, twice as long each time, "
+        "an hour at most.",
+        unit="s",
+        minimum=10,
+    )
     rollout_steps: tuple[int, ...] = setting(
         (100,),
         "The shares of its calls that a cell's new revision gets one after the other, once it is ready at the scale of "
