@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 
 import yaml
 
-from chimera.adapters.substrates.knative.installation import KEY_NAMES, KEYS
+from chimera.adapters.substrates.knative.installation import MADE
 from chimera.adapters.substrates.knative.labelling import labels
 from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.adapters.substrates.knative.settings import KnativeSettings
@@ -126,9 +126,11 @@ CHART_ONLY: dict[str, tuple[str, Any, Json]] = {
         {"type": "object", "properties": {"create": {"type": "boolean"}}, "additionalProperties": False},
     ),
     "keys": (
-        f"Make the Secret `{KEYS}` once, and keep what it holds. It must be false where manifests are rendered without "
-        "the cluster at hand (Argo CD, `helm template | kubectl apply`): each rendering would make other keys. Then "
-        f"the Secret is yours to make, with the keys {', '.join(f'`{name}`' for name in KEY_NAMES)}.",
+        f"Make the Secrets {' and '.join(f'`{name}`' for name in MADE)} once, and keep what they hold. It must be "
+        "false where manifests are rendered without the cluster at hand (Argo CD, `helm template | kubectl apply`): "
+        "each rendering would make other keys. Then the Secrets are yours to make: "
+        + "; ".join(f"`{name}` with {', '.join(f'`{key}`' for key in held)}" for name, held in MADE.items())
+        + ".",
         {"create": True},
         {"type": "object", "properties": {"create": {"type": "boolean"}}, "additionalProperties": False},
     ),
@@ -291,19 +293,24 @@ def _chart(version: str) -> str:
 
 
 def _keys() -> str:
-    meta = {"name": KEYS, "namespace": mark(f"{VALUES}.namespace"), "labels": labels()}
+    made = "".join(_made(name, held) for name, held in MADE.items())
+    return f"{{{{- /* {NOTE} */ -}}}}\n{{{{- if {VALUES}.keys.create }}}}\n{made}{{{{- end }}}}\n"
+
+
+def _made(name: str, held: tuple[str, ...]) -> str:
+    """A Secret of keys that are made where they aren't there."""
+    meta = {"name": name, "namespace": mark(f"{VALUES}.namespace"), "labels": labels()}
     kept = {"annotations": {"helm.sh/resource-policy": "keep"}}
     head = {"apiVersion": "v1", "kind": "Secret", "metadata": {**meta, **kept}, "type": "Opaque"}
-    names = " ".join(json.dumps(name) for name in KEY_NAMES)
+    names = " ".join(json.dumps(key) for key in held)
     return (
-        f"{{{{- /* {NOTE} */ -}}}}\n"
-        f"{{{{- if {VALUES}.keys.create }}}}\n"
-        f'{{{{- $there := lookup "v1" "Secret" {VALUES}.namespace "{KEYS}" | default dict }}}}\n'
+        "---\n"
+        f'{{{{- $there := lookup "v1" "Secret" {VALUES}.namespace "{name}" | default dict }}}}\n'
         '{{- $found := get $there "data" | default dict }}\n'
         + "\n".join(mapping(head, ""))
         + f"\ndata:\n  {{{{- range list {names} }}}}\n"
         "  {{ . }}: {{ get $found . | default (randAlphaNum 43 | b64enc) | toJson }}\n"
-        "  {{- end }}\n{{- end }}\n"
+        "  {{- end }}\n"
     )
 
 

@@ -14,7 +14,7 @@ from chimera.adapters.push.addresses import networks
 from chimera.adapters.push.broker import KnativeBroker
 from chimera.adapters.push.pusher import fault_of_receiver
 from chimera.adapters.storage.events.bus import lease_name
-from chimera.bootstrap.gateway_config import read_secret
+from chimera.bootstrap.gateway_config import GatewayConfig, read_secret
 from chimera.bootstrap.identity_parts import IdentityParts
 from chimera.bootstrap.startup import secret_of
 from chimera.entrypoints.gateway.events import EventHandlers
@@ -184,9 +184,15 @@ def _bus(settings: EventSettings, dispatcher: Dispatcher, seal: bytes) -> Bus:
     )
 
 
-def webhook_key(home: Path, settings: EventSettings) -> bytes:
-    """The key that signs: the file that the settings name, or the home's, made where it isn't there."""
+def webhook_key(config: GatewayConfig, settings: EventSettings) -> bytes:
+    """The key that signs: the file that the settings name, the one that all gateways of a cluster have, or the home's.
+
+    That one is made where it isn't there.
+    """
     if settings.key:
-        return read_secret(settings.key, "events.key")
-    secret_of(home / KEY_FILE)
-    return read_secret(str(home / KEY_FILE), "events.key")
+        return read_secret(settings.key, "events.key", mounted=config.mounted_secrets)
+    if config.webhook_key_file is not None:
+        return read_secret(config.webhook_key_file, "webhook_key_file", mounted=config.mounted_secrets)
+    file = Path(config.home) / KEY_FILE
+    secret_of(file)
+    return read_secret(str(file), "events.key")

@@ -94,7 +94,7 @@ async def serve(config: GatewayConfig, environ: Mapping[str, str]) -> None:
         ports,
         key=key,
         token_secret=token_secret,
-        webhook_key=webhook_key(Path(config.home), settings.events),
+        webhook_key=webhook_key(config, settings.events),
         secrets=secrets_of(environ),
         control_plane_key=control_plane_key,
     )

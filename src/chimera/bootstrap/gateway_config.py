@@ -45,7 +45,8 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The gateway's start.
 
     `key_file` holds the key that callers show, `token_secret_file` the secret that signs hosts' tokens
-    (`chimera.gateway.tokens.mint`). Hosts reach the internal API at `internal_socket` (a Unix socket's path) or,
+    (`chimera.gateway.tokens.mint`), `webhook_key_file` the key that signs deliveries, unless the settings name another;
+    without either it is the home's. Hosts reach the internal API at `internal_socket` (a Unix socket's path) or,
     without it, at `internal_port` of `internal_host`. `lifeline_fd` is a pipe whose end of file ends the process; on
     `ready_fd` one line of JSON says where it listens (`{"public": url, "internal": url}`), once it does.
     `database` is a SQLite file or a server's URL, `database_password` where its password is (`env:NAME`, `file:PATH`).
@@ -63,6 +64,7 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     home: str
     key_file: str
     token_secret_file: str
+    webhook_key_file: str | None = None
     database: str
     control_plane_socket: str
     node_socket: str = ""

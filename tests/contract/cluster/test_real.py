@@ -19,7 +19,7 @@ from chimera.adapters.substrates.knative.access import from_kubeconfig
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.errors import ClusterDenied, ClusterRefused, NotInCluster
 from chimera.adapters.substrates.knative.identities import PodIdentities
-from chimera.adapters.substrates.knative.installation import Installation
+from chimera.adapters.substrates.knative.installation import MADE, Installation
 from chimera.adapters.substrates.knative.installer import KINDS, SECRETS, install, uninstall
 from chimera.adapters.substrates.knative.objects import ENDPOINT_SLICES, KNATIVE_SERVICES, PODS, Meta, Resource
 from chimera.adapters.substrates.knative.render import HostBounds, render
@@ -189,7 +189,7 @@ async def test_an_installation_is_taken_and_its_rights_are_enough_and_no_more(ri
     told: list[str] = []
     await install(rig.api, chosen, told.append)
     await install(rig.api, chosen, told.append)
-    assert sum("made anew" in line for line in told) == 1, "keys are made once"
+    assert sum("made anew" in line for line in told) == len(MADE), "keys are made once"
     apis = {name: await rig.acting_as(platform, f"chimera-{name}") for name in (CONTROL_PLANE, GATEWAY)}
     try:
         control_plane, gateway = apis[CONTROL_PLANE], apis[GATEWAY]

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import yaml
 
-from chimera.adapters.substrates.knative.installation import KEY_NAMES, KEYS, Installation, keys, manifests
+from chimera.adapters.substrates.knative.installation import MADE, Installation, keys, manifests
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.kernel.settings import load_group
 from deploy.generator import base, chart
@@ -104,7 +104,7 @@ def helm(tmp_path: Path, values: dict[str, Any], *words: str, namespace: str = "
 
 
 def without_helms_own(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """Without what Helm alone has: the Secret, and the annotation by which it keeps definitions."""
+    """Without what Helm alone has: the Secrets, and the annotation by which it keeps definitions."""
     for one in found:
         if one["kind"] == "CustomResourceDefinition":
             assert one["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
@@ -112,7 +112,7 @@ def without_helms_own(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def is_keys(one: dict[str, Any]) -> bool:
-    return one["kind"] == "Secret" and one["metadata"]["name"] == KEYS
+    return one["kind"] == "Secret" and one["metadata"]["name"] in MADE
 
 
 @pytest.mark.parametrize("values", CHOICES.values(), ids=CHOICES)
@@ -132,12 +132,16 @@ def test_each_choice_makes_a_difference_so_that_the_comparison_can_fail() -> Non
 
 
 def test_keys_are_random_and_of_the_form_that_the_command_gives_them(tmp_path: Path) -> None:
-    (one,), (other,) = ([part for part in helm(tmp_path, {}) if is_keys(part)] for _ in range(2))
-    shape = keys(installation({}), dict.fromkeys(KEY_NAMES, "k"))
-    assert {**one["metadata"], "annotations": None} == {**shape["metadata"], "annotations": None}
-    assert one["type"] == shape["type"] and one["data"].keys() == shape["stringData"].keys()
-    for name in KEY_NAMES:
-        assert len(base64.b64decode(one["data"][name])) >= 43 and one["data"][name] != other["data"][name]
+    first, second = ({part["metadata"]["name"]: part for part in helm(tmp_path, {}) if is_keys(part)} for _ in range(2))
+    assert first.keys() == second.keys() == MADE.keys()
+    for secret, names in MADE.items():
+        one, other = first[secret], second[secret]
+        shape = keys(installation({}), dict.fromkeys(names, "k"), secret)
+        assert {**one["metadata"], "annotations": None} == {**shape["metadata"], "annotations": None}
+        assert one["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+        assert one["type"] == shape["type"] and one["data"].keys() == shape["stringData"].keys()
+        for name in names:
+            assert len(base64.b64decode(one["data"][name])) >= 43 and one["data"][name] != other["data"][name]
     assert not [part for part in helm(tmp_path, {"keys": {"create": False}}) if is_keys(part)]
 
 
@@ -215,11 +219,13 @@ def test_the_example_builds_with_keys_of_ones_own(tmp_path: Path) -> None:
     shutil.copytree(ROOT / base.FOLDER, copy)
     folder = copy / "overlays" / "example"
     (folder / "keys").mkdir()
-    for name in KEY_NAMES:
+    for name in [name for names in MADE.values() for name in names]:
         (folder / "keys" / name).write_text("k" * 43)
     (folder / "keys" / "password").write_text("p")
     found = by_identity(kustomize(folder))
-    assert f"Secret chimera/{KEYS}" in found and "Secret chimera/chimera-database" in found
+    for secret, names in MADE.items():
+        assert found[f"Secret chimera/{secret}"]["data"].keys() == set(names)
+    assert "Secret chimera/chimera-database" in found
     gateway = found["Deployment chimera/chimera-gateway"]["spec"]
     assert gateway["replicas"] == 5
     assert gateway["template"]["spec"]["containers"][0]["image"] == "registry.example/chimera-platform:0.1.0"

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from chimera.bootstrap.event_parts import webhook_key
 from chimera.bootstrap.gateway_config import (
     GatewayConfig,
     ModelConfig,
@@ -16,6 +17,7 @@ from chimera.bootstrap.gateway_config import (
     read_secret,
     resolve_key,
 )
+from chimera.events.settings import EventSettings
 from chimera.gateway import guard
 from chimera.gateway.errors import Forbidden
 from chimera.gateway.settings import DeadlineSettings, GatewaySettings
@@ -132,3 +134,27 @@ def test_other_names(host: str | None) -> None:
 )
 def test_loopback(address: str, inside: bool) -> None:
     assert guard.is_loopback(address) is inside
+
+
+def test_all_gateways_of_an_installation_sign_with_one_key_and_keep_none_of_their_own(tmp_path: Path) -> None:
+    mounted = tmp_path / "webhooks.key"
+    mounted.write_text("k" * 43)
+    mounted.chmod(0o444)
+    homes = [tmp_path / name for name in ("one", "other")]
+    for home in homes:
+        home.mkdir()
+    told = [config(home=str(home), webhook_key_file=str(mounted), mounted_secrets=True) for home in homes]
+    events = load_settings(told[0]).events
+    assert [webhook_key(one, events) for one in told] == [b"k" * 43] * 2
+    assert not any((home / "webhooks.key").exists() for home in homes)
+    # Without it each has its own, made once; and whatever settings name comes first.
+    own = [config(home=str(home)) for home in homes]
+    first, second = (webhook_key(one, events) for one in own)
+    assert first != second and webhook_key(own[0], events) == first
+    chosen = tmp_path / "chosen"
+    chosen.write_text("c" * 43)
+    chosen.chmod(0o600)
+    assert webhook_key(told[0], EventSettings(key=str(chosen))) == b"c" * 43
+    (tmp_path / "short").write_text("short")
+    with pytest.raises(SettingsError, match="webhook_key_file"):
+        webhook_key(msgspec.structs.replace(told[0], webhook_key_file=str(tmp_path / "short")), events)

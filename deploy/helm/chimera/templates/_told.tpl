@@ -82,6 +82,7 @@ knative:
 home: /var/lib/chimera
 key_file: /var/run/secrets/chimera/chimera.key
 token_secret_file: /var/run/secrets/chimera/token.secret
+webhook_key_file: /var/run/secrets/chimera-webhooks/webhooks.key
 control_plane_socket: {{ printf "http://chimera-control-plane.%s.svc.cluster.local:8082" ($.Values.namespace) | toJson }}
 control_plane_key_file: /var/run/secrets/chimera/control-plane.key
 host: 0.0.0.0

@@ -8,8 +8,18 @@ import msgspec
 import pytest
 
 from chimera.adapters.substrates.knative import netpolicies
-from chimera.adapters.substrates.knative.installation import KEY_NAMES, Installation, keys, manifests
-from chimera.adapters.substrates.knative.installer import KINDS
+from chimera.adapters.substrates.knative.access import ClusterAccess, NoToken
+from chimera.adapters.substrates.knative.client import Kubernetes
+from chimera.adapters.substrates.knative.installation import (
+    KEY_NAMES,
+    KEYS,
+    MADE,
+    SIGNING,
+    Installation,
+    keys,
+    manifests,
+)
+from chimera.adapters.substrates.knative.installer import KINDS, install
 from chimera.adapters.substrates.knative.netpolicies import (
     CONTROL_PLANE,
     GATEWAY,
@@ -28,6 +38,7 @@ from chimera.bootstrap.gateway_config import GatewayConfig, load_settings
 from chimera.bootstrap.operator import OperatorConfig
 from chimera.bootstrap.substrate_parts import host_bounds, knative_settings
 from chimera.kernel.settings import load_group
+from chimera.testing.cluster import FakeCluster
 
 CHOSEN = Installation(
     knative=KnativeSettings(namespace="agents", image="registry.example/host-{framework}:7", pull_secrets=("pull",)),
@@ -62,6 +73,41 @@ def test_what_is_applied_holds_no_secret() -> None:
     assert keys(CHOSEN, values)["stringData"] == values
     # The webhook's certificates go into one that is made without any data.
     assert all(set(one) == {"apiVersion", "kind", "metadata", "type"} for one in found("Secret"))
+
+
+def test_what_signs_deliveries_is_the_same_for_all_gateways_and_no_other_process_has_it() -> None:
+    (config,) = found("ConfigMap")
+    told = msgspec.json.decode(config["data"]["gateway.json"], type=GatewayConfig)
+    at: dict[str, dict[str, str]] = {}
+    for one in found("Deployment"):
+        pod = one["spec"]["template"]["spec"]
+        held = {volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
+        mounts = pod["containers"][0]["volumeMounts"]
+        at[one["metadata"]["name"]] = {held[part["name"]]: part["mountPath"] for part in mounts if part["name"] in held}
+    assert {name for name, secrets in at.items() if SIGNING in secrets} == {"chimera-gateway"}
+    assert told.webhook_key_file == f"{at['chimera-gateway'][SIGNING]}/webhooks.key"
+    assert MADE[SIGNING] == ("webhooks.key",) and not set(MADE[SIGNING]) & set(MADE[KEYS])
+
+
+async def test_keys_are_made_once_and_those_that_a_later_release_needs_beside_them() -> None:
+    async with FakeCluster() as cluster:
+        api = Kubernetes(ClusterAccess(server=cluster.url, tls=None, credentials=NoToken(), namespace="default"))
+        told: list[str] = []
+
+        def kept() -> dict[str, Any]:
+            made = {one["metadata"]["name"]: one.get("stringData") for one in cluster.objects("secrets")}
+            return {name: made[name] for name in MADE if name in made}
+
+        await install(api, CHOSEN, told.append)
+        first = kept()
+        assert {name: tuple(values) for name, values in first.items()} == MADE
+        assert len({value for values in first.values() for value in values.values()}) == 4, "each is another"
+        await install(api, CHOSEN, told.append)
+        assert kept() == first and sum("made anew" in line for line in told) == len(MADE)
+        await cluster.remove("secrets", CHOSEN.namespace, SIGNING)  # as an earlier release has left it
+        await install(api, CHOSEN, told.append)
+        assert kept()[KEYS] == first[KEYS] and kept()[SIGNING] != first[SIGNING]
+        await api.aclose()
 
 
 def test_the_processes_understand_what_they_are_told() -> None:

@@ -1,9 +1,9 @@
 """The platform in a cluster, as manifests: a pure rule from a few choices to everything that is applied.
 
 Two namespaces, both of the restricted pod security standard: one for the platform's processes, one for cells alone, so
-that a right or a policy for one isn't one for the other. Nothing here is a secret: keys are in a Secret that the
-installation makes once and never reads again, the webhook's certificates in one that it makes empty, and the database's
-password in one that is yours.
+that a right or a policy for one isn't one for the other. Nothing here is a secret: keys are in two Secrets that the
+installation makes once and never reads again (what signs deliveries is apart, and in gateways alone), the webhook's
+certificates in one that it makes empty, and the database's password in one that is yours.
 """
 
 from collections.abc import Mapping
@@ -25,8 +25,12 @@ from chimera.adapters.substrates.knative.telling import Said, said
 PUBLIC, INTERNAL, CATALOGUE, HEALTH = 8080, 8081, 8082, 8083
 KEYS, CREDENTIALS = "chimera-keys", "chimera-credentials"
 KEY_NAMES = ("chimera.key", "token.secret", "control-plane.key")
+SIGNING, SIGNING_KEY = "chimera-webhooks", "webhooks.key"
+MADE = {KEYS: KEY_NAMES, SIGNING: (SIGNING_KEY,)}
+"""The Secrets that an installation makes once, and the keys in each."""
 CONFIG = "chimera-config"
 SECRETS_FOLDER, CONFIG_FOLDER, HOME = "/var/run/secrets/chimera", "/etc/chimera", "/var/lib/chimera"
+SIGNING_FOLDER = "/var/run/secrets/chimera-webhooks"
 PASSWORD = "DATABASE_PASSWORD"
 DRAIN = 30
 MODULES = {
@@ -133,9 +137,9 @@ def _quota(knative: KnativeSettings) -> list[Json]:
     ]
 
 
-def keys(chosen: Installation, values: dict[str, str]) -> Json:
-    """The Secret with the platform's keys, as it is made once."""
-    meta = {"name": KEYS, "namespace": chosen.namespace, "labels": labels()}
+def keys(chosen: Installation, values: dict[str, str], name: str = KEYS) -> Json:
+    """One of the Secrets of `MADE`, as it is made once."""
+    meta = {"name": name, "namespace": chosen.namespace, "labels": labels()}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "type": "Opaque", "stringData": values}
 
 
@@ -197,6 +201,7 @@ def told(chosen: Installation) -> dict[str, Json]:
         "home": HOME,
         "key_file": f"{SECRETS_FOLDER}/chimera.key",
         "token_secret_file": f"{SECRETS_FOLDER}/token.secret",
+        "webhook_key_file": f"{SIGNING_FOLDER}/{SIGNING_KEY}",
         "control_plane_socket": f"http://chimera-control-plane.{chosen.namespace}.svc.cluster.local:{CATALOGUE}",
         "control_plane_key_file": f"{SECRETS_FOLDER}/control-plane.key",
         "host": "0.0.0.0",
@@ -319,6 +324,9 @@ def _pod(chosen: Installation, component: str) -> Json:
     if component != OPERATOR:  # which nobody asks, and which asks nobody but the cluster and the database
         volumes.append({"name": "keys", "secret": {"secretName": KEYS, "defaultMode": 0o444}})
         mounts.append({"name": "keys", "mountPath": SECRETS_FOLDER, "readOnly": True})
+    if component == GATEWAY:  # whichever delivers, the signature is the same
+        volumes.append({"name": "webhooks", "secret": {"secretName": SIGNING, "defaultMode": 0o444}})
+        mounts.append({"name": "webhooks", "mountPath": SIGNING_FOLDER, "readOnly": True})
     environment: list[Json] = [
         {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         {"name": "HOME", "value": HOME},

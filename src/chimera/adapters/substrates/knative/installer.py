@@ -15,7 +15,7 @@ from msgspec import Struct
 from chimera.adapters.substrates.knative import eventing, monitors, names
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.errors import ClusterError, ClusterRefused, NotInCluster
-from chimera.adapters.substrates.knative.installation import KEY_NAMES, KEYS, Installation, keys, manifests
+from chimera.adapters.substrates.knative.installation import KEYS, MADE, Installation, keys, manifests
 from chimera.adapters.substrates.knative.objects import KNATIVE_SERVICES, PODS, Meta, Resource
 from chimera.adapters.substrates.knative.render import Json
 
@@ -198,12 +198,12 @@ async def uninstall(api: Kubernetes, chosen: Installation, say: Say, *, seconds:
 
 
 async def _make_keys(api: Kubernetes, chosen: Installation, say: Say) -> None:
-    try:
-        await api.get(SECRETS, chosen.namespace, KEYS)
-    except NotInCluster:
-        values = {name: secrets.token_urlsafe(32) for name in KEY_NAMES}
-        await api.apply(SECRETS, keys(chosen, values))
-        say(f"Secret {chosen.namespace}/{KEYS}, made anew")
+    for secret, held in MADE.items():
+        try:
+            await api.get(SECRETS, chosen.namespace, secret)
+        except NotInCluster:
+            await api.apply(SECRETS, keys(chosen, {name: secrets.token_urlsafe(32) for name in held}, secret))
+            say(f"Secret {chosen.namespace}/{secret}, made anew")
 
 
 async def _delete(api: Kubernetes, manifest: Json, say: Say) -> None:
