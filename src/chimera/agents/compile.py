@@ -16,7 +16,7 @@ from chimera.agents import quantities
 from chimera.agents.derive import behaviour_of
 from chimera.agents.errors import Fault, InvalidDefinition
 from chimera.agents.reach import resolve_point
-from chimera.agents.spec import AgentTest, Definition, Owner, Retirement
+from chimera.agents.spec import AgentTest, DataClass, Definition, Owner, Retirement
 from chimera.agents.subscriptions import TakenEvents, taken
 from chimera.agents.validate import Checked
 from chimera_host.contract.agent import AgentDocument, AgentResources, FrameworkName, SourceCode
@@ -64,6 +64,7 @@ class CanonicalDefinition(Struct, frozen=True, kw_only=True, omit_defaults=True)
     retirement: Retirement | None
     calls_per_minute: int | None = None
     subscriptions: tuple[TakenEvents, ...] = ()
+    data_class: DataClass = "internal"
 
 
 class CompiledAgent(Struct, frozen=True, kw_only=True):
@@ -135,6 +136,7 @@ def canonical(definition: Definition, *, tenant: str, bundle: Bundle | None) -> 
         retirement=definition.retirement,
         calls_per_minute=scaling.calls_per_minute,
         subscriptions=tuple(taken(one) for one in definition.subscriptions),
+        data_class=definition.data_class,
     )
 
 

@@ -32,6 +32,8 @@ FIELDS: Final[dict[str, dict[str, str]]] = {
         "budget": "What its model calls may cost.",
         "service_level_objective": "What callers may expect.",
         "tests": "The agent's own tests.",
+        "data_class": "The gravest data that it is given: `public`, `internal`, `confidential` or `personal`. It "
+        "raises the risk of a change.",
         "owner": "Who answers for the agent.",
         "retirement": "When the agent ends.",
     },

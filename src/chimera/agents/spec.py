@@ -16,6 +16,10 @@ from chimera_host.contract.tools import Tool
 
 SCHEMA_VERSION = "ADaC v2.0"
 
+DataClass = Literal["public", "internal", "confidential", "personal"]
+DATA_CLASSES: tuple[DataClass, ...] = ("public", "internal", "confidential", "personal")
+"""The gravest last."""
+
 Name = Annotated[
     str,
     Meta(
@@ -170,5 +174,6 @@ class Definition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     budget: Budget = Budget()
     service_level_objective: ServiceLevelObjective = ServiceLevelObjective()
     tests: Annotated[tuple[AgentTest, ...], Meta(max_length=200)] = ()
+    data_class: DataClass = "internal"
     owner: Owner | None = None
     retirement: Retirement | None = None
