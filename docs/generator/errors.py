@@ -21,7 +21,8 @@ RUN_AT_IMPORT = ("__main__", "env")
 
 EXIT_CODES = (
     (0, "All went well."),
-    (1, "`chimera doctor` found something broken."),
+    (1, "`chimera doctor` found something broken; `chimera scan` found something that fails."),
+    (2, "`chimera scan` could not judge something."),
     (64, "The command was used wrongly."),
     (65, "What was given is not valid, or names something that isn't there."),
     (69, "What is needed doesn't answer, or isn't here."),

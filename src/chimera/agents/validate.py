@@ -134,8 +134,13 @@ def path_text(place: Place) -> str:
     return text
 
 
+def place_of(path: str) -> Place:
+    """`tools[0].name` as `("tools", 0, "name")`."""
+    return tuple(int(number) if number else name for name, number in _STEP.findall(path))
+
+
 def _placed(fault: Fault, positions: yaml.Positions, file: str | None, first_line: int) -> Fault:
-    place: Place = tuple(int(number) if number else name for name, number in _STEP.findall(fault.path))
+    place = place_of(fault.path)
     # A field that the template gave, or one that is missing, has no place: its nearest parent in the text has.
     while place and place not in positions:
         place = place[:-1]

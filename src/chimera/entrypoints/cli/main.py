@@ -41,6 +41,7 @@ COMMANDS = {
     "backup": ("backup", "backup", "Make, verify and list backups."),
     "restore": ("backup", "restore", "Bring a backup back."),
     "audit": ("audit", "audit", "List, export and verify the audit log."),
+    "scan": ("scanning", "scan", "Look for security problems in definitions and their code."),
     "upkeep": ("upkeep", "upkeep", "Show and run what removes old rows."),
     "size": ("sizing", "size", "Say what cluster agents and calls need, and its price."),
     "install": ("installing", "install", "Put the platform into a cluster."),

@@ -1,0 +1,161 @@
+"""`chimera scan`: what the build stage would find, before anything is applied."""
+
+import datetime
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from chimera.agents import yaml
+from chimera.agents.compile import compile_definition
+from chimera.agents.errors import AgentsError, InvalidDefinition
+from chimera.agents.validate import check_text, place_of
+from chimera.delivery.scanning.errors import InvalidWaivers
+from chimera.delivery.scanning.model import SCANNERS, SEVERITIES, Finding, Place, Report, Scanner, Severity, Unjudged
+from chimera.delivery.scanning.sarif import sarif
+from chimera.delivery.scanning.scan import Knowledge
+from chimera.delivery.scanning.scan import scan as scanned
+from chimera.delivery.scanning.subject import Subject, unpacked
+from chimera.delivery.scanning.waivers import Waiver, apply, read_waivers
+from chimera.entrypoints.cli import output as out
+from chimera.entrypoints.cli.failing import place as fault_line
+from chimera.entrypoints.cli.sources import Source, read_sources
+from chimera.entrypoints.cli.text import clean, shown
+
+FOUND, NOT_JUDGED = 1, 2
+COLUMNS = (
+    *(("severity", "SEVERITY"), ("rule", "RULE"), ("agent", "AGENT"), ("place", "PLACE")),
+    *(("message", "FOUND"), ("fingerprint", "FINGERPRINT")),
+)
+MOST_WAIVERS = 4 * 1024**2
+
+
+@click.command(epilog="Example: chimera scan agents/ --waivers waivers.yaml --output sarif > scan.sarif")
+@click.argument("paths", nargs=-1, required=True)
+@click.option("--only", multiple=True, type=click.Choice(SCANNERS), help="One scanner alone; may be given again.")
+@click.option(
+    "--fails-at", type=click.Choice(SEVERITIES), default="high", show_default=True, help="The least that fails."
+)
+@click.option("--waivers", type=click.Path(path_type=Path, dir_okay=False), help="A file of what is accepted, and why.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json", "yaml", "sarif"]),
+    default="table",
+    show_default=True,
+    help="How to print.",
+)
+def scan(
+    paths: tuple[str, ...], only: tuple[Scanner, ...], fails_at: Severity, waivers: Path | None, output: str
+) -> int:
+    """Look for security problems in the definitions that PATHS name, and in their source folders; nothing needs to run.
+
+    The exit code is 0 where nothing is found that fails, 1 where something is, and 2 where something could not be
+    judged, which a scan never passes over.
+    """
+    today = datetime.datetime.now(datetime.UTC).date()
+    accepted = _waivers(waivers, today) if waivers else ()
+    subjects, faults = _subjects(read_sources(paths))
+    report = scanned(subjects, Knowledge(), only=only or SCANNERS)
+    report = msgspec.structs.replace(report, unjudged=(*faults, *report.unjudged))
+    report = apply(report, accepted, today=today, file=str(waivers or ""))
+    _show(report, fails_at, output)
+    return NOT_JUDGED if report.unjudged else 0 if report.passed(fails_at) else FOUND
+
+
+def _subjects(sources: Iterable[Source]) -> tuple[list[Subject], list[Unjudged]]:
+    subjects: list[Subject] = []
+    faults: list[Unjudged] = []
+    for source in sources:
+        try:
+            subjects.append(_subject(source))
+        except AgentsError as error:
+            first = fault_line(error.errors[0]) if error.errors else error.detail
+            faults.append(
+                Unjudged(
+                    scanner="secrets",
+                    message=f"it is no valid definition: {first}",
+                    next_step="mend what `chimera validate` says, and scan again",
+                    place=Place(file=source.document.file),
+                )
+            )
+    return subjects, faults
+
+
+def _subject(source: Source) -> Subject:
+    if source.fault is not None:
+        raise InvalidDefinition([source.fault])
+    document, packed = source.document, source.packed
+    checked = check_text(
+        document.text,
+        file=document.file,
+        first_line=document.first_line,
+        files=None if packed is None else packed.files,
+    )
+    compiled = compile_definition(checked, tenant="default", bundle=None if packed is None else packed.bundle)
+    return Subject(
+        agent=compiled.value.agent.name,
+        value=compiled.value,
+        file=document.file,
+        text=document.text,
+        data=yaml.load(document.text, file=document.file),
+        first_line=document.first_line,
+        line_of=_lines(document.text, document.first_line),
+        code=None if packed is None else unpacked(packed.digest, packed.data),
+    )
+
+
+def _lines(text: str, first_line: int) -> Callable[[str], int | None]:
+    """Where a field stands; the text is read with positions once somebody asks."""
+    positions: dict[Any, Any] = {}
+
+    def line_of(field: str) -> int | None:
+        if not positions:
+            positions.update(yaml.load_with_positions(text)[1])
+        place = place_of(field)
+        while place and place not in positions:
+            place = place[:-1]
+        line, _ = positions.get(place, (None, None))
+        return None if line is None else line + first_line
+
+    return line_of
+
+
+def _waivers(file: Path, today: datetime.date) -> tuple[Waiver, ...]:
+    try:
+        data = yaml.load(yaml.decode(file.read_bytes(), file=str(file), limit=MOST_WAIVERS), file=str(file))
+    except OSError as error:
+        raise InvalidWaivers(f"{file}: {error.strerror}", next_step="name a file that can be read") from None
+    return read_waivers(data, file=str(file), today=today)
+
+
+def _show(report: Report, fails_at: Severity, output: str) -> None:
+    if output == "sarif":
+        data = sarif(report, version=version("chimera-ecosystem"))
+        click.echo(shown(msgspec.json.format(msgspec.json.encode(data), indent=2).decode()))
+        return
+    if output != "table":
+        out.show({"passed": report.passed(fails_at), **msgspec.to_builtins(report)}, output)
+        return
+    if report.findings:
+        out.table(COLUMNS, [_row(one) for one in report.findings])
+        click.echo("")
+    steps = dict.fromkeys((one.rule, one.next_step) for one in report.findings)
+    for rule, step in steps:
+        click.echo(clean(f"{rule}: {step}"))
+    for one in report.unjudged:
+        where = ": ".join(part for part in (one.agent or "", str(one.place)) if part)
+        click.echo(clean(f"not judged ({one.scanner}): {where + ': ' if where else ''}{one.message}; {one.next_step}"))
+    failing = report.failing(fails_at)
+    click.echo(
+        f"{len(failing):,} findings that fail, {len(report.findings) - len(failing):,} others, "
+        f"{len(report.accepted):,} waived, {len(report.unjudged):,} not judged; "
+        + ", ".join(f"{name} {count:,}" for name, count in report.looked.items())
+    )
+
+
+def _row(finding: Finding) -> dict[str, Any]:
+    return {**msgspec.to_builtins(finding), "place": str(finding.place)}
