@@ -24,6 +24,7 @@ from chimera_host.checkpoints import Checkpoints
 from chimera_host.contract.agent import AgentDocument
 from chimera_host.contract.call import Delta, InvokeRequest, InvokeResponse, SessionState, Timings, ToolEvent
 from chimera_host.contract.function import FunctionAsk
+from chimera_host.contract.problem import ProblemError
 from chimera_host.contract.state import CheckpointAnswer, CheckpointAsk, FinishedStep, SharedAnswer, SharedBody
 from chimera_host.errors import CallCancelled, DeadlineExceeded, ModelFailed, ToolRefused
 from chimera_host.platform_client import PlatformClient
@@ -71,6 +72,7 @@ class Call:
         "document",
         "load_seconds",
         "loaded",
+        "misfits",
         "model_calls",
         "model_seconds",
         "outcome",
@@ -80,6 +82,7 @@ class Call:
         "task",
         "tool_calls",
         "tool_seconds",
+        "tools_answered",
     )
 
     def __init__(
@@ -106,6 +109,8 @@ class Call:
         self.loaded = False
         self.load_seconds = self.run_seconds = self.model_seconds = self.tool_seconds = self.cpu_seconds = 0.0
         self.model_calls = self.tool_calls = 0
+        self.tools_answered: set[int] = set()
+        self.misfits: list[ProblemError] = []
         self._loop = loop
         self._loop_thread = threading.get_ident()
         self._allowed = min(request.deadline, longest)

@@ -25,6 +25,14 @@ class AgentFailed(HostError):
     title = "The agent failed"
 
 
+class TrialMisfit(HostError):
+    """A test doesn't answer for something that its agent asked for, or what it checks with doesn't work."""
+
+    code = "trial-misfit"
+    status = 422
+    title = "The test doesn't fit the agent"
+
+
 class CallCancelled(HostError):
     """The caller went away or cancelled the call."""
 

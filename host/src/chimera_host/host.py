@@ -18,6 +18,7 @@ from chimera_host import memory
 from chimera_host.agents import Agents, MakeBroker, make_broker
 from chimera_host.blackbox import BlackBox, RecordedCall
 from chimera_host.calls import Call
+from chimera_host.checks import judged
 from chimera_host.config import HostConfig
 from chimera_host.contract.call import InvokeRequest, InvokeResponse, LoadedReport, LoadRequest, Message, SessionState
 from chimera_host.contract.problem import ProblemError
@@ -200,7 +201,11 @@ class Host:
         began = time.monotonic()
         try:
             await call.resume()
-            result = await loaded.agent.run(call)
+            trial = call.request.trial
+            if trial is not None and trial.check is not None:
+                result = await judged(loaded.code, trial.check, call)
+            else:
+                result = await loaded.agent.run(call)
         finally:
             if call.reason is not None:
                 await self.executor.settled(call)
@@ -208,6 +213,8 @@ class Host:
             self.agents.release(call, loaded)
         if call.reason is not None:  # the framework swallowed the cancellation
             raise call.reason
+        if call.misfits:  # whatever the agent made of it
+            raise call.misfits[0]
         return _response(self.config.host, call, result)
 
     def _ended(self, call: Call, task: "asyncio.Task[None]") -> None:

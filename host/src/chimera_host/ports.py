@@ -21,6 +21,7 @@ from chimera_host.checkpoints import Checkpoints
 from chimera_host.contract.agent import AgentDocument, FrameworkName
 from chimera_host.contract.call import InvokeRequest, Message, SessionState
 from chimera_host.contract.function import FunctionAsk
+from chimera_host.contract.problem import ProblemError
 from chimera_host.contract.state import FinishedStep, SharedAnswer, SharedBody
 from chimera_host.steps import Scope
 
@@ -64,6 +65,9 @@ class CallContext(Protocol):
     request: InvokeRequest
     document: AgentDocument
     cpu_seconds: float
+    tools_answered: set[int]
+    misfits: list[ProblemError]
+    """Of a trial: the places of the answers of tools that were given, and what it doesn't answer for."""
     checkpoints: Checkpoints | None
     """Where a graph's checkpoints go; None: the call has no run, and nobody goes on with it."""
 

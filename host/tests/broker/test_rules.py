@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chimera_host.broker.arguments import ArgumentCheck
-from chimera_host.broker.rules import MAX_TOOL_NAME, bounded, choose, deadline, did_you_mean, full_name
-from chimera_host.contract.tools import ToolLimits
+from chimera_host.broker.rules import MAX_TOOL_NAME, bounded, choose, deadline, did_you_mean
+from chimera_host.contract.tools import ToolLimits, full_name
 from chimera_host.errors import AgentLoadError, ToolFailed, ToolRefused
 
 JSON = st.recursive(

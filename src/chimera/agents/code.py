@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from chimera.agents.errors import Fault
-from chimera.agents.semantics import NODE_RUNTIME, PYTHON_RUNTIME
-from chimera.agents.spec import Definition
+from chimera.agents.proving import expectations
+from chimera.agents.spec import NODE_RUNTIME, PYTHON_RUNTIME, Definition
 from chimera_host.contract.tools import FunctionTool
 
 PYTHON_SUFFIXES = (".py", "/__init__.py")
@@ -48,3 +48,6 @@ def _named(definition: Definition) -> Iterator[tuple[str, str]]:
     for index, tool in enumerate(definition.tools):
         if isinstance(tool, FunctionTool):
             yield f"tools[{index}].function", tool.function
+    for path, expected in expectations(definition):
+        if expected.check is not None:
+            yield f"{path}.check", expected.check

@@ -13,10 +13,11 @@ import msgspec
 from msgspec import Struct
 
 from chimera.agents import quantities
+from chimera.agents.cases import AgentTest
 from chimera.agents.derive import behaviour_of
 from chimera.agents.errors import Fault, InvalidDefinition
 from chimera.agents.reach import resolve_point
-from chimera.agents.spec import AgentTest, DataClass, Definition, Owner, Retirement
+from chimera.agents.spec import DataClass, Definition, Owner, Retirement
 from chimera.agents.subscriptions import TakenEvents, taken
 from chimera.agents.validate import Checked
 from chimera_host.contract.agent import AgentDocument, AgentResources, FrameworkName, SourceCode

@@ -127,6 +127,8 @@ def _judge(path: str, old: Any, new: Any) -> tuple[Kind, str]:
         if new is None or path.count(".") == 1:
             return "breaking", "an event that started the agent may start it no more"
         return "feature", "an event starts the agent that did not"
+    if path.startswith("tests["):
+        return "fix", "what is tested differs"
     if _PART.fullmatch(path) and (old is None or new is None):
         if path.startswith("agent.tools") and new is None:
             return "breaking", "a tool is gone"

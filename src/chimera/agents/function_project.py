@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from chimera.agents.compile import CanonicalDefinition, document_bytes
 from chimera.agents.errors import NotExportable
-from chimera.agents.semantics import PYTHON_RUNTIME
+from chimera.agents.spec import PYTHON_RUNTIME
 from chimera_host.contract.tools import AgentTool, McpTool, MessageTool
 
 SPEC_VERSION = "0.36.0"

@@ -8,25 +8,20 @@ import datetime
 import difflib
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
-from typing import Any
-
-import jsonschema_rs
 
 from chimera.agents import quantities
 from chimera.agents.errors import Fault
 from chimera.agents.graph import check_graph
 from chimera.agents.patterns import pattern_fault
+from chimera.agents.proving import expectations, json_schema_faults, test_faults
 from chimera.agents.reach import LATER_PROTOCOLS, PROTOCOLS, resolve_point, suggest_point
-from chimera.agents.spec import Definition, EventSubscription
+from chimera.agents.spec import NODE_RUNTIME, PYTHON_RUNTIME, Definition, EventSubscription
 from chimera.agents.subscriptions import MESSAGES, type_fault
 from chimera.events import filters
 from chimera.events.errors import InvalidSubscription
 from chimera.events.inputs import FIELDS, unknown_fields
 from chimera_host.contract.behaviour import AgentNode, Behaviour, BranchNode, ToolNode
 from chimera_host.contract.tools import AgentTool, FunctionTool, McpTool, MessageTool
-
-PYTHON_RUNTIME = "python:3.11-slim"
-NODE_RUNTIME = "node:18-alpine"
 
 _SECTIONS = {"AutoGen": "autogen", "CrewAI": "crewai", "LangGraph": "langgraph", "function": "function"}
 
@@ -118,12 +113,17 @@ def _source(definition: Definition, source: str) -> Iterator[Fault]:
             message=f"{source!r} is not below the definition's own folder",
             allowed="a relative path without ..",
         )
-    if not definition.specification.entrypoint and not any(isinstance(one, FunctionTool) for one in definition.tools):
+    used = (
+        bool(definition.specification.entrypoint)
+        or any(isinstance(one, FunctionTool) for one in definition.tools)
+        or any(expected.check is not None for _, expected in expectations(definition))
+    )
+    if not used:
         yield Fault(
             path="specification.source",
             severity="warning",
             message="nothing uses the source folder",
-            allowed="an entrypoint, or tools of type function",
+            allowed="an entrypoint, tools of type function, or a test's check",
         )
 
 
@@ -138,7 +138,7 @@ def _tools(definition: Definition) -> Iterator[Fault]:
         if isinstance(tool, AgentTool | MessageTool) and tool.agent == own_name:
             yield Fault(path=f"tools[{index}].agent", message="an agent can't call itself", allowed="another agent")
         if isinstance(tool, FunctionTool) and tool.parameters is not None:
-            yield from _json_schema(tool.parameters, f"tools[{index}].parameters")
+            yield from json_schema_faults(tool.parameters, f"tools[{index}].parameters")
     used_tools = list(_used_tools(definition))
     if definition.behaviour != Behaviour() and not definition.specification.entrypoint:
         called = {used for _, used in used_tools} | _called_in_full(definition)
@@ -201,16 +201,6 @@ def _called_in_full(definition: Definition) -> set[str]:
     nodes = definition.behaviour.langgraph.nodes if definition.behaviour.langgraph else ()
     in_full = _names_in_full(definition)
     return {in_full[node.tool] for node in nodes if isinstance(node, ToolNode) and node.tool in in_full}
-
-
-def _json_schema(schema: dict[str, Any], path: str) -> Iterator[Fault]:
-    """JSON data that is no JSON Schema would fail every call that it is to check."""
-    try:
-        jsonschema_rs.meta.validate(schema)
-        jsonschema_rs.Draft202012Validator(schema)
-    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
-        reason = str(getattr(error, "message", error)).partition("\n")[0][:200]
-        yield Fault(path=path, message=f"not a JSON Schema: {reason}", allowed="JSON Schema, draft 2020-12")
 
 
 def _autogen(definition: Definition) -> Iterator[Fault]:
@@ -352,10 +342,6 @@ def _runtime(definition: Definition) -> Iterator[Fault]:
 
 
 def _promises(definition: Definition) -> Iterator[Fault]:
-    yield from _unique([test.name for test in definition.tests], "tests", "test")
-    for index, test in enumerate(definition.tests):
-        if test.expect.json_schema is not None:
-            yield from _json_schema(test.expect.json_schema, f"tests[{index}].expect.json_schema")
     retirement = definition.retirement
     if retirement is None:
         return
@@ -421,5 +407,5 @@ def _unique(names: list[str], path: str, kind: str) -> Iterator[Fault]:
 
 RULES = (
     *(_quantities, _section, _function, _code, _tools, _autogen, _crewai, _langgraph),
-    *(_reach, _runtime, _subscriptions, _promises),
+    *(_reach, _runtime, _subscriptions, _promises, test_faults),
 )

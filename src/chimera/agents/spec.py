@@ -9,12 +9,15 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from chimera.agents.cases import AgentTest
 from chimera.agents.quantities import BYTES_PATTERN, CPU_PATTERN, DURATION_PATTERN, VERSION_PATTERN
 from chimera_host.contract.agent import ModelChoice
 from chimera_host.contract.behaviour import Behaviour, ShortText, Text
 from chimera_host.contract.tools import Tool
 
 SCHEMA_VERSION = "ADaC v2.0"
+PYTHON_RUNTIME = "python:3.11-slim"
+NODE_RUNTIME = "node:18-alpine"
 
 DataClass = Literal["public", "internal", "confidential", "personal"]
 DATA_CLASSES: tuple[DataClass, ...] = ("public", "internal", "confidential", "personal")
@@ -109,22 +112,6 @@ class ServiceLevelObjective(Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     availability: Annotated[float, Meta(gt=0, lt=1)] = 0.99
     latency_p95: Duration = "30s"
-
-
-class Expectation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What the answer to a test's input must be; every part given must hold."""
-
-    contains: tuple[ShortText, ...] = ()
-    json_schema: dict[str, Any] | None = None
-    rubric: Text | None = None
-
-
-class AgentTest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One case of the agent's own tests."""
-
-    name: ShortText
-    input: Text
-    expect: Expectation
 
 
 class Owner(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import msgspec
 
 from chimera.agents.compile import CanonicalDefinition
-from chimera.agents.semantics import NODE_RUNTIME, PYTHON_RUNTIME
+from chimera.agents.spec import NODE_RUNTIME, PYTHON_RUNTIME
 from chimera.platform.model import CellSpec, ResourceClass, RuntimeClass
 from chimera_host.contract.agent import FrameworkName
 

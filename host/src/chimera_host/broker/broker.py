@@ -20,6 +20,7 @@ from chimera_host.broker.functions import BoundFunction
 from chimera_host.broker.mcp.tools import McpServer
 from chimera_host.broker.rules import MAX_TOOL_NAME, bounded, choose, deadline
 from chimera_host.broker.running import Runner, is_cancellation, while_loading
+from chimera_host.broker.scripted import ScriptedTool, server_tools
 from chimera_host.contract.agent import AgentDocument
 from chimera_host.contract.problem import ProblemError
 from chimera_host.contract.tools import AgentTool, FunctionTool, McpTool, MessageTool, Tool, ToolLimits
@@ -95,7 +96,8 @@ class Broker:
         Imports the functions and connects to the servers, all at once. Raises `AgentLoadError` with the reason where
         that fails.
         """
-        bound = await asyncio.gather(*(self._bind(tool) for tool in self._document.tools), return_exceptions=True)
+        bind = self._bind_scripted if self._document.scripted else self._bind
+        bound = await asyncio.gather(*(bind(tool) for tool in self._document.tools), return_exceptions=True)
         failed = next((one for one in bound if isinstance(one, BaseException)), None)
         if failed is not None:
             raise self._as_load_error(failed)
@@ -157,6 +159,12 @@ class Broker:
                 )
                 self._open.append(server)
                 return list(await server.tools())
+
+    async def _bind_scripted(self, tool: Tool) -> list[BoundTool]:
+        """The same tools, none of which runs."""
+        if isinstance(tool, McpTool):
+            return list(server_tools(tool))
+        return [ScriptedTool(one.kind, one.spec, one.limits, one.arguments) for one in await self._bind(tool)]
 
     def _offer(self, declared: Tool, tool: BoundTool) -> None:
         name = tool.spec.name

@@ -82,8 +82,3 @@ def bounded(name: str, output: str, limits: ToolLimits) -> int:
             next_step="ask it for less, or raise `limits.max_output_bytes` of the tool",
         )
     return size
-
-
-def full_name(server: str, tool: str) -> str:
-    """The name under which an agent sees a tool of an MCP server; what models don't take in a name becomes `_`."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in f"{server}_{tool}")

@@ -38,7 +38,10 @@ class AgentResources(Struct, frozen=True, kw_only=True):
 
 
 class AgentDocument(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a host loads: everything about an agent that decides how it behaves, and nothing else of its definition."""
+    """What a host loads: everything about an agent that decides how it behaves, and nothing else of its definition.
+
+    `scripted` says that none of its tools is ever run or connected to: each call is a trial that answers for them.
+    """
 
     tenant: str
     name: str
@@ -53,4 +56,5 @@ class AgentDocument(Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: ModelChoice = ModelChoice()
     source: SourceCode | None = None
     concurrency: int = 10
+    scripted: bool = False
     contract: int = 1

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from chimera_host.contract.state import RunState
+from chimera_host.contract.trial import Trial
 
 HEADER_CALL = "Chimera-Call"
 HEADER_DEADLINE = "Chimera-Deadline"
@@ -42,6 +43,7 @@ class InvokeRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     internal API: model and tool calls made on its behalf carry it in the `Chimera-Call` header. `run` names the work
     that outlives the call, where its steps are kept (`chimera_host.contract.state`); `resume` what it goes on from.
     `platform_url` is the internal API of the gateway that made the call, where there are several: it alone knows it.
+    `trial` says that the call tests its agent.
     """
 
     call: str
@@ -57,6 +59,7 @@ class InvokeRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     run: str | None = None
     resume: RunState | None = None
     platform_url: str | None = None
+    trial: Trial | None = None
     contract: int = 1
 
 

@@ -73,3 +73,8 @@ class MessageTool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
 
 
 Tool = FunctionTool | McpTool | AgentTool | MessageTool
+
+
+def full_name(server: str, tool: str) -> str:
+    """The name under which an agent sees a tool of an MCP server; what models don't take in a name becomes `_`."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in f"{server}_{tool}")

@@ -23,10 +23,10 @@ from chimera_host.broker.mcp.content import as_text
 from chimera_host.broker.mcp.http import HttpTransport
 from chimera_host.broker.mcp.protocol import OfferedTool, ServerGone, Session, Transport
 from chimera_host.broker.mcp.stdio import StdioTransport, environment
-from chimera_host.broker.rules import did_you_mean, full_name
+from chimera_host.broker.rules import did_you_mean
 from chimera_host.contract.agent import AgentDocument
 from chimera_host.contract.problem import ProblemError
-from chimera_host.contract.tools import McpTool, ToolLimits
+from chimera_host.contract.tools import McpTool, ToolLimits, full_name
 from chimera_host.errors import AgentLoadError, ToolFailed
 from chimera_host.logs import log_fields
 from chimera_host.ports import CallContext, ToolSpec, current_call
