@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 
 from chimera.gateway.errors import CallLoop, UnknownCall
 from chimera.gateway.state.runs import OpenRun
+from chimera.gateway.trials import Script
 from chimera.platform.model import Route
+from chimera_host.contract.trial import Trial
 from chimera_host.trace import TraceContext
 
 
@@ -23,7 +25,8 @@ class InFlightCall:
     and so allowed that what was in flight when a host died happens twice.
 
     `family` counts, at the root alone, all calls that the call from outside has led to. `hops` is how many agents
-    events have started down to it; what it tells carries that on.
+    events have started down to it; what it tells carries that on. Of a trial, `script` is what its model says, `trial`
+    what its host is told.
     """
 
     call: str
@@ -41,6 +44,8 @@ class InFlightCall:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     model_seconds: float = field(default=0.0)
+    script: Script | None = None
+    trial: Trial | None = None
 
     @property
     def root(self) -> "InFlightCall":
@@ -49,6 +54,12 @@ class InFlightCall:
         while call.parent is not None:
             call = call.parent
         return call
+
+    @property
+    def is_scripted(self) -> bool:
+        """Whether it belongs to a test that answers for the tools, so that none may have an effect."""
+        trial = self.root.trial
+        return trial is not None and trial.tools == "scripted"
 
     def metered(self, prompt: int, completion: int) -> None:
         """Add tokens to this call and to those it was made for."""

@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from chimera.gateway.errors import CredentialMissing, CredentialRefused
+from chimera.kernel.ids import is_environment
 from chimera_host.contract.agent import AgentDocument
 from chimera_host.contract.tools import AgentTool, MessageTool
 
 PREFIX = "secret:"
+STAGING = "staging_"
 MAX_SECRET = 64 * 1024
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
@@ -34,7 +36,10 @@ class Credentials:
         self._environment = dict(environment)
 
     async def resolve(self, document: AgentDocument, references: Sequence[str]) -> dict[str, str]:
-        """The values of `references`, each of which `document` must hold."""
+        """The values of `references`, each of which `document` must hold.
+
+        In an environment for tests `secret:NAME` is `secret:staging_NAME`, and nothing else: never production's.
+        """
         allowed = held_by(document)
         for reference in references:
             if reference not in allowed:
@@ -43,7 +48,8 @@ class Credentials:
                     next_step="name it under `credentials` of the tool that needs it",
                     agent=document.name,
                 )
-        return {reference: await asyncio.to_thread(self._read, reference) for reference in references}
+        stored = stored_as if is_environment(document.tenant) else str
+        return {reference: await asyncio.to_thread(self._read, stored(reference)) for reference in references}
 
     async def value(self, reference: str) -> str:
         """The value of a reference that the platform itself uses. Raises `CredentialMissing`, `CredentialRefused`."""
@@ -81,6 +87,11 @@ def _in_file(path: Path, reference: str, *, private: bool) -> str | None:
         return None
     except OSError as error:
         raise CredentialMissing(f"{reference} can't be read: {error}", next_step=f"see {path}") from error
+
+
+def stored_as(reference: str) -> str:
+    """The reference under which an environment's agent finds what production's finds under `reference`."""
+    return f"{PREFIX}{STAGING}{reference.removeprefix(PREFIX)}"
 
 
 def held_by(document: AgentDocument) -> frozenset[str]:

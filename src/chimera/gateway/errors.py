@@ -165,6 +165,14 @@ class ModelRejected(GatewayError):
     title = "The model refused the request"
 
 
+class ScriptOver(GatewayError):
+    """A test's script has no answer for what an agent asks its model, or for what it asks of others."""
+
+    code = "script-over"
+    status = 422
+    title = "The test doesn't answer for the model"
+
+
 class PayloadTooLarge(GatewayError):
     """The request's body, or the state of its session, is larger than allowed."""
 

@@ -18,6 +18,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from chimera.delivery.trials.asking import TrialRequest
 from chimera.gateway.admission import Admission
 from chimera.gateway.audit import AuditTrail, CallEntries
 from chimera.gateway.calls import CallTable, InFlightCall
@@ -31,6 +32,7 @@ from chimera.gateway.quota.service import Quota
 from chimera.gateway.routes import Protocol, RouteTable, check_offered
 from chimera.gateway.settings import DeadlineSettings
 from chimera.gateway.state.runs import NO_STATE, Runs, Wanted
+from chimera.gateway.trials import script_of, trial_of
 from chimera.kernel.ids import new_id
 from chimera.platform.model import Endpoint
 from chimera_host.contract.call import InvokeRequest, InvokeResponse, Message
@@ -54,7 +56,7 @@ class Incoming:
     """A call as it comes in, allowed to `actor`.
 
     `within` is the seconds the caller gives it; `parent` the call that makes this one; `state` says which session and
-    run it belongs to, and for whom it is.
+    run it belongs to, and for whom it is. `trial` makes it a test.
     """
 
     tenant: str
@@ -67,6 +69,7 @@ class Incoming:
     request: str | None = None
     parent: InFlightCall | None = None
     actor: str = "system:gateway"
+    trial: TrialRequest | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,6 +137,8 @@ class Invoker:
                 token = log_fields.set(fields)
                 try:
                     response = await self._admitted(call, incoming, sink and _after(entries, sink))
+                    if call.script is not None:
+                        call.script.check()
                     await entries.durable()
                 finally:
                     log_fields.reset(token)
@@ -182,6 +187,8 @@ class Invoker:
             parent=parent,
             depth=depth,
             hops=incoming.state.hops if parent is None else parent.hops,
+            script=script_of(incoming.trial, route.tenant, route.agent),
+            trial=trial_of(incoming.trial, route.tenant),
         )
         self._admission.enter((route.tenant, route.agent), self._quota.share(route.concurrency))
         self._pool.observe(route.cell, self._calls.add(call))
@@ -284,10 +291,13 @@ class Invoker:
             run=None if opened is None else opened.name,
             resume=None if opened is None else self._runs.resume_state(opened),
             platform_url=self._platform_url,
+            trial=call.trial,
         )
 
     async def _goes_on(self, call: InFlightCall, deaths: int) -> bool:
-        """Whether the call may run again after so many hosts have died under it."""
+        """Whether the call may run again after so many hosts have died under it. A test that kills its host may not."""
+        if call.root.trial is not None:
+            return False
         opened = call.opened
         if opened is not None and deaths <= self._deaths and (call.repeatable or await self._pure(call)):
             return True

@@ -86,6 +86,8 @@ class ModelGateway:
 
     async def complete(self, call: InFlightCall, body: dict[str, Any], left: float) -> Answer:
         """A whole chat completion for `call`, within `left` seconds."""
+        if (script := call.root.script) is not None:
+            return script.complete()
         model, request, until = self._prepare(call, body, left)
         attempt = 0
         while True:
@@ -100,6 +102,11 @@ class ModelGateway:
 
     async def stream(self, call: InFlightCall, body: dict[str, Any], left: float) -> AsyncGenerator[Answer, None]:
         """A chat completion as chunks. Closing it early cancels the call; what it used until then is metered."""
+        if (script := call.root.script) is not None:
+            async with aclosing(script.stream()) as said:
+                async for chunk in said:
+                    yield chunk
+            return
         model, request, until = self._prepare(call, body, left)
         attempt = 0
         began = False

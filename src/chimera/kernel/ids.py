@@ -14,6 +14,8 @@ CallId = NewType("CallId", str)
 SessionId = NewType("SessionId", str)
 
 DEFAULT_TENANT = Tenant("default")
+ENVIRONMENT = "env--"
+"""What the names of environments begin with: tenants that the platform makes to test agents in, and takes away."""
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -30,6 +32,11 @@ def new_id(prefix: str) -> str:
         characters.append(_ALPHABET[value & 31])
         value >>= 5
     return f"{prefix}_{''.join(reversed(characters))}"
+
+
+def is_environment(tenant: str) -> bool:
+    """Whether a tenant is an environment for tests and not production."""
+    return tenant.startswith(ENVIRONMENT)
 
 
 def is_name(text: str) -> bool:

@@ -290,6 +290,7 @@ class InternalApi:
         return self._answers.chunks(call.opened, key, asked, lambda: self._models.stream(call, body, left))
 
     async def _agent(self, request: web.BaseRequest, call: InFlightCall, agent: str) -> web.Response:
+        _effects_allowed(call, "agent")
         body: AgentToolBody = await self._body(request, _messages)
         left = self._left(request, call)
         document = await self._documents.get(call.route.revision)
@@ -313,6 +314,7 @@ class InternalApi:
         return json_response({"output": answered.response.output})
 
     async def _message(self, request: web.BaseRequest, call: InFlightCall, agent: str) -> web.Response:
+        _effects_allowed(call, "message")
         body: MessageBody = await self._body(request, _letters)
         document = await self._documents.get(call.route.revision)
         if not may_write(document, agent, reply=body.reply):
@@ -360,6 +362,7 @@ class InternalApi:
         return principal
 
     async def _give(self, request: web.BaseRequest, call: InFlightCall) -> web.Response:
+        _effects_allowed(call, "credential")
         body: CredentialsBody = await self._body(request, _references)
         document = await self._documents.get(call.route.revision)
         call.effects += 1
@@ -380,6 +383,9 @@ class InternalApi:
         document = await self._documents.get(call.route.revision)
         left = self._left(request, call)
         call.effects += 1
+        if (script := call.root.script) is not None:
+            return json_response({"output": script.next().text or ""})
+        _effects_allowed(call, "function")
         trace = parse(request.headers.get(HEADER_TRACEPARENT)) or call.trace
         key = request.headers.get(HEADER_IDEMPOTENCY) if call.opened is not None else None
         asking = Asking(call=call.call, left=left, key=key, traceparent=trace.header())
@@ -403,6 +409,16 @@ class InternalApi:
             outcome=outcome,
             call=call.call,
             detail=detail,
+        )
+
+
+def _effects_allowed(call: InFlightCall, what: str) -> None:
+    """Refuse what has an effect outside of a test whose tools are scripted: its host asks for none of it."""
+    if call.is_scripted:
+        raise Forbidden(
+            f"agent {call.route.agent} asked for {what} in a test that answers for its tools",
+            next_step="make it an integration test",
+            agent=call.route.agent,
         )
 
 

@@ -21,7 +21,7 @@ from chimera.gateway.policy.errors import InvalidPolicy, TooManyPolicies
 from chimera.gateway.policy.ports import PolicyEngine
 from chimera.gateway.settings import IdentitySettings
 from chimera.kernel.clock import Clock
-from chimera.kernel.ids import is_name
+from chimera.kernel.ids import ENVIRONMENT, is_environment, is_name
 
 
 class Numbered(Protocol):
@@ -180,7 +180,12 @@ class Manager:
     # -- tenants -------------------------------------------------------------------------------------------------------
 
     async def create_tenant(self, name: str, by: Principal) -> Tenant:
-        """Make a tenant."""
+        """Make a tenant; names of environments are the platform's own."""
+        if is_environment(name):
+            raise InvalidRequest(
+                f"names that begin with {ENVIRONMENT!r} are of environments, which the platform makes",
+                next_step="choose another name",
+            )
         stored = await self.store.create_tenant(name, by, at=self._clock.wall())
         await self._taken_over(stored)
         return stored

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from chimera.delivery.trials.asking import TrialRequest
 from chimera.events.delivery.model import Target
 from chimera_host.contract.call import Message
 from chimera_host.contract.problem import Problem
@@ -83,7 +84,10 @@ class StartedBy(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class TaskRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was asked, as stored: all that decides what is done. `event` is the CloudEvent that asks, where one does."""
+    """What was asked, as stored: all that decides what is done. `event` is the CloudEvent that asks, where one does.
+
+    `trial` makes it a test, which only the platform asks for.
+    """
 
     messages: tuple[Message, ...]
     principal: bytes
@@ -91,6 +95,7 @@ class TaskRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     traceparent: str | None = None
     request: str | None = None
     event: dict[str, Any] | None = None
+    trial: TrialRequest | None = None
 
 
 class Submission(Struct, frozen=True, kw_only=True):

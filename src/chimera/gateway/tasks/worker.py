@@ -359,7 +359,10 @@ class Worker:
                 trace=parse(request.traceparent),
                 request=request.request or task.task,
                 actor=task.actor,
+                trial=request.trial,
             )
+            if self._routes.known(task.tenant, task.agent) is None:
+                await self._routes.fresh()  # whoever submitted it may know more than this gateway
             answered = await self._calls.run(incoming, self.reporter.sink(key, task))
             result = _ENCODER.encode(api.answer_of(answered, task.session))
             if len(result) > self._settings.result_bytes:

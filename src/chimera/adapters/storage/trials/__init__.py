@@ -1,0 +1,1 @@
+"""What tests of agents keep in the database, and how their calls are made."""
