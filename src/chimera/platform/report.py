@@ -62,19 +62,26 @@ class IncidentRow(Struct, frozen=True, kw_only=True):
 
 
 class ProcessRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A process of the platform, with its id and use where this home can see them; `pod` in a cluster."""
+    """A process of the platform, with its id and use where this home can see them; `pod` in a cluster.
+
+    `cpu_cores` and `working_set_bytes` are what a cluster's metrics API says of its pod: the cores that it has used of
+    late, and the memory that counts against its limit.
+    """
 
     process: str
     pid: int | None
     cpu_seconds: float | None
     proportional_bytes: int | None
     pod: str | None = None
+    cpu_cores: float | None = None
+    working_set_bytes: int | None = None
 
 
 class Top(Struct, frozen=True, kw_only=True):
-    """Everything at once, with the newest incidents."""
+    """Everything at once, with the newest incidents; `missing` says in words what of it can't be had, and why."""
 
     processes: list[ProcessRow]
     cells: list[CellRow]
     hosts: list[HostRow]
     incidents: list[IncidentRow]
+    missing: list[str] = []

@@ -20,6 +20,8 @@ from uuid import uuid4
 import msgspec
 from aiohttp import web
 
+from chimera.testing.applying import differences, managed_fields, merge, remove
+
 Json = dict[str, Any]
 Fault = Callable[[web.BaseRequest], web.StreamResponse | None]
 """Looks at a request and answers it in place of the server, or lets it pass (None)."""
@@ -29,9 +31,8 @@ _PATH = re.compile(
     r"(?:/namespaces/(?P<namespace>[^/]+))?/(?P<plural>[^/]+)(?:/(?P<name>[^/]+))?(?:/(?P<sub>[^/]+))?"
 )
 KEPT_CHANGES = 1_000
+METRICS = "metrics.k8s.io"
 VERBS = {"POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}
-BY_NAME = frozenset({"webhooks"})
-"""Lists whose entries are merged by their names; all others are replaced whole."""
 
 
 class _Kept:
@@ -48,7 +49,8 @@ class FakeCluster:
 
     `calls` counts requests by method and plural (a watch as `WATCH`), `verbs` are what was asked for as roles say it:
     namespace, resource, verb. `ports` are where on this machine a pod's port is served. `faults` are asked in order,
-    the first answer is given.
+    the first answer is given. What pods use (`metrics.k8s.io`) is kept as `pods.metrics.k8s.io`, and unknown to the
+    server while it `measures` nothing.
     """
 
     def __init__(self) -> None:
@@ -56,6 +58,7 @@ class FakeCluster:
         self.calls: Counter[tuple[str, str]] = Counter()
         self.verbs: set[tuple[str, str, str]] = set()
         self.faults: list[Fault] = []
+        self.measures = False
         self.reviews: dict[str, Json] = {}
         self.url = ""
         self._logs: dict[tuple[str, str, str, bool], list[tuple[str, str]]] = {}
@@ -146,12 +149,13 @@ class FakeCluster:
         if found is None:
             return _status(404, "NotFound", f"no such path {request.path}")
         plural, namespace, name = found["plural"], found["namespace"] or "", found["name"]
+        plural = f"{plural}.{METRICS}" if found["group"] == METRICS else plural
         watching = request.query.get("watch") in ("1", "true")
         kind = f"{plural}/{found['sub']}" if found["sub"] else plural
         self.calls["WATCH" if watching else request.method, kind] += 1
         reading = "watch" if watching else "get" if name is not None else "list"
         self.verbs.add((namespace, kind, VERBS.get(request.method, reading)))
-        for fault in self.faults:
+        for fault in (*self.faults, self._unmeasured):
             if (answer := fault(request)) is not None:
                 return answer
         if request.method == "GET" and watching:
@@ -172,6 +176,10 @@ class FakeCluster:
         if request.method == "POST" and plural == "tokenreviews":
             return self._review(msgspec.json.decode(await request.read()))
         return _status(405, "MethodNotAllowed", f"{request.method} is not served")
+
+    def _unmeasured(self, request: web.BaseRequest) -> web.Response | None:
+        unknown = request.path.startswith(f"/apis/{METRICS}/") and not self.measures
+        return _status(404, "NotFound", "the server could not find the requested resource") if unknown else None
 
     def _list(self, request: web.BaseRequest, plural: str, namespace: str) -> web.Response:
         wanted = _chosen(request)
@@ -290,12 +298,12 @@ class FakeCluster:
         before = kept.applied.get(manager, {}) if kept is not None else {}
         value: Json = copy.deepcopy(kept.value) if kept is not None else {}
         others = [applied for owner, applied in kept.applied.items() if owner != manager] if kept else []
-        taken = [path for other in others for path in _differences(other, wanted)]
+        taken = [path for other in others for path in differences(other, wanted)]
         if taken and request.query.get("force") != "true":
             fields = ", ".join(".".join(path) for path in taken)
             return _status(409, "Conflict", f"Apply failed with {len(taken)} conflicts: {fields}")
-        _remove(value, before, wanted, others)
-        _merge(value, wanted)
+        remove(value, before, wanted, others)
+        merge(value, wanted)
         value.setdefault("metadata", {}).update(name=name, **({"namespace": namespace} if namespace else {}))
         if request.query.get("dryRun") == "All":
             return _json(value)
@@ -314,8 +322,8 @@ class FakeCluster:
         manager = f"{request.query['fieldManager']}/status"
         wanted = {"status": told.get("status", {})}
         value = copy.deepcopy(kept.value)
-        _remove(value, kept.applied.get(manager, {}), wanted, [])
-        _merge(value, wanted)
+        remove(value, kept.applied.get(manager, {}), wanted, [])
+        merge(value, wanted)
         return _json(await self._store(plural, value, applied=(manager, wanted)))
 
     async def _delete(self, request: web.BaseRequest, plural: str, namespace: str, name: str) -> web.Response:
@@ -347,7 +355,7 @@ class FakeCluster:
         owners = {} if kept is None else dict(kept.applied)
         if applied is not None:
             owners[applied[0]] = applied[1]
-        meta["managedFields"] = _owners(owners, foreign=foreign)
+        meta["managedFields"] = managed_fields(owners, foreign=foreign)
         if kept is not None and {**value, "metadata": 0} == {**kept.value, "metadata": 0} and _same(kept.value, value):
             kept.applied = owners
             return copy.deepcopy(kept.value)
@@ -393,15 +401,6 @@ def _chosen(request: web.BaseRequest) -> Callable[[Json], bool]:
     return lambda value: by_label(value) and name in ("", value["metadata"]["name"])
 
 
-def _owners(applied: dict[str, Json], *, foreign: bool) -> list[Json]:
-    """Who has set fields of an object, as coarse as anybody looks: whether the spec's are among them."""
-    found = [
-        {"manager": name, "operation": "Apply", "fieldsV1": {"f:spec": {}} if "spec" in value else {}}
-        for name, value in applied.items()
-    ]
-    return found + ([{"manager": "kubectl-edit", "operation": "Update", "fieldsV1": {"f:spec": {}}}] if foreign else [])
-
-
 def _selector(text: str) -> Callable[[Json], bool]:
     """`a=b`, `a` (is there) and `a!=b`, joined by commas."""
     terms = [term.strip() for term in text.split(",") if term.strip()]
@@ -419,55 +418,6 @@ def _selector(text: str) -> Callable[[Json], bool]:
         return True
 
     return matches
-
-
-def _by_key(name: str, part: Any) -> Json | None:
-    """A mapping, or a list whose entries are merged by their names, as one; None for anything else."""
-    if isinstance(part, dict):
-        return part
-    if name in BY_NAME and isinstance(part, list):
-        return {entry["name"]: entry for entry in part}
-    return None
-
-
-def _merge(value: Json, wanted: Json) -> None:
-    for name, part in wanted.items():
-        inner, below = _by_key(name, part), _by_key(name, value.get(name))
-        if inner is None or below is None:
-            value[name] = copy.deepcopy(part)
-            continue
-        _merge(below, inner)
-        if isinstance(part, list):
-            value[name] = list(below.values())
-
-
-def _remove(value: Json, before: Json, wanted: Json, others: list[Json]) -> None:
-    """Take out what this manager applied before and applies no more, unless somebody else owns it too."""
-    for name, part in before.items():
-        owned = [other[name] for other in others if name in other]
-        if name not in wanted:
-            if not owned:
-                value.pop(name, None)
-            continue
-        inner, now, there = (_by_key(name, one) for one in (part, wanted[name], value.get(name)))
-        if inner is not None and now is not None and there is not None:
-            _remove(there, inner, now, [found for other in owned if (found := _by_key(name, other)) is not None])
-            if isinstance(part, list):
-                value[name] = list(there.values())
-
-
-def _differences(other: Json, wanted: Json, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """Fields that somebody else owns with another value."""
-    found: list[tuple[str, ...]] = []
-    for name, part in other.items():
-        if name not in wanted or (path == () and name in ("apiVersion", "kind")):
-            continue
-        inner, now = _by_key(name, part), _by_key(name, wanted[name])
-        if inner is not None and now is not None:
-            found.extend(_differences(inner, now, (*path, name)))
-        elif part != wanted[name]:
-            found.append((*path, name))
-    return found
 
 
 def refusal(code: int, reason: str, message: str, **headers: str) -> Fault:

@@ -19,7 +19,7 @@ from chimera.platform.errors import PlatformError
 from chimera.platform.logs import LogQuery
 from chimera.platform.model import CellSpec
 from chimera.testing.clock import ManualClock
-from chimera.testing.cluster import FakeCluster, refusal
+from chimera.testing.cluster import METRICS, FakeCluster, refusal
 from chimera_host.contract.call import LoadedReport
 
 MANAGED = {names.MANAGED_BY: names.MANAGER}
@@ -82,6 +82,15 @@ class Rig:
             },
         )
 
+    async def process(self, component: str, *usages: dict[str, str]) -> None:
+        """A pod of the platform, and what its containers use where that was measured."""
+        labels = {**MANAGED, "app.kubernetes.io/component": component}
+        meta = {"name": f"{component}-1", "namespace": "platform", "labels": labels}
+        await self.cluster.put("pods", {"metadata": meta})
+        if usages:
+            containers = [{"name": "c", "usage": usage} for usage in usages]
+            await self.cluster.put(f"pods.{METRICS}", {"metadata": meta, "window": "15s", "containers": containers})
+
     async def messages(self, query: LogQuery) -> list[str]:
         async with aclosing(await self.report.logs(query, lambda: False)) as lines:
             return [msgspec.json.decode(line)["message"] async for line in lines]
@@ -104,6 +113,44 @@ async def test_hosts_are_asked_with_their_keys_by_requests_that_the_autoscaler_l
     (headers,) = rig.asked
     assert headers["Authorization"] == "Bearer pod-a/uid-pod-a"
     assert headers["K-Proxy-Request"] == "activator", "what the activator counted is not counted again"
+
+
+async def test_top_shows_what_every_process_of_the_platform_uses_where_the_cluster_measures_it(rig: Rig) -> None:
+    rig.cluster.measures = True
+    await rig.process("gateway", {"cpu": "1234567890n", "memory": "200Mi"}, {"cpu": "6m", "memory": "1Ki"})
+    await rig.process("control-plane", {"cpu": "3", "memory": "70000Ki"})
+    await rig.process("operator", {"cpu": "500u", "memory": "5M"})
+    top = await rig.report.top()
+    shown = {row.process: (row.cpu_cores, row.working_set_bytes) for row in top.processes}
+    assert shown == {
+        "gateway": (1.241, 200 * 1024**2 + 1024),
+        "control-plane": (3.0, 70_000 * 1024),
+        "operator": (0.001, 5_000_000),
+    }
+    assert top.missing == []
+    await rig.process("newcomer")
+    top = await rig.report.top()
+    assert top.missing == ["what newcomer-1 uses: the cluster's metrics API has not measured it yet"]
+
+
+async def test_top_says_why_it_does_not_know_what_processes_use(rig: Rig) -> None:
+    await rig.process("gateway")
+
+    async def said() -> str:
+        top = await rig.report.top()
+        assert [(row.process, row.cpu_cores, row.working_set_bytes) for row in top.processes] == [
+            ("gateway", None, None)
+        ]
+        (missing,) = top.missing
+        return missing
+
+    assert "install metrics-server" in await said()
+    rig.cluster.measures = True
+    await rig.process("gateway", {"cpu": "a lot", "memory": "1Ki"})
+    assert "a lot" in await said()
+    broken = refusal(503, "ServiceUnavailable", "the server is currently unable to handle the request")
+    rig.cluster.faults.append(lambda request: broken(request) if METRICS in request.path else None)
+    assert "unable to handle" in await said()
 
 
 async def test_those_who_look_together_share_one_look(rig: Rig) -> None:

@@ -14,6 +14,7 @@ from chimera.entrypoints.cli.text import clean, shown
 
 REFRESH = 2.0
 PROCESS_COLUMNS = (("process", "PROCESS"), ("pid", "PID"), ("cpu_seconds", "CPU (S)"), ("memory", "MEMORY (PSS)"))
+POD_COLUMNS = (("process", "PROCESS"), ("cpu_cores", "CPU (CORES)"), ("memory", "MEMORY"), ("pod", "POD"))
 HOST_COLUMNS = (
     ("host", "HOST"),
     ("cell", "CELL"),
@@ -67,7 +68,7 @@ def top(context: click.Context, once: bool, output: str) -> None:
             else:
                 if not once:
                     click.clear()
-                _tables(found)
+                tables(found)
             if once or output != "table":
                 return
             await asyncio.sleep(REFRESH)
@@ -101,15 +102,24 @@ def status(context: click.Context, output: str) -> None:
     out.show(found, "yaml" if output == "table" else output)
 
 
-def _tables(found: dict[str, Any]) -> None:
-    processes = [{**row, "memory": out.size(row["proportional_bytes"])} for row in found["processes"]]
+def tables(found: dict[str, Any]) -> None:
+    """Show what `top` found."""
+    processes = [{**row, "memory": out.size(_memory(row))} for row in found["processes"]]
     hosts = [{**row, "memory": out.size(row["resident_bytes"])} for row in found["hosts"]]
     in_cluster = any("pod" in row for row in processes)
-    out.table((*PROCESS_COLUMNS, ("pod", "POD")) if in_cluster else PROCESS_COLUMNS, processes)
+    out.table(POD_COLUMNS if in_cluster else PROCESS_COLUMNS, processes)
+    for one in found.get("missing", ()):
+        click.echo(clean(f"not known: {one}"))
     click.echo()
     out.table(HOST_COLUMNS, hosts)
     for one in found["incidents"]:
         click.echo(clean(f"{one['seconds_ago']:.0f} s ago: {one['cause']} (agent: {one['agent'] or 'not certain'})"))
+
+
+def _memory(process: dict[str, Any]) -> int | None:
+    """What a process uses: of its pod what counts against its limit, else what the process knows of itself."""
+    found: int | None = process.get("working_set_bytes")
+    return process["proportional_bytes"] if found is None else found
 
 
 def log_line(record: dict[str, Any]) -> str:

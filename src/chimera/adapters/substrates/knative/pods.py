@@ -126,6 +126,20 @@ class Revision(Struct, frozen=True, kw_only=True):
     status: RevisionStatus = RevisionStatus()
 
 
+class ContainerUse(Struct, frozen=True, kw_only=True):
+    """What a container uses, as quantities."""
+
+    usage: dict[str, str] = {}
+
+
+class PodUse(Struct, frozen=True, kw_only=True):
+    """What a pod uses, as the metrics API says it."""
+
+    metadata: Meta = Meta()
+    containers: list[ContainerUse] = []
+
+
+POD_USES = Resource("metrics.k8s.io", "v1beta1", "pods", "PodMetrics", PodUse)
 SEEN_PODS = Resource("", "v1", "pods", "Pod", SeenPod)
 REVISIONS = Resource("serving.knative.dev", "v1", "revisions", "Revision", Revision)
 
@@ -279,3 +293,15 @@ def _bytes(text: str) -> int:
 
 def _said(reason: str, message: str) -> str:
     return f"{reason}: {message}" if message else reason
+
+
+def used(use: PodUse) -> tuple[float, int]:
+    """The cores and the bytes that all containers of a pod use."""
+    cores = sum(_cores(one.usage.get("cpu", "0")) for one in use.containers)
+    return round(cores, 3), sum(quantities.size(one.usage.get("memory", "0")) for one in use.containers)
+
+
+def _cores(text: str) -> float:
+    """`12345678n` is 0.012345678: CPU comes in billionths, where it is little."""
+    parts = {"n": 1e-9, "u": 1e-6, "m": 1e-3}
+    return float(text[:-1]) * parts[text[-1]] if text[-1:] in parts else float(text)

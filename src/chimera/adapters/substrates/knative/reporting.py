@@ -14,9 +14,11 @@ import msgspec
 
 from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.client import Kubernetes
+from chimera.adapters.substrates.knative.errors import ClusterError, NotInCluster
 from chimera.adapters.substrates.knative.podlogs import CellsOf, PodLogs
 from chimera.adapters.substrates.knative.pods import (
     ENDED,
+    POD_USES,
     READY,
     REVISIONS,
     SEEN_PODS,
@@ -26,6 +28,7 @@ from chimera.adapters.substrates.knative.pods import (
     host_row,
     incident_rows,
     phase,
+    used,
 )
 from chimera.adapters.substrates.knative.pool import KeyOf, KnativePool
 from chimera.kernel.clock import Clock
@@ -113,9 +116,10 @@ class KnativeReport:
 
     async def top(self) -> Top:
         """See `Report`."""
-        look, processes = await asyncio.gather(self._look(), self._process_rows())
+        look, (processes, missing) = await asyncio.gather(self._look(), self._process_rows())
         return Top(
             processes=processes,
+            missing=missing,
             cells=await self._cell_rows(look),
             hosts=self._host_rows(look),
             incidents=self._incident_rows(look)[:NEWEST],
@@ -196,16 +200,40 @@ class KnativeReport:
     def _incident_rows(self, look: _Look) -> list[IncidentRow]:
         return incident_rows(look.pods, self._pool.broken, self._clock.wall())
 
-    async def _process_rows(self) -> list[ProcessRow]:
-        """The platform's pods; what each uses is known of this one alone."""
-        listing = await self._api.list(SEEN_PODS, self._api.namespace, names.managed())
+    async def _process_rows(self) -> tuple[list[ProcessRow], list[str]]:
+        """The platform's pods with what each uses, and what of that isn't known."""
+        listing, (uses, missing) = await asyncio.gather(
+            self._api.list(SEEN_PODS, self._api.namespace, names.managed()), self._uses()
+        )
         rows = []
         for pod in sorted(listing.items, key=lambda one: (one.component, one.metadata.name)):
             name, own = pod.metadata.name, pod.metadata.name == self._own_pod
             pid, seconds, memory = await asyncio.to_thread(self._use) if own else (None, None, None)
+            cores, working = uses.get(name, (None, None))
             rows.append(
                 ProcessRow(
-                    process=pod.component or name, pid=pid, cpu_seconds=seconds, proportional_bytes=memory, pod=name
+                    process=pod.component or name,
+                    pid=pid,
+                    cpu_seconds=seconds,
+                    proportional_bytes=memory,
+                    pod=name,
+                    cpu_cores=cores,
+                    working_set_bytes=working,
                 )
             )
-        return rows
+        if not missing and (unknown := [row.pod for row in rows if row.cpu_cores is None and row.pod is not None]):
+            missing = [f"what {', '.join(unknown)} uses: the cluster's metrics API has not measured it yet"]
+        return rows, missing
+
+    async def _uses(self) -> tuple[dict[str, tuple[float, int]], list[str]]:
+        """What the platform's pods use, by name, where the cluster measures it; else why it isn't known."""
+        try:
+            listing = await self._api.list(POD_USES, self._api.namespace)
+            return {one.metadata.name: used(one) for one in listing.items}, []
+        except NotInCluster:
+            why = "the cluster has no metrics API (metrics.k8s.io): install metrics-server"
+        except ClusterError as error:
+            why = f"{error.title}: {error.detail}"
+        except (ValueError, msgspec.MsgspecError) as error:
+            why = f"the cluster's metrics API says what nobody understands: {error}"
+        return {}, [f"what the platform's other pods use: {why}"]

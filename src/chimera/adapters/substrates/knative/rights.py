@@ -53,6 +53,7 @@ RIGHTS: dict[str, tuple[Right, ...]] = {
         Right(group="", resource="pods/log", verbs=("get",)),
         Right(group="", resource="pods", verbs=("list",), own=True),
         Right(group="", resource="pods/log", verbs=("get",), own=True),
+        Right(group="metrics.k8s.io", resource="pods", verbs=("list",), own=True),
         Right(group="authentication.k8s.io", resource="tokenreviews", verbs=("create",), everywhere=True),
     ),
     OPERATOR: (
