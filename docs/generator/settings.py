@@ -15,6 +15,7 @@ from msgspec import Struct
 from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.bootstrap.gateway_config import ModelConfig
+from chimera.delivery.scanning.settings import ScanningSettings
 from chimera.gateway.identity.claims import IssuerConfig
 from chimera.gateway.settings import gateway_groups
 from chimera.kernel.settings import FILE_NAME
@@ -101,6 +102,7 @@ def groups() -> dict[str, type]:
         "node": NodeSettings,
         "knative": KnativeSettings,
         "operator": OperatorSettings,
+        "scanning": ScanningSettings,
         "retention": RetentionSettings,
         "upkeep": UpkeepSettings,
         **gateway_groups(),

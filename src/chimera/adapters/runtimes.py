@@ -282,6 +282,11 @@ def _lock(name: str) -> bytes:
     return (importlib.resources.files("chimera") / "runtimes" / f"{name}.lock").read_bytes()
 
 
+def lock_of(name: str) -> str:
+    """The hashed lock of a runtime; raises `RuntimeMissing` for a name that is none."""
+    return _lock(name).decode()
+
+
 def _count(lock: bytes) -> int:
     return sum(b"==" in line and not line.startswith((b" ", b"#")) for line in lock.splitlines())
 

@@ -27,6 +27,7 @@ import msgspec
 from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.bootstrap.gateway_config import ModelConfig
+from chimera.delivery.scanning.settings import ScanningSettings
 from chimera.gateway.identity.claims import IssuerConfig, all_faults
 from chimera.gateway.settings import gateway_groups
 from chimera.kernel.settings import FILE_NAME, SettingsError, load_group, read_groups
@@ -43,6 +44,7 @@ class MachineSettings:
     upkeep: UpkeepSettings
     knative: KnativeSettings
     operator: OperatorSettings
+    scanning: ScanningSettings
     gateway: dict[str, dict[str, Any]]
     models: dict[str, ModelConfig]
     issuers: dict[str, IssuerConfig]
@@ -53,7 +55,7 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
     environ = os.environ if environ is None else environ
     file = home / FILE_NAME
     data = read_groups(file, environ)
-    known = {"node", "knative", "operator", "retention", "upkeep", "model", "issuer", *gateway_groups()}
+    known = {"node", "knative", "operator", "retention", "upkeep", "scanning", "model", "issuer", *gateway_groups()}
     if unknown := sorted(set(data) - known):
         raise SettingsError([f"{file}: unknown group {name!r}; known: {', '.join(sorted(known))}" for name in unknown])
     try:
@@ -75,6 +77,7 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
         upkeep=load_group(UpkeepSettings, data.get("upkeep", {}), where=f"{file}: upkeep"),
         knative=load_group(KnativeSettings, data.get("knative", {}), where=f"{file}: knative"),
         operator=operator,
+        scanning=load_group(ScanningSettings, data.get("scanning", {}), where=f"{file}: scanning"),
         gateway={name: data[name] for name in gateway_groups() if name in data},
         models=models,
         issuers=issuers,

@@ -26,8 +26,23 @@ capabilities:
 SECRET = "sk_live_" + "Vq9s7Kd02xLm4Tz8Wb6R"
 
 
+ADVISORY = {
+    "id": "PYSEC-1",
+    "modified": datetime.datetime.now(datetime.UTC).isoformat(),
+    "affected": [
+        {
+            "package": {"ecosystem": "PyPI", "name": "no-such-package"},
+            "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "1.1"}]}],
+        }
+    ],
+}
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    advisories = tmp_path_factory.mktemp("advisories")
+    (advisories / "one.json").write_text(json.dumps(ADVISORY))
+    monkeypatch.setenv("CHIMERA_SCANNING__ADVISORIES", str(advisories))
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "main.py").write_text("def answer(text):\n    return text\n")
     (tmp_path / "anna.yaml").write_text(DEFINITION.format(name="anna"))
@@ -122,3 +137,24 @@ def test_sarif_says_that_something_was_not_judged(folder: Path) -> None:
 def test_only_what_is_asked_for_runs(folder: Path) -> None:
     assert list(told(folder, "--only", "secrets")["looked"]) == ["secrets"]
     assert scan(folder, "--only", "nonsense").exception is not None
+
+
+def test_a_vulnerable_dependency_has_its_line_and_the_version_to_use(folder: Path) -> None:
+    (folder / "code" / "requirements.txt").write_text("no_such.package==1.0 --hash=sha256:" + "a" * 64 + "\n")
+    done = scan(folder, "--only", "dependencies")
+    assert done.return_value == 1, done.output
+    assert "use no_such.package 1.1 or later" in done.output
+    (found,) = told(folder)["findings"]
+    assert found["place"] == {"file": "requirements.txt", "line": 1} and found["agent"] == "anna"
+
+
+def test_without_advisories_or_with_old_ones_dependencies_are_not_judged(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    monkeypatch.delenv("CHIMERA_SCANNING__ADVISORIES")
+    assert scan(folder).return_value == 2
+    assert scan(folder, "--only", "secrets").return_value == 0
+    old = tmp_path_factory.mktemp("old") / "one.json"
+    old.write_text(json.dumps(ADVISORY | {"modified": "2020-01-01T00:00:00Z"}))
+    done = scan(folder, "--advisories", old)
+    assert done.return_value == 2 and "days old" in done.output

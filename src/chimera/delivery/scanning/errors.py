@@ -17,3 +17,11 @@ class InvalidWaivers(ScanningError):
     code = "scan-invalid-waivers"
     status = 422
     title = "The waivers are not valid"
+
+
+class AdvisoriesUnreadable(ScanningError):
+    """Advisories that were named aren't there, or can't be read at all."""
+
+    code = "scan-advisories-unreadable"
+    status = 503
+    title = "The advisories can't be read"

@@ -7,9 +7,13 @@ given to know (`Knowledge`). It is pure: what it needs of the outside is handed 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from chimera.agents.compile import plain
+from chimera.agents.compile import CanonicalDefinition, plain
+from chimera.agents.spec import NODE_RUNTIME, PYTHON_RUNTIME
 from chimera.delivery.scanning import secrets
+from chimera.delivery.scanning.advisories import Advisories
+from chimera.delivery.scanning.dependencies import FETCH_THEM, Against, judge
 from chimera.delivery.scanning.model import SCANNERS, Report, Result, Scanner, Unjudged, report
+from chimera.delivery.scanning.packages import of_files, of_lock
 from chimera.delivery.scanning.subject import Subject, by_code, placed, said_of
 from chimera.delivery.scanning.unpacking import Budget, Shut, unpack
 
@@ -18,7 +22,17 @@ Scan = Callable[[Sequence[Subject], "Knowledge"], Iterator[Result]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Knowledge:
-    """What a scan knows beside its subjects."""
+    """What a scan knows beside its subjects: advisories, the time, how old they may be, and runtimes' locks."""
+
+    advisories: Advisories | None = None
+    now: float = 0.0
+    advisories_age: float = 7 * 86_400.0
+    lock_of: Callable[[str], str] | None = None
+
+    @property
+    def against(self) -> Against:
+        """What packages are held against."""
+        return Against(advisories=self.advisories, now=self.now, longest=self.advisories_age)
 
 
 def scan(subjects: Sequence[Subject], knowledge: Knowledge, *, only: Iterable[Scanner] = SCANNERS) -> Report:
@@ -64,4 +78,26 @@ def secrets_in_files(files: Iterable[tuple[str, bytes]]) -> Iterator[Result]:
                 yield from secrets.scan_text(text, file=inner.path)
 
 
-_SCANS: dict[Scanner, Scan] = {"secrets": _secrets}
+def _dependencies(subjects: Sequence[Subject], knowledge: Knowledge) -> Iterator[Result]:
+    """Source folders' packages for each who has them; runtimes' once for all."""
+    against = knowledge.against
+    for fault in knowledge.advisories.faults if knowledge.advisories else ():
+        yield Unjudged(scanner="dependencies", message=f"an advisory can't be read: {fault}", next_step=FETCH_THEM)
+    for code, owners in by_code(subjects):
+        yield from said_of(judge(of_files(code.files), against), owners)
+    for runtime in sorted({name for subject in subjects if (name := runtime_of(subject.value)) is not None}):
+        if knowledge.lock_of is not None:
+            yield from judge(of_lock(knowledge.lock_of(runtime), file=f"runtime:{runtime}"), against)
+
+
+def runtime_of(value: CanonicalDefinition) -> str | None:
+    """The runtime whose lock an agent runs on; None where it brings an image, or runs nothing."""
+    function = value.agent.behaviour.function
+    if function is not None and function.endpoint is not None:
+        return None
+    if value.runtime == PYTHON_RUNTIME:
+        return value.agent.framework
+    return "node" if value.runtime == NODE_RUNTIME else None
+
+
+_SCANS: dict[Scanner, Scan] = {"secrets": _secrets, "dependencies": _dependencies}

@@ -1,7 +1,9 @@
 """`chimera scan`: what the build stage would find, before anything is applied."""
 
+import asyncio
 import datetime
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,15 @@ from chimera.delivery.scanning.model import SCANNERS, SEVERITIES, Finding, Place
 from chimera.delivery.scanning.sarif import sarif
 from chimera.delivery.scanning.scan import Knowledge
 from chimera.delivery.scanning.scan import scan as scanned
+from chimera.delivery.scanning.settings import ScanningSettings
 from chimera.delivery.scanning.subject import Subject, unpacked
 from chimera.delivery.scanning.waivers import Waiver, apply, read_waivers
 from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.failing import place as fault_line
 from chimera.entrypoints.cli.sources import Source, read_sources
 from chimera.entrypoints.cli.text import clean, shown
+from chimera.kernel.places import default_home
+from chimera.kernel.settings import FILE_NAME, load_group, read_groups
 
 FOUND, NOT_JUDGED = 1, 2
 COLUMNS = (
@@ -35,10 +40,9 @@ MOST_WAIVERS = 4 * 1024**2
 
 @click.command(epilog="Example: chimera scan agents/ --waivers waivers.yaml --output sarif > scan.sarif")
 @click.argument("paths", nargs=-1, required=True)
+@click.option("--advisories", multiple=True, help="Folder, file or address of OSV records; else `scanning.advisories`.")
 @click.option("--only", multiple=True, type=click.Choice(SCANNERS), help="One scanner alone; may be given again.")
-@click.option(
-    "--fails-at", type=click.Choice(SEVERITIES), default="high", show_default=True, help="The least that fails."
-)
+@click.option("--fails-at", type=click.Choice(SEVERITIES), help="The least that fails; else `scanning.fails_at`.")
 @click.option("--waivers", type=click.Path(path_type=Path, dir_okay=False), help="A file of what is accepted, and why.")
 @click.option(
     "-o",
@@ -48,22 +52,50 @@ MOST_WAIVERS = 4 * 1024**2
     show_default=True,
     help="How to print.",
 )
+@click.pass_context
 def scan(
-    paths: tuple[str, ...], only: tuple[Scanner, ...], fails_at: Severity, waivers: Path | None, output: str
+    context: click.Context,
+    paths: tuple[str, ...],
+    advisories: tuple[str, ...],
+    only: tuple[Scanner, ...],
+    fails_at: Severity | None,
+    waivers: Path | None,
+    output: str,
 ) -> int:
     """Look for security problems in the definitions that PATHS name, and in their source folders; nothing needs to run.
 
     The exit code is 0 where nothing is found that fails, 1 where something is, and 2 where something could not be
     judged, which a scan never passes over.
     """
-    today = datetime.datetime.now(datetime.UTC).date()
-    accepted = _waivers(waivers, today) if waivers else ()
+    settings = _settings(context)
+    threshold, file = fails_at or settings.fails_at, waivers or (Path(settings.waivers) if settings.waivers else None)
+    now = datetime.datetime.now(datetime.UTC)
+    accepted = _waivers(file, now.date()) if file else ()
     subjects, faults = _subjects(read_sources(paths))
-    report = scanned(subjects, Knowledge(), only=only or SCANNERS)
+    wanted = only or SCANNERS
+    report = scanned(subjects, _knowledge(settings, advisories, wanted, now.timestamp()), only=wanted)
     report = msgspec.structs.replace(report, unjudged=(*faults, *report.unjudged))
-    report = apply(report, accepted, today=today, file=str(waivers or ""))
-    _show(report, fails_at, output)
-    return NOT_JUDGED if report.unjudged else 0 if report.passed(fails_at) else FOUND
+    report = apply(report, accepted, today=now.date(), file=str(file or ""))
+    _show(report, threshold, output)
+    return NOT_JUDGED if report.unjudged else 0 if report.passed(threshold) else FOUND
+
+
+def _settings(context: click.Context) -> ScanningSettings:
+    """The group `scanning` of the home that is named, where there is one."""
+    given = context.find_root().obj or {}
+    home = Path(given["home"]) if given.get("home") else default_home(os.environ)
+    return load_group(ScanningSettings, read_groups(home / FILE_NAME, os.environ).get("scanning", {}), where="scanning")
+
+
+def _knowledge(
+    settings: ScanningSettings, advisories: tuple[str, ...], wanted: Sequence[Scanner], now: float
+) -> Knowledge:
+    from chimera.adapters.runtimes import lock_of
+    from chimera.adapters.scanners.advisory_files import load_advisories
+
+    sources = advisories or settings.advisories
+    index = asyncio.run(load_advisories(sources, now=now)) if sources and "dependencies" in wanted else None
+    return Knowledge(advisories=index, now=now, advisories_age=settings.advisories_days * 86_400, lock_of=lock_of)
 
 
 def _subjects(sources: Iterable[Source]) -> tuple[list[Subject], list[Unjudged]]:

@@ -1,0 +1,1 @@
+"""What scanning needs of the outside: advisories, and images of registries."""
