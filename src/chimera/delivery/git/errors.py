@@ -23,3 +23,27 @@ class LayoutRefused(GitError):
     code = "layout-refused"
     status = 409
     title = "The repository can't be laid out there"
+
+
+class MalformedObject(GitError):
+    """An object of the repository isn't there, is damaged, or is not what Git writes."""
+
+    code = "malformed-object"
+    status = 422
+    title = "An object of the repository can't be read"
+
+
+class BadTree(GitError):
+    """A folder of the commit holds what may not be in it: a name that leads elsewhere, a link, a submodule."""
+
+    code = "bad-tree"
+    status = 422
+    title = "The commit holds what can't be applied"
+
+
+class BareRefused(GitError):
+    """A bare repository can't be protected, or what it is protected by can't be read."""
+
+    code = "bare-refused"
+    status = 409
+    title = "The bare repository can't be protected"

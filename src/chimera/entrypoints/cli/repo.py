@@ -1,4 +1,7 @@
-"""`chimera repo`: a catalogue's repository. Nothing needs to run."""
+"""`chimera repo`: a catalogue's repository. Nothing needs to run.
+
+`protect` and what goes with it stand in `protecting`.
+"""
 
 import importlib.metadata
 from collections.abc import Iterator
@@ -8,6 +11,7 @@ from typing import Any
 import click
 
 from chimera.entrypoints.cli import output as out
+from chimera.entrypoints.cli import protecting
 from chimera.entrypoints.cli.failing import INVALID
 
 COLUMNS = (("path", "FILE"), ("action", "WHAT"))
@@ -23,6 +27,12 @@ _folder = click.option(
 @click.group(epilog="Example: chimera repo init catalogue")
 def repo() -> None:
     """Lay out a catalogue's Git repository, and protect its branch."""
+
+
+repo.add_command(protecting.protect)
+repo.add_command(protecting.hook)
+repo.add_command(protecting.approve)
+repo.add_command(protecting.report)
 
 
 @repo.command(epilog="Example: chimera repo init catalogue --host gitlab --handle '@example/{team}'")
