@@ -18,18 +18,12 @@ class Other(Struct, frozen=True, kw_only=True):
     id: str
     state: State
     author_person: str
-    repository: str | None
     agents: tuple[str, ...]
 
 
-def gives_way(other: Other, *, person: str, repository: str | None) -> bool:
-    """Whether `other` may be superseded by a change of `person` from `repository`.
-
-    It may where it is theirs, or comes from the same repository, whose newer commit says all that the older did; never
-    when production has some of it already.
-    """
-    same = other.author_person == person or (repository is not None and other.repository == repository)
-    return same and other.state in NOT_MOVING
+def gives_way(other: Other, person: str) -> bool:
+    """Whether `other` may be superseded by a change of `person`: it is theirs, and production has nothing of it."""
+    return other.author_person == person and other.state in NOT_MOVING
 
 
 def stale(items: Sequence[ChangeItem], live: Mapping[str, str]) -> list[ChangeItem]:

@@ -33,6 +33,14 @@ class WrongState(DeliveryError):
     title = "The change is in another state"
 
 
+class RevisionGone(DeliveryError):
+    """A revision that a change names is not here any more."""
+
+    code = "revision-gone"
+    status = 409
+    title = "A revision is not here any more"
+
+
 class NoChange(DeliveryError):
     """The definitions are live as they are, so there is nothing to deliver."""
 
@@ -47,6 +55,14 @@ class ApprovalRefused(DeliveryError):
     code = "approval-refused"
     status = 403
     title = "This approval doesn't count"
+
+
+class OutOfReach(DeliveryError):
+    """The credential is narrowed to other agents than the change touches."""
+
+    code = "out-of-reach"
+    status = 403
+    title = "The credential is for other agents"
 
 
 class DirectRefused(DeliveryError):

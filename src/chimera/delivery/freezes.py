@@ -43,6 +43,11 @@ def frozen(freezes: Sequence[Freeze], risk: Risk, now: float) -> Frozen | None:
     return None if found is None else Frozen(freeze=found, until=until)
 
 
+def in_words(at: float) -> str:
+    """A time as people read it, UTC."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%MZ")
+
+
 def check_freeze(freeze: Freeze) -> None:
     """Raise `InvalidDeliveryPolicy` for a window that can't be read, or that is never."""
     try:

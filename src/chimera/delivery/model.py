@@ -21,6 +21,7 @@ Risk = Literal["low", "medium", "high"]
 RISKS: tuple[Risk, ...] = ("low", "medium", "high")
 Stage = Literal["build", "approval", "staging", "production"]
 STAGES: tuple[Stage, ...] = ("build", "approval", "staging", "production")
+Wanted = Literal["go", "pause", "abort"]
 Outcome = Literal["passed", "failed", "skipped"]
 Origin = Literal["api", "git"]
 State = Literal[
@@ -120,13 +121,22 @@ class Reason(Struct, frozen=True, kw_only=True, omit_defaults=True):
     agents: int = 1
 
 
+class Told(Struct, frozen=True, kw_only=True):
+    """What is told of a change of a change request: the kind of fact, who did it, and what the audit log adds."""
+
+    fact: str
+    by: str
+    detail: dict[str, Any] = {}
+
+
 class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A change request.
 
     `author` opened it; `contributors` are others who made it (the committers of a change from Git), who can't approve
     it either. `commit` and `repository` name where it comes from in Git. `reason` says in words why it is in its state.
-    `since` is when it came into its state. `version` grows with every change of this record: whoever writes says which
-    one he has seen.
+    `since` is when it came into its state. `wanted` is what people want of its rollout, which the pipeline sees to;
+    `staged` is set while staging may hold something of it. `version` grows with every change of this record: whoever
+    writes says which one he has seen.
     """
 
     id: str
@@ -152,12 +162,52 @@ class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
     verdicts: tuple[Verdict, ...] = ()
     approvals: tuple[Approval, ...] = ()
     emergency: Emergency | None = None
+    wanted: Wanted = "go"
+    wanted_by: str = ""
+    staged: bool = False
     version: int = 1
 
     @property
     def names(self) -> tuple[str, ...]:
         """The agents that it touches."""
         return tuple(item.agent for item in self.items)
+
+
+class Moved(Struct, frozen=True, kw_only=True):
+    """A change as it has become, and what is told of it; `approval` is new, `items` says that they are others."""
+
+    change: Change
+    told: Told
+    approval: Approval | None = None
+    items: bool = False
+
+
+class ChangeRow(Struct, frozen=True, kw_only=True):
+    """A change as lists show it. `review` says how the look at an emergency stands: none, due, overdue or done."""
+
+    id: str
+    title: str
+    state: State
+    risk: Risk
+    author: str
+    agents: int
+    created: float
+    updated: float
+    reason: str
+    next_step: str
+    content: str
+    commit: str | None
+    repository: str | None
+    review: Literal["none", "due", "overdue", "done"]
+
+
+def review_of(emergency: Emergency | None, now: float) -> Literal["none", "due", "overdue", "done"]:
+    """How the look at a change that took the emergency path stands."""
+    if emergency is None:
+        return "none"
+    if emergency.reviewed is not None:
+        return "done"
+    return "overdue" if now > emergency.review_due else "due"
 
 
 def content_of(items: Sequence[ChangeItem]) -> str:

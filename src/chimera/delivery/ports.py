@@ -13,7 +13,9 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from chimera.agents.compile import CanonicalDefinition, CompiledAgent
-from chimera.delivery.model import Change, ChangeItem, Verdict
+from chimera.delivery.model import Change, ChangeItem, ChangeRow, Moved, Verdict
+from chimera.delivery.policy import DeliveryPolicy
+from chimera.kernel.leases import Lease
 
 
 class Revision(Struct, frozen=True, kw_only=True):
@@ -96,3 +98,91 @@ class Rollouts(Protocol):
 
     async def abort(self, change: Change, *, by: str, reason: str) -> None:
         """Take back what was moved; `look` says `aborted` when it is done."""
+
+
+class LiveAgent(Struct, frozen=True, kw_only=True):
+    """The revision that is live, and the resource of a cluster that owns the agent, if one does."""
+
+    revision: str
+    owner: str | None
+
+
+class StoredDeliveryPolicy(Struct, frozen=True, kw_only=True):
+    """A tenant's policy as it is kept; version 0 is the default, which nobody has put."""
+
+    policy: DeliveryPolicy
+    version: int
+    updated: float
+    by: str
+
+
+class InFlight(Struct, frozen=True, kw_only=True):
+    """A change in flight, or one that has something in staging; its version says whether it is as it was."""
+
+    tenant: str
+    id: str
+    version: int
+    content: str
+
+
+class ChangeStore(Protocol):
+    """Where changes are kept. Each write is one transaction, with its fact and its entry of the audit log.
+
+    A write gives the change as it was read; it raises `ChangedMeanwhile` where it was written by somebody else since,
+    and `LeaseLost` where `held` is another's by now.
+    """
+
+    async def batch(self, tenant: str, batch: str) -> list[ChangeItem]:
+        """What a batch of definitions would change, against what is live; raises what a commit of it would."""
+
+    async def live(self, tenant: str, names: Sequence[str]) -> dict[str, LiveAgent]:
+        """Those of these agents that are live."""
+
+    async def revisions(self, tenant: str, items: Sequence[ChangeItem]) -> list[Revision]:
+        """What the digests of `items` stand for; raises `RevisionGone` for one that isn't here."""
+
+    async def create(self, opened: Moved, *, batch: str | None, supersede: bool) -> Change:
+        """Keep a new change, made from `batch`, which ends; the one that was made of it before, if it was.
+
+        Raises `ChangeConflicts` for others in flight that touch its agents; with `supersede` those give way that may.
+        """
+
+    async def change(self, tenant: str, change: str) -> Change | None:
+        """A change with all that belongs to it."""
+
+    async def page(
+        self, tenant: str, *, state: str | None, agent: str | None, after: str | None, limit: int
+    ) -> list[ChangeRow]:
+        """Changes, the newest first, behind the id `after`; `state` may also be `in-flight`."""
+
+    async def in_flight(self) -> tuple[list[InFlight], int]:
+        """Changes of all tenants that the pipeline has to do with, oldest first; and the catalogue's sequence."""
+
+    async def save(
+        self, before: Change, after: Moved | Change, *, batch: str | None = None, held: Lease | None = None
+    ) -> Change:
+        """Keep what a change has become; a plain one is told to nobody. Other items come from `batch`, which ends."""
+
+    async def put_verdicts(
+        self, change: Change, check: str, verdicts: Sequence[Verdict], *, held: Lease | None
+    ) -> None:
+        """Keep what a check says of this content, in place of what it said before; nothing where it has another."""
+
+    async def produce(self, before: Change, done: Moved, *, held: Lease | None) -> int:
+        """Make all of a change live in one transaction, and keep what it has become; the catalogue's sequence.
+
+        Raises `ChangeConflicts` where an agent isn't any more what the change was made from.
+        """
+
+    async def policy(self, tenant: str) -> StoredDeliveryPolicy:
+        """The tenant's delivery policy, or the default."""
+
+    async def put_policy(self, tenant: str, policy: DeliveryPolicy, *, expect: int | None, by: str) -> int:
+        """Keep a policy; its version. Raises `ChangedMeanwhile` where `expect` is not the version that it replaces."""
+
+
+class People(Protocol):
+    """Who stands behind a name in facts."""
+
+    async def person_of(self, actor: str) -> str:
+        """The user who made a key, and whoever made the key that made it; other names stand for themselves."""

@@ -205,6 +205,27 @@ class ConditionsChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     cell: str | None = None
 
 
+class ChangeTold(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The change request as it is from then on. `content` is the digest of what it does, to so many `agents`."""
+
+    change: str
+    state: str
+    risk: str
+    content: str
+    agents: int
+    by: str
+    commit: str | None = None
+
+
+class DeliveryPolicyChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The tenant's delivery policy has this version; `direct` says whether definitions may be applied directly."""
+
+    version: int
+    direct: bool
+    freezes: tuple[str, ...]
+    by: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FactType:
     """One kind of fact: its name, the form of its subject, what it means, and the type of its data."""
@@ -227,12 +248,31 @@ _PERSON = "subjects/{digest}"
 _KEY = "keys/{key}"
 _SUBSCRIPTION = "subscriptions/{subscription}"
 _CELL = "cells/{cell}"
+_CHANGE = "changes/{change}"
 
 _ALL = (
     _type("agent.created", _AGENT, AgentChanged, "An agent is live that wasn't before."),
     _type("agent.updated", _AGENT, AgentChanged, "Another revision of an agent is live."),
     _type("agent.deleted", _AGENT, AgentDeleted, "An agent was taken out of service."),
     _type("batch.committed", "batches/{batch}", BatchCommitted, "A batch of definitions was made live as a whole."),
+    _type("change.opened", _CHANGE, ChangeTold, "Somebody wants definitions changed."),
+    _type("change.amended", _CHANGE, ChangeTold, "A change has another content; what was said of the old one is void."),
+    _type("change.building", _CHANGE, ChangeTold, "The checks of a change have begun."),
+    _type("change.built", _CHANGE, ChangeTold, "A change has passed all checks."),
+    _type("change.failed", _CHANGE, ChangeTold, "A change can't go on as it is."),
+    _type("change.approved", _CHANGE, ChangeTold, "Somebody, or the platform's reviewers, approved a change."),
+    _type("change.rejected", _CHANGE, ChangeTold, "Somebody rejected a change."),
+    _type("change.emergency", _CHANGE, ChangeTold, "A change takes the emergency path."),
+    _type("change.reviewed", _CHANGE, ChangeTold, "Somebody looked at a change that took the emergency path."),
+    _type("change.staging", _CHANGE, ChangeTold, "A change goes to staging."),
+    _type("change.rolling-out", _CHANGE, ChangeTold, "A change begins to go to production, or goes on."),
+    _type("change.paused", _CHANGE, ChangeTold, "The rollout of a change stands still."),
+    _type("change.done", _CHANGE, ChangeTold, "All of a change is live."),
+    _type("change.rolled-back", _CHANGE, ChangeTold, "All of a change was taken back."),
+    _type("change.aborted", _CHANGE, ChangeTold, "A change was given up; nothing of it is live."),
+    _type("change.superseded", _CHANGE, ChangeTold, "A change was overtaken by another, or by changed agents."),
+    _type("change.wanted", _CHANGE, ChangeTold, "Somebody wants a rollout to pause, to go on or to be taken back."),
+    _type("delivery.changed", "delivery", DeliveryPolicyChanged, "The tenant's delivery policy was changed."),
     _type("bundle.stored", "bundles/{digest}", BundleStored, "A source folder was stored that wasn't there."),
     _type("session.created", _SESSION, SessionChanged, "A session was saved for the first time."),
     _type("session.updated", _SESSION, SessionChanged, "A session was saved again."),

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, insert, select, update
 
+from chimera.adapters.storage.changes.people import StoredPeople
+from chimera.adapters.storage.changes.store import ChangeStorage
 from chimera.adapters.storage.events.reading import JournalStorage
 from chimera.adapters.storage.events.subscriptions import SubscriptionStorage
 from chimera.adapters.storage.journal import journal
@@ -22,6 +24,7 @@ from chimera.adapters.storage.upkeep.measure import EXACT, measure
 from chimera.agents.catalogue import BundleGone
 from chimera.agents.compile import Bundle, CompiledAgent, compile_definition
 from chimera.agents.validate import check_data
+from chimera.delivery.service import Asker, Changes, Draft
 from chimera.events.delivery.model import Subscription, Target
 from chimera.events.model import Fact
 from chimera.gateway.ports import Usage
@@ -33,6 +36,8 @@ from chimera.testing.definitions import compiled, definition, staged
 
 from .conftest import TENANT, Kept
 
+ANNA = Asker(actor="user:anna", roles=frozenset({"operator"}))
+
 
 def version(number: int, name: str = "anna") -> CompiledAgent:
     return compiled(name, metadata={"version": f"{number}.0.0"})
@@ -40,6 +45,38 @@ def version(number: int, name: str = "anna") -> CompiledAgent:
 
 async def there(kept: Kept, *agents: CompiledAgent) -> list[bool]:
     return [await kept.catalogue.canonical(TENANT, agent.digest) is not None for agent in agents]
+
+
+# -- changes ---------------------------------------------------------------------------------------------------------
+
+
+async def opened(kept: Kept, agent: CompiledAgent) -> tuple[Changes, str]:
+    store = ChangeStorage(kept.database, kept.catalogue, kept.clock)
+    changes = Changes(store, StoredPeople(kept.database), kept.clock, lambda: None)
+    batch = await kept.catalogue.open_batch(TENANT)
+    await kept.catalogue.stage(TENANT, batch, staged(agent))
+    made = await changes.open(TENANT, ANNA, Draft(title="a change", batch=batch))
+    return changes, made.id
+
+
+async def test_an_open_change_keeps_its_revisions_and_one_that_ended_goes_with_them(kept: Kept) -> None:
+    for number in range(1, 4):
+        await kept.apply(version(number))
+        kept.clock.advance(DAY)
+    changes, first = await opened(kept, version(1))  # was live once, and is wanted again
+    _, second = await opened(kept, version(9, "never-live"))
+    kept.clock.advance(400 * DAY)
+    assert await kept.work("revisions", revisions_days=20.0, revisions_last=1) == 1
+    assert await kept.work("changes") == 0
+    assert await there(kept, version(1), version(2), version(9, "never-live")) == [True, False, True]
+    for change in (first, second):
+        await changes.abort(TENANT, ANNA, change, "")
+    kept.clock.advance(364 * DAY)
+    assert await kept.work("changes") == 0
+    kept.clock.advance(2 * DAY)
+    assert await kept.work("changes") == 2
+    assert await there(kept, version(1), version(9, "never-live")) == [True, False]
+    assert await kept.work("revisions", revisions_days=20.0, revisions_last=1) == 1
 
 
 # -- revisions, history, bundles -----------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from chimera.adapters.storage.journal import journal
 from chimera.adapters.storage.refusing import check_unchanged, count_refused, names_twice
 from chimera.adapters.storage.resources import agents_named, refuse_owned
 from chimera.adapters.storage.schema.catalogue import agent, batch, batch_item, bundle, cell, counter, history, revision
+from chimera.adapters.storage.schema.delivery import change_item
 from chimera.adapters.storage.schema.journal import journal_head
 from chimera.adapters.storage.state.sessions import erase_agents
 from chimera.agents.catalogue import (
@@ -427,18 +428,20 @@ def expire_batches(connection: Connection, now: float, limit: int) -> int:
         connection.execute(delete(batch).where((batch.c.tenant == tenant) & (batch.c.id == name)))
         for start in range(0, len(revisions), _PAGE):
             some = (revision.c.tenant == tenant) & revision.c.digest.in_(revisions[start : start + _PAGE])
-            connection.execute(delete(revision).where(some & (revision.c.created < now - BATCH_LIFE) & ~_is_known()))
+            connection.execute(delete(revision).where(some & (revision.c.created < now - BATCH_LIFE) & ~is_known()))
     return len(found)
 
 
-def _is_known() -> ColumnElement[bool]:
-    """Whether a revision was live once, or a batch has it."""
+def is_known() -> ColumnElement[bool]:
+    """Whether a revision was live once, or a batch or a change has it."""
     was_live = exists().where(
         (history.c.tenant == revision.c.tenant)
         & (history.c.agent == revision.c.agent)
         & (history.c.revision == revision.c.digest)
     )
-    return was_live | revision.c.digest.in_(select(batch_item.c.revision).where(batch_item.c.revision.is_not(None)))
+    named = exists().where((change_item.c.tenant == revision.c.tenant) & (change_item.c.revision == revision.c.digest))
+    coming = revision.c.digest.in_(select(batch_item.c.revision).where(batch_item.c.revision.is_not(None)))
+    return was_live | named | coming
 
 
 def _same_agent(item: _Item, facts: AgentFacts) -> bool:

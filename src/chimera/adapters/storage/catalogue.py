@@ -4,7 +4,7 @@ Nothing of an agent is kept in memory. How a batch becomes live stands in `chime
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -128,6 +128,37 @@ class Catalogue:
             return batches.commit(
                 connection, tenant, batch_id, keep_going=keep_going, expect=expect, by=by, owners=owners
             )
+
+        return await self._database.write(job)
+
+    async def deliver(
+        self,
+        tenant: str,
+        items: Sequence[StagedItem],
+        removed: Sequence[str],
+        *,
+        by: str,
+        held: Lease | None,
+        before: Callable[[Connection], None],
+        after: Callable[[Connection], None],
+    ) -> int:
+        """A change's definitions and removals in one transaction, between `before` and `after`; the sequence."""
+        staged = await asyncio.to_thread(self._with_facts, items)
+        batches = self._batches
+
+        def job(connection: Connection) -> int:
+            sequence = hold_sequence(connection)
+            if held is not None:
+                check_lease(connection, held)
+            before(connection)
+            if staged:
+                batch_id = batches.open(connection, tenant, None)
+                batches.stage(connection, tenant, batch_id, staged)
+                sequence = batches.commit(connection, tenant, batch_id, by=by).sequence
+            if removed:
+                _, sequence = batches.delete_agents(connection, tenant, removed, by)
+            after(connection)
+            return sequence
 
         return await self._database.write(job)
 

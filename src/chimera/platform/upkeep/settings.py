@@ -74,6 +74,13 @@ class RetentionSettings:
         unit="days",
         minimum=0,
     )
+    changes_days: float = setting(
+        365.0,
+        "A change request that has ended is removed so long after that, with its verdicts and approvals and the "
+        "revisions that were never live; the audit log stays.",
+        unit="days",
+        minimum=0,
+    )
     agents_days: float = setting(
         365.0,
         "A deleted agent's last row is removed so long after the deletion, with its history and revisions, and its "

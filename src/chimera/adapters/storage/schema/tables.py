@@ -4,6 +4,7 @@ from chimera.adapters.storage.schema import (
     audit,
     catalogue,
     conditions,
+    delivery,
     eventing,
     identity,
     journal,
@@ -16,6 +17,9 @@ from chimera.adapters.storage.schema import (
 )
 from chimera.adapters.storage.schema.base import metadata
 
-AREAS = (audit, catalogue, conditions, eventing, identity, journal, leases, quota, state, subscriptions, tasks, upkeep)
+AREAS = (
+    *(audit, catalogue, conditions, delivery, eventing, identity, journal, leases, quota, state),
+    *(subscriptions, tasks, upkeep),
+)
 
 __all__ = ["AREAS", "metadata"]

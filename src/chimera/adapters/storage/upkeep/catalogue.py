@@ -11,8 +11,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, LargeBinary, delete, exists, func, literal, select, tuple_
 
 from chimera.adapters.storage.batches import hold_sequence
+from chimera.adapters.storage.changes.ending import of_open_changes
 from chimera.adapters.storage.removing import delete_keys, is_one_of
 from chimera.adapters.storage.schema.catalogue import agent, batch_item, bundle, cell, history, revision
+from chimera.adapters.storage.schema.delivery import change_item
 from chimera.adapters.storage.upkeep.shapes import Key, Searched
 from chimera.platform.upkeep import rules
 from chimera.platform.upkeep.model import Cursor
@@ -94,14 +96,16 @@ def _there(connection: Connection, changes: dict[Key, list[rules.Change]]) -> di
 
 
 def _held(connection: Connection, first: Any, through: Any) -> dict[str, set[str]]:
-    """Revisions by tenant that agents from `first` to `through`, or batches, point to."""
+    """Revisions by tenant that agents from `first` to `through`, batches, or open changes of them point to."""
     held: dict[str, set[str]] = {}
     a, b = agent.c, batch_item.c
     pointed = select(a.tenant, a.revision).where(tuple_(a.tenant, a.name).between(first, through))
     coming = select(b.tenant, b.revision).where(
         b.revision.is_not(None) & tuple_(b.tenant, b.name).between(first, through)
     )
-    for query in (pointed, coming):
+    i = change_item.c
+    proposed = of_open_changes().where(tuple_(i.tenant, i.agent).between(first, through))
+    for query in (pointed, coming, proposed):
         for tenant, digest in connection.execute(query):
             held.setdefault(tenant, set()).add(digest)
     return held
@@ -111,12 +115,13 @@ def _remove_revisions(connection: Connection, now: float, keys: Sequence[Key]) -
     r = revision.c
     pointed = exists().where((agent.c.revision == r.digest) & (agent.c.tenant == r.tenant))
     coming = r.digest.in_(select(batch_item.c.revision).where(batch_item.c.revision.is_not(None)))
+    open_ = of_open_changes().where((change_item.c.tenant == r.tenant) & (change_item.c.revision == r.digest)).exists()
     old = r.created <= now - rules.LEAST_KEPT
     count = 0
     for tenant, digests in _by_first(keys).items():
         for some in _chunks(sorted(digests)):
             its = (r.tenant == tenant) & r.digest.in_(some)
-            count += connection.execute(delete(revision).where(its, old, ~pointed, ~coming)).rowcount
+            count += connection.execute(delete(revision).where(its, old, ~pointed, ~coming, ~open_)).rowcount
     return count
 
 

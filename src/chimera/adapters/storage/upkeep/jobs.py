@@ -9,11 +9,13 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Connection, Select, Table, func, select
 
 from chimera.adapters.storage import audit, batches, identity, quota
+from chimera.adapters.storage.changes.ending import expire_changes
 from chimera.adapters.storage.events.letters import expire_agent_letters
 from chimera.adapters.storage.events.messages import expire_messages
 from chimera.adapters.storage.events.retention import expire_letters, expire_webhooks, is_told, unneeded_events
 from chimera.adapters.storage.schema.audit import audit_checkpoint
 from chimera.adapters.storage.schema.catalogue import agent, batch, batch_item, bundle, history, revision
+from chimera.adapters.storage.schema.delivery import change, change_approval, change_item, change_verdict
 from chimera.adapters.storage.schema.eventing import agent_letter, message
 from chimera.adapters.storage.schema.identity import api_key
 from chimera.adapters.storage.schema.journal import audit_entry, event
@@ -54,6 +56,7 @@ def make_jobs(
     return [
         *_state(settings),
         *_catalogue(settings),
+        _changes(settings),
         _ended("tasks", _seconds(settings.tasks_days), expire_tasks, task.c.expires, (task,)),
         _facts(settings, lambda connection, now: unneeded_events(connection, now, paused_hold)),
         _ended("letters", 0.0, expire_letters, delivery.c.expires, (delivery,)),
@@ -158,6 +161,11 @@ def _catalogue(settings: RetentionSettings) -> list[Job]:
             every=SEARCH_EVERY,
         ),
     ]
+
+
+def _changes(settings: RetentionSettings) -> Job:
+    tables = (change, change_item, change_verdict, change_approval)
+    return _ended("changes", _seconds(settings.changes_days), expire_changes, change.c.ended, tables)
 
 
 def _facts(settings: RetentionSettings, floor: Floor) -> Job:

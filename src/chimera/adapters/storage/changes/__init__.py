@@ -1,0 +1,1 @@
+"""Change requests and delivery policies in the database."""
