@@ -149,7 +149,8 @@ class AgentRow(Struct, frozen=True, kw_only=True):
     """A live agent as lists show it. `unservable` says why this home can't run it; times are seconds since 1970.
 
     `owner` is the resource `Agent` of a cluster that it comes from (`namespace/name`), which alone may change it; None
-    for an agent that was applied through the API.
+    for an agent that was applied through the API. `green` is the revision that is to be live, while the agent is rolled
+    out, and `weight` the share of calls that it gets, in basis points (10,000: all).
     """
 
     tenant: str
@@ -173,6 +174,8 @@ class AgentRow(Struct, frozen=True, kw_only=True):
     owner: str | None
     created: float
     updated: float
+    green: str | None = None
+    weight: int = 0
 
 
 class AgentPage(Struct, frozen=True, kw_only=True):
@@ -190,12 +193,35 @@ class Limit(Struct, frozen=True, kw_only=True):
     enforced_by: str
 
 
+class AgentSide(Struct, frozen=True, kw_only=True):
+    """A revision that an agent has beside its live one, since when and until when (seconds since 1970; None: open).
+
+    `role` is `green` (it is to be live), `kept` (it was, and is kept warm) or `withdrawn` (it was taken back, and gets
+    no call). `wanted` is on how many hosts the live revision was found loaded (None: nobody has looked yet), `holding`
+    on how many of as many hosts this one is, and `problem` why not.
+    """
+
+    role: Literal["green", "kept", "withdrawn"]
+    revision: str
+    version: str
+    cell: str
+    framework: str
+    rollout: str | None
+    weight: int
+    since: float
+    until: float | None
+    wanted: int | None
+    holding: int
+    problem: str | None
+
+
 class AgentInFull(AgentRow, frozen=True, kw_only=True):
-    """An agent with its canonical definition, its limits and what to know before relying on it."""
+    """An agent with its canonical definition, its other sides, its limits and what to know before relying on it."""
 
     definition: CanonicalDefinition
     limits: list[Limit]
     notes: list[str]
+    sides: list[AgentSide] = []
 
 
 class History(Struct, frozen=True, kw_only=True):

@@ -121,13 +121,17 @@ class Applied(Struct, frozen=True, kw_only=True):
 
 
 class HistoryEntry(Struct, frozen=True, kw_only=True):
-    """One change of an agent's live revision; `revision` and `version` are None where it was deleted."""
+    """One change of an agent's live revision; `revision` and `version` are None where it was deleted.
+
+    `change` is the change request that did it, if one did.
+    """
 
     sequence: int
     revision: str | None
     version: str | None
     at: float
     by: str | None
+    change: str | None = None
 
 
 def earlier(agent: str, history: Sequence[HistoryEntry], wanted: str | None) -> str:

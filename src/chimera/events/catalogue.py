@@ -24,7 +24,8 @@ from chimera.events.model import Fact
 class AgentChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """`revision` is live from then on; `before` was (digests). `sequence` is the change's number in the catalogue.
 
-    `owner` is the resource of a cluster that it comes from (`namespace/name`), if any.
+    `owner` is the resource of a cluster that it comes from (`namespace/name`), if any. `batch` is empty where no apply
+    did it, but a rollout or a rollback; `change` is the change request that it belongs to.
     """
 
     agent: str
@@ -35,6 +36,8 @@ class AgentChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     by: str
     before: str | None = None
     owner: str | None = None
+    rollout: str | None = None
+    change: str | None = None
 
 
 class AgentDeleted(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -70,12 +70,28 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     weight: int = 100
 
 
+Side = Literal["live", "green", "kept"]
+WHOLE_WEIGHT = 10_000
+"""The weight of a green side that gets all calls."""
+
+
+class Withdrawn(Struct, frozen=True, kw_only=True):
+    """A revision that was taken back: no call begins on it; with `cancelled`, those that run on it are ended."""
+
+    revision: str
+    cancelled: bool = False
+
+
 class Route(Struct, frozen=True, kw_only=True):
     """An agent as the gateway sees it. `sequence` grows with every change; `status` other than live takes no calls.
 
     `max_tokens_per_day` and `max_usd_per_day` are the budget, `calls_per_minute` the rate of calls; None is no limit.
     `subscriptions` are events that start it, those behind the journal's place `events_since`.
     `unservable` says why this home can't run the agent (a custom image on one machine) and what to do.
+
+    An agent that is rolled out, or was, has other revisions beside the live one, each a route of its own in `others`:
+    its green side with a `weight` in basis points, and one that is kept warm until `until` (seconds since the epoch).
+    `withdrawn` are those that were taken back, the newest first.
     """
 
     tenant: str
@@ -96,3 +112,9 @@ class Route(Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     subscriptions: tuple[TakenEvents, ...] = ()
     events_since: int = 0
+    side: Side = "live"
+    weight: int = 0
+    rollout: str | None = None
+    until: float | None = None
+    others: tuple["Route", ...] = ()
+    withdrawn: tuple[Withdrawn, ...] = ()

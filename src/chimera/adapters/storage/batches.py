@@ -13,15 +13,17 @@ from typing import Any
 import msgspec
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, select, update
 
+from chimera.adapters.storage.agent_changes import history_row, last_event, tell_agent, tell_batch
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.events.bus import BusRows
 from chimera.adapters.storage.facts import AgentFacts, agent_columns, cell_columns
-from chimera.adapters.storage.journal import journal
 from chimera.adapters.storage.refusing import check_unchanged, count_refused, names_twice
 from chimera.adapters.storage.resources import agents_named, refuse_owned
-from chimera.adapters.storage.schema.catalogue import agent, batch, batch_item, bundle, cell, counter, history, revision
+from chimera.adapters.storage.schema.catalogue import agent, batch, batch_item, bundle, cell, history, revision
 from chimera.adapters.storage.schema.delivery import change_item
-from chimera.adapters.storage.schema.journal import journal_head
+from chimera.adapters.storage.schema.sides import side
+from chimera.adapters.storage.sequence import hold_sequence, write_sequence
+from chimera.adapters.storage.sides.ending import end_sides, forget_sides
 from chimera.adapters.storage.state.sessions import erase_agents
 from chimera.agents.catalogue import (
     Applied,
@@ -30,8 +32,6 @@ from chimera.agents.catalogue import (
     UnknownBatch,
     compiler_id,
 )
-from chimera.events.model import Fact
-from chimera.immune.audit.model import AuditRecord
 from chimera.kernel.clock import Clock
 from chimera.kernel.ids import new_id
 
@@ -40,7 +40,6 @@ BATCH_LIFE = 3600.0
 
 _PAGE = 500
 _MOST_DROPPED = 100
-SYSTEM = "system:control-plane"
 NOBODY: Mapping[str, str] = MappingProxyType({})
 EVENTS = "events"
 """The protocol of agents that events may start."""
@@ -203,7 +202,7 @@ class BatchStatements:
         if not keep_going:
             named = {one.name: one.owner for one in agents_named(connection, tenant, result.owned)}
             refuse_owned([(name, named[name]) for name in result.owned])
-        _tell_batch(connection, tenant, batch_id, self._clock.wall(), by, result)
+        tell_batch(connection, tenant, batch_id, self._clock.wall(), by, result)
         connection.execute(update(batch).where(its).values(result=msgspec.json.encode(result)))
         mine = (batch_item.c.tenant == tenant) & (batch_item.c.batch == batch_id)
         connection.execute(delete(batch_item).where(mine))
@@ -221,7 +220,7 @@ class BatchStatements:
         owners: Mapping[str, str],
     ) -> Applied:
         now, compiler = self._clock.wall(), compiler_id()
-        since = _last_event(connection)
+        since = last_event(connection)
         takes_events = False
         created = updated = unchanged = same_version = 0
         owned: list[str] = []
@@ -253,14 +252,14 @@ class BatchStatements:
                     created += not item.is_live
                     updated += item.is_live
                     same_version += item.is_live and item.live_version == facts.version
-                    changes.append(_change(tenant, item.name, sequence, item.revision, now, by))
+                    changes.append(history_row(tenant, item.name, sequence, item.revision, now, by))
                     told = {"revision": item.revision, "version": facts.version, "batch": batch_id}
                     if item.is_live:
                         told["before"] = item.live_revision or ""
                     if owner is not None:
                         told["owner"] = owner
                     what = "agent.updated" if item.is_live else "agent.created"
-                    _tell(connection, what, tenant, item.name, now, by, told, sequence)
+                    tell_agent(connection, what, tenant, item.name, now, by, told, sequence)
                     if facts.cell.cell not in cells:
                         cells[facts.cell.cell] = cell_columns(tenant, facts.cell)
                 row = _agent_row(tenant, item, facts, row_sequence, now, compiler, owner)
@@ -269,7 +268,8 @@ class BatchStatements:
             self._put_cell.run_many(connection, cells.values())
             self._write_agents(connection, rows)
             self._put_history.run_many(connection, changes)
-        _write_sequence(connection, sequence)
+            end_sides(connection, tenant, [(one["agent"], one["revision"]) for one in changes])
+        write_sequence(connection, sequence)
         if takes_events:
             self._bus.open(connection, tenant, since, now)
         return Applied(
@@ -312,10 +312,12 @@ class BatchStatements:
         names: Sequence[str],
         by: str | None,
         owners: Mapping[str, str] = NOBODY,
+        change: str | None = None,
     ) -> tuple[int, int]:
         """Delete live agents with all that they keep of conversations; how many there were, and the sequence.
 
-        Whoever deletes for resources names them (`owners`) and deletes no agent of anybody else.
+        Whoever deletes for resources names them (`owners`) and deletes no agent of anybody else. `change` is the change
+        request that does it, if one does.
         """
         sequence, now = hold_sequence(connection), self._clock.wall()
         deleted: list[str] = []
@@ -331,79 +333,13 @@ class BatchStatements:
             if done.rowcount:
                 sequence += 1
                 deleted.append(name)
-                self._put_history.run(connection, **_change(tenant, name, sequence, None, now, by))
+                self._put_history.run(connection, **history_row(tenant, name, sequence, None, now, by, change))
                 told = {"owner": owners[name]} if name in owners else {}
-                _tell(connection, "agent.deleted", tenant, name, now, by, told, sequence)
+                tell_agent(connection, "agent.deleted", tenant, name, now, by, told, sequence)
         erase_agents(connection, tenant, deleted)
-        _write_sequence(connection, sequence)
+        forget_sides(connection, tenant, deleted)
+        write_sequence(connection, sequence)
         return len(deleted), sequence
-
-
-def _tell(
-    connection: Connection,
-    what: str,
-    tenant: str,
-    name: str,
-    at: float,
-    by: str | None,
-    detail: dict[str, Any],
-    sequence: int,
-) -> None:
-    """The fact of a change of an agent, and its entry of the audit log."""
-    actor, resource = by or SYSTEM, f"agents/{name}"
-    data = {"agent": name, **detail, "sequence": sequence, "by": actor}
-    fact = Fact(id=new_id("evt"), type=what, tenant=tenant, subject=resource, at=at, data=data)
-    entry = AuditRecord(
-        at=at, tenant=tenant, actor=actor, action=what, resource=resource, outcome="done", detail=detail
-    )
-    record = journal(connection)
-    record.fact(fact)
-    record.audit(entry)
-
-
-def _tell_batch(connection: Connection, tenant: str, batch_id: str, at: float, by: str | None, done: Applied) -> None:
-    """The fact that a batch is live as a whole; it stands behind the facts of its agents."""
-    data = {
-        "batch": batch_id,
-        "created": done.created,
-        "updated": done.updated,
-        "unchanged": done.unchanged,
-        "refused": done.refused,
-        "sequence": done.sequence,
-        "by": by or SYSTEM,
-    }
-    subject = f"batches/{batch_id}"
-    fact = Fact(id=new_id("evt"), type="batch.committed", tenant=tenant, subject=subject, at=at, data=data)
-    journal(connection).fact(fact)
-
-
-def _last_event(connection: Connection) -> int:
-    """The journal's last place: what is told of this transaction, and after it, stands behind it."""
-    return int(connection.execute(select(journal_head.c.event_seq)).scalar_one())
-
-
-def read_sequence(connection: Connection) -> int:
-    """The number of the newest change."""
-    return int(connection.execute(select(counter.c.value).where(counter.c.name == "sequence")).scalar() or 0)
-
-
-def hold_sequence(connection: Connection) -> int:
-    """The number of the newest change, which nobody else changes before this transaction ends.
-
-    Read before anything that the change depends on: with PostgreSQL another control plane may be committing, and what
-    it commits is seen by the statements that follow the wait for its row.
-    """
-    held = update(counter).where(counter.c.name == "sequence").values(value=counter.c.value).returning(counter.c.value)
-    return int(connection.execute(held).scalar_one())
-
-
-def next_sequence(connection: Connection, held: int) -> None:
-    """Tell of a change that is of no agent: of cells."""
-    _write_sequence(connection, held + 1)
-
-
-def _write_sequence(connection: Connection, sequence: int) -> None:
-    connection.execute(update(counter).where(counter.c.name == "sequence").values(value=sequence))
 
 
 def _hold_bundles(connection: Connection, tenant: str, items: Sequence[Staged], now: float) -> None:
@@ -433,7 +369,7 @@ def expire_batches(connection: Connection, now: float, limit: int) -> int:
 
 
 def is_known() -> ColumnElement[bool]:
-    """Whether a revision was live once, or a batch or a change has it."""
+    """Whether a revision was live once, is beside the live one, or a batch or a change has it."""
     was_live = exists().where(
         (history.c.tenant == revision.c.tenant)
         & (history.c.agent == revision.c.agent)
@@ -441,7 +377,8 @@ def is_known() -> ColumnElement[bool]:
     )
     named = exists().where((change_item.c.tenant == revision.c.tenant) & (change_item.c.revision == revision.c.digest))
     coming = revision.c.digest.in_(select(batch_item.c.revision).where(batch_item.c.revision.is_not(None)))
-    return was_live | named | coming
+    beside = exists().where((side.c.revision == revision.c.digest) & (side.c.tenant == revision.c.tenant))
+    return was_live | named | coming | beside
 
 
 def _same_agent(item: _Item, facts: AgentFacts) -> bool:
@@ -478,10 +415,6 @@ def _agent_row(
         "created": item.live_created if item.is_live else now,
         "updated": now,
     }
-
-
-def _change(tenant: str, name: str, sequence: int, digest: str | None, now: float, by: str | None) -> dict[str, Any]:
-    return {"tenant": tenant, "agent": name, "sequence": sequence, "revision": digest, "at": now, "by": by}
 
 
 def _unknown(batch_id: str) -> UnknownBatch:

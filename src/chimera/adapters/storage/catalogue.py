@@ -10,14 +10,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, RowMapping, Select, func, select, update
 
-from chimera.adapters.storage.batches import (
-    NOBODY,
-    BatchStatements,
-    Staged,
-    hold_sequence,
-    next_sequence,
-    read_sequence,
-)
+from chimera.adapters.storage.batches import NOBODY, BatchStatements, Staged
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.facts import Unservable, facts_of
 from chimera.adapters.storage.gateway import read_cell
@@ -32,6 +25,9 @@ from chimera.adapters.storage.resources import (
     put_bounds,
 )
 from chimera.adapters.storage.schema.catalogue import agent, batch, bundle, cell, cell_bound, history, revision
+from chimera.adapters.storage.schema.sides import GREEN, WITHDRAWN, side
+from chimera.adapters.storage.sequence import hold_sequence, next_sequence, read_sequence
+from chimera.agents.api import AgentSide
 from chimera.agents.catalogue import Applied, HistoryEntry, OwnedAgent, StagedItem, compiler_id
 from chimera.agents.compile import CanonicalDefinition, CompiledAgent, read_canonical
 from chimera.events.model import Fact
@@ -267,9 +263,17 @@ class Catalogue:
 
     async def agent(self, tenant: str, name: str) -> dict[str, Any] | None:
         """One live agent's row."""
-        query = select(*_LISTED).where(_is_live(tenant) & (agent.c.name == name))
+        query = _listed().where(_is_live(tenant) & (agent.c.name == name))
         row = await self._database.read(lambda connection: connection.execute(query).mappings().one_or_none())
         return None if row is None else _agent_row(row)
+
+    async def sides(self, tenant: str, name: str) -> list[AgentSide]:
+        """What an agent has beside its live revision, the newest first."""
+        columns = [side.c[name] for name in AgentSide.__struct_fields__]
+        query = select(*columns).where((side.c.tenant == tenant) & (side.c.agent == name))
+        query = query.order_by(side.c.since.desc(), side.c.revision)
+        found = await self._database.read(lambda connection: connection.execute(query).mappings().all())
+        return [AgentSide(**row) for row in found]
 
     async def canonical(self, tenant: str, digest: str) -> CanonicalDefinition | None:
         """A revision."""
@@ -287,7 +291,9 @@ class Catalogue:
         """The changes of an agent's live revision, the newest first (at most 500)."""
         same = (revision.c.tenant == history.c.tenant) & (revision.c.digest == history.c.revision)
         query = (
-            select(history.c.sequence, history.c.revision, revision.c.version, history.c.at, history.c.by)
+            select(
+                history.c.sequence, history.c.revision, revision.c.version, history.c.at, history.c.by, history.c.change
+            )
             .select_from(history.outerjoin(revision, same))
             .where((history.c.tenant == tenant) & (history.c.agent == name))
             .order_by(history.c.sequence.desc())
@@ -297,11 +303,11 @@ class Catalogue:
         return [HistoryEntry(**row) for row in found]
 
     async def kept_cells(self) -> list[CellSpec]:
-        """Cells of live agents with a minimum above zero."""
+        """Cells of live agents, and of their other sides, with a minimum above zero."""
         return await self._database.read(_kept_cells)
 
     async def live_cells(self) -> list[CellSpec]:
-        """Cells of live agents, each with the highest minimum of its agents."""
+        """Cells of live agents, and of their other sides, each with the highest minimum of these."""
         return await self._database.read(_live_cells)
 
     async def sequence(self) -> int:
@@ -370,25 +376,32 @@ def _agents(
             | agent.c.description.icontains(sought, autoescape=True)
             | agent.c.tags.icontains(sought, autoescape=True)
         )
-    query = select(*_LISTED).where(where).order_by(agent.c.name).limit(limit)
+    query = _listed().where(where).order_by(agent.c.name).limit(limit)
     return [_agent_row(row) for row in connection.execute(query).mappings()]
 
 
+def _inhabitants() -> Any:
+    """The cells of all revisions that may get calls, live or beside, each with its minimum."""
+    live = select(agent.c.cell, agent.c.min_instances).where((agent.c.status == "live") & agent.c.unservable.is_(None))
+    warm = (side.c.role != WITHDRAWN) & side.c.unservable.is_(None)
+    return live.union_all(select(side.c.cell, side.c.min_instances).where(warm)).subquery("inhabitant")
+
+
 def _kept_cells(connection: Connection) -> list[CellSpec]:
-    asked = agent.c.cell.in_(select(cell_bound.c.cell).where(cell_bound.c.least > 0))
-    kept = (agent.c.status == "live") & ((agent.c.min_instances > 0) | asked) & agent.c.unservable.is_(None)
-    query = select(agent.c.cell).where(kept).distinct()
+    asked = select(cell_bound.c.cell).where(cell_bound.c.least > 0)
+    there = _inhabitants()
+    query = select(there.c.cell).where((there.c.min_instances > 0) | there.c.cell.in_(asked)).distinct()
     specs = [read_cell(connection, name) for name in connection.execute(query).scalars().all()]
     return [spec for spec in specs if spec is not None]
 
 
 def _live_cells(connection: Connection) -> list[CellSpec]:
     asked = bounds(connection)
+    there = _inhabitants()
     query = (
         select(cell.c.id, cell.c.runtime_class, cell.c.target, cell.c.idle_timeout, cell.c.max_hosts)
-        .add_columns(func.max(agent.c.min_instances).label("least"))
-        .join(agent, agent.c.cell == cell.c.id)
-        .where((agent.c.status == "live") & agent.c.unservable.is_(None))
+        .add_columns(func.max(there.c.min_instances).label("least"))
+        .join(there, there.c.cell == cell.c.id)
         .group_by(cell.c.id, cell.c.runtime_class, cell.c.target, cell.c.idle_timeout, cell.c.max_hosts)
         .order_by(cell.c.id)
     )
@@ -403,6 +416,13 @@ def _live_cells(connection: Connection) -> list[CellSpec]:
         )
         for row in connection.execute(query)
     ]
+
+
+def _listed() -> Select[Any]:
+    """Agents as they are shown, each with its green side."""
+    same = (side.c.tenant == agent.c.tenant) & (side.c.agent == agent.c.name) & (side.c.role == GREEN)
+    columns = side.c.revision.label("green"), func.coalesce(side.c.weight, 0).label("weight")
+    return select(*_LISTED, *columns).select_from(agent.outerjoin(side, same))
 
 
 def _is_live(tenant: str) -> Any:

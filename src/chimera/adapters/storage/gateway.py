@@ -4,16 +4,18 @@ Look-ups by key take 20 to 60 µs with what they decode on SQLite, and one round
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import Connection, Row, bindparam, func, select
 
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.schema.catalogue import agent, bundle, cell, cell_bound, revision
+from chimera.adapters.storage.schema.sides import WITHDRAWN, side
 from chimera.adapters.storage.state.sessions import SessionStorage
 from chimera.agents.subscriptions import TakenEvents
-from chimera.platform.model import CellSpec, Route, RuntimeClass
+from chimera.platform.model import CellSpec, Route, RuntimeClass, Withdrawn
 
 _DESCRIPTION = 200
 
@@ -65,43 +67,78 @@ class GatewayStorage(SessionStorage):
 def _changed_routes(connection: Connection, after: int, limit: int) -> list[Route]:
     query = select(agent).where(agent.c.sequence > after).order_by(agent.c.sequence).limit(limit)
     rows = connection.execute(query).all()
-    return [
-        Route(
-            tenant=row.tenant,
-            agent=row.name,
-            revision=row.revision,
-            cell=row.cell,
-            framework=row.framework,
-            sequence=row.sequence,
-            status=row.status,
-            concurrency=row.concurrency,
-            protocols=tuple(row.protocols.split()),
-            model=row.model,
-            description=row.description[:_DESCRIPTION],
-            max_tokens_per_day=row.tokens_per_day,
-            max_usd_per_day=row.usd_per_day,
-            calls_per_minute=row.calls_per_minute,
-            unservable=row.unservable,
-            tags=tuple(row.tags.split("\n")) if row.tags else (),
-            subscriptions=() if row.subscriptions is None else _SUBSCRIPTIONS.decode(row.subscriptions),
-            events_since=row.events_since or 0,
-        )
-        for row in rows
-    ]
+    if not rows:
+        return []
+    beside: dict[tuple[str, str], list[Row[Any]]] = {}
+    of_page = agent.c.sequence.between(rows[0].sequence, rows[-1].sequence)
+    same = (side.c.tenant == agent.c.tenant) & (side.c.agent == agent.c.name)
+    for row in connection.execute(select(side).join(agent, same).where(of_page).order_by(side.c.since.desc())):
+        beside.setdefault((row.tenant, row.agent), []).append(row)
+    return [_route(row, beside.get((row.tenant, row.name), ())) for row in rows]
+
+
+def _route(row: Row[Any], beside: Sequence[Row[Any]]) -> Route:
+    return Route(
+        **_common(row),
+        agent=row.name,
+        sequence=row.sequence,
+        status=row.status,
+        tags=tuple(row.tags.split("\n")) if row.tags else (),
+        subscriptions=() if row.subscriptions is None else _SUBSCRIPTIONS.decode(row.subscriptions),
+        events_since=row.events_since or 0,
+        others=tuple(_beside(other, row) for other in beside if other.role != WITHDRAWN),
+        withdrawn=tuple(
+            Withdrawn(revision=other.revision, cancelled=bool(other.cancelled))
+            for other in beside
+            if other.role == WITHDRAWN and other.revision != row.revision
+        ),
+    )
+
+
+def _beside(other: Row[Any], live: Row[Any]) -> Route:
+    """A revision beside the live one. Events start agents by what the live one takes."""
+    return Route(
+        **_common(other),
+        agent=live.name,
+        sequence=live.sequence,
+        side=other.role,
+        weight=other.weight,
+        rollout=other.rollout,
+        until=other.until,
+    )
+
+
+def _common(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "tenant": row.tenant,
+        "revision": row.revision,
+        "cell": row.cell,
+        "framework": row.framework,
+        "concurrency": row.concurrency,
+        "protocols": tuple(row.protocols.split()),
+        "model": row.model,
+        "description": row.description[:_DESCRIPTION],
+        "max_tokens_per_day": row.tokens_per_day,
+        "max_usd_per_day": row.usd_per_day,
+        "calls_per_minute": row.calls_per_minute,
+        "unservable": row.unservable,
+    }
 
 
 def read_cell(connection: Connection, cell_id: str) -> CellSpec | None:
-    """A cell as desired: its class, and the highest minimum of its live agents or what a person asked for."""
+    """A cell as desired: its class, and the highest minimum of the agents in it or what a person asked for."""
     row = connection.execute(select(cell).where(cell.c.id == cell_id)).one_or_none()
     if row is None:
         return None
     live = (agent.c.cell == cell_id) & (agent.c.status == "live")
     least = connection.execute(select(func.max(agent.c.min_instances)).where(live)).scalar()
+    warm = (side.c.cell == cell_id) & (side.c.role != WITHDRAWN)
+    beside = connection.execute(select(func.max(side.c.min_instances)).where(warm)).scalar()
     asked = connection.execute(select(cell_bound.c.least).where(cell_bound.c.cell == cell_id)).scalar()
     return CellSpec(
         cell=cell_id,
         runtime_class=msgspec.json.decode(row.runtime_class, type=RuntimeClass),
-        min_hosts=max(least or 0, asked or 0),
+        min_hosts=max(least or 0, beside or 0, asked or 0),
         max_hosts=row.max_hosts,
         target=row.target,
         idle_timeout=row.idle_timeout,

@@ -40,7 +40,10 @@ INCIDENT_COLUMNS = (
     ("suspects", "SUSPECTS"),
     ("host", "HOST"),
 )
-REVISION_COLUMNS = (("version", "VERSION"), ("revision", "REVISION"), ("when", "SINCE"), ("by", "BY"))
+REVISION_COLUMNS = (
+    *(("version", "VERSION"), ("revision", "REVISION"), ("when", "SINCE"), ("by", "BY")),
+    ("change", "CHANGE"),
+)
 CONDITION_COLUMNS = (
     ("subject", "SUBJECT"),
     ("type", "TYPE"),

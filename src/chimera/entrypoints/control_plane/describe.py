@@ -1,18 +1,24 @@
 """An agent in full for people: its definition, its cell, and which of its limits this home enforces."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from chimera.agents.api import AgentInFull, Limit
+from chimera.agents.api import AgentInFull, AgentSide, Limit
 from chimera.agents.compile import CanonicalDefinition
 
 
-def describe(row: dict[str, Any], value: CanonicalDefinition, unservable: str | None = None) -> AgentInFull:
-    """The agent's row, its canonical definition, its limits and what to know about it."""
+def describe(
+    row: dict[str, Any],
+    value: CanonicalDefinition,
+    unservable: str | None = None,
+    sides: Sequence[AgentSide] = (),
+) -> AgentInFull:
+    """The agent's row, its canonical definition, its other sides, its limits and what to know about it."""
     told = notes(value, unservable)
     if row["owner"] is not None:
         namespace, _, name = row["owner"].partition("/")
         told.append(f"It belongs to the resource Agent {name} in the namespace {namespace}, which alone changes it.")
-    return AgentInFull(**row, definition=value, limits=limits(value), notes=told)
+    return AgentInFull(**row, definition=value, limits=limits(value), notes=told, sides=list(sides))
 
 
 def limits(value: CanonicalDefinition) -> list[Limit]:

@@ -64,7 +64,8 @@ class Looking:
         value = await self._catalogue.canonical(tenant, row["revision"]) if row else None
         if row is None or value is None:
             raise no_agent(name)
-        return answer(describe(row, value, self._catalogue.unservable(value)))
+        sides = await self._catalogue.sides(tenant, name)
+        return answer(describe(row, value, self._catalogue.unservable(value), sides))
 
     async def revisions(self, request: web.Request) -> web.StreamResponse:
         """The changes of an agent's live revision, the newest first; a deleted agent keeps them."""

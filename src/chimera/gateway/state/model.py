@@ -23,6 +23,7 @@ class StoredSession(Struct, frozen=True, kw_only=True):
     `version` grows by one with each save. `incarnation` tells a session from one that had its name before and was
     erased: who still holds that one's version can't write over this one. `ttl` is the session's own time to live in
     seconds, counted from its last save; None: the platform's. Times are seconds since the epoch; `expires` None: never.
+    `revision` is the agent's revision that it is on: the one that answered last.
     """
 
     tenant: str
@@ -36,6 +37,7 @@ class StoredSession(Struct, frozen=True, kw_only=True):
     subject: str | None = None
     ttl: float | None = None
     expires: float | None = None
+    revision: str | None = None
 
     @property
     def key(self) -> SessionKey:
@@ -70,7 +72,7 @@ class StoredRun(Struct, frozen=True, kw_only=True):
     `digest` is that of its request. `keyed` runs were named by the caller (an Idempotency-Key or a task): their answer
     is kept and given again. `base` is the session's version that it began from. `attempt` is the fencing token: it
     grows whenever somebody begins to work on the run, and every write names it. `holder` is the gateway that works on
-    it, empty while nobody does.
+    it, empty while nobody does. `revision` is the agent's revision that it began on, and goes on with where it can.
     """
 
     tenant: str
@@ -91,6 +93,7 @@ class StoredRun(Struct, frozen=True, kw_only=True):
     updated: float
     expires: float
     answer: bytes | None = None
+    revision: str | None = None
 
 
 class NewStep(Struct, frozen=True, kw_only=True):

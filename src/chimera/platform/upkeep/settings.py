@@ -100,6 +100,9 @@ class RetentionSettings:
         unit="days",
         minimum=0,
     )
+    observations_days: float = setting(
+        2.0, "What gateways saw of agents that were rolled out is removed when older.", unit="days", minimum=0
+    )
     environments_days: float = setting(
         30.0,
         "An environment of an agent's own requirements, or of another release, "

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, delete, select, update
 
-from chimera.adapters.storage.batches import hold_sequence, read_sequence
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.changes.contents import (
     batch_contents,
@@ -33,6 +32,7 @@ from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.leases import check_lease
 from chimera.adapters.storage.schema.delivery import change as table
 from chimera.adapters.storage.schema.delivery import change_approval, change_item, change_verdict
+from chimera.adapters.storage.sequence import hold_sequence, read_sequence
 from chimera.agents.catalogue import ChangedMeanwhile, OwnedByResource, StagedItem
 from chimera.delivery import conflicts, transitions
 from chimera.delivery.errors import ChangeConflicts, UnknownChange

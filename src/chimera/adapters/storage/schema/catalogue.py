@@ -8,7 +8,8 @@ so that a restart of the gateway reads one table. `sequence` grows with every ch
 whoever follows the catalogue asks for rows above the last number seen. A deleted agent keeps its row as a tombstone
 until upkeep removes it, and `history` has a row for each change of the pointer. What stands in no history and no batch
 is a revision that was sent and never committed, and may go. `owner` names the resource of a cluster that a live agent
-comes from (`namespace/name` of an `Agent`); one that was applied through the API has none.
+comes from (`namespace/name` of an `Agent`); one that was applied through the API has none. `history.change` names the
+change request that made a revision live, where there was one.
 
 `subscriptions` is what of events starts an agent, and `events_since` the journal's place behind which they do: its last
 one when the agent began to take events.
@@ -102,6 +103,14 @@ history = Table(
     Column("revision", String(71)),
     Column("at", Float, nullable=False),
     Column("by", String(128)),
+    Column("change", String(40)),
+    Index(
+        "ix_history_change",
+        "tenant",
+        "change",
+        sqlite_where=text("change IS NOT NULL"),
+        postgresql_where=text("change IS NOT NULL"),
+    ),
 )
 
 cell = Table(

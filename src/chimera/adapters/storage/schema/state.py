@@ -3,7 +3,8 @@
 All that belongs to a run goes with it, and all that belongs to a session with that, each found by the start of a key.
 A checkpoint's `scope` is the session or run that it belongs to, `thread` the name that its graph gives it there.
 `bytes` are sizes as they were stored, so that limits need not read what they limit. `expires` is when a row counts as
-gone (seconds since the epoch); it is removed by retention some time after.
+gone (seconds since the epoch); it is removed by retention some time after. `revision` is the agent's revision that a
+session or run is on; null where a release without sides wrote it.
 """
 
 from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, String, Table
@@ -25,6 +26,7 @@ session = Table(
     Column("ttl", Float),
     Column("expires", Float),
     Column("bytes", BigInteger, nullable=False, server_default="0"),
+    Column("revision", String(71)),
     Index("ix_session_tenant_subject", "tenant", "subject"),
     Index("ix_session_expires", "expires"),
 )
@@ -50,6 +52,7 @@ run = Table(
     Column("created", Float, nullable=False),
     Column("updated", Float, nullable=False),
     Column("expires", Float, nullable=False),
+    Column("revision", String(71)),
     Index("ix_run_tenant_agent_session", "tenant", "agent", "session"),
     Index("ix_run_tenant_subject", "tenant", "subject"),
     Index("ix_run_expires", "expires"),

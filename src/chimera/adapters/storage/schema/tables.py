@@ -10,6 +10,7 @@ from chimera.adapters.storage.schema import (
     journal,
     leases,
     quota,
+    sides,
     state,
     subscriptions,
     tasks,
@@ -18,7 +19,7 @@ from chimera.adapters.storage.schema import (
 from chimera.adapters.storage.schema.base import metadata
 
 AREAS = (
-    *(audit, catalogue, conditions, delivery, eventing, identity, journal, leases, quota, state),
+    *(audit, catalogue, conditions, delivery, eventing, identity, journal, leases, quota, sides, state),
     *(subscriptions, tasks, upkeep),
 )
 

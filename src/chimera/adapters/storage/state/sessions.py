@@ -22,7 +22,7 @@ from chimera_host.contract.call import SessionState
 
 _STATE = msgspec.json.Decoder(SessionState)
 _LOADED = tuple(column for column in session.c if column.name not in ("tenant", "agent", "session", "bytes"))
-_CHANGED = ("version", "state", "updated", "subject", "ttl", "expires", "bytes")
+_CHANGED = ("version", "state", "updated", "subject", "ttl", "expires", "bytes", "revision")
 
 
 class SessionStorage:

@@ -10,11 +10,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, LargeBinary, delete, exists, func, literal, select, tuple_
 
-from chimera.adapters.storage.batches import hold_sequence
 from chimera.adapters.storage.changes.ending import of_open_changes
 from chimera.adapters.storage.removing import delete_keys, is_one_of
 from chimera.adapters.storage.schema.catalogue import agent, batch_item, bundle, cell, history, revision
 from chimera.adapters.storage.schema.delivery import change_item
+from chimera.adapters.storage.schema.sides import side
+from chimera.adapters.storage.sequence import hold_sequence
 from chimera.adapters.storage.upkeep.shapes import Key, Searched
 from chimera.platform.upkeep import rules
 from chimera.platform.upkeep.model import Cursor
@@ -96,7 +97,7 @@ def _there(connection: Connection, changes: dict[Key, list[rules.Change]]) -> di
 
 
 def _held(connection: Connection, first: Any, through: Any) -> dict[str, set[str]]:
-    """Revisions by tenant that agents from `first` to `through`, batches, or open changes of them point to."""
+    """Revisions by tenant that agents from `first` to `through`, sides, batches, or open changes of them point to."""
     held: dict[str, set[str]] = {}
     a, b = agent.c, batch_item.c
     pointed = select(a.tenant, a.revision).where(tuple_(a.tenant, a.name).between(first, through))
@@ -105,7 +106,8 @@ def _held(connection: Connection, first: Any, through: Any) -> dict[str, set[str
     )
     i = change_item.c
     proposed = of_open_changes().where(tuple_(i.tenant, i.agent).between(first, through))
-    for query in (pointed, coming, proposed):
+    beside = select(side.c.tenant, side.c.revision).where(tuple_(side.c.tenant, side.c.agent).between(first, through))
+    for query in (pointed, coming, proposed, beside):
         for tenant, digest in connection.execute(query):
             held.setdefault(tenant, set()).add(digest)
     return held
@@ -116,12 +118,14 @@ def _remove_revisions(connection: Connection, now: float, keys: Sequence[Key]) -
     pointed = exists().where((agent.c.revision == r.digest) & (agent.c.tenant == r.tenant))
     coming = r.digest.in_(select(batch_item.c.revision).where(batch_item.c.revision.is_not(None)))
     open_ = of_open_changes().where((change_item.c.tenant == r.tenant) & (change_item.c.revision == r.digest)).exists()
+    beside = exists().where((side.c.revision == r.digest) & (side.c.tenant == r.tenant))
     old = r.created <= now - rules.LEAST_KEPT
     count = 0
     for tenant, digests in _by_first(keys).items():
         for some in _chunks(sorted(digests)):
             its = (r.tenant == tenant) & r.digest.in_(some)
-            count += connection.execute(delete(revision).where(its, old, ~pointed, ~coming, ~open_)).rowcount
+            free = (~pointed, ~coming, ~open_, ~beside)
+            count += connection.execute(delete(revision).where(its, old, *free)).rowcount
     return count
 
 
@@ -157,7 +161,7 @@ def expire_agents(connection: Connection, now: float, limit: int, *, keep: float
     delete_keys(connection, (agent.c.tenant, agent.c.name), names)
     past = {(tenant, digest) for tenant, digest in changes if digest is not None}
     _remove_revisions(connection, now, sorted(past | {(one.tenant, one.revision) for one in found}))
-    inhabited = exists().where(agent.c.cell == cell.c.id)
+    inhabited = exists().where(agent.c.cell == cell.c.id) | exists().where(side.c.cell == cell.c.id)
     delete_keys(connection, (cell.c.id,), sorted({(one.cell,) for one in found}), ~inhabited)
     return len(found)
 

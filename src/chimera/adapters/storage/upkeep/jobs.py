@@ -20,6 +20,7 @@ from chimera.adapters.storage.schema.eventing import agent_letter, message
 from chimera.adapters.storage.schema.identity import api_key
 from chimera.adapters.storage.schema.journal import audit_entry, event
 from chimera.adapters.storage.schema.quota import budget_slice, usage
+from chimera.adapters.storage.schema.sides import observation, side
 from chimera.adapters.storage.schema.state import (
     checkpoint,
     checkpoint_write,
@@ -33,6 +34,8 @@ from chimera.adapters.storage.schema.state import (
 )
 from chimera.adapters.storage.schema.subscriptions import delivery, task_webhook
 from chimera.adapters.storage.schema.tasks import task
+from chimera.adapters.storage.sides.observing import expire_observations
+from chimera.adapters.storage.sides.store import expire_sides
 from chimera.adapters.storage.state.answers import expire_answers
 from chimera.adapters.storage.state.runs import expire_holders, expire_runs
 from chimera.adapters.storage.state.sessions import expire_sessions
@@ -57,6 +60,14 @@ def make_jobs(
         *_state(settings),
         *_catalogue(settings),
         _changes(settings),
+        _ended("sides", 0.0, expire_sides, side.c.until, (side,)),
+        _ended(
+            "observations",
+            _seconds(settings.observations_days),
+            expire_observations,
+            observation.c.at,
+            (observation,),
+        ),
         _ended("tasks", _seconds(settings.tasks_days), expire_tasks, task.c.expires, (task,)),
         _facts(settings, lambda connection, now: unneeded_events(connection, now, paused_hold)),
         _ended("letters", 0.0, expire_letters, delivery.c.expires, (delivery,)),
