@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from chimera.agents.compile import CanonicalDefinition, plain
 from chimera.agents.spec import NODE_RUNTIME, PYTHON_RUNTIME
-from chimera.delivery.scanning import secrets
+from chimera.delivery.scanning import models, secrets
 from chimera.delivery.scanning.advisories import Advisories
 from chimera.delivery.scanning.dependencies import FETCH_THEM, Against, judge
 from chimera.delivery.scanning.model import SCANNERS, Report, Result, Scanner, Unjudged, report
@@ -22,12 +22,16 @@ Scan = Callable[[Sequence[Subject], "Knowledge"], Iterator[Result]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Knowledge:
-    """What a scan knows beside its subjects: advisories, the time, how old they may be, and runtimes' locks."""
+    """What a scan knows beside its subjects.
+
+    Advisories, the time, how old they may be (seconds), the locks of runtimes, and what pickles may name.
+    """
 
     advisories: Advisories | None = None
     now: float = 0.0
     advisories_age: float = 7 * 86_400.0
     lock_of: Callable[[str], str] | None = None
+    pickle_globals: frozenset[str] = frozenset()
 
     @property
     def against(self) -> Against:
@@ -90,6 +94,11 @@ def _dependencies(subjects: Sequence[Subject], knowledge: Knowledge) -> Iterator
             yield from judge(of_lock(knowledge.lock_of(runtime), file=f"runtime:{runtime}"), against)
 
 
+def _models(subjects: Sequence[Subject], knowledge: Knowledge) -> Iterator[Result]:
+    for code, owners in by_code(subjects):
+        yield from said_of(models.scan_files(code.files.items(), knowledge.pickle_globals), owners)
+
+
 def runtime_of(value: CanonicalDefinition) -> str | None:
     """The runtime whose lock an agent runs on; None where it brings an image, or runs nothing."""
     function = value.agent.behaviour.function
@@ -100,4 +109,4 @@ def runtime_of(value: CanonicalDefinition) -> str | None:
     return "node" if value.runtime == NODE_RUNTIME else None
 
 
-_SCANS: dict[Scanner, Scan] = {"secrets": _secrets, "dependencies": _dependencies}
+_SCANS: dict[Scanner, Scan] = {"secrets": _secrets, "dependencies": _dependencies, "models": _models}

@@ -25,3 +25,8 @@ class ScanningSettings:
         "high", "The least severity that fails: `low`, `medium`, `high` or `critical`. Lesser findings are told."
     )
     waivers: str = setting("", "A file of waivers: which findings are accepted, why, and until when.")
+    pickle_globals: tuple[str, ...] = setting(
+        (),
+        "Full names (`module.name`) that pickles in source folders and images may name beside those of plain data, "
+        "separated by commas. What a pickle names it may call when it is loaded.",
+    )

@@ -1,4 +1,4 @@
-"""Files inside files: zip, tar, gzip, bzip2 and xz, opened in memory without believing anything they say.
+"""Files inside files: zip, tar, gzip, zlib, bzip2 and xz, opened in memory without believing anything they say.
 
 `unpack` gives a file and everything inside it, by paths such as `model.zip!data.pkl`. One budget bounds the whole of
 it: bytes that come out, entries, depth. What doesn't open (damaged, encrypted, packed in a way that isn't known, beyond
@@ -28,7 +28,8 @@ OTHER_ARCHIVES = {
 _TAR_MARK, _TAR_AT = b"ustar", 257
 _CHUNK = 1024 * 1024
 _XZ_MEMORY = 128 * 1024**2
-_STARTS = {"gzip": GZIP, "bzip2": BZIP2, "xz": XZ}
+_ZLIB_HEADS = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
+_STARTS = {"gzip": GZIP, "bzip2": BZIP2, "xz": XZ, "zlib": b"(none)"}
 
 
 class Inner(Struct, frozen=True):
@@ -99,6 +100,8 @@ def archive_kind(data: bytes) -> str | None:
         return "bzip2"
     if data.startswith(XZ):
         return "xz"
+    if _is_zlib(data):
+        return "zlib"
     for mark, kind in OTHER_ARCHIVES.items():
         if data.startswith(mark):
             return kind
@@ -108,6 +111,16 @@ def archive_kind(data: bytes) -> str | None:
     if data.startswith(ZIP) or data.startswith(b"PK\x05\x06") or b"PK\x05\x06" in data[-66_000:]:
         return "zip"
     return None
+
+
+def _is_zlib(data: bytes) -> bool:
+    """Two bytes that texts have as well, so the stream must begin well too."""
+    if data[:2] not in _ZLIB_HEADS:
+        return False
+    try:
+        return bool(zlib.decompressobj().decompress(data[:1024], 1))
+    except zlib.error:
+        return False
 
 
 def _open(kind: str, data: bytes, budget: Budget) -> Iterator[tuple[str, bytes]]:
@@ -162,15 +175,15 @@ def _inflated(kind: str, data: bytes, budget: Budget) -> bytes:
 
 
 def _one_stream(kind: str, data: bytes, out: bytearray, budget: Budget) -> bytes:
-    if kind == "gzip":
-        gzip = zlib.decompressobj(16 + zlib.MAX_WBITS)
-        while not gzip.eof:
-            piece = gzip.decompress(data, _CHUNK)
-            data = gzip.unconsumed_tail
-            if not piece and not data and not gzip.eof:
-                raise _Refused("the gzip ends too early")
+    if kind in ("gzip", "zlib"):
+        inflate = zlib.decompressobj(zlib.MAX_WBITS + (16 if kind == "gzip" else 0))
+        while not inflate.eof:
+            piece = inflate.decompress(data, _CHUNK)
+            data = inflate.unconsumed_tail
+            if not piece and not data and not inflate.eof:
+                raise _Refused(f"the {kind} ends too early")
             _append(out, piece, budget)
-        return gzip.unused_data
+        return inflate.unused_data
     stream = bz2.BZ2Decompressor() if kind == "bzip2" else lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
     while not stream.eof:
         piece = stream.decompress(data, _CHUNK)

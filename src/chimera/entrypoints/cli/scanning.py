@@ -95,7 +95,13 @@ def _knowledge(
 
     sources = advisories or settings.advisories
     index = asyncio.run(load_advisories(sources, now=now)) if sources and "dependencies" in wanted else None
-    return Knowledge(advisories=index, now=now, advisories_age=settings.advisories_days * 86_400, lock_of=lock_of)
+    return Knowledge(
+        advisories=index,
+        now=now,
+        advisories_age=settings.advisories_days * 86_400,
+        lock_of=lock_of,
+        pickle_globals=frozenset(settings.pickle_globals),
+    )
 
 
 def _subjects(sources: Iterable[Source]) -> tuple[list[Subject], list[Unjudged]]:
