@@ -204,14 +204,41 @@ def test_the_base_is_the_chart_with_its_defaults(tmp_path: Path) -> None:
     assert by_identity(kustomize(ROOT / base.FOLDER / "base")) == without_helms_own(chosen)
 
 
-def test_the_component_adds_what_monitors_add(tmp_path: Path) -> None:
+def overlay(tmp_path: Path, *components: str) -> dict[str, Any]:
+    """What the base and these components build together."""
     (tmp_path / "deploy").symlink_to(ROOT / base.FOLDER)
-    overlay = tmp_path / "overlay"
-    overlay.mkdir()
-    parts = {"resources": ["../deploy/base"], "components": ["../deploy/components/monitors"]}
-    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(parts))
-    wanted = manifests(msgspec.structs.replace(base.DEFAULTS, monitors=True))
-    assert by_identity(kustomize(overlay)) == msgspec.to_builtins(by_identity(wanted))
+    folder = tmp_path / "overlay"
+    folder.mkdir()
+    parts = {"resources": ["../deploy/base"], "components": [f"../deploy/components/{name}" for name in components]}
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(parts))
+    return by_identity(kustomize(folder))
+
+
+@pytest.mark.parametrize("components", [("monitors",), ("eventing",), ("eventing", "monitors")], ids="-".join)
+def test_components_add_what_the_command_and_the_chart_add(components: tuple[str, ...], tmp_path: Path) -> None:
+    chosen = {name: value for one in components for name, value in base.COMPONENTS[one].items()}
+    found = overlay(tmp_path, *components)
+    assert found == msgspec.to_builtins(by_identity(manifests(msgspec.structs.replace(base.DEFAULTS, **chosen))))
+    assert found == without_helms_own(helm(tmp_path, {"database": base.DEFAULTS.database, **chosen}))
+
+
+def test_there_is_a_component_for_each_thing_that_may_be_added() -> None:
+    folders = {file.parent.name for file in (ROOT / base.FOLDER / "components").glob("*/kustomization.yaml")}
+    assert folders == base.COMPONENTS.keys() == {"eventing", "monitors"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "operations"),
+    [
+        ({"a": 1}, {"a": 1}, []),
+        ({"a": {"x/y~z": 1}}, {"a": {"x/y~z": 2}}, [{"op": "replace", "path": "/a/x~1y~0z", "value": 2}]),
+        ({"a": 1}, {"b": 2}, [{"op": "remove", "path": "/a"}, {"op": "add", "path": "/b", "value": 2}]),
+        ([{"a": 1}], [{"a": 1}, 3], [{"op": "add", "path": "/-", "value": 3}]),
+        ({"a": [1, 2]}, {"a": [2]}, [{"op": "replace", "path": "/a", "value": [2]}]),
+    ],
+)
+def test_patches_say_what_differs_and_no_more(before: Any, after: Any, operations: list[Any]) -> None:
+    assert list(base.json_patch(before, after)) == operations
 
 
 def test_the_example_builds_with_keys_of_ones_own(tmp_path: Path) -> None:
