@@ -76,7 +76,6 @@ class Rig:
 [node]
 database = "{os.environ["CHIMERA_TEST_CLUSTER_DATABASE"]}"
 [knative]
-warm_pool = 0
 namespace = "{self.cells}"
 image = "{images.replace("{name}", "chimera-host-{framework}")}"
 window = 6

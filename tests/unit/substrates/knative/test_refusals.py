@@ -1,14 +1,17 @@
 """What the API server's answers mean."""
 
+import json
+
 import pytest
 
 from chimera.adapters.substrates.knative import errors
+from chimera.adapters.substrates.knative.plan import concerns_all
 from chimera.adapters.substrates.knative.refusals import LONGEST_RETRY_AFTER, refusal
 from chimera.platform.reasons import Reason
 
 
 def answered(code: int, message: str, **headers: str) -> errors.ClusterError:
-    body = f'{{"kind": "Status", "message": "{message}", "code": {code}}}'
+    body = json.dumps({"kind": "Status", "message": message, "code": code})
     return refusal(code, {name.replace("_", "-"): value for name, value in headers.items()}, body.encode(), "asking")
 
 
@@ -27,6 +30,7 @@ def answered(code: int, message: str, **headers: str) -> errors.ClusterError:
         (403, "services is forbidden: User cannot patch", errors.ClusterDenied, Reason.PERMISSION_DENIED),
         (404, "namespaces 'cells' not found", errors.NamespaceGone, Reason.NAMESPACE_GONE),
         (404, "the server could not find the requested resource", errors.NotInCluster, Reason.KNATIVE_MISSING),
+        (404, 'agents.chimera.ecosystem "one" not found', errors.ObjectGone, Reason.CONFLICT),
         (409, "Apply failed with 1 conflict", errors.ClusterConflict, Reason.CONFLICT),
         (410, "too old resource version", errors.WatchExpired, Reason.HOME_AWAY),
         (422, "spec.x: Invalid value", errors.ClusterRefused, Reason.OBJECT_REFUSED),
@@ -46,6 +50,12 @@ def test_an_answer_has_a_cause_and_a_next_step(
     assert type(found) is kind and Reason(found.reason) is reason
     assert message in found.detail
     assert found.next_step or kind is errors.WatchExpired
+
+
+def test_an_object_that_is_gone_stops_no_other_and_a_kind_that_is_not_there_stops_all() -> None:
+    assert not concerns_all(answered(404, 'agents.chimera.ecosystem "one" not found'))
+    assert concerns_all(answered(404, "the server could not find the requested resource"))
+    assert concerns_all(answered(404, 'namespaces "cells" not found'))
 
 
 def test_a_server_that_names_a_time_is_believed_within_bounds() -> None:

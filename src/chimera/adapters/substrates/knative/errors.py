@@ -105,6 +105,14 @@ class NotInCluster(ClusterError):
     reason = Reason.KNATIVE_MISSING.value
 
 
+class ObjectGone(NotInCluster):
+    """The cluster has the kind, and no object of that name: no other object is the worse for it."""
+
+    code = "object-gone"
+    title = "The cluster has no object of that name"
+    reason = Reason.CONFLICT.value
+
+
 class NamespaceGone(NotInCluster):
     """The namespace isn't there, or is being deleted."""
 

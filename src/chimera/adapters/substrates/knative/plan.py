@@ -17,6 +17,7 @@ from chimera.adapters.substrates.knative.errors import (
     ClusterConflict,
     ClusterError,
     ClusterRefused,
+    ObjectGone,
     QuotaExceeded,
 )
 from chimera.adapters.substrates.knative.rollout import (
@@ -311,7 +312,7 @@ def failed(known: Memory, error: ClusterError, digest: str, now: float, *, jitte
 
 def concerns_all(error: ClusterError) -> bool:
     """Whether it would be of no use to go on with other Services now: the cluster, not the Service, is the trouble."""
-    return not isinstance(error, (ClusterConflict, ClusterRefused, QuotaExceeded))
+    return not isinstance(error, (ClusterConflict, ClusterRefused, ObjectGone, QuotaExceeded))
 
 
 def _decide(want: Wanted, found: Observed | None, known: Memory, pace: Pace, now: float) -> Decision:

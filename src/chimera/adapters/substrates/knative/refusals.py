@@ -20,6 +20,7 @@ from chimera.adapters.substrates.knative.errors import (
     FieldUnknown,
     NamespaceGone,
     NotInCluster,
+    ObjectGone,
     QuotaExceeded,
     WatchExpired,
     WebhookDown,
@@ -83,6 +84,8 @@ def _forbidden(detail: str, message: str) -> ClusterError:
 def _not_found(detail: str, message: str) -> ClusterError:
     if message.startswith("namespaces "):
         return _namespace_gone(detail)
+    if message.endswith('" not found'):  # one object, by its name; a kind that isn't there is told in other words
+        return ObjectGone(detail, next_step="look whether somebody deleted it")
     return NotInCluster(detail, next_step="see whether Knative Serving and the namespace are there")
 
 
