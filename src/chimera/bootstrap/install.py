@@ -46,7 +46,7 @@ def choices(options: argparse.Namespace) -> Installation:
     """What is chosen, checked; raises `SettingsError`."""
     found = machine.load(options.home)
     database = database_name(found.node, options.home)
-    if not is_url(database):
+    if options.action != "uninstall" and not is_url(database):
         raise SettingsError(["a cluster's processes share a PostgreSQL server: name it in the setting node.database"])
     knative = found.knative
     if options.warm_pool is not None:

@@ -194,7 +194,9 @@ class Cluster(Home):
         place = ["--substrate", "knative", "--kubeconfig", self.kubeconfig, "--namespace", self.namespace]
         return [*place, "--wait", str(PATIENCE)]
 
-    async def install(self, *, threads: int = 8, hosts: str = "chimera-host-{framework}") -> None:
+    async def install(
+        self, *, threads: int = 8, hosts: str = "chimera-host-{framework}", start_timeout: int = 30
+    ) -> None:
         settings = f"""
             [node]
             database = "{os.environ["CHIMERA_TEST_CLUSTER_DATABASE"]}"
@@ -203,7 +205,7 @@ class Cluster(Home):
             image = "{self.images.replace("{name}", hosts)}"
             node_image = "{self.images.replace("{name}", "chimera-host-node")}"
             window = 6
-            start_timeout = 30
+            start_timeout = {start_timeout}
             warm_pool = 0
             rollout_hold = 10
             rollout_steps = [30, 100]

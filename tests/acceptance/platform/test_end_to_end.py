@@ -35,6 +35,7 @@ SPELT = {"autogen": "AutoGen", "crewai": "CrewAI", "langgraph": "LangGraph", "fu
 AGENTS = os.environ.get("CHIMERA_TEST_AGENTS", "200")
 CALLED = int(os.environ.get("CHIMERA_TEST_CALLED", "60"))
 AT_ONCE = 8
+STARTING = 180  # seconds a new host may take: a dozen start at once, on as few cores as the machine has
 FUNCTIONS = 10
 ROLLED = 12
 
@@ -88,7 +89,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ecosy
         pytest.skip(f"no cluster: {', '.join(missing)} not set")
     made = Ecosystem(tmp_path_factory.mktemp("ecosystem"), os.environ["CHIMERA_TEST_KUBECONFIG"])
     try:
-        await made.install()
+        await made.install(start_timeout=STARTING)
         await made.connect()
         timeout = aiohttp.ClientTimeout(total=PATIENCE)
         async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(force_close=True)) as session:
@@ -230,7 +231,7 @@ async def test_a_setting_of_cells_is_rolled_out_and_back_while_agents_answer(wor
     callers = [asyncio.create_task(calling(agent)) for agent in agents]
     for threads in (9, 8):
         before, began, so_far = await world.generations(), time.monotonic(), len(answered)
-        await world.install(threads=threads)
+        await world.install(threads=threads, start_timeout=STARTING)
         await world.until_moved(before)
         print(
             f"{len(before)} cells moved in {time.monotonic() - began:.1f} s, {len(answered) - so_far} calls meanwhile"

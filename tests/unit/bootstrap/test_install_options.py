@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from chimera.bootstrap import install
 from chimera.entrypoints.cli import installing
 from chimera.entrypoints.cli.main import cli
+from chimera.kernel.settings import SettingsError
 
 SETTINGS = """
 [node]
@@ -109,3 +110,10 @@ def test_what_warm_pods_cost_is_said_beside_what_would_be_applied(
     assert json.loads(config["data"]["control-plane.json"])["knative"]["warm_pool"] == 7
     (quota,) = [one for one in found if one["kind"] == "ResourceQuota"]
     assert quota["spec"]["hard"] == {"pods": "2500"} and quota["metadata"]["namespace"] == "chimera-cells"
+
+
+def test_only_what_is_installed_needs_a_database(tmp_path: Path) -> None:
+    parse = install.parser().parse_args
+    assert install.choices(parse(["uninstall", "--home", str(tmp_path)])).namespace == "chimera"
+    with pytest.raises(SettingsError, match=r"node\.database"):
+        install.choices(parse(["install", "--home", str(tmp_path)]))
