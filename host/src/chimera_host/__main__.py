@@ -8,8 +8,10 @@ check [-- COMMAND]                                 does a host keep the contract
 
 import argparse
 import os
+import signal
 import socket
 import sys
+from types import FrameType
 from typing import get_args
 
 import msgspec
@@ -39,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(config_fd: int | None, listen_fd: int | None, lifeline_fd: int | None) -> int:
+    # The first process of a container loses a signal that it has no handler for, and frameworks take seconds to import.
+    signal.signal(signal.SIGTERM, _end_at_once)
     from chimera_host import process
     from chimera_host.frameworks import adapter as find_adapter
 
@@ -53,6 +57,11 @@ def _serve(config_fd: int | None, listen_fd: int | None, lifeline_fd: int | None
     else:
         listener = socket.create_server(("", config.port), backlog=1024)
     return process.run(config, adapter, listener, lifeline_fd)
+
+
+def _end_at_once(_number: int, _frame: FrameType | None) -> None:
+    """End before anything is served; the event loop's own handler takes this one's place."""
+    os._exit(0)
 
 
 def _check(options: argparse.Namespace) -> int:

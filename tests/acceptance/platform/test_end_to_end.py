@@ -131,7 +131,7 @@ async def test_the_roster_is_applied(world: Ecosystem) -> None:
     for framework, spelt in SPELT.items():
         made = definition(
             f"alone-{framework}",
-            specification={"framework": spelt},
+            specification={"framework": spelt, "resources": {"cpu": "100m"}},  # requested in full: all fit on two cores
             isolation="dedicated",
             scaling={"idle_timeout": "20s", "max_instances": 2},
         )
