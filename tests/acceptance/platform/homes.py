@@ -207,6 +207,7 @@ class Cluster(Home):
             window = 6
             start_timeout = {start_timeout}
             warm_pool = 0
+            rollouts = 2
             rollout_hold = 10
             rollout_steps = [30, 100]
             rollout_pause = 3

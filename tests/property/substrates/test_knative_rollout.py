@@ -25,6 +25,7 @@ from chimera.adapters.substrates.knative.rollout import (
 
 PACE = Pace(steps=(10, 50, 100), pause=15.0, hold=60.0, start_timeout=100.0, retry=600.0, start_retry=60.0)
 NEVER = ("ProgressDeadlineExceeded: Initial scale was never achieved", "see its pods")
+NO_ROOM = ("Unschedulable: 0/3 nodes are available: 3 Insufficient cpu.", "add nodes")
 BAD = ("the container failed", "see its log")
 TICK = 5.0
 
@@ -42,6 +43,7 @@ class World:
     bad: set[str] = field(default_factory=set)
     progress: Progress = field(default_factory=Progress)
     stuck: set[str] = field(default_factory=set)
+    unplaced: set[str] = field(default_factory=set)
     late: set[str] = field(default_factory=set)
     silent: bool = False
     initialised: set[str] = field(default_factory=set)
@@ -137,6 +139,8 @@ class World:
             return replace(one, ready=False, replicas=0, desired=None if self.silent else 0, trouble=NEVER)
         if one.name in self.bad:
             return replace(one, ready=False, replicas=0, trouble=BAD)
+        if one.name in self.unplaced:
+            return replace(one, ready=False, replicas=0, trouble=NO_ROOM)
         if one.name in self.stuck:
             return replace(one, ready=False, replicas=0)
         first = max(1, one.least, self.firsts[one.name])
@@ -236,6 +240,25 @@ def test_one_that_takes_too_long_is_given_up() -> None:
     decided = world.run(60.0)
     assert decided.stage is Stage.FAILED and "r-2 is not ready after 13" in decided.cause
     assert world.found is not None and world.found.asked == (Share(revision="r-1", percent=100),)
+
+
+def test_one_whose_pods_wait_for_a_node_has_the_time_of_a_start() -> None:
+    world = steady()
+    world.unplaced.add("r-2")
+    world.want = Target(digest="two")
+    decided = world.run(PACE.start_timeout)
+    assert decided.stage is Stage.WAITING and "Insufficient cpu" in decided.cause
+    before = world.writes
+    world.unplaced.clear()
+    world.revisions["r-2"] = replace(world.revisions["r-2"], trouble=None)
+    assert world.run(200.0).stage is Stage.STEADY and world.served[-1] == {"r-2": 100}
+    assert "r-3" not in world.revisions and world.writes > before
+
+    world.unplaced.add("r-3")
+    world.want = Target(digest="three")
+    decided = world.run(PACE.start_timeout + 60.0)
+    assert decided.stage is Stage.FAILED and "Insufficient cpu" in decided.cause
+    assert world.served[-1] == {"r-2": 100}
 
 
 def test_one_that_gets_stuck_with_calls_loses_them() -> None:

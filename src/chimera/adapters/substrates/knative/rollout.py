@@ -22,6 +22,8 @@ PATIENCE = 30.0
 LONGEST_RETRY = 6 * 3_600.0
 LONGEST_START_RETRY = 3_600.0
 """Where nothing serves, callers wait for the next try."""
+UNPLACED = "Unschedulable"
+"""How a revision's trouble begins whose pods wait for room: a node that comes brings them up."""
 MEND = "mend what it says, or change it back (`knative.image`, say); it is tried again after `knative.rollout_retry`"
 
 
@@ -240,6 +242,12 @@ class _Rollout:
         """Whether it has them."""
         return self.green.replicas >= self.need
 
+    @property
+    def unplaced(self) -> str:
+        """What Knative says of it while it only waits for room on a node; empty otherwise."""
+        trouble = "" if self.green.trouble is None else self.green.trouble[0]
+        return trouble if trouble.startswith(UNPLACED) else ""
+
     def steady(self) -> Decision:
         """Nothing served before: the newest revision has all calls."""
         alone = (Share(revision=self.green.name, percent=100),)
@@ -248,11 +256,12 @@ class _Rollout:
 
     def fault(self, progress: Progress) -> tuple[str, str] | None:
         """Why the new revision must not have calls, and the next step."""
-        if self.green.trouble is not None:
-            return self.green.trouble
         began = progress.moved if self.share else progress.since
         waited = self.now - began if began is not None else 0.0
-        if waited <= self.pace.start_timeout + PATIENCE or (self.green.ready and (self.share or self.at_scale)):
+        overdue = waited > self.pace.start_timeout + PATIENCE
+        if self.green.trouble is not None and (overdue or self.share or not self.unplaced):
+            return self.green.trouble
+        if not overdue or (self.green.ready and (self.share or self.at_scale)):
             return None
         missing = f"has {self.green.replicas} of {self.need} pods" if self.green.ready else "is not ready"
         return f"{missing} after {waited:.0f} s", "see its pods' events in the namespace of cells"
@@ -285,11 +294,12 @@ class _Rollout:
         share, held = self.share, self._hold(max(self.need, self.green.least))
         carried = {one.revision: one.percent for one in self.found.carried if one.percent}
         if share == 0 and (held is not None or not (self.green.ready and self.at_scale)):
+            has = f"has {self.green.replicas} of {self.need} pods" + (f" ({self.unplaced})" if self.unplaced else "")
             return self._decision(
                 (*_shares(self.olds, 100), Share(tag=NEXT)),
                 Stage.WAITING,
                 hold=held,
-                cause=f"{self.green.name} has {self.green.replicas} of {self.need} pods; calls stay where they are",
+                cause=f"{self.green.name} {has}; calls stay where they are",
                 progress=progress,
                 again=since + self.pace.start_timeout + PATIENCE + 1.0,
             )
