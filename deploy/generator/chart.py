@@ -86,6 +86,11 @@ TEXTS: dict[str, tuple[str, Any, Json]] = {
         {},
         {"type": "object", "additionalProperties": {"type": "object"}},
     ),
+    "jaegis": (
+        "Groups of JAEGIS' settings, such as `quality`; what isn't here has its default.",
+        {},
+        {"type": "object", "additionalProperties": {"type": "object"}},
+    ),
     "revision": ("Anything; another value starts the pods anew.", "", {"type": "string"}),
     "node_selector": (
         "Labels of the nodes for the platform's pods.",

@@ -18,6 +18,7 @@ from chimera.bootstrap.gateway_config import ModelConfig
 from chimera.delivery.scanning.settings import ScanningSettings
 from chimera.gateway.identity.claims import IssuerConfig
 from chimera.gateway.settings import gateway_groups
+from chimera.jaegis.settings import jaegis_groups
 from chimera.kernel.settings import FILE_NAME
 from chimera.platform.settings import NodeSettings
 from chimera.platform.upkeep.settings import RetentionSettings, UpkeepSettings
@@ -106,6 +107,7 @@ def groups() -> dict[str, type]:
         "retention": RetentionSettings,
         "upkeep": UpkeepSettings,
         **gateway_groups(),
+        **jaegis_groups(),
     }
 
 

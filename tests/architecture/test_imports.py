@@ -13,7 +13,18 @@ FRAMEWORKS = {"autogen", "crewai", "langgraph", "langchain_core", "langsmith", "
 DATABASE = {"sqlalchemy", "alembic", "mako"}
 COMMANDS = (
     *("applying", "audit", "backup", "calling", "checking", "completion", "definitions", "doctor", "events"),
-    *("exporting", "identity", "installing", "looking", "policies", "repo", "rolling", "runtime", "scanning"),
+    *(
+        "exporting",
+        "identity",
+        "installing",
+        "looking",
+        "policies",
+        "quality",
+        "repo",
+        "rolling",
+        "runtime",
+        "scanning",
+    ),
     *("sessions", "sizing", "state", "tasks", "up", "upgrade", "upkeep", "watching"),
 )
 

@@ -62,6 +62,8 @@ from chimera.entrypoints.control_plane.conditions import ConditionMetrics
 from chimera.events.settings import EventSettings
 from chimera.immune.audit.checkpointer import sign_while_held
 from chimera.immune.audit.settings import AuditSettings
+from chimera.jaegis.service import Jaegis
+from chimera.jaegis.settings import load_jaegis
 from chimera.kernel.clock import SystemClock
 from chimera.kernel.ids import new_id
 from chimera.kernel.leases import Lease, work_while_held
@@ -89,7 +91,8 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
     `retention` and `upkeep` are the settings of these groups. Where `key_file` is given, it listens at `host` and
     `port` instead of `socket`. With `knative`, the group of that name, it keeps cells in the cluster of `kubeconfig`
     (by default the one that it is a pod of); `settings` are the gateway's. With `admission`, it answers what the API
-    server asks of resources.
+    server asks of resources. `jaegis` are the groups of JAEGIS' settings; of `models`, where they are given, the names
+    count alone: they are those that agents may use.
     """
 
     database: str
@@ -110,6 +113,8 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
     events: dict[str, Any] = {}
     retention: dict[str, Any] = {}
     upkeep: dict[str, Any] = {}
+    jaegis: dict[str, dict[str, Any]] = {}
+    models: dict[str, Any] | None = None
 
 
 async def serve(config: ControlPlaneConfig) -> None:
@@ -132,7 +137,8 @@ async def serve(config: ControlPlaneConfig) -> None:
     loops += [asyncio.create_task(loop, name=name) for name, loop in home.loops.items()]
     shown_too = start_admission(config.admission, home.api, StoredLeases(database), LEASE_LIFE, loops)
     shown_too = [*shown_too, ConditionMetrics(home.keeper.counts)]
-    app = ControlPlaneApp(catalogue, home.poke, upkeep, home.conditions, shown=shown_too).make()
+    jaegis = make_jaegis(catalogue, config)
+    app = ControlPlaneApp(catalogue, home.poke, upkeep, home.conditions, shown=shown_too, jaegis=jaegis).make()
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=10.0)
     if config.key_file is not None:
         app.middlewares.append(needs_key(read_secret(config.key_file, "key_file", mounted=config.mounted_secrets)))
@@ -201,6 +207,13 @@ def make_upkeep(database: Database, config: ControlPlaneConfig) -> Upkeep:
     jobs = make_jobs(retention, audit_keep_days=audit.keep_days, paused_hold=events.paused_hold)
     settings = load_group(UpkeepSettings, config.upkeep, where="upkeep")
     return Upkeep(UpkeepStorage(database, jobs), SystemClock(), settings)
+
+
+def make_jaegis(catalogue: Catalogue, config: ControlPlaneConfig) -> Jaegis:
+    """What judges definitions beside the catalogue's live agents; raises `SettingsError`."""
+    found = load_jaegis(config.jaegis)
+    models = None if config.models is None else frozenset(config.models)
+    return Jaegis(catalogue, SystemClock(), quality=found.quality, creator=found.creator, models=models)
 
 
 async def keep_audit(database: Database, config: ControlPlaneConfig) -> None:

@@ -65,6 +65,7 @@ def choices(options: argparse.Namespace) -> Installation:
         settings=found.gateway,
         retention=dataclasses.asdict(found.retention),
         upkeep=dataclasses.asdict(found.upkeep),
+        jaegis=found.jaegis,
         operator=dataclasses.asdict(found.operator),
         eventing=bool(options.eventing),
         monitors=bool(options.monitors),

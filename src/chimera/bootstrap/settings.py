@@ -30,6 +30,7 @@ from chimera.bootstrap.gateway_config import ModelConfig
 from chimera.delivery.scanning.settings import ScanningSettings
 from chimera.gateway.identity.claims import IssuerConfig, all_faults
 from chimera.gateway.settings import gateway_groups
+from chimera.jaegis.settings import jaegis_groups, load_jaegis
 from chimera.kernel.settings import FILE_NAME, SettingsError, load_group, read_groups
 from chimera.platform.settings import NodeSettings
 from chimera.platform.upkeep.settings import RetentionSettings, UpkeepSettings
@@ -37,7 +38,7 @@ from chimera.platform.upkeep.settings import RetentionSettings, UpkeepSettings
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MachineSettings:
-    """Everything that is set in a home. `gateway` holds the gateway's groups as they were written."""
+    """Everything that is set in a home. `gateway` and `jaegis` hold their groups as they were written."""
 
     node: NodeSettings
     retention: RetentionSettings
@@ -46,6 +47,7 @@ class MachineSettings:
     operator: OperatorSettings
     scanning: ScanningSettings
     gateway: dict[str, dict[str, Any]]
+    jaegis: dict[str, dict[str, Any]]
     models: dict[str, ModelConfig]
     issuers: dict[str, IssuerConfig]
 
@@ -55,7 +57,8 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
     environ = os.environ if environ is None else environ
     file = home / FILE_NAME
     data = read_groups(file, environ)
-    known = {"node", "knative", "operator", "retention", "upkeep", "scanning", "model", "issuer", *gateway_groups()}
+    plain = {"node", "knative", "operator", "retention", "upkeep", "scanning", "model", "issuer"}
+    known = plain | gateway_groups().keys() | jaegis_groups().keys()
     if unknown := sorted(set(data) - known):
         raise SettingsError([f"{file}: unknown group {name!r}; known: {', '.join(sorted(known))}" for name in unknown])
     try:
@@ -70,6 +73,8 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
         raise SettingsError([f"{file}: {fault}" for fault in wrong])
     operator = load_group(OperatorSettings, data.get("operator", {}), where=f"{file}: operator")
     operator.check()
+    jaegis = {name: data[name] for name in jaegis_groups() if name in data}
+    load_jaegis(jaegis, where=f"{file}: ")
     here = {"max_hosts": os.cpu_count() or 2}
     return MachineSettings(
         node=load_group(NodeSettings, {**here, **data.get("node", {})}, where=f"{file}: node"),
@@ -79,6 +84,7 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
         operator=operator,
         scanning=load_group(ScanningSettings, data.get("scanning", {}), where=f"{file}: scanning"),
         gateway={name: data[name] for name in gateway_groups() if name in data},
+        jaegis=jaegis,
         models=models,
         issuers=issuers,
     )

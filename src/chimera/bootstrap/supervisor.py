@@ -266,6 +266,8 @@ class Supervisor:
             events=self.settings.gateway.get("events", {}),
             retention=dataclasses.asdict(self.settings.retention),
             upkeep=dataclasses.asdict(self.settings.upkeep),
+            jaegis=self.settings.jaegis,
+            models={name: {} for name in (*self.settings.models, "default")},
         )
 
     def _gateway_config(self, models: dict[str, ModelConfig], ready: int) -> GatewayConfig:

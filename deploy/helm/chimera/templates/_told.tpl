@@ -57,6 +57,8 @@ audit: {{ (get $.Values.settings "audit" | default dict) | toJson }}
 events: {{ (get $.Values.settings "events" | default dict) | toJson }}
 retention: {{ $.Values.retention | toJson }}
 upkeep: {{ $.Values.upkeep | toJson }}
+jaegis: {{ $.Values.jaegis | toJson }}
+models: {{ $.Values.models | toJson }}
 admission:
   host: 0.0.0.0
   port: 9443

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, RowMapping, Select, func, select, update
 
 from chimera.adapters.storage.batches import NOBODY, BatchStatements, Staged
 from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.ecosystem import changed_since
 from chimera.adapters.storage.facts import Unservable, facts_of
 from chimera.adapters.storage.gateway import read_cell
 from chimera.adapters.storage.journal import journal
@@ -31,6 +32,7 @@ from chimera.agents.api import AgentSide
 from chimera.agents.catalogue import Applied, HistoryEntry, OwnedAgent, StagedItem, compiler_id
 from chimera.agents.compile import CanonicalDefinition, CompiledAgent, read_canonical
 from chimera.events.model import Fact
+from chimera.jaegis.ecosystem import LiveRevision
 from chimera.kernel.clock import Clock, SystemClock
 from chimera.kernel.ids import new_id
 from chimera.kernel.leases import Lease
@@ -301,6 +303,10 @@ class Catalogue:
         )
         found = await self._database.read(lambda connection: connection.execute(query).mappings().all())
         return [HistoryEntry(**row) for row in found]
+
+    async def changed_since(self, tenant: str, sequence: int, limit: int) -> list[LiveRevision]:
+        """Agents of a tenant that were changed after a sequence, with their definitions, deleted ones too, in order."""
+        return await self._database.read(lambda connection: changed_since(connection, tenant, sequence, limit))
 
     async def kept_cells(self) -> list[CellSpec]:
         """Cells of live agents, and of their other sides, with a minimum above zero."""

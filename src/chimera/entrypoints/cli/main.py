@@ -17,6 +17,7 @@ COMMANDS = {
     "repo": ("repo", "repo", "Lay out a catalogue's Git repository, and protect its branch."),
     "up": ("up", "up", "Start Chimera on this machine, or reach it in a cluster."),
     "apply": ("applying", "apply", "Make definitions live, all or nothing."),
+    "quality": ("quality", "quality", "Score definitions by named criteria, beside all live agents."),
     "diff": ("definitions", "diff", "Compare definitions with what is live."),
     "get": ("looking", "get", "List agents, cells, hosts, incidents, models or revisions."),
     "describe": ("looking", "describe", "Show an agent in full."),

@@ -15,12 +15,16 @@ from chimera.agents.requirements import FILE_NAME
 from chimera.entrypoints.control_plane.applying import Applying
 from chimera.entrypoints.control_plane.conditions import ConditionHandlers
 from chimera.entrypoints.control_plane.http import MAX_BODY, METRICS_TYPE, Metrics, UnknownPath, answer
+from chimera.entrypoints.control_plane.jaegis import JaegisHandlers
 from chimera.entrypoints.control_plane.looking import Looking
 from chimera.entrypoints.control_plane.upkeep import UpkeepHandlers
 from chimera.entrypoints.control_plane.upkeep_metrics import UpkeepMetrics
 from chimera.entrypoints.published.catalogue import CATALOGUE
 from chimera.entrypoints.published.conditions import CONDITIONS
+from chimera.entrypoints.published.jaegis import JAEGIS
 from chimera.entrypoints.published.upkeep import UPKEEP
+from chimera.jaegis.service import Jaegis
+from chimera.kernel.clock import SystemClock
 from chimera.platform.upkeep.service import Upkeep
 
 
@@ -35,12 +39,17 @@ class ControlPlaneApp:
         conditions: StoredConditions,
         *,
         shown: Sequence[Collector] = (),
+        jaegis: Jaegis | None = None,
     ) -> None:
-        """Serve `catalogue`, what `upkeep` does, and `conditions`; `shown` are further metrics of the process."""
+        """Serve `catalogue`, what `upkeep` does, `conditions`, and what `jaegis` says of definitions.
+
+        `shown` are further metrics of the process. Without a `jaegis` one judges by the default settings.
+        """
         self._catalogue = catalogue
         self._conditions = conditions
         self._changed = changed
         self._upkeep = upkeep
+        self._jaegis = jaegis or Jaegis(catalogue, SystemClock())
         self._metrics = Metrics()
         for collector in (UpkeepMetrics(upkeep.progress), *shown):
             self._metrics.registry.register(collector)
@@ -48,14 +57,16 @@ class ControlPlaneApp:
     def make(self) -> web.Application:
         """The aiohttp application."""
         app = web.Application(client_max_size=MAX_BODY, middlewares=[self._metrics.middleware])
+        applying = Applying(self._catalogue, self._changed)
         handlers = {
-            **Applying(self._catalogue, self._changed).handlers(),
+            **applying.handlers(),
             **Looking(self._catalogue, self._changed).handlers(),
             **UpkeepHandlers(self._upkeep).handlers(),
             **ConditionHandlers(self._conditions).handlers(),
+            **JaegisHandlers(self._jaegis, applying.take).handlers(),
             "status": self._status,
         }
-        for operation in (*CATALOGUE, *UPKEEP, *CONDITIONS):
+        for operation in (*CATALOGUE, *UPKEEP, *CONDITIONS, *JAEGIS):
             app.router.add_route(operation.method, operation.path, handlers.pop(operation.name))
         if handlers:
             raise AssertionError(f"not published: {', '.join(handlers)}")

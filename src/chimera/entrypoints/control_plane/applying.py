@@ -76,7 +76,7 @@ class Applying:
             raise BadRequest(
                 f"positions from {chunk.first} on are out of bounds", next_step=f"count from 0 to {MAX_SOURCES}"
             )
-        taken = await self._take(tenant_of(request), chunk.items, chunk.first)
+        taken = await self.take(tenant_of(request), chunk.items, chunk.first)
         await self._catalogue.stage(tenant_of(request), request.match_info["batch"], taken.staged)
         return answer(api.ChunkResults(results=_worth_telling(taken.results)))
 
@@ -97,7 +97,7 @@ class Applying:
         """Apply a small batch at once."""
         told = await body_of(request, api.Apply)
         tenant = tenant_of(request)
-        taken = await self._take(tenant, told.items, 0)
+        taken = await self.take(tenant, told.items, 0)
         faulty = [one for one in taken.results if one.faults]
         if faulty and not told.keep_going:
             raise BatchHasFaults(
@@ -123,14 +123,14 @@ class Applying:
     async def validate(self, request: web.Request) -> web.StreamResponse:
         """Check definitions as an apply would."""
         told = await body_of(request, api.Definitions)
-        taken = await self._take(tenant_of(request), told.items, 0)
+        taken = await self.take(tenant_of(request), told.items, 0)
         return answer(api.Validated(valid=not any(one.faults for one in taken.results), results=taken.results))
 
     async def diff(self, request: web.Request) -> web.StreamResponse:
         """What an apply would change, by meaning."""
         told = await body_of(request, api.Definitions)
         tenant = tenant_of(request)
-        taken = await self._take(tenant, told.items, 0)
+        taken = await self.take(tenant, told.items, 0)
         rows: list[api.AgentDifference] = []
         for item, result in zip(taken.staged, taken.results, strict=True):
             if item.compiled is None:
@@ -178,7 +178,8 @@ class Applying:
         )
         return answer(back, sequence=applied.sequence)
 
-    async def _take(self, tenant: str, items: list[api.Item], first: int) -> Taken:
+    async def take(self, tenant: str, items: list[api.Item], first: int = 0) -> Taken:
+        """Check and compile definitions, with the bundles that are here; nothing is kept."""
         if len(items) > MAX_ITEMS:
             raise BadRequest(f"{len(items)} definitions are too many at once", next_step=f"send at most {MAX_ITEMS}")
         bundles: dict[str, Bundle] = {}

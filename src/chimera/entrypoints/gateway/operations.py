@@ -16,6 +16,7 @@ from chimera.entrypoints.gateway.state_operations import STATE
 from chimera.entrypoints.gateway.task_operations import TASKS
 from chimera.entrypoints.published.catalogue import CATALOGUE, HEADER_KEY
 from chimera.entrypoints.published.conditions import CONDITIONS
+from chimera.entrypoints.published.jaegis import JAEGIS
 from chimera.entrypoints.published.operation import AGENT, TENANT, Operation
 from chimera.entrypoints.published.parameters import KEY, whole
 from chimera.entrypoints.published.upkeep import UPKEEP
@@ -191,7 +192,7 @@ NODE = (
         ),
     ),
 )
-OPERATIONS = SERVED + STATE + TASKS + EVENTS + IDENTITY + AUDIT + CATALOGUE + UPKEEP + CONDITIONS + NODE
+OPERATIONS = SERVED + STATE + TASKS + EVENTS + IDENTITY + AUDIT + CATALOGUE + UPKEEP + CONDITIONS + JAEGIS + NODE
 
 
 class Found(NamedTuple):

@@ -1,0 +1,1 @@
+"""JAEGIS Quality Assurance: how good a definition is, by named criteria."""
