@@ -1,5 +1,12 @@
-"""The cluster as code: valid by the provider's schema, and what the mission and its table say."""
+"""The cluster as code: valid by the provider's schema, and what the mission and its table say.
 
+`schemas/knative*-1.15.json` are the schemas of the Knative operator's kinds (`config/crd/bases` of knative.dev/operator
+v0.42.2, the newest that its Go module is to be had of, Apache-2.0) without descriptions; `schemas/knative-1.21.json` is
+what Knative Serving 1.21 (v0.48.0), its networking and net-kourier name themselves: the keys that their ConfigMaps
+explain, which nobody else would judge, and their Deployments.
+"""
+
+import copy
 import json
 import os
 import shutil
@@ -10,16 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import hcl2
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 
+from chimera.adapters.substrates.knative.admission import manifests as admission
 from chimera.adapters.substrates.knative.installation import Installation, manifests
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.platform.sizing import AGENT_NODE, CONTROL_NODE, PROCESS, Demand, Machine
+from chimera.testing.schemas import strict
 from docs.generate import ROOT
 
 GKE = ROOT / "deploy" / "gke"
+SCHEMAS = Path(__file__).parent / "schemas"
+KNATIVE_WEBHOOK = 8443
 PROVIDER = ROOT / ".tools" / "go" / "terraform-provider-google"
 Json = dict[str, Any]
 
@@ -187,6 +199,32 @@ def test_ranges_hold_the_largest_pool_and_do_not_overlap() -> None:
     assert firewall["source_ranges"] == [str(masters)] and firewall["direction"] == "INGRESS"
 
 
+def test_the_api_server_reaches_webhooks_in_pods_of_every_node_and_nothing_else() -> None:
+    """From a private cluster's masters GKE opens 443 and 10250 alone: a webhook elsewhere would time out."""
+    firewall = RESOURCES["google_compute_firewall.webhooks"]
+    assert firewall["network"] == CLUSTER["network"]
+    assert firewall["source_ranges"] == [CLUSTER["private_cluster_config"][0]["master_ipv4_cidr_block"]]
+    assert firewall["allow"] == [{"protocol": "tcp", "ports": [str(KNATIVE_WEBHOOK), str(admission.PORT)]}]
+    for pool in (AGENTS, CONTROL):
+        assert pool["node_config"][0]["tags"] == "${local.shared.tags}"
+    (locals_,) = [one["shared"] for file in GKE.glob("*.tf") for one in _locals(file) if "shared" in one]
+    assert locals_["tags"] == firewall["target_tags"] == ["${var.cluster_name}"]
+    chosen = Installation(knative=KnativeSettings(), database="postgresql://db.example/chimera")
+    ports = {
+        port["containerPort"]
+        for one in manifests(chosen)
+        if one["kind"] == "Deployment" and one["metadata"]["name"] == "chimera-control-plane"
+        for port in one["spec"]["template"]["spec"]["containers"][0]["ports"]
+    }
+    assert admission.PORT in ports
+
+
+def _locals(file: Path) -> list[Json]:
+    with file.open() as text:
+        found: list[Json] = plain(hcl2.load(text)).get("locals", [])
+    return found
+
+
 def test_sizes_are_reckoned_with_what_the_platforms_pods_request() -> None:
     chosen = Installation(knative=KnativeSettings(), database="postgresql://db.example/chimera")
     deployed = [one["spec"] for one in manifests(chosen) if one["kind"] == "Deployment"]
@@ -212,6 +250,57 @@ def test_manifests_are_valid(release: str) -> None:
     assert len(judged) == 4
     for one in judged:
         kubernetes_validate.validate(one, release, strict=True)
+
+
+def knatives() -> dict[str, Json]:
+    return {one["kind"]: one for one in documents("manifests/knative.yaml") if "knative.dev" in one["apiVersion"]}
+
+
+def judge(one: Json) -> None:
+    schema = strict((SCHEMAS / f"{one['kind'].lower()}-1.15.json").read_bytes())
+    jsonschema.Draft202012Validator(schema).validate(one)
+
+
+@pytest.mark.parametrize("kind", knatives())
+def test_what_knatives_operator_is_told_is_valid_by_its_schemas(kind: str) -> None:
+    assert knatives().keys() == {"KnativeServing", "KnativeEventing"}
+    judge(knatives()[kind])
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("spec", "high-availability", "replicas"), "three"),
+        (("spec", "workload"), []),
+        (("spec", "ingress", "courier"), {"enabled": True}),
+        (("spec", "config", "features", "multi-container"), True),
+        (("spec", "workloads", 0, "tolerations", 0, "efect"), "NoSchedule"),
+    ],
+    ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else None,
+)
+def test_what_is_wrong_there_is_found(path: tuple[str | int, ...], value: Any) -> None:
+    one = copy.deepcopy(knatives()["KnativeServing"])
+    *before, last = path
+    place: Any = one
+    for step in before:
+        place = place[step]
+    place[last] = value
+    with pytest.raises(jsonschema.ValidationError):
+        judge(one)
+
+
+def test_knative_has_what_its_configuration_names() -> None:
+    known = json.loads((SCHEMAS / "knative-1.21.json").read_text())
+    spec = knatives()["KnativeServing"]["spec"]
+    assert spec["version"] == "1.21"
+    unknown = {
+        f"{name}.{key}"
+        for name, values in spec["config"].items()
+        for key in values
+        if key not in known["config"].get(name, ())
+    }
+    assert unknown == set(), "Knative passes over a key that it doesn't know"
+    assert {one["name"] for one in spec["workloads"]} == set(known["deployments"]), "each has a node to be on"
 
 
 def test_knative_lets_cells_say_what_their_settings_make_them_say() -> None:

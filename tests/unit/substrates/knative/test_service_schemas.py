@@ -17,6 +17,7 @@ from chimera.adapters.substrates.knative.render import HostBounds, render
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.platform.cells import LARGE, STANDARD, cell_id
 from chimera.platform.model import CellSpec, ResourceClass, RuntimeClass
+from chimera.testing.schemas import strict
 
 RELEASES = ("1.11", "1.21")
 EVERYTHING = KnativeSettings(
@@ -25,25 +26,8 @@ EVERYTHING = KnativeSettings(
 DEDICATED = ResourceClass(name="dedicated", cpu_millicores=250, memory_bytes=512 * 1024**2)
 
 
-def closed(schema: Any) -> Any:
-    """The schema with objects closed that say what they hold and don't say that they hold more."""
-    if isinstance(schema, list):
-        return [closed(one) for one in schema]
-    if not isinstance(schema, dict):
-        return schema
-    found = {name: closed(one) for name, one in schema.items()}
-    if found.pop("x-kubernetes-int-or-string", False):
-        found.pop("type", None)
-    if isinstance(found.get("properties"), dict) and not found.get("x-kubernetes-preserve-unknown-fields"):
-        found["additionalProperties"] = False
-    return found
-
-
 def schema(release: str) -> Any:
-    whole = closed(json.loads((Path(__file__).parent / "schemas" / f"service-{release}.json").read_text()))
-    for name in ("apiVersion", "kind", "metadata"):
-        whole["properties"].setdefault(name, {})
-    return whole
+    return strict((Path(__file__).parent / "schemas" / f"service-{release}.json").read_bytes())
 
 
 def cells() -> dict[str, dict[str, Any]]:
