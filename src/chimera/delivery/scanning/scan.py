@@ -12,8 +12,11 @@ from chimera.agents.spec import NODE_RUNTIME, PYTHON_RUNTIME
 from chimera.delivery.scanning import models, secrets
 from chimera.delivery.scanning.advisories import Advisories
 from chimera.delivery.scanning.dependencies import FETCH_THEM, Against, judge
+from chimera.delivery.scanning.flows import toxic_flows, untrusted_nodes
 from chimera.delivery.scanning.model import SCANNERS, Report, Result, Scanner, Unjudged, report
 from chimera.delivery.scanning.packages import of_files, of_lock
+from chimera.delivery.scanning.permissions import permissions_of
+from chimera.delivery.scanning.prompts import prompts_of
 from chimera.delivery.scanning.subject import Subject, by_code, placed, said_of
 from chimera.delivery.scanning.unpacking import Budget, Shut, unpack
 
@@ -24,7 +27,8 @@ Scan = Callable[[Sequence[Subject], "Knowledge"], Iterator[Result]]
 class Knowledge:
     """What a scan knows beside its subjects.
 
-    Advisories, the time, how old they may be (seconds), the locks of runtimes, and what pickles may name.
+    Advisories, the time, how old they may be (seconds), the locks of runtimes, what pickles may name, and which
+    hosts are one's own.
     """
 
     advisories: Advisories | None = None
@@ -32,6 +36,7 @@ class Knowledge:
     advisories_age: float = 7 * 86_400.0
     lock_of: Callable[[str], str] | None = None
     pickle_globals: frozenset[str] = frozenset()
+    trusted_hosts: tuple[str, ...] = ()
 
     @property
     def against(self) -> Against:
@@ -99,6 +104,20 @@ def _models(subjects: Sequence[Subject], knowledge: Knowledge) -> Iterator[Resul
         yield from said_of(models.scan_files(code.files.items(), knowledge.pickle_globals), owners)
 
 
+def _permissions(subjects: Sequence[Subject], knowledge: Knowledge) -> Iterator[Result]:
+    by_agent = {subject.agent: subject for subject in subjects}
+    for subject in subjects:
+        yield from placed(permissions_of(subject.value, knowledge.trusted_hosts), subject)
+    for agent, result in toxic_flows([subject.value for subject in by_agent.values()], knowledge.trusted_hosts):
+        yield from placed([result], by_agent[agent])
+
+
+def _prompts(subjects: Sequence[Subject], knowledge: Knowledge) -> Iterator[Result]:
+    for subject in subjects:
+        nodes = untrusted_nodes(subject.value, knowledge.trusted_hosts)
+        yield from placed(prompts_of(subject.value, nodes), subject)
+
+
 def runtime_of(value: CanonicalDefinition) -> str | None:
     """The runtime whose lock an agent runs on; None where it brings an image, or runs nothing."""
     function = value.agent.behaviour.function
@@ -109,4 +128,10 @@ def runtime_of(value: CanonicalDefinition) -> str | None:
     return "node" if value.runtime == NODE_RUNTIME else None
 
 
-_SCANS: dict[Scanner, Scan] = {"secrets": _secrets, "dependencies": _dependencies, "models": _models}
+_SCANS: dict[Scanner, Scan] = {
+    "secrets": _secrets,
+    "dependencies": _dependencies,
+    "models": _models,
+    "permissions": _permissions,
+    "prompts": _prompts,
+}

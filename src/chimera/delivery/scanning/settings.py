@@ -30,3 +30,8 @@ class ScanningSettings:
         "Full names (`module.name`) that pickles in source folders and images may name beside those of plain data, "
         "separated by commas. What a pickle names it may call when it is loaded.",
     )
+    trusted_hosts: tuple[str, ...] = setting(
+        (),
+        "Hosts of your own, or whose owners may see your data, as patterns (`*.example.com`), separated by commas. "
+        "Every other public host is outside: what it says is untrusted, and what reaches it is a way out.",
+    )

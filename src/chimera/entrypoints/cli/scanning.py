@@ -101,6 +101,7 @@ def _knowledge(
         advisories_age=settings.advisories_days * 86_400,
         lock_of=lock_of,
         pickle_globals=frozenset(settings.pickle_globals),
+        trusted_hosts=settings.trusted_hosts,
     )
 
 
