@@ -220,6 +220,25 @@ class ChangeTold(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     commit: str | None = None
 
 
+class RolloutTold(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The rollout as it is from then on. `moved` of `agents` have their new revision for nearly all calls, or for all.
+
+    `wave` of `waves` is under way. `taken_back` names agents that were taken back by themselves, a hundred at most, and
+    `reason` says why.
+    """
+
+    rollout: str
+    state: str
+    agents: int
+    moved: int
+    wave: int
+    waves: int
+    by: str
+    change: str | None = None
+    reason: str = ""
+    taken_back: tuple[str, ...] = ()
+
+
 class DeliveryPolicyChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The tenant's delivery policy has this version; `direct` says whether definitions may be applied directly."""
 
@@ -252,6 +271,7 @@ _KEY = "keys/{key}"
 _SUBSCRIPTION = "subscriptions/{subscription}"
 _CELL = "cells/{cell}"
 _CHANGE = "changes/{change}"
+_ROLLOUT = "rollouts/{rollout}"
 
 _ALL = (
     _type("agent.created", _AGENT, AgentChanged, "An agent is live that wasn't before."),
@@ -275,6 +295,19 @@ _ALL = (
     _type("change.aborted", _CHANGE, ChangeTold, "A change was given up; nothing of it is live."),
     _type("change.superseded", _CHANGE, ChangeTold, "A change was overtaken by another, or by changed agents."),
     _type("change.wanted", _CHANGE, ChangeTold, "Somebody wants a rollout to pause, to go on or to be taken back."),
+    _type("rollout.started", _ROLLOUT, RolloutTold, "A rollout has begun."),
+    _type("rollout.wave", _ROLLOUT, RolloutTold, "All agents of a wave are decided; the next wave begins."),
+    _type("rollout.asked-to-run", _ROLLOUT, RolloutTold, "Somebody wants a rollout to go on."),
+    _type("rollout.asked-to-pause", _ROLLOUT, RolloutTold, "Somebody wants a rollout to rest."),
+    _type("rollout.asked-to-abort", _ROLLOUT, RolloutTold, "Somebody wants a rollout to be taken back."),
+    _type("rollout.paused", _ROLLOUT, RolloutTold, "A rollout rests: it goes no further."),
+    _type("rollout.resumed", _ROLLOUT, RolloutTold, "A rollout that rested goes on."),
+    _type("rollout.taken-back", _ROLLOUT, RolloutTold, "Agents of a rollout are taken back by themselves."),
+    _type("rollout.promoting", _ROLLOUT, RolloutTold, "All agents of a rollout are decided and become live."),
+    _type("rollout.rolling-back", _ROLLOUT, RolloutTold, "All of a rollout is taken back."),
+    _type("rollout.done", _ROLLOUT, RolloutTold, "All of a rollout is live."),
+    _type("rollout.rolled-back", _ROLLOUT, RolloutTold, "Nothing of a rollout gets calls any more."),
+    _type("rollout.aborted", _ROLLOUT, RolloutTold, "A rollout was aborted, and nothing of it gets calls any more."),
     _type("delivery.changed", "delivery", DeliveryPolicyChanged, "The tenant's delivery policy was changed."),
     _type("bundle.stored", "bundles/{digest}", BundleStored, "A source folder was stored that wasn't there."),
     _type("session.created", _SESSION, SessionChanged, "A session was saved for the first time."),

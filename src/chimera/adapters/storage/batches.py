@@ -21,6 +21,7 @@ from chimera.adapters.storage.refusing import check_unchanged, count_refused, na
 from chimera.adapters.storage.resources import agents_named, refuse_owned
 from chimera.adapters.storage.schema.catalogue import agent, batch, batch_item, bundle, cell, history, revision
 from chimera.adapters.storage.schema.delivery import change_item
+from chimera.adapters.storage.schema.rollouts import rollout_member
 from chimera.adapters.storage.schema.sides import side
 from chimera.adapters.storage.sequence import hold_sequence, write_sequence
 from chimera.adapters.storage.sides.ending import end_sides, forget_sides
@@ -369,7 +370,7 @@ def expire_batches(connection: Connection, now: float, limit: int) -> int:
 
 
 def is_known() -> ColumnElement[bool]:
-    """Whether a revision was live once, is beside the live one, or a batch or a change has it."""
+    """Whether a revision was live once, is beside the live one, or a batch, a change or a rollout has it."""
     was_live = exists().where(
         (history.c.tenant == revision.c.tenant)
         & (history.c.agent == revision.c.agent)
@@ -378,7 +379,9 @@ def is_known() -> ColumnElement[bool]:
     named = exists().where((change_item.c.tenant == revision.c.tenant) & (change_item.c.revision == revision.c.digest))
     coming = revision.c.digest.in_(select(batch_item.c.revision).where(batch_item.c.revision.is_not(None)))
     beside = exists().where((side.c.revision == revision.c.digest) & (side.c.tenant == revision.c.tenant))
-    return was_live | named | coming | beside
+    m = rollout_member.c
+    rolled = exists().where((m.tenant == revision.c.tenant) & (m.revision == revision.c.digest))
+    return was_live | named | coming | beside | rolled
 
 
 def _same_agent(item: _Item, facts: AgentFacts) -> bool:

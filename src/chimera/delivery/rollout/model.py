@@ -11,6 +11,8 @@ decided: what belongs together becomes live together, in one transaction, or is 
 never begun is `skipped` where the rollout ends without it.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -98,8 +100,8 @@ class Rollout(Struct, frozen=True, kw_only=True):
     """One rollout. `through` is the place up to which observations are in its members' evidence.
 
     `wave` is the one under way, of `waves`. `asked_by` is who wanted what is wanted, and `asked` why. `reason` says why
-    it is in its state. `change` is the change request that it belongs to, None where one was started alone. `version`
-    grows with each write.
+    it is in its state. `change` is the change request that it belongs to, None where one was started alone; `content`
+    the digest of its items. `version` grows with each write.
     """
 
     id: str
@@ -112,6 +114,7 @@ class Rollout(Struct, frozen=True, kw_only=True):
     created: float
     updated: float
     change: str | None = None
+    content: str = ""
     state: State = "running"
     wanted: Wanted = "run"
     asked_by: str = ""
@@ -121,3 +124,32 @@ class Rollout(Struct, frozen=True, kw_only=True):
     through: int = 0
     ended: float | None = None
     version: int = 1
+
+
+class Item(Struct, frozen=True, kw_only=True):
+    """An agent to be rolled out: its new revision (None: out of service), and the live one (None: it is new)."""
+
+    agent: str
+    revision: str | None
+    before: str | None
+    cases: Cases = "none"
+
+
+class Summary(Struct, frozen=True, kw_only=True):
+    """A rollout with how many of its members are in each phase, and how many were decided with how much evidence."""
+
+    rollout: Rollout
+    phases: dict[str, int] = {}
+    strengths: dict[str, int] = {}
+
+    @property
+    def moved(self) -> int:
+        """Members that have their new revision for all their calls, or wait for that."""
+        return sum(self.phases.get(phase, 0) for phase in ("waiting", "promoting", "done"))
+
+
+def counted(rollout: Rollout, members: Sequence[Member]) -> Summary:
+    """The summary of a rollout."""
+    phases: Counter[str] = Counter(one.phase for one in members)
+    strengths: Counter[str] = Counter(one.strength for one in members if one.strength is not None)
+    return Summary(rollout=rollout, phases=dict(phases), strengths=dict(strengths))

@@ -81,6 +81,12 @@ class RetentionSettings:
         unit="days",
         minimum=0,
     )
+    rollouts_days: float = setting(
+        90.0,
+        "A rollout that has ended is removed so long after that, with what was seen of it; the audit log stays.",
+        unit="days",
+        minimum=0,
+    )
     agents_days: float = setting(
         365.0,
         "A deleted agent's last row is removed so long after the deletion, with its history and revisions, and its "

@@ -10,6 +10,7 @@ from chimera.adapters.storage.schema import (
     journal,
     leases,
     quota,
+    rollouts,
     sides,
     state,
     subscriptions,
@@ -19,8 +20,8 @@ from chimera.adapters.storage.schema import (
 from chimera.adapters.storage.schema.base import metadata
 
 AREAS = (
-    *(audit, catalogue, conditions, delivery, eventing, identity, journal, leases, quota, sides, state),
-    *(subscriptions, tasks, upkeep),
+    *(audit, catalogue, conditions, delivery, eventing, identity, journal, leases, quota, rollouts, sides),
+    *(state, subscriptions, tasks, upkeep),
 )
 
 __all__ = ["AREAS", "metadata"]

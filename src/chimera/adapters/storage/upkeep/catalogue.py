@@ -12,8 +12,10 @@ from sqlalchemy import ColumnElement, Connection, LargeBinary, delete, exists, f
 
 from chimera.adapters.storage.changes.ending import of_open_changes
 from chimera.adapters.storage.removing import delete_keys, is_one_of
+from chimera.adapters.storage.rollouts.rows import of_open_rollouts
 from chimera.adapters.storage.schema.catalogue import agent, batch_item, bundle, cell, history, revision
 from chimera.adapters.storage.schema.delivery import change_item
+from chimera.adapters.storage.schema.rollouts import rollout_member
 from chimera.adapters.storage.schema.sides import side
 from chimera.adapters.storage.sequence import hold_sequence
 from chimera.adapters.storage.upkeep.shapes import Key, Searched
@@ -97,7 +99,7 @@ def _there(connection: Connection, changes: dict[Key, list[rules.Change]]) -> di
 
 
 def _held(connection: Connection, first: Any, through: Any) -> dict[str, set[str]]:
-    """Revisions by tenant that agents from `first` to `through`, sides, batches, or open changes of them point to."""
+    """Revisions by tenant that agents from `first` to `through`, sides, batches, or open changes of them name."""
     held: dict[str, set[str]] = {}
     a, b = agent.c, batch_item.c
     pointed = select(a.tenant, a.revision).where(tuple_(a.tenant, a.name).between(first, through))
@@ -107,7 +109,9 @@ def _held(connection: Connection, first: Any, through: Any) -> dict[str, set[str
     i = change_item.c
     proposed = of_open_changes().where(tuple_(i.tenant, i.agent).between(first, through))
     beside = select(side.c.tenant, side.c.revision).where(tuple_(side.c.tenant, side.c.agent).between(first, through))
-    for query in (pointed, coming, proposed, beside):
+    m = rollout_member.c
+    rolled = of_open_rollouts().where(tuple_(m.tenant, m.agent).between(first, through))
+    for query in (pointed, coming, proposed, beside, rolled):
         for tenant, digest in connection.execute(query):
             held.setdefault(tenant, set()).add(digest)
     return held
@@ -119,12 +123,14 @@ def _remove_revisions(connection: Connection, now: float, keys: Sequence[Key]) -
     coming = r.digest.in_(select(batch_item.c.revision).where(batch_item.c.revision.is_not(None)))
     open_ = of_open_changes().where((change_item.c.tenant == r.tenant) & (change_item.c.revision == r.digest)).exists()
     beside = exists().where((side.c.revision == r.digest) & (side.c.tenant == r.tenant))
+    m = rollout_member.c
+    rolled = of_open_rollouts().where((m.tenant == r.tenant) & (m.revision == r.digest)).exists()
     old = r.created <= now - rules.LEAST_KEPT
     count = 0
     for tenant, digests in _by_first(keys).items():
         for some in _chunks(sorted(digests)):
             its = (r.tenant == tenant) & r.digest.in_(some)
-            free = (~pointed, ~coming, ~open_, ~beside)
+            free = (~pointed, ~coming, ~open_, ~beside, ~rolled)
             count += connection.execute(delete(revision).where(its, old, *free)).rowcount
     return count
 

@@ -13,6 +13,7 @@ from chimera.adapters.storage.changes.ending import expire_changes
 from chimera.adapters.storage.events.letters import expire_agent_letters
 from chimera.adapters.storage.events.messages import expire_messages
 from chimera.adapters.storage.events.retention import expire_letters, expire_webhooks, is_told, unneeded_events
+from chimera.adapters.storage.rollouts.rows import expire_rollouts
 from chimera.adapters.storage.schema.audit import audit_checkpoint
 from chimera.adapters.storage.schema.catalogue import agent, batch, batch_item, bundle, history, revision
 from chimera.adapters.storage.schema.delivery import change, change_approval, change_item, change_verdict
@@ -20,6 +21,7 @@ from chimera.adapters.storage.schema.eventing import agent_letter, message
 from chimera.adapters.storage.schema.identity import api_key
 from chimera.adapters.storage.schema.journal import audit_entry, event
 from chimera.adapters.storage.schema.quota import budget_slice, usage
+from chimera.adapters.storage.schema.rollouts import rollout, rollout_member
 from chimera.adapters.storage.schema.sides import observation, side
 from chimera.adapters.storage.schema.state import (
     checkpoint,
@@ -60,6 +62,7 @@ def make_jobs(
         *_state(settings),
         *_catalogue(settings),
         _changes(settings),
+        _rollouts(settings),
         _ended("sides", 0.0, expire_sides, side.c.until, (side,)),
         _ended(
             "observations",
@@ -177,6 +180,11 @@ def _catalogue(settings: RetentionSettings) -> list[Job]:
 def _changes(settings: RetentionSettings) -> Job:
     tables = (change, change_item, change_verdict, change_approval)
     return _ended("changes", _seconds(settings.changes_days), expire_changes, change.c.ended, tables)
+
+
+def _rollouts(settings: RetentionSettings) -> Job:
+    tables = (rollout, rollout_member)
+    return _ended("rollouts", _seconds(settings.rollouts_days), expire_rollouts, rollout.c.ended, tables)
 
 
 def _facts(settings: RetentionSettings, floor: Floor) -> Job:
