@@ -43,6 +43,7 @@ def folder(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch
     advisories = tmp_path_factory.mktemp("advisories")
     (advisories / "one.json").write_text(json.dumps(ADVISORY))
     monkeypatch.setenv("CHIMERA_SCANNING__ADVISORIES", str(advisories))
+    monkeypatch.setenv("CHIMERA_KNATIVE__IMAGE", "registry.example/{framework}@sha256:" + "a" * 64)
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "main.py").write_text("def answer(text):\n    return text\n")
     (tmp_path / "anna.yaml").write_text(DEFINITION.format(name="anna"))

@@ -4,13 +4,15 @@ A scanner is a function of all subjects at once, so that what agents share is ju
 given to know (`Knowledge`). It is pure: what it needs of the outside is handed in.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from chimera.agents.compile import CanonicalDefinition, plain
 from chimera.agents.spec import NODE_RUNTIME, PYTHON_RUNTIME
 from chimera.delivery.scanning import models, secrets
 from chimera.delivery.scanning.advisories import Advisories
+from chimera.delivery.scanning.containers import scan_manifest
 from chimera.delivery.scanning.dependencies import FETCH_THEM, Against, judge
 from chimera.delivery.scanning.flows import toxic_flows, untrusted_nodes
 from chimera.delivery.scanning.model import SCANNERS, Report, Result, Scanner, Unjudged, report
@@ -19,6 +21,7 @@ from chimera.delivery.scanning.permissions import permissions_of
 from chimera.delivery.scanning.prompts import prompts_of
 from chimera.delivery.scanning.subject import Subject, by_code, placed, said_of
 from chimera.delivery.scanning.unpacking import Budget, Shut, unpack
+from chimera.platform.cells import cell_id, runtime_class
 
 Scan = Callable[[Sequence[Subject], "Knowledge"], Iterator[Result]]
 
@@ -27,8 +30,8 @@ Scan = Callable[[Sequence[Subject], "Knowledge"], Iterator[Result]]
 class Knowledge:
     """What a scan knows beside its subjects.
 
-    Advisories, the time, how old they may be (seconds), the locks of runtimes, what pickles may name, and which
-    hosts are one's own.
+    Advisories, the time, how old they may be (seconds), the locks of runtimes, what pickles may name, which
+    hosts are one's own, and how a cell is rendered (None: it runs in no cluster).
     """
 
     advisories: Advisories | None = None
@@ -37,6 +40,7 @@ class Knowledge:
     lock_of: Callable[[str], str] | None = None
     pickle_globals: frozenset[str] = frozenset()
     trusted_hosts: tuple[str, ...] = ()
+    manifest_of: Callable[[CanonicalDefinition], Mapping[str, Any] | None] | None = None
 
     @property
     def against(self) -> Against:
@@ -118,6 +122,17 @@ def _prompts(subjects: Sequence[Subject], knowledge: Knowledge) -> Iterator[Resu
         yield from placed(prompts_of(subject.value, nodes), subject)
 
 
+def _containers(subjects: Sequence[Subject], knowledge: Knowledge) -> Iterator[Result]:
+    """The pod of each cell that the agents make, once."""
+    cells: dict[str, Subject] = {}
+    for subject in subjects:
+        cells.setdefault(cell_id(runtime_class(subject.value)), subject)
+    for cell, subject in cells.items() if knowledge.manifest_of else ():
+        assert knowledge.manifest_of is not None
+        if (manifest := knowledge.manifest_of(subject.value)) is not None:
+            yield from scan_manifest(manifest, file=f"cell:{cell}")
+
+
 def runtime_of(value: CanonicalDefinition) -> str | None:
     """The runtime whose lock an agent runs on; None where it brings an image, or runs nothing."""
     function = value.agent.behaviour.function
@@ -134,4 +149,5 @@ _SCANS: dict[Scanner, Scan] = {
     "models": _models,
     "permissions": _permissions,
     "prompts": _prompts,
+    "containers": _containers,
 }

@@ -67,32 +67,40 @@ def scan(
     The exit code is 0 where nothing is found that fails, 1 where something is, and 2 where something could not be
     judged, which a scan never passes over.
     """
-    settings = _settings(context)
+    groups = _groups(context)
+    settings = load_group(ScanningSettings, groups.get("scanning", {}), where="scanning")
     threshold, file = fails_at or settings.fails_at, waivers or (Path(settings.waivers) if settings.waivers else None)
     now = datetime.datetime.now(datetime.UTC)
     accepted = _waivers(file, now.date()) if file else ()
     subjects, faults = _subjects(read_sources(paths))
     wanted = only or SCANNERS
-    report = scanned(subjects, _knowledge(settings, advisories, wanted, now.timestamp()), only=wanted)
+    report = scanned(subjects, _knowledge(groups, settings, advisories, wanted, now.timestamp()), only=wanted)
     report = msgspec.structs.replace(report, unjudged=(*faults, *report.unjudged))
     report = apply(report, accepted, today=now.date(), file=str(file or ""))
     _show(report, threshold, output)
     return NOT_JUDGED if report.unjudged else 0 if report.passed(threshold) else FOUND
 
 
-def _settings(context: click.Context) -> ScanningSettings:
-    """The group `scanning` of the home that is named, where there is one."""
+def _groups(context: click.Context) -> dict[str, dict[str, Any]]:
+    """The settings of the home that is named, where there is one."""
     given = context.find_root().obj or {}
     home = Path(given["home"]) if given.get("home") else default_home(os.environ)
-    return load_group(ScanningSettings, read_groups(home / FILE_NAME, os.environ).get("scanning", {}), where="scanning")
+    return read_groups(home / FILE_NAME, os.environ)
 
 
 def _knowledge(
-    settings: ScanningSettings, advisories: tuple[str, ...], wanted: Sequence[Scanner], now: float
+    groups: dict[str, dict[str, Any]],
+    settings: ScanningSettings,
+    advisories: tuple[str, ...],
+    wanted: Sequence[Scanner],
+    now: float,
 ) -> Knowledge:
     from chimera.adapters.runtimes import lock_of
     from chimera.adapters.scanners.advisory_files import load_advisories
+    from chimera.adapters.substrates.knative.render import HostBounds, pod_manifest
+    from chimera.adapters.substrates.knative.settings import KnativeSettings
 
+    knative = load_group(KnativeSettings, groups.get("knative", {}), where="knative")
     sources = advisories or settings.advisories
     index = asyncio.run(load_advisories(sources, now=now)) if sources and "dependencies" in wanted else None
     return Knowledge(
@@ -102,6 +110,7 @@ def _knowledge(
         lock_of=lock_of,
         pickle_globals=frozenset(settings.pickle_globals),
         trusted_hosts=settings.trusted_hosts,
+        manifest_of=lambda value: pod_manifest(value, knative, HostBounds()),
     )
 
 

@@ -27,6 +27,8 @@ from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.objects import KNATIVE_SERVICES
 from chimera.adapters.substrates.knative.rollout import Share
 from chimera.adapters.substrates.knative.settings import KnativeSettings
+from chimera.agents.compile import CanonicalDefinition
+from chimera.platform.cells import cell_spec
 from chimera.platform.errors import PlatformError
 from chimera.platform.model import NODE_HEAP_SHARE, CellSpec, ResourceClass
 from chimera.platform.sizing import host_request
@@ -94,6 +96,14 @@ def render(cell: CellSpec, settings: KnativeSettings, bounds: HostBounds) -> Jso
     for meta in (manifest["metadata"], manifest["spec"]["template"]["metadata"]):
         meta["annotations"][names.DIGEST] = said
     return manifest
+
+
+def pod_manifest(value: CanonicalDefinition, settings: KnativeSettings, bounds: HostBounds) -> Json | None:
+    """The Knative Service of an agent's cell, to be looked at; None where no pod can ever run it."""
+    try:
+        return render(cell_spec(value, max_hosts=settings.max_hosts), settings, bounds)
+    except NotRunnable:
+        return None
 
 
 def digest(manifest: Json) -> str:
