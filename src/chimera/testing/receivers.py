@@ -1,7 +1,8 @@
-"""A receiver of webhooks over real sockets, which answers as a test tells it and remembers what it was sent."""
+"""Receivers over real sockets: one of webhooks, which remembers what came, and ones that speak as badly as told."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -93,3 +94,39 @@ class Receiver:
                 request.transport.abort()
             return web.Response()
         return answer
+
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+"""Speaks on a connection, which is closed when it returns."""
+
+
+@asynccontextmanager
+async def speaking(serve: Serve) -> AsyncIterator[str]:
+    """The address of a server on loopback that speaks so."""
+
+    async def closing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(reader, writer)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(closing, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/in"
+    finally:
+        server.close()
+
+
+def answering(head: str, body: bytes = b"", seen: list[bytes] | None = None) -> Serve:
+    """Answers every request with these lines and this body; `seen` takes the heads of requests."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        data = await reader.readuntil(b"\r\n\r\n")
+        if seen is not None:
+            seen.append(data)
+        writer.write(f"HTTP/1.1 {head}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+        await writer.drain()
+
+    return serve

@@ -6,13 +6,15 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from chimera.adapters.substrates.knative.access import ClusterAccess, NoToken
 from chimera.adapters.substrates.knative.admission import manifests as admission
-from chimera.adapters.substrates.knative.admission.judging import AgentJudge, AgentTemplate
+from chimera.adapters.substrates.knative.admission.judging import AgentJudge
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.installation import Installation, manifests
-from chimera.adapters.substrates.knative.objects import Meta
+from chimera.adapters.substrates.knative.objects import Identity
+from chimera.adapters.substrates.knative.resources.kinds import Definition
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.agents.errors import Fault, InvalidDefinition
 from chimera.agents.validate import check_text
@@ -55,7 +57,9 @@ async def judge() -> Any:
 
 
 def have(judge: AgentJudge, namespace: str, name: str, spec: dict[str, Any]) -> None:
-    judge._templates.take(AgentTemplate(metadata=Meta(name=name, namespace=namespace), spec=spec))
+    judge._templates.take(
+        Definition(metadata=Identity(name=name, namespace=namespace), spec=Raw(msgspec.json.encode(spec)))
+    )
 
 
 def resource(spec: Any, name: str = "one", namespace: str = "team") -> dict[str, Any]:

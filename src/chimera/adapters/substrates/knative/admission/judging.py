@@ -10,26 +10,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.following import Following
-from chimera.adapters.substrates.knative.objects import Meta, Resource
 from chimera.adapters.substrates.knative.resources.composing import compose, name_is_taken
-from chimera.adapters.substrates.knative.resources.crds import GROUP, VERSION
+from chimera.adapters.substrates.knative.resources.kinds import TEMPLATES
 from chimera.agents.errors import Fault, InvalidDefinition
 from chimera.agents.template_library import template_names
 from chimera.agents.validate import check_data
 
-
-class AgentTemplate(Struct, frozen=True, kw_only=True):
-    """A template, as far as agents extend it."""
-
-    metadata: Meta = Meta()
-    spec: dict[str, Any] = {}
-
-
-TEMPLATES = Resource(GROUP, VERSION, "agenttemplates", "AgentTemplate", AgentTemplate)
+_specs = msgspec.json.Decoder(dict[str, Any])
 
 
 class AgentJudge:
@@ -49,7 +39,7 @@ class AgentJudge:
         namespace, spec = meta.get("namespace", ""), resource.get("spec")
         extends = spec.get("extends") if isinstance(spec, Mapping) else None
         found = self._templates.objects.get((namespace, extends)) if isinstance(extends, str) else None
-        own = {found.metadata.name: found.spec} if found is not None else {}
+        own = {found.metadata.name: _specs.decode(found.spec)} if found is not None else {}
         if isinstance(extends, str) and extends not in own and not name_is_taken(extends):
             return [self._missing(namespace, extends)]
         try:
