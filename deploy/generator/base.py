@@ -15,6 +15,7 @@ import yaml
 from chimera.adapters.substrates.knative.installation import Installation, manifests
 from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.adapters.substrates.knative.settings import KnativeSettings
+from chimera.delivery.settings import DeliverySettings
 from chimera.platform.upkeep.settings import RetentionSettings, UpkeepSettings
 from deploy.generator.chart import FILES, NOTE
 from deploy.generator.symbols import by_identity
@@ -26,6 +27,7 @@ DEFAULTS = Installation(
     database="postgresql://chimera@chimera-database/chimera",
     retention=dataclasses.asdict(RetentionSettings()),
     upkeep=dataclasses.asdict(UpkeepSettings()),
+    delivery=dataclasses.asdict(DeliverySettings()),
     operator=dataclasses.asdict(OperatorSettings()),
 )
 """The database is what a Service of that name in the platform's namespace leads to."""

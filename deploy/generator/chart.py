@@ -17,6 +17,7 @@ from chimera.adapters.substrates.knative.installation import MADE
 from chimera.adapters.substrates.knative.labelling import labels
 from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.adapters.substrates.knative.settings import KnativeSettings
+from chimera.delivery.settings import DeliverySettings
 from chimera.platform.upkeep.settings import RetentionSettings, UpkeepSettings
 from deploy.generator import symbols
 from deploy.generator.symbols import VALUES, When, mark
@@ -31,6 +32,7 @@ GROUPS = {
     "operator": OperatorSettings,
     "retention": RetentionSettings,
     "upkeep": UpkeepSettings,
+    "delivery": DeliverySettings,
 }
 FILES = {
     "CustomResourceDefinition": "crds",

@@ -16,6 +16,7 @@ from chimera.adapters.substrates.knative.resources.settings import OperatorSetti
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.bootstrap.gateway_config import ModelConfig
 from chimera.delivery.scanning.settings import ScanningSettings
+from chimera.delivery.settings import DeliverySettings
 from chimera.gateway.identity.claims import IssuerConfig
 from chimera.gateway.settings import gateway_groups
 from chimera.jaegis.settings import jaegis_groups
@@ -106,6 +107,7 @@ def groups() -> dict[str, type]:
         "scanning": ScanningSettings,
         "retention": RetentionSettings,
         "upkeep": UpkeepSettings,
+        "delivery": DeliverySettings,
         **gateway_groups(),
         **jaegis_groups(),
     }

@@ -3,7 +3,8 @@
 The configuration is `ControlPlaneConfig` as JSON. The process owns the catalogue: it migrates the database at its
 start, serves the catalogue on its socket, and tells the node agent which cells must keep hosts (at its start, after
 each change, and every half minute, so that a lost message costs that long and no more). It makes the checkpoints of the
-audit log, and does the upkeep of the database, while it holds their leases.
+audit log, does the upkeep of the database, and takes change requests through their stages, while it holds the leases
+of these.
 
 In a cluster there is no node agent: the process keeps Knative Services as the catalogue wants them, while it holds the
 lease of that, and serves the catalogue over TCP, to whoever shows the key that gateways hold.
@@ -46,6 +47,7 @@ from chimera.adapters.substrates.node_observer import NodeObserver
 from chimera.bootstrap.admission_parts import AdmissionConfig, start_admission
 from chimera.bootstrap.audit_parts import make_checkpointer, started
 from chimera.bootstrap.database import when_there
+from chimera.bootstrap.delivery_parts import make_delivery
 from chimera.bootstrap.gateway_config import read_secret
 from chimera.bootstrap.lifeline import end_with
 from chimera.bootstrap.startup import listen_unix
@@ -88,11 +90,11 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     `database` is a SQLite file or a server's URL, `database_password` a reference (`env:NAME`, `file:PATH`). `home` is
     where the audit log's key and files are, `audit` its settings; without a home no checkpoints are made. `events`,
-    `retention` and `upkeep` are the settings of these groups. Where `key_file` is given, it listens at `host` and
-    `port` instead of `socket`. With `knative`, the group of that name, it keeps cells in the cluster of `kubeconfig`
-    (by default the one that it is a pod of); `settings` are the gateway's. With `admission`, it answers what the API
-    server asks of resources. `jaegis` are the groups of JAEGIS' settings; of `models`, where they are given, the names
-    count alone: they are those that agents may use.
+    `retention`, `upkeep` and `delivery` are the settings of these groups. Where `key_file` is given, it listens at
+    `host` and `port` instead of `socket`. With `knative`, the group of that name, it keeps cells in the cluster of
+    `kubeconfig` (by default the one that it is a pod of); `settings` are the gateway's. With `admission`, it answers
+    what the API server asks of resources. `jaegis` are the groups of JAEGIS' settings; of `models`, where they are
+    given, the names count alone: they are those that agents may use.
     """
 
     database: str
@@ -115,6 +117,7 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
     upkeep: dict[str, Any] = {}
     jaegis: dict[str, dict[str, Any]] = {}
     models: dict[str, Any] | None = None
+    delivery: dict[str, Any] = {}
 
 
 async def serve(config: ControlPlaneConfig) -> None:
@@ -130,15 +133,21 @@ async def serve(config: ControlPlaneConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
     home = make_home(config, database, catalogue, changed)
+    delivery = make_delivery(database, catalogue, config.delivery, home.poke)
     loops = [
         asyncio.create_task(keep_audit(database, config), name="audit"),
         asyncio.create_task(upkeep.while_held(StoredLeases(database), new_id("cp"), LEASE_LIFE), name="upkeep"),
+        asyncio.create_task(
+            delivery.pipeline.while_held(StoredLeases(database), new_id("cp"), LEASE_LIFE), name="pipeline"
+        ),
     ]
     loops += [asyncio.create_task(loop, name=name) for name, loop in home.loops.items()]
     shown_too = start_admission(config.admission, home.api, StoredLeases(database), LEASE_LIFE, loops)
     shown_too = [*shown_too, ConditionMetrics(home.keeper.counts)]
     jaegis = make_jaegis(catalogue, config)
-    app = ControlPlaneApp(catalogue, home.poke, upkeep, home.conditions, shown=shown_too, jaegis=jaegis).make()
+    app = ControlPlaneApp(
+        catalogue, home.poke, upkeep, home.conditions, delivery.changes, shown=shown_too, jaegis=jaegis
+    ).make()
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=10.0)
     if config.key_file is not None:
         app.middlewares.append(needs_key(read_secret(config.key_file, "key_file", mounted=config.mounted_secrets)))

@@ -66,6 +66,7 @@ def choices(options: argparse.Namespace) -> Installation:
         retention=dataclasses.asdict(found.retention),
         upkeep=dataclasses.asdict(found.upkeep),
         jaegis=found.jaegis,
+        delivery=dataclasses.asdict(found.delivery),
         operator=dataclasses.asdict(found.operator),
         eventing=bool(options.eventing),
         monitors=bool(options.monitors),

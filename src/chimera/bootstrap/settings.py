@@ -28,6 +28,7 @@ from chimera.adapters.substrates.knative.resources.settings import OperatorSetti
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.bootstrap.gateway_config import ModelConfig
 from chimera.delivery.scanning.settings import ScanningSettings
+from chimera.delivery.settings import DeliverySettings
 from chimera.gateway.identity.claims import IssuerConfig, all_faults
 from chimera.gateway.settings import gateway_groups
 from chimera.jaegis.settings import jaegis_groups, load_jaegis
@@ -43,6 +44,7 @@ class MachineSettings:
     node: NodeSettings
     retention: RetentionSettings
     upkeep: UpkeepSettings
+    delivery: DeliverySettings
     knative: KnativeSettings
     operator: OperatorSettings
     scanning: ScanningSettings
@@ -57,7 +59,7 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
     environ = os.environ if environ is None else environ
     file = home / FILE_NAME
     data = read_groups(file, environ)
-    plain = {"node", "knative", "operator", "retention", "upkeep", "scanning", "model", "issuer"}
+    plain = {"node", "knative", "operator", "retention", "upkeep", "scanning", "delivery", "model", "issuer"}
     known = plain | gateway_groups().keys() | jaegis_groups().keys()
     if unknown := sorted(set(data) - known):
         raise SettingsError([f"{file}: unknown group {name!r}; known: {', '.join(sorted(known))}" for name in unknown])
@@ -80,6 +82,7 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
         node=load_group(NodeSettings, {**here, **data.get("node", {})}, where=f"{file}: node"),
         retention=load_group(RetentionSettings, data.get("retention", {}), where=f"{file}: retention"),
         upkeep=load_group(UpkeepSettings, data.get("upkeep", {}), where=f"{file}: upkeep"),
+        delivery=load_group(DeliverySettings, data.get("delivery", {}), where=f"{file}: delivery"),
         knative=load_group(KnativeSettings, data.get("knative", {}), where=f"{file}: knative"),
         operator=operator,
         scanning=load_group(ScanningSettings, data.get("scanning", {}), where=f"{file}: scanning"),

@@ -268,6 +268,7 @@ class Supervisor:
             upkeep=dataclasses.asdict(self.settings.upkeep),
             jaegis=self.settings.jaegis,
             models={name: {} for name in (*self.settings.models, "default")},
+            delivery=dataclasses.asdict(self.settings.delivery),
         )
 
     def _gateway_config(self, models: dict[str, ModelConfig], ready: int) -> GatewayConfig:

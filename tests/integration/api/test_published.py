@@ -13,6 +13,7 @@ from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.conditions import StoredConditions
 from chimera.agents.archive import ArchivedFile
 from chimera.agents.bundle import pack_files
+from chimera.delivery.service import Changes
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
 from chimera.entrypoints.gateway import openapi
 from chimera.entrypoints.gateway.operations import OPERATIONS
@@ -72,7 +73,11 @@ def test_the_document_holds_every_operation_once() -> None:
 def test_the_control_plane_routes_what_is_published_and_its_own() -> None:
     served = routes(
         ControlPlaneApp(
-            Catalogue.__new__(Catalogue), lambda: None, nothing_to_keep_up(), StoredConditions.__new__(StoredConditions)
+            Catalogue.__new__(Catalogue),
+            lambda: None,
+            nothing_to_keep_up(),
+            StoredConditions.__new__(StoredConditions),
+            Changes.__new__(Changes),
         ).make()
     )
     own = {(method, path) for method, path in served if path in OF_THE_PLATFORM["control-plane"]}

@@ -15,6 +15,8 @@ from chimera.adapters.storage.migrating import migrate
 from chimera.adapters.storage.opening import open_database
 from chimera.adapters.storage.upkeep.jobs import make_jobs
 from chimera.adapters.storage.upkeep.store import UpkeepStorage
+from chimera.bootstrap.delivery_parts import make_delivery
+from chimera.delivery.pipeline import Pipeline
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
 from chimera.platform.upkeep.service import Upkeep
 from chimera.platform.upkeep.settings import RetentionSettings, UpkeepSettings
@@ -43,6 +45,7 @@ class Client:
         self._session = session
         self.catalogue: Catalogue
         self.conditions: StoredConditions
+        self.pipeline: Pipeline
         self.changes = 0
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
@@ -73,7 +76,9 @@ async def client(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Client]:
         store = UpkeepStorage(database, make_jobs(RetentionSettings()))
         upkeep = Upkeep(store, clock, UpkeepSettings())
         made.conditions = StoredConditions(database, "tests")
-        app = ControlPlaneApp(catalogue, made.changed, upkeep, made.conditions).make()
+        delivery = make_delivery(database, catalogue, {}, made.changed)
+        made.pipeline = delivery.pipeline
+        app = ControlPlaneApp(catalogue, made.changed, upkeep, made.conditions, delivery.changes).make()
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         await web.UnixSite(runner, socket).start()

@@ -59,6 +59,7 @@ retention: {{ $.Values.retention | toJson }}
 upkeep: {{ $.Values.upkeep | toJson }}
 jaegis: {{ $.Values.jaegis | toJson }}
 models: {{ $.Values.models | toJson }}
+delivery: {{ $.Values.delivery | toJson }}
 admission:
   host: 0.0.0.0
   port: 9443

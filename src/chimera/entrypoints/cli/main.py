@@ -18,6 +18,7 @@ COMMANDS = {
     "up": ("up", "up", "Start Chimera on this machine, or reach it in a cluster."),
     "apply": ("applying", "apply", "Make definitions live, all or nothing."),
     "quality": ("quality", "quality", "Score definitions by named criteria, beside all live agents."),
+    "change": ("changes", "change", "Open, approve and follow change requests; freezes and the delivery policy."),
     "diff": ("definitions", "diff", "Compare definitions with what is live."),
     "get": ("looking", "get", "List agents, cells, hosts, incidents, models or revisions."),
     "describe": ("looking", "describe", "Show an agent in full."),

@@ -1,4 +1,4 @@
-"""The control plane's HTTP application: the catalogue of agents, upkeep, and the process's own health."""
+"""The control plane's HTTP application: the catalogue, change requests, upkeep, and the process's own health."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -12,7 +12,9 @@ from chimera.adapters.storage.conditions import StoredConditions
 from chimera.agents.api import CatalogueStatus
 from chimera.agents.archive import read_archive
 from chimera.agents.requirements import FILE_NAME
+from chimera.delivery.service import Changes
 from chimera.entrypoints.control_plane.applying import Applying
+from chimera.entrypoints.control_plane.changes import ChangeHandlers
 from chimera.entrypoints.control_plane.conditions import ConditionHandlers
 from chimera.entrypoints.control_plane.http import MAX_BODY, METRICS_TYPE, Metrics, UnknownPath, answer
 from chimera.entrypoints.control_plane.jaegis import JaegisHandlers
@@ -20,6 +22,7 @@ from chimera.entrypoints.control_plane.looking import Looking
 from chimera.entrypoints.control_plane.upkeep import UpkeepHandlers
 from chimera.entrypoints.control_plane.upkeep_metrics import UpkeepMetrics
 from chimera.entrypoints.published.catalogue import CATALOGUE
+from chimera.entrypoints.published.changes import CHANGES
 from chimera.entrypoints.published.conditions import CONDITIONS
 from chimera.entrypoints.published.jaegis import JAEGIS
 from chimera.entrypoints.published.upkeep import UPKEEP
@@ -37,16 +40,18 @@ class ControlPlaneApp:
         changed: Callable[[], None],
         upkeep: Upkeep,
         conditions: StoredConditions,
+        changes: Changes,
         *,
         shown: Sequence[Collector] = (),
         jaegis: Jaegis | None = None,
     ) -> None:
-        """Serve `catalogue`, what `upkeep` does, `conditions`, and what `jaegis` says of definitions.
+        """Serve `catalogue`, what `upkeep` does, `conditions`, `changes`, and what `jaegis` says of definitions.
 
         `shown` are further metrics of the process. Without a `jaegis` one judges by the default settings.
         """
         self._catalogue = catalogue
         self._conditions = conditions
+        self._changes = changes
         self._changed = changed
         self._upkeep = upkeep
         self._jaegis = jaegis or Jaegis(catalogue, SystemClock())
@@ -57,16 +62,17 @@ class ControlPlaneApp:
     def make(self) -> web.Application:
         """The aiohttp application."""
         app = web.Application(client_max_size=MAX_BODY, middlewares=[self._metrics.middleware])
-        applying = Applying(self._catalogue, self._changed)
+        applying = Applying(self._catalogue, self._changed, self._changes.check_direct)
         handlers = {
             **applying.handlers(),
-            **Looking(self._catalogue, self._changed).handlers(),
+            **Looking(self._catalogue, self._changed, self._changes.check_direct).handlers(),
+            **ChangeHandlers(self._changes).handlers(),
             **UpkeepHandlers(self._upkeep).handlers(),
             **ConditionHandlers(self._conditions).handlers(),
             **JaegisHandlers(self._jaegis, applying.take).handlers(),
             "status": self._status,
         }
-        for operation in (*CATALOGUE, *UPKEEP, *CONDITIONS, *JAEGIS):
+        for operation in (*CATALOGUE, *CHANGES, *UPKEEP, *CONDITIONS, *JAEGIS):
             app.router.add_route(operation.method, operation.path, handlers.pop(operation.name))
         if handlers:
             raise AssertionError(f"not published: {', '.join(handlers)}")

@@ -6,7 +6,7 @@ lives for an hour after its last chunk. Each of these may be sent again after a 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 import msgspec
@@ -27,15 +27,18 @@ from chimera.entrypoints.published.catalogue import HEADER_KEY, MAX_KEY
 
 MAX_SOURCES = 200_000
 REMEMBERED_BUNDLES = 256
+CheckDirect = Callable[[str], Awaitable[None]]
+"""Raises where the agents of a tenant are changed by change requests alone."""
 
 
 class Applying:
     """The handlers. `changed` is called after each commit (a hint, not a promise)."""
 
-    def __init__(self, catalogue: Catalogue, changed: Callable[[], None]) -> None:
-        """Apply to `catalogue`."""
+    def __init__(self, catalogue: Catalogue, changed: Callable[[], None], check_direct: CheckDirect) -> None:
+        """Apply to `catalogue`, where `check_direct` lets a tenant's agents be changed without a change request."""
         self._catalogue = catalogue
         self._changed = changed
+        self._check_direct = check_direct
         self._bundles: dict[tuple[str, str], Bundle] = {}
 
     def handlers(self) -> dict[str, Handler]:
@@ -83,6 +86,7 @@ class Applying:
     async def commit(self, request: web.Request) -> web.StreamResponse:
         """Make a batch live."""
         told = await body_of(request, api.Commit, default=api.Commit())
+        await self._check_direct(tenant_of(request))
         applied = await self._catalogue.commit(
             tenant_of(request),
             request.match_info["batch"],
@@ -97,6 +101,7 @@ class Applying:
         """Apply a small batch at once."""
         told = await body_of(request, api.Apply)
         tenant = tenant_of(request)
+        await self._check_direct(tenant)
         taken = await self.take(tenant, told.items, 0)
         faulty = [one for one in taken.results if one.faults]
         if faulty and not told.keep_going:
@@ -149,7 +154,10 @@ class Applying:
         return answer(api.Differences(agents=rows))
 
     async def roll_back(self, request: web.Request) -> web.StreamResponse:
-        """Make an earlier revision of an agent live again: the bytes that are kept, as a change like any other."""
+        """Make an earlier revision of an agent live again: the bytes that are kept, as a change like any other.
+
+        Also where agents are changed by change requests alone: it is the way out of one that was wrong.
+        """
         told = await body_of(request, api.RollBack, default=api.RollBack())
         tenant, name = tenant_of(request), request.match_info["agent"]
         expect = await self._catalogue.sequence()

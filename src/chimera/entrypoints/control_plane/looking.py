@@ -1,6 +1,6 @@
 """Handlers for looking at agents and for deleting them."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
@@ -27,10 +27,13 @@ class AgentNotFound(ProblemError):
 class Looking:
     """The handlers. `changed` is called after each deletion."""
 
-    def __init__(self, catalogue: Catalogue, changed: Callable[[], None]) -> None:
-        """Look at `catalogue`."""
+    def __init__(
+        self, catalogue: Catalogue, changed: Callable[[], None], check_direct: Callable[[str], Awaitable[None]]
+    ) -> None:
+        """Look at `catalogue`; delete where `check_direct` lets a tenant's agents be changed directly."""
         self._catalogue = catalogue
         self._changed = changed
+        self._check_direct = check_direct
 
     def handlers(self) -> dict[str, Handler]:
         """The handlers by the names of their operations."""
@@ -86,6 +89,7 @@ class Looking:
     async def delete(self, request: web.Request) -> web.StreamResponse:
         """Delete one agent, with its sessions."""
         name = request.match_info["agent"]
+        await self._check_direct(tenant_of(request))
         deleted, sequence = await self._catalogue.delete_agents(
             tenant_of(request), [name], by=principal_of(request).actor
         )
@@ -99,6 +103,7 @@ class Looking:
         names = (await body_of(request, api.Names)).names
         if len(names) > MAX_NAMES:
             raise BadRequest(f"{len(names)} names are too many", next_step=f"send at most {MAX_NAMES}")
+        await self._check_direct(tenant_of(request))
         deleted, sequence = await self._catalogue.delete_agents(
             tenant_of(request), names, by=principal_of(request).actor
         )

@@ -15,6 +15,7 @@ from chimera.entrypoints.gateway.identity_operations import IDENTITY
 from chimera.entrypoints.gateway.state_operations import STATE
 from chimera.entrypoints.gateway.task_operations import TASKS
 from chimera.entrypoints.published.catalogue import CATALOGUE, HEADER_KEY
+from chimera.entrypoints.published.changes import CHANGES
 from chimera.entrypoints.published.conditions import CONDITIONS
 from chimera.entrypoints.published.jaegis import JAEGIS
 from chimera.entrypoints.published.operation import AGENT, TENANT, Operation
@@ -192,7 +193,10 @@ NODE = (
         ),
     ),
 )
-OPERATIONS = SERVED + STATE + TASKS + EVENTS + IDENTITY + AUDIT + CATALOGUE + UPKEEP + CONDITIONS + JAEGIS + NODE
+OPERATIONS = (
+    *(SERVED + STATE + TASKS + EVENTS + IDENTITY + AUDIT + CATALOGUE + CHANGES),
+    *(UPKEEP + CONDITIONS + JAEGIS + NODE),
+)
 
 
 class Found(NamedTuple):
