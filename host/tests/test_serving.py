@@ -243,6 +243,20 @@ async def test_what_is_loaded_ahead_drives_nothing_out(platform, local_host, mon
     assert [one["agent"] for one in (await host.client.loaded())["agents"]] == ["agent-0"]
 
 
+async def test_what_is_to_have_room_takes_the_place_of_what_was_used_least(platform, local_host, monkeypatch):
+    host = await local_host()
+    agents = [document(f"agent-{number}") for number in range(3)]
+    revisions = [platform.add(agent) for agent in agents]
+    for agent, revision in zip(agents[:2], revisions[:2], strict=True):
+        await host.invoke(invoke_request(agent, revision))
+    monkeypatch.setattr(Agents, "capacity", 2)
+    # One that is there counts as used, so the other one goes.
+    assert (await host.client.request("POST", "/v1/load", load(agents[0], revisions[0])))[0] == 204
+    asked = load(agents[2], revisions[2], make_room=True)
+    assert (await host.client.request("POST", "/v1/load", asked))[0] == 204
+    assert [one["agent"] for one in (await host.client.loaded())["agents"]] == ["agent-2", "agent-0"]
+
+
 async def test_what_can_not_be_loaded_ahead_says_why(platform, local_host):
     host = await local_host()
     agent = document("poet")

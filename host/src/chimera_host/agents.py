@@ -147,8 +147,10 @@ class Agents:
         return loaded
 
     async def load(self, request: LoadRequest) -> None:
-        """Load an agent that nobody calls yet, unless another would have to go for it."""
-        if self._kept.peek(request.revision) is None and len(self) + len(self._loading) < self.capacity:
+        """Load an agent before its first call, where there is room or it may take one; one that is there is used."""
+        if self._kept.touch(request.revision, asyncio.get_running_loop().time()):
+            return
+        if request.make_room or len(self) + len(self._loading) < self.capacity:
             await self._ensure(request)
 
     def release(self, call: Call, loaded: Loaded) -> None:

@@ -66,6 +66,15 @@ class Lru(Generic[T]):
             self._entries.move_to_end(key)
         return entry
 
+    def touch(self, key: str, now: float) -> bool:
+        """Count an entry as used now, which keeps it; whether it is there."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return False
+        entry.used_at = now
+        self._entries.move_to_end(key)
+        return True
+
     def release(self, key: str, now: float) -> None:
         """End a use; the end counts as a use too, so that a long call doesn't leave its agent idle at once."""
         entry = self._entries[key]

@@ -37,6 +37,7 @@ from chimera.adapters.storage.migrating import is_current
 from chimera.adapters.storage.naming import open_named
 from chimera.adapters.storage.opening import shown
 from chimera.adapters.storage.quota import QuotaStorage
+from chimera.adapters.storage.sides.store import SideStorage
 from chimera.adapters.storage.state.stores import make_state
 from chimera.adapters.storage.tasks.store import TaskStorage
 from chimera.bootstrap.audit_parts import started
@@ -52,6 +53,7 @@ from chimera.bootstrap.gateway_config import (
 )
 from chimera.bootstrap.gateway_parts import Gateway, Ports
 from chimera.bootstrap.lifeline import end_with
+from chimera.bootstrap.side_parts import SidePorts
 from chimera.bootstrap.substrate_parts import make_substrate
 from chimera.events.settings import EventSettings
 from chimera.gateway.errors import GatewayError
@@ -116,6 +118,7 @@ def make_ports(
     models = {name: make_provider(name, model, environ) for name, model in config.models.items()}
     database = open_named(config.database, config.database_password, environ)
     storage = GatewayStorage(database)
+    sides = SideStorage(database, max_hosts=1)  # it writes what is loaded and seen, and places nothing
     substrate = make_substrate(config, settings, environ, token_secret, database)
     ports = Ports(
         routes=storage,
@@ -136,6 +139,7 @@ def make_ports(
         functions=make_functions(settings.functions),
         identities=substrate.identities,
         report=substrate.report,
+        sides=SidePorts(loads=sides, observations=sides.observing),
     )
     return ports, database.close
 

@@ -21,6 +21,7 @@ from chimera.bootstrap.audit_parts import places, public_keys
 from chimera.bootstrap.event_parts import EventPorts, make_event_services, make_subscriptions
 from chimera.bootstrap.gateway_config import GatewayConfig, allowed_hosts
 from chimera.bootstrap.identity_parts import make_identity
+from chimera.bootstrap.side_parts import SidePorts, make_sides
 from chimera.bootstrap.startup import listen_unix
 from chimera.bootstrap.state_parts import make_state_services
 from chimera.bootstrap.task_parts import make_task_services
@@ -126,6 +127,7 @@ class Ports:
     functions: FunctionCaller
     identities: HostIdentities | None = None
     report: ReportOf | None = None
+    sides: SidePorts | None = None
 
 
 class Gateway:
@@ -174,6 +176,20 @@ class Gateway:
         ports.pool.on_new_side(warmer.warm)
         self.state = make_state_services(ports.state, settings, clock, self.metrics, {"tasks": ports.tasks})
         documents = Documents(ports.revisions)
+        self._sides = make_sides(
+            ports.sides,
+            gateway=new_id("gw"),
+            routes=self.routes,
+            calls=self.calls,
+            pool=ports.pool,
+            hosts=self._hosts,
+            placer=self._placer,
+            runs=self.state.runs,
+            documents=documents,
+            metrics=self.metrics,
+            clock=clock,
+            platform_url=config.platform_url,
+        )
         self.invoker = Invoker(
             routes=self.routes,
             admission=self.admission,
@@ -188,6 +204,8 @@ class Gateway:
             metrics=self.metrics,
             deadlines=settings.deadlines,
             deaths=settings.state.deaths,
+            turns=self._sides.turns,
+            watcher=self._sides.watcher,
             platform_url=config.platform_url,
         )
         self.models = ModelGateway(
@@ -319,6 +337,9 @@ class Gateway:
         self._spawn(self.audit.run(), "audit")
         self._spawn(self.state.runs.keep_alive(), "runs")
         self._spawn(self.quota.run(settings.models.flush), "quota")
+        if self._sides.watcher is not None:
+            self._spawn(self._sides.watcher.run(settings.routes.observe), "observations")
+            self._spawn(self._sides.load(self._ports.events.leases, new_id("gw")), "sides")
         self.internal_url = await self._listen_internal()
         self.public_url = await self._listen_public()
         if self._config.metrics_port:
@@ -353,6 +374,8 @@ class Gateway:
         await self._ports.events.push.aclose()
         await self.events.bus.aclose()
         await self.quota.leave()
+        if self._sides.watcher is not None:
+            await self._sides.watcher.flush()
         await self.identity.directory.note_use()
         await self.audit.flush()
 

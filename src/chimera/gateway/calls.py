@@ -4,10 +4,12 @@ The internal API trusts no host's word on agent, budget or model: a host names a
 It also says whether a call may be run again after its host died, which is only safe while it has had no effects.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from chimera.gateway.errors import CallLoop, UnknownCall
 from chimera.gateway.state.runs import OpenRun
@@ -25,8 +27,9 @@ class InFlightCall:
     and so allowed that what was in flight when a host died happens twice.
 
     `family` counts, at the root alone, all calls that the call from outside has led to. `hops` is how many agents
-    events have started down to it; what it tells carries that on. Of a trial, `script` is what its model says, `trial`
-    what its host is told.
+    events have started down to it; what it tells carries that on. `task` runs it; `withdrawn` says that its revision
+    was taken back and it ends, `pinned` that it goes on with what its revision began. Of a trial, `script` is what its
+    model says, `trial` what its host is told.
     """
 
     call: str
@@ -44,6 +47,9 @@ class InFlightCall:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     model_seconds: float = field(default=0.0)
+    task: "asyncio.Task[Any] | None" = None
+    withdrawn: bool = False
+    pinned: bool = False
     script: Script | None = None
     trial: Trial | None = None
 
@@ -116,6 +122,18 @@ class CallTable:
         self.place(call, None)
         del self._calls[call.call]
         return self._less(self._of_cell, call.route.cell)
+
+    def move(self, call: InFlightCall, route: Route) -> tuple[int, int]:
+        """The call goes to another revision; how many calls its cell has left, and the other one has then."""
+        self.place(call, None)
+        left = self._less(self._of_cell, call.route.cell)
+        call.route = route
+        count = self._of_cell[route.cell] = self._of_cell.get(route.cell, 0) + 1
+        return left, count
+
+    def of_agent(self, tenant: str, agent: str) -> list[InFlightCall]:
+        """The agent's calls in flight. Costs a step for each call."""
+        return [one for one in self._calls.values() if (one.route.tenant, one.route.agent) == (tenant, agent)]
 
     def place(self, call: InFlightCall, host: str | None) -> None:
         """The call runs on `host` (None: on none)."""

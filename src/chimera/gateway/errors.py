@@ -284,3 +284,19 @@ class FunctionFailed(GatewayError):
     code = "function-failed"
     status = 502
     title = "The function failed"
+
+
+class RevisionWithdrawn(GatewayError):
+    """The agent's revision was taken back while the call ran, and its calls were ended."""
+
+    code = "revision-withdrawn"
+    status = 503
+    title = "The agent's revision was taken back"
+
+
+class SessionWithdrawn(GatewayError):
+    """The session is on a revision that was taken back, and can't go on by the one that is live."""
+
+    code = "session-withdrawn"
+    status = 409
+    title = "The session can't go on"

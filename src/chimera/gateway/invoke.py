@@ -10,6 +10,9 @@ in a run has a key of the platform's, and what its own caller says counts. Or th
 answers are kept, and agents of which the same is true, whose work is a run too: pure declarations without other tools.
 A tool that was running when the host died may have acted, and whether it heeds its key isn't known here. Else the
 caller is told that the host failed, and the node agent, which saw who ran there, names the suspects.
+
+Which revision of an agent a call is for, where there are several, and what becomes of one whose revision is taken back,
+says `chimera.gateway.sides.turns`.
 """
 
 import asyncio
@@ -23,7 +26,7 @@ from chimera.gateway.admission import Admission
 from chimera.gateway.audit import AuditTrail, CallEntries
 from chimera.gateway.calls import CallTable, InFlightCall
 from chimera.gateway.documents import Documents
-from chimera.gateway.errors import CallTimeout, HostFailed, NotServable
+from chimera.gateway.errors import CallTimeout, CellUnavailable, HostFailed, NotServable, RevisionWithdrawn
 from chimera.gateway.hosts import HostClient, HostDied, HostUnreachable, Sink
 from chimera.gateway.metrics import GatewayMetrics
 from chimera.gateway.placing import Placer
@@ -31,6 +34,10 @@ from chimera.gateway.ports import HostPool
 from chimera.gateway.quota.service import Quota
 from chimera.gateway.routes import Protocol, RouteTable, check_offered
 from chimera.gateway.settings import DeadlineSettings
+from chimera.gateway.sides.faults import fault_of
+from chimera.gateway.sides.turns import Turns
+from chimera.gateway.sides.watching import Watcher
+from chimera.gateway.state.model import StoredSession
 from chimera.gateway.state.runs import NO_STATE, Runs, Wanted
 from chimera.gateway.trials import script_of, trial_of
 from chimera.kernel.ids import new_id
@@ -100,10 +107,13 @@ class Invoker:
         metrics: GatewayMetrics,
         deadlines: DeadlineSettings,
         deaths: int,
+        turns: Turns,
+        watcher: Watcher | None = None,
         platform_url: str | None = None,
     ) -> None:
         """Put the parts together; `deaths` hosts may die under a call that goes on elsewhere.
 
+        `watcher` is told how calls ended.
         `platform_url` is this gateway's own internal API, where hosts know another address by themselves.
         """
         self._platform_url = platform_url
@@ -120,12 +130,16 @@ class Invoker:
         self._metrics = metrics
         self._deadlines = deadlines
         self._deaths = deaths
+        self._turns = turns
+        self._watcher = watcher
         self._loop = asyncio.get_running_loop()
 
     async def run(self, incoming: Incoming, sink: Sink | None = None) -> Answered:
         """One call; its events go to `sink` as they come. Cancelling this cancels the call in its host."""
         began = time.perf_counter()
-        outcome, host = "cancelled", None
+        outcome, status = "cancelled", 499
+        call: InFlightCall | None = None
+        ran: dict[str, Any] = {"host": None}
         entries = self._entries(incoming)
         try:
             with span("gateway.call", remote=incoming.trace) as opened:
@@ -142,18 +156,20 @@ class Invoker:
                     await entries.durable()
                 finally:
                     log_fields.reset(token)
-                    opened.set(host=call.host)
-                    host = call.host
+                    opened.set(host=call.host, revision=call.route.revision, side=call.route.side)
+                    ran = {"host": call.host, "revision": call.route.revision, "side": call.route.side}
                     self._leave(call)
             outcome = "ok"
             replayed = call.opened is not None and call.opened.answer is not None
             return Answered(response=response, call=call, replayed=replayed)
         except ProblemError as error:
-            outcome = error.code
+            outcome, status = error.code, error.status
             raise
         finally:
             seconds = time.perf_counter() - began
-            entries.ended(outcome, {"ms": round(seconds * 1000), "host": host})
+            entries.ended(outcome, {"ms": round(seconds * 1000), **ran})
+            if call is not None:
+                self._saw(call, outcome, status, seconds)
             self._metrics.calls.labels(incoming.protocol, outcome).inc()
             self._metrics.call_seconds.observe(seconds)
 
@@ -176,12 +192,14 @@ class Invoker:
             raise NotServable(route.unservable, next_step="see `chimera describe`", agent=route.agent)
         self._quota.enter(route)
         parent = incoming.parent
+        name = new_id("call")
         depth = self._calls.descend(parent) if parent is not None else 0
         within = self._deadlines.gateway if incoming.within is None else incoming.within
         deadline = self._loop.time() + min(within, self._deadlines.gateway)
         call = InFlightCall(
-            call=new_id("call"),
-            route=route,
+            call=name,
+            route=self._turns.begin(route, name, incoming),
+            task=asyncio.current_task(),
             deadline=deadline if parent is None else min(deadline, parent.deadline),
             trace=trace,
             parent=parent,
@@ -191,7 +209,7 @@ class Invoker:
             trial=trial_of(incoming.trial, route.tenant),
         )
         self._admission.enter((route.tenant, route.agent), self._quota.share(route.concurrency))
-        self._pool.observe(route.cell, self._calls.add(call))
+        self._pool.observe(call.route.cell, self._calls.add(call))
         return call
 
     def _leave(self, call: InFlightCall) -> None:
@@ -206,6 +224,15 @@ class Invoker:
                 if incoming.state is NO_STATE:
                     return await self._in_a_host(call, incoming, sink)
                 return await self._on_a_run(call, incoming, sink)
+        except asyncio.CancelledError:
+            if not call.withdrawn or call.task is None or call.task.uncancel() > 0:
+                raise
+            raise RevisionWithdrawn(
+                f"the revision of agent {call.route.agent} that ran the call was taken back, and its calls were ended",
+                next_step="call again if that is safe: another revision answers",
+                retry_after=1,
+                agent=call.route.agent,
+            ) from None
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -219,9 +246,15 @@ class Invoker:
 
     async def _on_a_run(self, call: InFlightCall, incoming: Incoming, sink: Sink | None) -> InvokeResponse:
         """Answer from the run where it is finished; else work on it, and commit what came of it before answering."""
-        route = call.route
-        async with self._runs.opened(route.tenant, route.agent, call.call, incoming.messages, incoming.state) as opened:
+        route, state = call.route, incoming.state
+
+        async def choose(before: StoredSession | None) -> str:
+            return await self._turns.choose(call, before, incoming)
+
+        async with self._runs.opened(route.tenant, route.agent, call.call, incoming.messages, state, choose) as opened:
             call.opened = opened
+            if opened is not None:
+                self._turns.resumed(call, opened, incoming)
             keyed = opened is not None and opened.run.keyed
             call.repeatable = keyed and (call.parent is None or call.parent.repeatable)
             if opened is not None and opened.answer is not None:
@@ -231,6 +264,14 @@ class Invoker:
                 await self._runs.finish(opened, response, incoming.state.actor, hops=call.hops)
             return response
 
+    def _saw(self, call: InFlightCall, outcome: str, status: int, seconds: float) -> None:
+        """Tell whoever watches rollouts how the call ended; tests say nothing of how an agent does with its callers."""
+        if self._watcher is None or call.root.trial is not None or (call.opened and call.opened.answer is not None):
+            return
+        live = self._routes.known(call.route.tenant, call.route.agent)
+        if live is not None and live.others:
+            self._watcher.ended(live, call.route.revision, fault_of(outcome, status), seconds)
+
     # -- in a host ------------------------------------------------------------------------------------------------
 
     async def _in_a_host(self, call: InFlightCall, incoming: Incoming, sink: Sink | None) -> InvokeResponse:
@@ -238,13 +279,16 @@ class Invoker:
         avoid: set[str] = set()
         deaths = refusals = 0
         while True:
-            endpoint = await self._placer.place(call, avoid)
+            endpoint = await self._placed(call, incoming, avoid)
             request = self._request(call, incoming, stream=sink is not None)
             try:
                 if sink is None:
                     return await self._hosts.invoke(endpoint, request, traceparent)
                 return await self._hosts.stream(endpoint, request, traceparent, sink)
             except RemoteProblem as error:
+                if self._turns.falls_back(call, incoming, "agent", error):
+                    avoid.clear()
+                    continue
                 if error.code not in REFUSED_BEFORE_BEGIN or refusals >= MAX_PLACEMENTS:
                     raise _host_problem(error, call) from error
                 why = error.code
@@ -265,13 +309,30 @@ class Invoker:
             self._metrics.retries.labels(why).inc()
             self._calls.place(call, None)
             refusals += 1
-            # Who left the pool and comes back under its name is another process: a pod's container is started again.
-            if any(one.host == endpoint.host for one in self._pool.endpoints(call.route.cell)):
-                avoid.add(endpoint.host)
-            if why == "host-busy" and all(one.host in avoid for one in self._pool.endpoints(call.route.cell)):
-                # A full host has room again soon; one that ended or drains leaves the pool.
-                await asyncio.sleep(BUSY_PAUSE * 2**refusals)
+            await self._pause(call, endpoint, why, avoid, refusals)
+
+    async def _placed(self, call: InFlightCall, incoming: Incoming, avoid: set[str]) -> Endpoint:
+        """A host for the call, of the revision that it is for once there is one."""
+        while True:
+            await self._turns.look(call)
+            try:
+                endpoint = await self._placer.place(call, avoid)
+            except CellUnavailable as error:
+                if not self._turns.falls_back(call, incoming, "platform", error):
+                    raise
                 avoid.clear()
+                continue
+            if not self._turns.taken_back(call):
+                return endpoint
+
+    async def _pause(self, call: InFlightCall, endpoint: Endpoint, why: str, avoid: set[str], refusals: int) -> None:
+        # Who left the pool and comes back under its name is another process: a pod's container is started again.
+        if any(one.host == endpoint.host for one in self._pool.endpoints(call.route.cell)):
+            avoid.add(endpoint.host)
+        if why == "host-busy" and all(one.host in avoid for one in self._pool.endpoints(call.route.cell)):
+            # A full host has room again soon; one that ended or drains leaves the pool.
+            await asyncio.sleep(BUSY_PAUSE * 2**refusals)
+            avoid.clear()
 
     def _request(self, call: InFlightCall, incoming: Incoming, *, stream: bool) -> InvokeRequest:
         opened = call.opened
@@ -338,6 +399,8 @@ class Invoker:
 def _told(incoming: Incoming, call: InFlightCall) -> dict[str, Any]:
     """What the audit log says of a call, beside who and whom: nothing of what is said in it."""
     detail: dict[str, Any] = {"protocol": incoming.protocol, "revision": call.route.revision}
+    if call.route.side != "live":
+        detail["side"] = call.route.side
     if incoming.state.session is not None:
         detail["session"] = incoming.state.session
     if incoming.parent is not None:

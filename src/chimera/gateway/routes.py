@@ -29,12 +29,16 @@ another agent reach those that offer `events`.
 _OFFERED: dict[Protocol, str] = {"task": "http", "event": "events", "message": "events"}
 
 
+def offers(route: Route, protocol: Protocol) -> bool:
+    """Whether the agent's `communication_protocols` name `protocol`; agents reach agents in any case."""
+    return protocol == "agent" or _OFFERED.get(protocol, protocol) in route.protocols
+
+
 def check_offered(route: Route, protocol: Protocol) -> None:
     """Raise `ProtocolNotOffered` unless the agent's `communication_protocols` name `protocol`."""
-    offered = _OFFERED.get(protocol, protocol)
-    if protocol != "agent" and offered not in route.protocols:
+    if not offers(route, protocol):
         raise ProtocolNotOffered(
-            f"agent {route.agent} can't be reached by {offered}",
+            f"agent {route.agent} can't be reached by {_OFFERED.get(protocol, protocol)}",
             next_step=f"it offers {', '.join(route.protocols) or 'nothing'}: see `communication_protocols`",
             agent=route.agent,
         )
@@ -53,6 +57,7 @@ class RouteTable:
         self._lock = asyncio.Lock()
         self._next: asyncio.Task[int] | None = None
         self._told: list[Callable[[Route], None]] = []
+        self._sided: dict[tuple[str, str], None] = {}
         self.sequence = 0
         self.loaded = False
 
@@ -75,8 +80,13 @@ class RouteTable:
         return self._routes.get((tenant, agent))
 
     def cells_of(self, agent: str) -> frozenset[str]:
-        """The cells of the live agents with this name, in all tenants."""
-        return frozenset(route.cell for (_, name), route in self._routes.items() if name == agent)
+        """The cells of the live agents with this name, in all tenants, and of their other sides."""
+        named = [route for (_, name), route in self._routes.items() if name == agent]
+        return frozenset(side.cell for route in named for side in (route, *route.others))
+
+    def sided(self) -> list[Route]:
+        """The live routes of agents that have other sides."""
+        return [self._routes[key] for key in self._sided]
 
     def page(self, tenant: str, *, after: str | None, limit: int) -> tuple[list[Route], bool]:
         """At most `limit` live routes that offer `openai`, by name above `after`, and whether there are more."""
@@ -145,7 +155,10 @@ class RouteTable:
                 key = (route.tenant, route.agent)
                 for tell in self._told:
                     tell(route)
+                self._sided.pop(key, None)
                 if route.status == "live":
+                    if route.others:
+                        self._sided[key] = None
                     known = self._routes.get(key)
                     if known is None or known.protocols != route.protocols:
                         self._names.pop(route.tenant, None)

@@ -219,9 +219,21 @@ class FunctionSettings:
 class RouteSettings:
     """How the gateway follows the catalogue."""
 
-    poll: float = setting(1.0, "How often routes are looked at for changes made elsewhere.", unit="s", minimum=0.01)
+    poll: float = setting(
+        0.25,
+        "How often routes are looked at for changes made elsewhere: a revision taken back there gets no call here this "
+        "much later at most.",
+        unit="s",
+        minimum=0.01,
+    )
     page: int = setting(2_000, "Routes read at once.", minimum=1)
     sample: float = setting(1.0, "How often calls in flight are reported for autoscaling.", unit="s", minimum=0.01)
+    observe: float = setting(
+        1.0,
+        "How often is written down what was seen of agents in a rollout; a gateway that is killed loses so much.",
+        unit="s",
+        minimum=0.01,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,6 +19,8 @@ HEADER_DEADLINE = "Chimera-Deadline"
 HEADER_TRACEPARENT = "traceparent"
 
 EventName = Literal["delta", "tool", "done", "error"]
+FRAMEWORK_VALUES = frozenset({"langgraph"})
+"""Values of a session that its framework keeps. A host of another revision takes them over, or begins anew without."""
 
 
 class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -124,6 +126,8 @@ class LoadedReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class LoadRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`POST /v1/load`: have an agent loaded before its first call, where there is room. Answered 204, or a problem.
 
+    One that is loaded counts as used. With `make_room` it takes the place of what was used least, as a call would. What
+    is loaded of what was asked for, `GET /v1/loaded` says.
     `platform_url` is where its revision is asked for, as in a call.
     """
 
@@ -131,6 +135,7 @@ class LoadRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     agent: str
     revision: str
     platform_url: str | None = None
+    make_room: bool = False
 
 
 ENCODER = msgspec.json.Encoder()

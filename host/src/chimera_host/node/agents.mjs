@@ -34,10 +34,17 @@ export class Agents {
     return entry;
   }
 
-  // An agent is loaded before its first call, where there is room: nothing is given up for it.
+  // An agent is loaded before its first call, where there is room, or it may take another's. One that is there is used.
   async warm(request) {
-    if (this.loaded.has(request.revision) || this.loaded.size >= MOST) return;
-    if (process.memoryUsage.rss() < 0.9 * this.config.memory_bytes) await this.once(request);
+    const entry = this.loaded.get(request.revision);
+    if (entry !== undefined) {
+      entry.used = Date.now();
+      this.loaded.delete(request.revision);
+      this.loaded.set(request.revision, entry);
+      return;
+    }
+    const room = this.loaded.size < MOST && process.memoryUsage.rss() < 0.9 * this.config.memory_bytes;
+    if (room || request.make_room) await this.once(request);
   }
 
   once(request) {

@@ -31,6 +31,7 @@ from chimera_host.contract.state import HEADER_IDEMPOTENCY
 from chimera_host.trace import parse
 
 HEADER_REPLAYED = "Idempotent-Replayed"
+HEADER_REVISION, HEADER_SIDE = "Chimera-Revision", "Chimera-Side"
 
 _invoke_bodies = msgspec.json.Decoder(api.InvokeBody)
 _chat_bodies = msgspec.json.Decoder(api.ChatBody)
@@ -193,7 +194,9 @@ def _wanted(request: web.BaseRequest, body: api.InvokeBody | api.ChatBody) -> Wa
 
 
 def _headers(answered: Answered, request_id: str) -> dict[str, str]:
+    route = answered.call.route
     headers = {HEADER_REQUEST: request_id, HEADER_CALL: answered.call.call}
+    headers[HEADER_REVISION], headers[HEADER_SIDE] = answered.response.revision, route.side
     if answered.replayed:
         headers[HEADER_REPLAYED] = "true"
     return headers

@@ -20,7 +20,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -64,6 +64,14 @@ class Wanted:
     subject: str | None = None
     resume: bool = False
     hops: int = 0
+
+
+Choose = Callable[[StoredSession | None], Awaitable[str | None]]
+"""Says which revision of the agent a call is for, given its session; raises what keeps the session from going on."""
+
+
+async def _any(_: StoredSession | None) -> str | None:
+    return None
 
 
 NO_STATE = Wanted()
@@ -133,14 +141,20 @@ class Runs:
 
     @contextlib.asynccontextmanager
     async def opened(
-        self, tenant: str, agent: str, call: str, messages: tuple[Message, ...], wanted: Wanted
+        self,
+        tenant: str,
+        agent: str,
+        call: str,
+        messages: tuple[Message, ...],
+        wanted: Wanted,
+        choose: Choose = _any,
     ) -> AsyncIterator[OpenRun | None]:
-        """The run that a call works on; None where it has none.
+        """The run that a call works on; None where it has none. `choose` says which revision a new one begins on.
 
         Raises `RunInProgress`, `KeyReused`, `NothingToResume`, or what is wrong with the session or key. Leaving the
         context without `finish` leaves the run unfinished, for whoever goes on with it.
         """
-        opened = await self._begin(tenant, agent, call, messages, wanted)
+        opened = await self._begin(tenant, agent, call, messages, wanted, choose)
         if opened is None or opened.answer is not None:
             yield opened
             return
@@ -212,6 +226,12 @@ class Runs:
         for told in self._told:
             told(opened)
 
+    def moved(self, opened: OpenRun, revision: str) -> None:
+        """The call goes on by another revision of its agent."""
+        opened.run = replace(opened.run, revision=revision)
+        if opened.before is not None:
+            opened.before = replace(opened.before, revision=revision)
+
     async def again(self, opened: OpenRun) -> None:
         """The run's host is dead, and it is to be worked on by another: as a new attempt, from what was really saved.
 
@@ -251,24 +271,34 @@ class Runs:
     # -- helpers -------------------------------------------------------------------------------------------------------
 
     async def _begin(
-        self, tenant: str, agent: str, call: str, messages: tuple[Message, ...], wanted: Wanted
+        self,
+        tenant: str,
+        agent: str,
+        call: str,
+        messages: tuple[Message, ...],
+        wanted: Wanted,
+        choose: Choose,
     ) -> OpenRun | None:
         rules.check_subject(wanted.subject)
         before = None
         if wanted.session is not None:
             before = await self._sessions.open(tenant, agent, wanted.session, wanted.subject)
+        revision = await choose(before)
+        if before is not None and revision is not None:
+            before = replace(before, revision=revision)
         request = RunRequest(messages=messages, session=wanted.session)
         if wanted.key is not None or wanted.run is not None:
             name = wanted.run or rules.run_id(tenant, agent, wanted.actor, wanted.key or "")
             if before is not None:
                 before = await self._alone(before, name)
-            new = self._new(tenant, agent, name, request, before, wanted, keyed=True)
+            new = self._new(tenant, agent, name, request, before, wanted, revision, keyed=True)
             return await self._claimed(new, before, messages)
         if before is None:
             if wanted.resume:
                 raise _nothing_to_resume(agent, None)
             return None
-        return await self._of_session(before, self._new(tenant, agent, call, request, before, wanted), wanted.resume)
+        new = self._new(tenant, agent, call, request, before, wanted, revision)
+        return await self._of_session(before, new, wanted.resume)
 
     async def _of_session(self, before: StoredSession, new: StoredRun, resume: bool) -> OpenRun:
         """Go on with the session's unfinished run, give it up, or begin one."""
@@ -354,6 +384,7 @@ class Runs:
         request: RunRequest,
         before: StoredSession | None,
         wanted: Wanted,
+        revision: str | None,
         *,
         keyed: bool = False,
     ) -> StoredRun:
@@ -376,6 +407,7 @@ class Runs:
             created=now,
             updated=now,
             expires=now + self._settings.open_ttl,
+            revision=revision,
         )
 
     @contextlib.contextmanager
