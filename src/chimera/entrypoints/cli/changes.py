@@ -14,8 +14,10 @@ from chimera.entrypoints.cli.client import Api, options_of, run
 from chimera.entrypoints.cli.failing import INVALID
 from chimera.entrypoints.cli.identity import limit_option, pages
 from chimera.entrypoints.cli.text import shown
+from chimera_host.contract.problem import ProblemError
 
 LOOK_EVERY = 1.0
+UNAVAILABLE, MOST_AWAY = 503, 60
 GOOD, BAD = ("done",), ("failed", "rejected", "rolled-back", "aborted", "superseded")
 COLUMNS = (
     *(("id", "CHANGE"), ("state", "STATE"), ("risk", "RISK"), ("agents", "AGENTS")),
@@ -299,10 +301,18 @@ async def _staged(api: Api, paths: tuple[str, ...]) -> str | None:
 
 
 async def _follow(api: Api, change_id: str) -> dict[str, Any]:
-    """Say what becomes of a change until it has ended."""
-    said = ""
+    """Say what becomes of a change until it has ended; a control plane that is away for a while is waited for."""
+    said, away = "", 0
     while True:
-        found: dict[str, Any] = await api.call("GET", api.path("changes", change_id))
+        try:
+            found: dict[str, Any] = await api.call("GET", api.path("changes", change_id))
+        except ProblemError as error:
+            away += 1
+            if error.status != UNAVAILABLE or away > MOST_AWAY:
+                raise
+            await asyncio.sleep(LOOK_EVERY)
+            continue
+        away = 0
         line = f"{found['state']}: {found['reason']}" if found["reason"] else found["state"]
         if line != said:
             sys.stderr.write(shown(f"{change_id}  {line}") + "\n")
