@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from chimera.entrypoints.cli.main import cli
+from chimera.testing.images import TestImage, layer
 
 DEFINITION = """\
 schema_version: "ADaC v2.0"
@@ -159,3 +160,24 @@ def test_without_advisories_or_with_old_ones_dependencies_are_not_judged(
     old.write_text(json.dumps(ADVISORY | {"modified": "2020-01-01T00:00:00Z"}))
     done = scan(folder, "--advisories", old)
     assert done.return_value == 2 and "days old" in done.output
+
+
+def test_an_image_in_a_file_is_looked_into(folder: Path, tmp_path: Path) -> None:
+    made = TestImage(layers=[layer({"app/key": f"token: {SECRET}\n".encode()})], config={"config": {}})
+    file = made.archive(tmp_path / "image.tar")
+    done = scan("--image", file, "--only", "images")
+    assert done.return_value == 2 and "nothing in it says what is installed" in done.output
+    found = told("--image", file)
+    assert {one["rule"] for one in found["findings"]} == {"images/root", "images/stripe-key"}
+    assert scan("--image", tmp_path / "missing.tar").return_value == 2
+    assert scan().exception is not None
+
+
+def test_an_image_that_an_agent_names_is_asked_of_the_named_registries_alone(folder: Path) -> None:
+    file = folder / "anna.yaml"
+    text = file.read_text().replace("  source: ./code\n  entrypoint: main:answer\n", "  runtime: 127.0.0.1:1/agent:1\n")
+    file.write_text(text)
+    done = scan(file)
+    assert done.return_value == 2 and "isn't one that may be asked" in done.output
+    (unjudged,) = told(file)["unjudged"]
+    assert unjudged["agent"] == "anna" and unjudged["scanner"] == "images"

@@ -25,3 +25,11 @@ class AdvisoriesUnreadable(ScanningError):
     code = "scan-advisories-unreadable"
     status = 503
     title = "The advisories can't be read"
+
+
+class ImageUnreadable(ScanningError):
+    """An image, or a part of it, isn't there, isn't what its digest says, or is of a kind that isn't read."""
+
+    code = "scan-image-unreadable"
+    status = 422
+    title = "The image can't be read"

@@ -5,7 +5,7 @@ given to know (`Knowledge`). It is pure: what it needs of the outside is handed 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from chimera.agents.compile import CanonicalDefinition, plain
@@ -15,7 +15,7 @@ from chimera.delivery.scanning.advisories import Advisories
 from chimera.delivery.scanning.containers import scan_manifest
 from chimera.delivery.scanning.dependencies import FETCH_THEM, Against, judge
 from chimera.delivery.scanning.flows import toxic_flows, untrusted_nodes
-from chimera.delivery.scanning.model import SCANNERS, Report, Result, Scanner, Unjudged, report
+from chimera.delivery.scanning.model import SCANNERS, Place, Report, Result, Scanner, Unjudged, report
 from chimera.delivery.scanning.packages import of_files, of_lock
 from chimera.delivery.scanning.permissions import permissions_of
 from chimera.delivery.scanning.prompts import prompts_of
@@ -31,7 +31,8 @@ class Knowledge:
     """What a scan knows beside its subjects.
 
     Advisories, the time, how old they may be (seconds), the locks of runtimes, what pickles may name, which
-    hosts are one's own, and how a cell is rendered (None: it runs in no cluster).
+    hosts are one's own, how a cell is rendered (None: it runs in no cluster),
+    and what was found in the images that agents name (`custom_images`).
     """
 
     advisories: Advisories | None = None
@@ -41,6 +42,7 @@ class Knowledge:
     pickle_globals: frozenset[str] = frozenset()
     trusted_hosts: tuple[str, ...] = ()
     manifest_of: Callable[[CanonicalDefinition], Mapping[str, Any] | None] | None = None
+    images: Mapping[str, Sequence[Result]] = field(default_factory=dict)
 
     @property
     def against(self) -> Against:
@@ -133,6 +135,26 @@ def _containers(subjects: Sequence[Subject], knowledge: Knowledge) -> Iterator[R
             yield from scan_manifest(manifest, file=f"cell:{cell}")
 
 
+def custom_images(values: Iterable[CanonicalDefinition]) -> list[str]:
+    """The images that agents name as their runtime."""
+    return sorted({value.runtime for value in values} - {PYTHON_RUNTIME, NODE_RUNTIME})
+
+
+def _images(subjects: Sequence[Subject], knowledge: Knowledge) -> Iterator[Result]:
+    for image in custom_images(subject.value for subject in subjects):
+        owners = [subject for subject in subjects if subject.value.runtime == image]
+        if (results := knowledge.images.get(image)) is None:
+            results = [
+                Unjudged(
+                    scanner="images",
+                    message=f"nobody has looked into the image {image}",
+                    next_step="name its registry in `scanning.registries`",
+                    place=Place(file=image),
+                )
+            ]
+        yield from said_of(results, owners)
+
+
 def runtime_of(value: CanonicalDefinition) -> str | None:
     """The runtime whose lock an agent runs on; None where it brings an image, or runs nothing."""
     function = value.agent.behaviour.function
@@ -150,4 +172,5 @@ _SCANS: dict[Scanner, Scan] = {
     "permissions": _permissions,
     "prompts": _prompts,
     "containers": _containers,
+    "images": _images,
 }

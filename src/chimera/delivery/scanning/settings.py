@@ -35,3 +35,11 @@ class ScanningSettings:
         "Hosts of your own, or whose owners may see your data, as patterns (`*.example.com`), separated by commas. "
         "Every other public host is outside: what it says is untrusted, and what reaches it is a way out.",
     )
+    registries: tuple[str, ...] = setting(
+        (),
+        "Registries (`registry.example:5000`) from which the images that agents name as their runtime are fetched and "
+        "scanned, separated by commas. An image of any other isn't judged, so its change fails.",
+    )
+    registry_config: str = setting(
+        "", "A file of registries' credentials as `docker login` writes it (`config.json`, `auths`)."
+    )

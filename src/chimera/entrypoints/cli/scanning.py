@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,20 @@ from chimera.agents.compile import compile_definition
 from chimera.agents.errors import AgentsError, InvalidDefinition
 from chimera.agents.validate import check_text, place_of
 from chimera.delivery.scanning.errors import InvalidWaivers
-from chimera.delivery.scanning.model import SCANNERS, SEVERITIES, Finding, Place, Report, Scanner, Severity, Unjudged
+from chimera.delivery.scanning.model import (
+    SCANNERS,
+    SEVERITIES,
+    Finding,
+    Place,
+    Report,
+    Result,
+    Scanner,
+    Severity,
+    Unjudged,
+)
+from chimera.delivery.scanning.model import report as reported
 from chimera.delivery.scanning.sarif import sarif
-from chimera.delivery.scanning.scan import Knowledge
+from chimera.delivery.scanning.scan import Knowledge, custom_images
 from chimera.delivery.scanning.scan import scan as scanned
 from chimera.delivery.scanning.settings import ScanningSettings
 from chimera.delivery.scanning.subject import Subject, unpacked
@@ -39,7 +51,8 @@ MOST_WAIVERS = 4 * 1024**2
 
 
 @click.command(epilog="Example: chimera scan agents/ --waivers waivers.yaml --output sarif > scan.sarif")
-@click.argument("paths", nargs=-1, required=True)
+@click.argument("paths", nargs=-1)
+@click.option("--image", "images", multiple=True, help="An image too: its file or folder, or its name in a registry.")
 @click.option("--advisories", multiple=True, help="Folder, file or address of OSV records; else `scanning.advisories`.")
 @click.option("--only", multiple=True, type=click.Choice(SCANNERS), help="One scanner alone; may be given again.")
 @click.option("--fails-at", type=click.Choice(SEVERITIES), help="The least that fails; else `scanning.fails_at`.")
@@ -56,6 +69,7 @@ MOST_WAIVERS = 4 * 1024**2
 def scan(
     context: click.Context,
     paths: tuple[str, ...],
+    images: tuple[str, ...],
     advisories: tuple[str, ...],
     only: tuple[Scanner, ...],
     fails_at: Severity | None,
@@ -64,17 +78,30 @@ def scan(
 ) -> int:
     """Look for security problems in the definitions that PATHS name, and in their source folders; nothing needs to run.
 
+    Images are looked into where agents name one of `scanning.registries`, or --image does.
+
     The exit code is 0 where nothing is found that fails, 1 where something is, and 2 where something could not be
     judged, which a scan never passes over.
     """
     groups = _groups(context)
+    if not (paths or images):
+        raise click.UsageError("Name definitions, or an image with --image.")
     settings = load_group(ScanningSettings, groups.get("scanning", {}), where="scanning")
     threshold, file = fails_at or settings.fails_at, waivers or (Path(settings.waivers) if settings.waivers else None)
     now = datetime.datetime.now(datetime.UTC)
     accepted = _waivers(file, now.date()) if file else ()
-    subjects, faults = _subjects(read_sources(paths))
+    subjects, faults = _subjects(read_sources(paths) if paths else ())
     wanted = only or SCANNERS
-    report = scanned(subjects, _knowledge(groups, settings, advisories, wanted, now.timestamp()), only=wanted)
+    knowledge = _knowledge(groups, settings, advisories, wanted, now.timestamp())
+    if "images" in wanted:
+        custom = custom_images(subject.value for subject in subjects)
+        knowledge, found = asyncio.run(_looked_into(settings, knowledge, custom, images))
+    else:
+        found = []
+    report = scanned(subjects, knowledge, only=wanted)
+    if images:
+        looked = {**report.looked, "images": report.looked.get("images", 0) + len(images)}
+        report = reported([*report.findings, *report.unjudged, *found], looked)
     report = msgspec.structs.replace(report, unjudged=(*faults, *report.unjudged))
     report = apply(report, accepted, today=now.date(), file=str(file or ""))
     _show(report, threshold, output)
@@ -102,7 +129,9 @@ def _knowledge(
 
     knative = load_group(KnativeSettings, groups.get("knative", {}), where="knative")
     sources = advisories or settings.advisories
-    index = asyncio.run(load_advisories(sources, now=now)) if sources and "dependencies" in wanted else None
+    index = (
+        asyncio.run(load_advisories(sources, now=now)) if sources and {"dependencies", "images"} & set(wanted) else None
+    )
     return Knowledge(
         advisories=index,
         now=now,
@@ -112,6 +141,19 @@ def _knowledge(
         trusted_hosts=settings.trusted_hosts,
         manifest_of=lambda value: pod_manifest(value, knative, HostBounds()),
     )
+
+
+async def _looked_into(
+    settings: ScanningSettings, knowledge: Knowledge, custom: list[str], images: tuple[str, ...]
+) -> tuple[Knowledge, list[Result]]:
+    """What is in the images that agents name, and in those that were named here."""
+    from chimera.adapters.scanners.looking import look_into
+
+    credentials = Path(settings.registry_config) if settings.registry_config else None
+    against, allowed = knowledge.against, knowledge.pickle_globals
+    theirs = await look_into(custom, against, allowed, only=settings.registries, credentials=credentials)
+    ours = await look_into(images, against, allowed, only=None, credentials=credentials)
+    return replace(knowledge, images=theirs), [one for results in ours.values() for one in results]
 
 
 def _subjects(sources: Iterable[Source]) -> tuple[list[Subject], list[Unjudged]]:
