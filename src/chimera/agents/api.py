@@ -243,9 +243,50 @@ class Deleted(Struct, frozen=True, kw_only=True):
 
 
 class RollBack(Struct, frozen=True, kw_only=True):
-    """What to go back to: a revision's digest or its beginning; by default the one before the live one."""
+    """What to go back to: a revision's digest or its beginning; by default the one before the live one.
+
+    By default, an agent that is being rolled out loses its green side, and its live revision stays. With `now` calls
+    that run on what is taken back are ended; else they may finish.
+    """
 
     revision: Annotated[str, Meta(max_length=80)] | None = None
+    now: bool = False
+
+
+class RollBackMany(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which agents to take back: by name, those of a change request, or those that a selector finds (as in lists).
+
+    With `now` calls that run on what is taken back are ended; else they may finish.
+    """
+
+    agents: list[str] = []
+    change: Annotated[str, Meta(max_length=40)] | None = None
+    selector: dict[str, str] = {}
+    now: bool = False
+
+
+class RefusedBack(Struct, frozen=True, kw_only=True):
+    """An agent that was not taken back, with the reason."""
+
+    agent: str
+    reason: str
+
+
+class RolledBackMany(Struct, frozen=True, kw_only=True):
+    """The agents that were taken back, and how many stood so already; `revision` is None where one was new before."""
+
+    agents: list["BackAgent"]
+    unchanged: int
+    refused: list[RefusedBack]
+    sequence: int
+
+
+class BackAgent(Struct, frozen=True, kw_only=True):
+    """The revision of an agent that is live now (None: it is out of service), and the one that was taken back."""
+
+    agent: str
+    revision: str | None
+    before: str | None
 
 
 class RolledBack(Struct, frozen=True, kw_only=True):

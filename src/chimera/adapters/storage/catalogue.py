@@ -28,6 +28,7 @@ from chimera.adapters.storage.resources import (
 from chimera.adapters.storage.schema.catalogue import agent, batch, bundle, cell, cell_bound, history, revision
 from chimera.adapters.storage.schema.sides import GREEN, WITHDRAWN, side
 from chimera.adapters.storage.sequence import hold_sequence, next_sequence, read_sequence
+from chimera.adapters.storage.sides.rollback import Rollbacks
 from chimera.agents.api import AgentSide
 from chimera.agents.catalogue import Applied, HistoryEntry, OwnedAgent, StagedItem, compiler_id
 from chimera.agents.compile import CanonicalDefinition, CompiledAgent, read_canonical
@@ -65,6 +66,7 @@ class Catalogue:
         self._database = database
         self._max_hosts = max_hosts
         self._batches = BatchStatements(database, self._clock)
+        self.rollbacks = Rollbacks(database, max_hosts=max_hosts, clock=self._clock, unservable=unservable)
 
     # -- applying --------------------------------------------------------------------------------------------------
 

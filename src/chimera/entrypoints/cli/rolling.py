@@ -1,19 +1,78 @@
 """`chimera rollback`."""
 
+from typing import Any
+
 import click
 
 from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.client import options_of, run
 
+_SHOWN = (("agent", "AGENT"), ("live", "LIVE"), ("taken", "TAKEN BACK"))
 
-@click.command(epilog="Example: chimera rollback hello --to 4f1c2e")
-@click.argument("agent")
+
+@click.command(epilog="Example: chimera rollback hello --to 4f1c2e, chimera rollback --change chg_01j --now")
+@click.argument("agents", nargs=-1, metavar="[AGENT]...")
 @click.option("--to", metavar="REVISION", help="A revision's digest or its beginning; default: the one before.")
+@click.option("--now", is_flag=True, help="End the calls that run on what is taken back; else they may finish.")
+@click.option("--change", metavar="ID", help="The agents of this change request, back to what they were before it.")
+@click.option(
+    *("--selector", "selectors"),
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="The agents found by framework, domain, tag, q or cell; several go together.",
+)
+@click.option("--yes", is_flag=True, help="Don't ask before many are taken back.")
 @out.output_option
 @click.pass_context
-def rollback(context: click.Context, agent: str, to: str | None, output: str) -> None:
-    """Make an earlier revision of an AGENT live again; `chimera get revisions AGENT` lists them."""
-    body = {} if to is None else {"revision": to}
+def rollback(
+    context: click.Context,
+    agents: tuple[str, ...],
+    to: str | None,
+    now: bool,
+    change: str | None,
+    selectors: tuple[str, ...],
+    yes: bool,
+    output: str,
+) -> None:
+    """Make the revision before live again, of each AGENT, of a change, or of agents that a selector finds.
+
+    No new call and no new turn of a session reaches what was taken back, within a second at every gateway. An agent
+    that is being rolled out loses its green side. `chimera get revisions AGENT` lists revisions.
+    """
+    if (bool(agents) + bool(selectors) + (change is not None)) != 1:
+        raise click.UsageError("Name agents, or give --change or --selector.")
+    if to is not None and len(agents) != 1:
+        raise click.UsageError("--to goes with one AGENT.")
+    if len(agents) == 1:
+        _one(context, agents[0], to, now, output)
+        return
+    if selectors and not yes:
+        click.confirm(f"Take back all agents with {' and '.join(selectors)}?", abort=True)
+    body: dict[str, Any] = {"now": now}
+    if change is not None:
+        body["change"] = change
+    elif agents:
+        body["agents"] = list(agents)
+    else:
+        body["selector"] = dict(_pair(one) for one in selectors)
+    done = run(options_of(context), lambda api: api.call("POST", api.path("rollback"), body))
+    if output != "table":
+        out.show(done, output)
+    else:
+        rows = [
+            {"agent": one["agent"], "live": _short(one["revision"]), "taken": _short(one["before"])}
+            for one in done["agents"]
+        ]
+        out.show(rows, output, columns=_SHOWN, rows=rows)
+        click.echo(f"{len(rows):,} taken back, {done['unchanged']:,} stood so already", err=True)
+    for one in done["refused"]:
+        click.echo(f"{one['agent']}: {one['reason']}", err=True)
+    if done["refused"]:
+        context.exit(65)
+
+
+def _one(context: click.Context, agent: str, to: str | None, now: bool, output: str) -> None:
+    body: dict[str, Any] = {"now": now} if to is None else {"revision": to, "now": now}
     done = run(options_of(context), lambda api: api.call("POST", api.path("agents", agent, "rollback"), body))
     if output != "table":
         out.show(done, output)
@@ -21,6 +80,13 @@ def rollback(context: click.Context, agent: str, to: str | None, output: str) ->
         click.echo(f"{agent} is at {done['version']} ({_short(done['revision'])}) already")
     else:
         click.echo(f"{agent} is at {done['version']} ({_short(done['revision'])}), before at {_short(done['before'])}")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name or not value:
+        raise click.UsageError(f"{text!r} is no NAME=VALUE, such as domain=finance.")
+    return name, value
 
 
 def _short(revision: str | None) -> str:

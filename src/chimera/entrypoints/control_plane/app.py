@@ -19,6 +19,7 @@ from chimera.entrypoints.control_plane.conditions import ConditionHandlers
 from chimera.entrypoints.control_plane.http import MAX_BODY, METRICS_TYPE, Metrics, UnknownPath, answer
 from chimera.entrypoints.control_plane.jaegis import JaegisHandlers
 from chimera.entrypoints.control_plane.looking import Looking
+from chimera.entrypoints.control_plane.rolling import Rolling
 from chimera.entrypoints.control_plane.upkeep import UpkeepHandlers
 from chimera.entrypoints.control_plane.upkeep_metrics import UpkeepMetrics
 from chimera.entrypoints.published.catalogue import CATALOGUE
@@ -66,6 +67,7 @@ class ControlPlaneApp:
         handlers = {
             **applying.handlers(),
             **Looking(self._catalogue, self._changed, self._changes.check_direct).handlers(),
+            **Rolling(self._catalogue, self._changed).handlers(),
             **ChangeHandlers(self._changes).handlers(),
             **UpkeepHandlers(self._upkeep).handlers(),
             **ConditionHandlers(self._conditions).handlers(),

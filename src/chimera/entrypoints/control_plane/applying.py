@@ -16,13 +16,12 @@ from chimera.adapters.storage.catalogue import Catalogue
 from chimera.agents import api
 from chimera.agents.archive import read_archive
 from chimera.agents.bundle import PackedSource, pack_files
-from chimera.agents.catalogue import BatchHasFaults, NoEarlierRevision, StagedItem, earlier
+from chimera.agents.catalogue import BatchHasFaults
 from chimera.agents.compile import Bundle
 from chimera.agents.diff import compare
 from chimera.agents.errors import BadArchive
 from chimera.agents.intake import MAX_ITEMS, Taken, take_in
 from chimera.entrypoints.control_plane.http import BadRequest, Handler, answer, body_of, principal_of, tenant_of
-from chimera.entrypoints.control_plane.looking import no_agent
 from chimera.entrypoints.published.catalogue import HEADER_KEY, MAX_KEY
 
 MAX_SOURCES = 200_000
@@ -52,7 +51,6 @@ class Applying:
             "apply": self.apply,
             "validate": self.validate,
             "diff": self.diff,
-            "roll_back": self.roll_back,
         }
 
     async def check(self, request: web.Request) -> web.StreamResponse:
@@ -152,39 +150,6 @@ class Applying:
             state: Literal["unchanged", "changed"] = "unchanged" if same else "changed"
             rows.append(api.AgentDifference(state=state, agent=name, file=item.file, **changes))
         return answer(api.Differences(agents=rows))
-
-    async def roll_back(self, request: web.Request) -> web.StreamResponse:
-        """Make an earlier revision of an agent live again: the bytes that are kept, as a change like any other.
-
-        Also where agents are changed by change requests alone: it is the way out of one that was wrong.
-        """
-        told = await body_of(request, api.RollBack, default=api.RollBack())
-        tenant, name = tenant_of(request), request.match_info["agent"]
-        expect = await self._catalogue.sequence()
-        history = await self._catalogue.history(tenant, name)
-        if not history:
-            raise no_agent(name)
-        digest = earlier(name, history, told.revision)
-        compiled = await self._catalogue.compiled(tenant, digest)
-        if compiled is None:
-            raise NoEarlierRevision(
-                f"the revision {digest[:19]} of agent {name} was removed (`retention.revisions_days`)",
-                next_step="apply its definition again",
-            )
-        live = await self._catalogue.agent(tenant, name)
-        item = StagedItem(position=0, source="", file=live["file"] if live is not None else None, compiled=compiled)
-        applied = await self._catalogue.apply(
-            tenant, [item], keep_going=False, expect=expect, by=principal_of(request).actor
-        )
-        self._changed()
-        back = api.RolledBack(
-            agent=name,
-            revision=digest,
-            version=compiled.value.agent.version,
-            before=history[0].revision,
-            sequence=applied.sequence,
-        )
-        return answer(back, sequence=applied.sequence)
 
     async def take(self, tenant: str, items: list[api.Item], first: int = 0) -> Taken:
         """Check and compile definitions, with the bundles that are here; nothing is kept."""

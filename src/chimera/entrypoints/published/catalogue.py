@@ -62,6 +62,12 @@ CATALOGUE = (
         action=WRITE,
     ),
     _operation(
+        *("POST", TENANT + "/rollback", "roll_back_many"),
+        *("Take many agents back to what they were, in one transaction", api.RolledBackMany),
+        body=api.RollBackMany,
+        action=WRITE,
+    ),
+    _operation(
         *("GET", TENANT + "/revisions/{digest}", "get_revision", "One revision by its digest", CanonicalDefinition)
     ),
     _operation(

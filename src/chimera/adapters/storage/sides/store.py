@@ -75,7 +75,7 @@ class SideStorage:
 
     async def set_green(self, tenant: str, greens: Sequence[Green], *, rollout: str, held: Lease) -> Mapping[str, str]:
         """See `Sides`."""
-        facts = await self._facts(tenant, [one.revision for one in greens])
+        facts = await self.facts(tenant, [one.revision for one in greens])
 
         def job(connection: Connection) -> dict[str, str]:
             return self._set_green(connection, tenant, greens, rollout, held, facts)
@@ -105,7 +105,7 @@ class SideStorage:
         now: bool = False,
     ) -> Mapping[str, str]:
         """See `Sides`."""
-        facts = await self._facts(tenant, [*(one.revision for one in green), *(one.before for one in blue)])
+        facts = await self.facts(tenant, [*(one.revision for one in green), *(one.before for one in blue)])
         told = {"rollout": rollout}
 
         def job(connection: Connection) -> dict[str, str]:
@@ -152,13 +152,19 @@ class SideStorage:
         await self._database.write(job)
 
     @property
+    def pointing(self) -> Pointing:
+        """What points agents to other revisions."""
+        return self._pointing
+
+    @property
     def observing(self) -> Observing:
         """Where gateways tell what they saw."""
         return self._observing
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    async def _facts(self, tenant: str, digests: Iterable[str | None]) -> dict[str, AgentFacts]:
+    async def facts(self, tenant: str, digests: Iterable[str | None]) -> dict[str, AgentFacts]:
+        """The facts of revisions that are stored."""
         wanted = sorted({one for one in digests if one is not None})
         data = await self._database.read(lambda connection: canonical_of(connection, tenant, wanted))
         return await asyncio.to_thread(self._pointing.facts, data)
@@ -281,10 +287,11 @@ class SideStorage:
         if targets:
             sequence, _ = self._pointing.point(connection, tenant, targets, why, sequence)
         if ended:  # no pointer moves
-            sequence = self._end(connection, tenant, ended, why, sequence)
+            sequence = self.end(connection, tenant, ended, why, sequence)
         return refused, sequence
 
-    def _end(self, connection: Connection, tenant: str, ended: Sequence[Row[Any]], why: Why, sequence: int) -> int:
+    def end(self, connection: Connection, tenant: str, ended: Sequence[Row[Any]], why: Why, sequence: int) -> int:
+        """End green sides, whose rows these are, without a pointer moving; the sequence then."""
         keys = [(tenant, row.agent, row.revision) for row in ended]
         delete_keys(connection, (side.c.tenant, side.c.agent, side.c.revision), keys, side.c.role == GREEN)
         now = self._clock.wall()
@@ -299,7 +306,7 @@ class SideStorage:
             self._pointing.put_sides(connection, [{**row._mapping, **back} for row in ended])
         names = [row.agent for row in ended]
         sequence = self._tell_gateways(connection, tenant, names, sequence)
-        _note(connection, "side:drop", tenant, why.detail.get("rollout", ""), now, names)
+        _note(connection, "side:drop", tenant, ended[0].rollout or "", now, names, by=why.by)
         return sequence
 
     def _tell_gateways(self, connection: Connection, tenant: str, names: Sequence[str], sequence: int) -> int:
@@ -353,7 +360,15 @@ def _green_row(tenant: str, one: Green, facts: AgentFacts, rollout: str, now: fl
 
 
 def _note(
-    connection: Connection, what: str, tenant: str, rollout: str, at: float, names: Sequence[str], **detail: int
+    connection: Connection,
+    what: str,
+    tenant: str,
+    rollout: str,
+    at: float,
+    names: Sequence[str],
+    *,
+    by: str = ACTOR,
+    **detail: int,
 ) -> None:
     named = sorted(names)[:_NAMED]
-    note(connection, what, tenant, f"rollouts/{rollout}", at, ACTOR, agents=len(names), named=named, **detail)
+    note(connection, what, tenant, f"rollouts/{rollout}", at, by, agents=len(names), named=named, **detail)
