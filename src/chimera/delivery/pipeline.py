@@ -15,7 +15,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TypeVar, assert_never
+from typing import assert_never
 
 from msgspec.structs import replace
 
@@ -66,7 +66,9 @@ _TRIES = 4
 _WATCHED = 2.0
 """Seconds between two looks at work that others do: staging, a rollout."""
 
-T = TypeVar("T")
+_WAITING = 30.0
+"""Seconds between two looks at a change that waits for people or the end of a freeze, where nothing of it changed."""
+
 Key = tuple[str, str]
 
 
@@ -109,6 +111,7 @@ class _Pass:
 
     lease: Lease | None
     works: dict[Key, _Work] = field(default_factory=dict)
+    policies: int = 0
 
 
 class Pipeline:
@@ -171,17 +174,19 @@ class Pipeline:
     # -- one pass -----------------------------------------------------------------------------------------------------
 
     async def _pass(self, state: _Pass) -> None:
-        found, sequence = await self._store.in_flight()
-        there = {(one.tenant, one.id): one for one in found}
+        found = await self._store.in_flight()
+        there = {(one.tenant, one.id): one for one in found.changes}
+        other_policies = found.policies != state.policies
+        state.policies = found.policies
         for key, work in list(state.works.items()):
             await self._tidy(state, key, work, there.get(key))
         now = self._clock.monotonic()
         for key, one in there.items():
             work = state.works.setdefault(key, _Work(content=one.content))
-            if work.task is None and (now >= work.due or one.version != work.seen):
+            if work.task is None and (now >= work.due or one.version != work.seen or other_policies):
                 work.seen = one.version
                 name = f"change-{one.id}"
-                work.task = asyncio.create_task(self._work(state, one, work, sequence), name=name)
+                work.task = asyncio.create_task(self._work(state, one, work, found.sequence), name=name)
                 work.task.add_done_callback(lambda _: self.poke())
 
     async def _tidy(self, state: _Pass, key: Key, work: _Work, one: InFlight | None) -> None:
@@ -249,7 +254,7 @@ class Pipeline:
                 written = _written(change, step, self._clock.wall())
                 if written is not None:
                     await self._move(state, work, change, written)
-                return self._settings.interval
+                return _WAITING
             case _:
                 written = _written(change, step, self._clock.wall())
                 assert written is not None, "only waiting writes nothing"

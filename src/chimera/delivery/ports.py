@@ -125,6 +125,14 @@ class InFlight(Struct, frozen=True, kw_only=True):
     content: str
 
 
+class Flight(Struct, frozen=True, kw_only=True):
+    """Changes to work on, oldest first. The two numbers grow with each change of the catalogue, and of any policy."""
+
+    changes: tuple[InFlight, ...]
+    sequence: int
+    policies: int
+
+
 class ChangeStore(Protocol):
     """Where changes are kept. Each write is one transaction, with its fact and its entry of the audit log.
 
@@ -155,8 +163,11 @@ class ChangeStore(Protocol):
     ) -> list[ChangeRow]:
         """Changes, the newest first, behind the id `after`; `state` may also be `in-flight`."""
 
-    async def in_flight(self) -> tuple[list[InFlight], int]:
-        """Changes of all tenants that the pipeline has to do with, oldest first; and the catalogue's sequence."""
+    async def in_flight(self) -> Flight:
+        """All that the pipeline has to do with, on one snapshot; nothing of tenants that are suspended."""
+
+    async def counts(self) -> dict[str, int]:
+        """How many changes there are in each state of those in flight, over all tenants."""
 
     async def save(
         self, before: Change, after: Moved | Change, *, batch: str | None = None, held: Lease | None = None

@@ -190,6 +190,10 @@ class Changes:
         """Changes, the newest first."""
         return await self._store.page(tenant, state=state, agent=agent, after=after, limit=limit)
 
+    async def counts(self) -> dict[str, int]:
+        """How many changes are in each state of those in flight, over all tenants."""
+        return await self._store.counts()
+
     # -- policy --------------------------------------------------------------------------------------------------------
 
     async def policy(self, tenant: str) -> StoredDeliveryPolicy:

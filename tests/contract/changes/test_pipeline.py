@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from chimera.adapters.storage.identity import IdentityStorage
 from chimera.adapters.storage.leases import StoredLeases
 from chimera.delivery.model import Change
 from chimera.delivery.pipeline import LEASE, Pipeline
+from chimera.delivery.policy import ApprovalRule, Approvals, DeliveryPolicy
 from chimera.delivery.settings import DeliverySettings
+from chimera.gateway.identity.principal import BOOTSTRAP_ADMIN
 from chimera.testing.delivery import FakeCheck, FakeRollouts, FakeStaging
 
 from .conftest import ADMIN, ANNA, TENANT, Delivery, better, plain
@@ -242,6 +245,61 @@ async def test_other_content_stops_the_checks_of_the_old_one(delivery: Delivery)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert len(hanging.asked) == 2
+
+
+async def test_nothing_is_done_for_a_suspended_tenant(delivery: Delivery) -> None:
+    identity = IdentityStorage(delivery.database, delivery.clock)
+    change = await delivery.open(plain("one"))
+    await identity.set_tenant(TENANT, "suspended", BOOTSTRAP_ADMIN, at=1.0)
+    await delivery.settle()
+    assert (await delivery.now(change)).state == "open"
+    await identity.set_tenant(TENANT, "active", BOOTSTRAP_ADMIN, at=1.0)
+    await delivery.settle()
+    assert (await delivery.now(change)).state == "awaiting-approval"
+
+
+async def test_a_waiting_change_is_left_alone_until_something_changes(delivery: Delivery) -> None:
+    reads = Counting(delivery.store)
+    change = await delivery.open(plain("one"))
+    pipeline = delivery.pipeline(reads)
+    running = asyncio.create_task(pipeline.run())
+    await seen(lambda: _is(delivery, change, "awaiting-approval"))
+    for _ in range(5):
+        await reads.looked(pipeline)
+    before = reads.of_policies
+    for _ in range(5):
+        await reads.looked(pipeline)
+    assert reads.of_policies == before, "passes alone ask nothing of it"
+    await delivery.changes.put_policy(
+        TENANT, ADMIN, DeliveryPolicy(approvals=Approvals(medium=ApprovalRule(needs=()))), expect=None
+    )
+    pipeline.poke()
+    await seen(lambda: _is(delivery, change, "done"))
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+class Counting:
+    """A store that counts what it is asked."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.passes = self.of_policies = 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.passes += name == "in_flight"
+        self.of_policies += name == "policy"
+        return getattr(self._store, name)
+
+    async def looked(self, pipeline: Pipeline) -> None:
+        """One pass more."""
+        before = self.passes
+
+        async def again() -> bool:
+            pipeline.poke()
+            return self.passes > before
+
+        await seen(again)
 
 
 async def test_who_has_lost_the_lease_writes_nothing(delivery: Delivery) -> None:

@@ -21,7 +21,7 @@ UNAVAILABLE, MOST_AWAY = 503, 60
 GOOD, BAD = ("done",), ("failed", "rejected", "rolled-back", "aborted", "superseded")
 COLUMNS = (
     *(("id", "CHANGE"), ("state", "STATE"), ("risk", "RISK"), ("agents", "AGENTS")),
-    *(("by", "BY"), ("since", "UPDATED"), ("title", "TITLE")),
+    *(("by", "BY"), ("since", "UPDATED"), ("review", "REVIEW"), ("title", "TITLE")),
 )
 FREEZE_COLUMNS = (
     *(("name", "FREEZE"), ("starts", "FROM"), ("ends", "TO"), ("zone", "ZONE"), ("days", "DAYS")),

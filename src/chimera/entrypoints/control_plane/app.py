@@ -107,5 +107,5 @@ class ControlPlaneApp:
         return web.Response(body=files[FILE_NAME].data, content_type="text/plain")
 
     async def _page(self, _: web.Request) -> web.StreamResponse:
-        page = self._metrics.exposition(await self._catalogue.status())
+        page = self._metrics.exposition(await self._catalogue.status(), await self._changes.counts())
         return web.Response(body=page, headers={"Content-Type": METRICS_TYPE})

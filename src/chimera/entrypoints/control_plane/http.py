@@ -77,6 +77,9 @@ class Metrics:
         self.agents = Gauge(
             "chimera_control_plane_agents", "Live agents by framework.", ("framework",), registry=self.registry
         )
+        self.changes = Gauge(
+            "chimera_control_plane_changes", "Change requests in flight by state.", ("state",), registry=self.registry
+        )
         self.sequence = Gauge(
             "chimera_control_plane_sequence", "Number of the catalogue's newest change.", registry=self.registry
         )
@@ -84,8 +87,11 @@ class Metrics:
             "chimera_control_plane_database_bytes", "Size of the database.", registry=self.registry
         )
 
-    def exposition(self, status: dict[str, Any]) -> bytes:
-        """The page for Prometheus; `status` is the catalogue's."""
+    def exposition(self, status: dict[str, Any], changes: dict[str, int]) -> bytes:
+        """The page for Prometheus; `status` is the catalogue's, `changes` counts those in flight by state."""
+        self.changes.clear()
+        for state, count in changes.items():
+            self.changes.labels(state).set(count)
         self.agents.clear()
         for framework, count in status["agents_by_framework"].items():
             self.agents.labels(framework).set(count)

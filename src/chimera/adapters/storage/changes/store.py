@@ -7,7 +7,7 @@ also on PostgreSQL with several control planes.
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.changes.contents import (
@@ -31,14 +31,15 @@ from chimera.adapters.storage.changes.rows import (
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.leases import check_lease
 from chimera.adapters.storage.schema.delivery import change as table
-from chimera.adapters.storage.schema.delivery import change_approval, change_item, change_verdict
+from chimera.adapters.storage.schema.delivery import change_approval, change_item, change_verdict, delivery_policy
+from chimera.adapters.storage.schema.identity import tenant as tenant_table
 from chimera.adapters.storage.sequence import hold_sequence, read_sequence
 from chimera.agents.catalogue import ChangedMeanwhile, OwnedByResource, StagedItem
 from chimera.delivery import conflicts, transitions
 from chimera.delivery.errors import ChangeConflicts, UnknownChange
 from chimera.delivery.model import Change, ChangeItem, ChangeRow, Moved, Verdict
 from chimera.delivery.policy import DeliveryPolicy
-from chimera.delivery.ports import InFlight, LiveAgent, Revision, StoredDeliveryPolicy
+from chimera.delivery.ports import Flight, InFlight, LiveAgent, Revision, StoredDeliveryPolicy
 from chimera.kernel.clock import Clock, SystemClock
 from chimera.kernel.leases import Lease
 
@@ -94,17 +95,31 @@ class ChangeStorage:
         rows = await self._database.read(lambda connection: connection.execute(query).all())
         return [listed(row, now) for row in rows]
 
-    async def in_flight(self) -> tuple[list[InFlight], int]:
+    async def in_flight(self) -> Flight:
         """See `ChangeStore`."""
         c = table.c
-        query = select(c.tenant, c.id, c.version, c.content).where(c.ended.is_(None) | (c.staged == 1)).order_by(c.id)
+        suspended = select(tenant_table.c.name).where(tenant_table.c.status == "suspended")
+        query = select(c.tenant, c.id, c.version, c.content).where(c.ended.is_(None) | (c.staged == 1))
+        query = query.where(c.tenant.not_in(suspended)).order_by(c.id)
+        versions = select(func.coalesce(func.sum(delivery_policy.c.version), 0))
 
-        def look(connection: Connection) -> tuple[list[InFlight], int]:
+        def look(connection: Connection) -> Flight:
             rows = connection.execute(query).all()
-            found = [InFlight(tenant=row.tenant, id=row.id, version=row.version, content=row.content) for row in rows]
-            return found, read_sequence(connection)
+            return Flight(
+                changes=tuple(
+                    InFlight(tenant=row.tenant, id=row.id, version=row.version, content=row.content) for row in rows
+                ),
+                sequence=read_sequence(connection),
+                policies=int(connection.execute(versions).scalar_one()),
+            )
 
         return await self._database.read(look)
+
+    async def counts(self) -> dict[str, int]:
+        """See `ChangeStore`."""
+        query = select(table.c.state, func.count()).where(table.c.ended.is_(None)).group_by(table.c.state)
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        return {row[0]: row[1] for row in rows}
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
