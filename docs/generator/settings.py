@@ -15,6 +15,7 @@ from msgspec import Struct
 from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.bootstrap.gateway_config import ModelConfig
+from chimera.delivery.git.settings import SyncSettings
 from chimera.delivery.scanning.settings import ScanningSettings
 from chimera.delivery.settings import DeliverySettings
 from chimera.gateway.identity.claims import IssuerConfig
@@ -108,6 +109,7 @@ def groups() -> dict[str, type]:
         "retention": RetentionSettings,
         "upkeep": UpkeepSettings,
         "delivery": DeliverySettings,
+        "sync": SyncSettings,
         **gateway_groups(),
         **jaegis_groups(),
     }

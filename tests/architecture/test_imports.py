@@ -12,7 +12,7 @@ SEAMS = {"blackbox", "bundles", "config", "contract", "errors", "imports", "logs
 FRAMEWORKS = {"autogen", "crewai", "langgraph", "langchain_core", "langsmith", "mcp", "openai"}
 DATABASE = {"sqlalchemy", "alembic", "mako"}
 COMMANDS = (
-    *("applying", "audit", "backup", "calling", "checking", "completion", "definitions", "doctor", "events"),
+    *("applying", "audit", "backup", "calling", "changes", "checking", "completion", "definitions", "doctor", "events"),
     *(
         "exporting",
         "identity",
@@ -25,7 +25,7 @@ COMMANDS = (
         "runtime",
         "scanning",
     ),
-    *("sessions", "sizing", "state", "tasks", "up", "upgrade", "upkeep", "watching"),
+    *("sessions", "sizing", "state", "syncing", "tasks", "up", "upgrade", "upkeep", "watching"),
 )
 
 

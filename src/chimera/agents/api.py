@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from chimera.agents.catalogue import Applied, HistoryEntry
+from chimera.agents.catalogue import Applied, HistoryEntry, Pin
 from chimera.agents.compile import CanonicalDefinition
 from chimera.agents.diff import Change, Kind
 from chimera.agents.errors import Fault
@@ -216,12 +216,16 @@ class AgentSide(Struct, frozen=True, kw_only=True):
 
 
 class AgentInFull(AgentRow, frozen=True, kw_only=True):
-    """An agent with its canonical definition, its other sides, its limits and what to know before relying on it."""
+    """An agent with its canonical definition, its other sides, its limits and what to know before relying on it.
+
+    `pin` is the commit that made its live revision live, where one did.
+    """
 
     definition: CanonicalDefinition
     limits: list[Limit]
     notes: list[str]
     sides: list[AgentSide] = []
+    pin: Pin | None = None
 
 
 class History(Struct, frozen=True, kw_only=True):

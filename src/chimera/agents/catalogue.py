@@ -120,10 +120,18 @@ class Applied(Struct, frozen=True, kw_only=True):
     owned: tuple[str, ...] = ()
 
 
+class Pin(Struct, frozen=True, kw_only=True):
+    """The commit that made a revision live: the source that followed its branch, the repository, and the commit."""
+
+    source: str
+    repository: str
+    commit: str
+
+
 class HistoryEntry(Struct, frozen=True, kw_only=True):
     """One change of an agent's live revision; `revision` and `version` are None where it was deleted.
 
-    `change` is the change request that did it, if one did.
+    `change` is the change request that did it, if one did; `pin` is the commit that made it live, where one did.
     """
 
     sequence: int
@@ -132,6 +140,7 @@ class HistoryEntry(Struct, frozen=True, kw_only=True):
     at: float
     by: str | None
     change: str | None = None
+    pin: Pin | None = None
 
 
 def earlier(agent: str, history: Sequence[HistoryEntry], wanted: str | None) -> str:

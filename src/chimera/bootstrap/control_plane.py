@@ -38,6 +38,7 @@ from chimera.adapters.storage.leases import StoredLeases
 from chimera.adapters.storage.migrating import migrate
 from chimera.adapters.storage.naming import open_named
 from chimera.adapters.storage.opening import shown
+from chimera.adapters.storage.sources import SourceStorage
 from chimera.adapters.storage.upkeep.jobs import make_jobs
 from chimera.adapters.storage.upkeep.store import UpkeepStorage
 from chimera.adapters.substrates.knative.client import Kubernetes
@@ -59,8 +60,10 @@ from chimera.bootstrap.substrate_parts import (
     knative_settings,
     machine_place,
 )
+from chimera.bootstrap.sync_parts import make_sync
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
 from chimera.entrypoints.control_plane.conditions import ConditionMetrics
+from chimera.entrypoints.control_plane.sources import SourceHandlers
 from chimera.events.settings import EventSettings
 from chimera.immune.audit.checkpointer import sign_while_held
 from chimera.immune.audit.settings import AuditSettings
@@ -90,11 +93,11 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     `database` is a SQLite file or a server's URL, `database_password` a reference (`env:NAME`, `file:PATH`). `home` is
     where the audit log's key and files are, `audit` its settings; without a home no checkpoints are made. `events`,
-    `retention`, `upkeep` and `delivery` are the settings of these groups. Where `key_file` is given, it listens at
-    `host` and `port` instead of `socket`. With `knative`, the group of that name, it keeps cells in the cluster of
-    `kubeconfig` (by default the one that it is a pod of); `settings` are the gateway's. With `admission`, it answers
-    what the API server asks of resources. `jaegis` are the groups of JAEGIS' settings; of `models`, where they are
-    given, the names count alone: they are those that agents may use.
+    `retention`, `upkeep`, `delivery` and `sync` are the settings of these groups; branches are followed where there is
+    a home. Where `key_file` is given, it listens at `host` and `port` instead of `socket`. With `knative`, the group
+    of that name, it keeps cells in the cluster of `kubeconfig` (by default the one that it is a pod of); `settings`
+    are the gateway's. With `admission`, it answers what the API server asks of resources. `jaegis` are the groups of
+    JAEGIS' settings; of `models`, where they are given, the names count alone: they are those that agents may use.
     """
 
     database: str
@@ -118,6 +121,7 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
     jaegis: dict[str, dict[str, Any]] = {}
     models: dict[str, Any] | None = None
     delivery: dict[str, Any] = {}
+    sync: dict[str, Any] = {}
 
 
 async def serve(config: ControlPlaneConfig) -> None:
@@ -145,8 +149,21 @@ async def serve(config: ControlPlaneConfig) -> None:
     shown_too = start_admission(config.admission, home.api, StoredLeases(database), LEASE_LIFE, loops)
     shown_too = [*shown_too, ConditionMetrics(home.keeper.counts)]
     jaegis = make_jaegis(catalogue, config)
+    sync = None
+    if config.home is not None:
+        sync = make_sync(
+            database,
+            catalogue,
+            delivery.changes,
+            home.poke,
+            group=config.sync,
+            home=Path(config.home),
+            environ=os.environ,
+        )
+        loops.append(asyncio.create_task(sync.loop(), name="sync"))
+    sources = SourceHandlers(SourceStorage(database, catalogue), sync.settings if sync is not None else None)
     app = ControlPlaneApp(
-        catalogue, home.poke, upkeep, home.conditions, delivery.changes, shown=shown_too, jaegis=jaegis
+        catalogue, home.poke, upkeep, home.conditions, delivery.changes, sources, shown=shown_too, jaegis=jaegis
     ).make()
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=10.0)
     if config.key_file is not None:

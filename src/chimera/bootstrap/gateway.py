@@ -38,6 +38,7 @@ from chimera.adapters.storage.naming import open_named
 from chimera.adapters.storage.opening import shown
 from chimera.adapters.storage.quota import QuotaStorage
 from chimera.adapters.storage.sides.store import SideStorage
+from chimera.adapters.storage.source_rows import SourceHooks
 from chimera.adapters.storage.state.stores import make_state
 from chimera.adapters.storage.tasks.store import TaskStorage
 from chimera.bootstrap.audit_parts import started
@@ -134,6 +135,7 @@ def make_ports(
         events=make_event_ports(database, settings.events),
         identity=IdentityStorage(database),
         audit=AuditStorage(database),
+        hooks=SourceHooks(database),
         pool=substrate.pool,
         models=models,
         functions=make_functions(settings.functions),

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from chimera.adapters.signing.ed25519 import check_signature
+from chimera.adapters.storage.source_rows import SourceHooks
 from chimera.bootstrap.audit_parts import places, public_keys
 from chimera.bootstrap.event_parts import EventPorts, make_event_services, make_subscriptions
 from chimera.bootstrap.gateway_config import GatewayConfig, allowed_hosts
@@ -28,6 +29,7 @@ from chimera.bootstrap.task_parts import make_task_services
 from chimera.entrypoints.gateway.audit import AuditHandlers
 from chimera.entrypoints.gateway.broker import BrokerApi
 from chimera.entrypoints.gateway.calls import CallHandlers
+from chimera.entrypoints.gateway.hooks import HookHandlers
 from chimera.entrypoints.gateway.internal import InternalApi
 from chimera.entrypoints.gateway.looking import LookHandlers
 from chimera.entrypoints.gateway.proxy import Proxy
@@ -122,6 +124,7 @@ class Ports:
     events: EventPorts
     identity: IdentityStore
     audit: AuditLog
+    hooks: SourceHooks
     pool: FollowedPool
     models: Mapping[str, ModelProvider]
     functions: FunctionCaller
@@ -292,6 +295,7 @@ class Gateway:
             state=self.state.handlers,
             tasks=self.tasks.handlers,
             events=self.events.handlers,
+            hooks=HookHandlers(ports.hooks, credentials, clock, settings.http),
             routes=self.routes,
             admission=self.admission,
             metrics=self.metrics,

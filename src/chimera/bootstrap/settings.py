@@ -27,6 +27,7 @@ import msgspec
 from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.bootstrap.gateway_config import ModelConfig
+from chimera.delivery.git.settings import SyncSettings
 from chimera.delivery.scanning.settings import ScanningSettings
 from chimera.delivery.settings import DeliverySettings
 from chimera.gateway.identity.claims import IssuerConfig, all_faults
@@ -48,6 +49,7 @@ class MachineSettings:
     knative: KnativeSettings
     operator: OperatorSettings
     scanning: ScanningSettings
+    sync: SyncSettings
     gateway: dict[str, dict[str, Any]]
     jaegis: dict[str, dict[str, Any]]
     models: dict[str, ModelConfig]
@@ -59,7 +61,7 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
     environ = os.environ if environ is None else environ
     file = home / FILE_NAME
     data = read_groups(file, environ)
-    plain = {"node", "knative", "operator", "retention", "upkeep", "scanning", "delivery", "model", "issuer"}
+    plain = {"node", "knative", "operator", "retention", "upkeep", "scanning", "delivery", "sync", "model", "issuer"}
     known = plain | gateway_groups().keys() | jaegis_groups().keys()
     if unknown := sorted(set(data) - known):
         raise SettingsError([f"{file}: unknown group {name!r}; known: {', '.join(sorted(known))}" for name in unknown])
@@ -86,6 +88,7 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
         knative=load_group(KnativeSettings, data.get("knative", {}), where=f"{file}: knative"),
         operator=operator,
         scanning=load_group(ScanningSettings, data.get("scanning", {}), where=f"{file}: scanning"),
+        sync=load_group(SyncSettings, data.get("sync", {}), where=f"{file}: sync"),
         gateway={name: data[name] for name in gateway_groups() if name in data},
         jaegis=jaegis,
         models=models,

@@ -269,6 +269,7 @@ class Supervisor:
             jaegis=self.settings.jaegis,
             models={name: {} for name in (*self.settings.models, "default")},
             delivery=dataclasses.asdict(self.settings.delivery),
+            sync=dataclasses.asdict(self.settings.sync),
         )
 
     def _gateway_config(self, models: dict[str, ModelConfig], ready: int) -> GatewayConfig:

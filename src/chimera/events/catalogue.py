@@ -248,6 +248,17 @@ class DeliveryPolicyChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fi
     by: str
 
 
+class SourceChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How following a branch goes: the commit that is live, the newest one that was seen, and what is wrong."""
+
+    source: str
+    phase: str
+    commit: str | None = None
+    seen: str | None = None
+    reason: str = ""
+    drifted: int = 0
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FactType:
     """One kind of fact: its name, the form of its subject, what it means, and the type of its data."""
@@ -327,6 +338,7 @@ _ALL = (
     _type("task.failed", _TASK, TaskChanged, "A task has failed for good."),
     _type("task.cancelled", _TASK, TaskChanged, "A task was cancelled."),
     _type("task.expired", _TASK, TaskChanged, "A task was not finished by its deadline."),
+    _type("source.changed", "sources/{source}", SourceChanged, "A source has another commit live, or other trouble."),
     _type("cell.changed", _CELL, ConditionsChanged, "A cell has trouble, other trouble, or none any more."),
     _type("home.changed", "home", ConditionsChanged, "The home as a whole has trouble, or none any more."),
     _type("message.sent", "agents/{agent}/messages/{message}", MessageSent, "An agent was sent another's message."),

@@ -11,10 +11,12 @@ from jsonschema import Draft202012Validator
 
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.conditions import StoredConditions
+from chimera.adapters.storage.sources import SourceStorage
 from chimera.agents.archive import ArchivedFile
 from chimera.agents.bundle import pack_files
 from chimera.delivery.service import Changes
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
+from chimera.entrypoints.control_plane.sources import SourceHandlers
 from chimera.entrypoints.gateway import openapi
 from chimera.entrypoints.gateway.operations import OPERATIONS
 from chimera.entrypoints.node.app import NodeApp
@@ -78,6 +80,7 @@ def test_the_control_plane_routes_what_is_published_and_its_own() -> None:
             nothing_to_keep_up(),
             StoredConditions.__new__(StoredConditions),
             Changes.__new__(Changes),
+            SourceHandlers(SourceStorage.__new__(SourceStorage), None),
         ).make()
     )
     own = {(method, path) for method, path in served if path in OF_THE_PLATFORM["control-plane"]}

@@ -13,11 +13,14 @@ from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.conditions import StoredConditions
 from chimera.adapters.storage.migrating import migrate
 from chimera.adapters.storage.opening import open_database
+from chimera.adapters.storage.sources import SourceStorage
 from chimera.adapters.storage.upkeep.jobs import make_jobs
 from chimera.adapters.storage.upkeep.store import UpkeepStorage
 from chimera.bootstrap.delivery_parts import make_delivery
+from chimera.delivery.git.settings import SyncSettings
 from chimera.delivery.pipeline import Pipeline
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
+from chimera.entrypoints.control_plane.sources import SourceHandlers
 from chimera.platform.upkeep.service import Upkeep
 from chimera.platform.upkeep.settings import RetentionSettings, UpkeepSettings
 from chimera.testing.clock import ManualClock
@@ -78,7 +81,8 @@ async def client(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Client]:
         made.conditions = StoredConditions(database, "tests")
         delivery = make_delivery(database, catalogue, {}, made.changed)
         made.pipeline = delivery.pipeline
-        app = ControlPlaneApp(catalogue, made.changed, upkeep, made.conditions, delivery.changes).make()
+        sources = SourceHandlers(SourceStorage(database, catalogue, clock), SyncSettings(hosts=("git.example.com",)))
+        app = ControlPlaneApp(catalogue, made.changed, upkeep, made.conditions, delivery.changes, sources).make()
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         await web.UnixSite(runner, socket).start()

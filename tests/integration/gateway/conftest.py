@@ -13,6 +13,7 @@ import pytest
 
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.opening import open_database
+from chimera.adapters.storage.source_rows import SourceHooks
 from chimera.adapters.storage.state.stores import make_state
 from chimera.adapters.storage.tasks.store import TaskStorage
 from chimera.bootstrap.gateway import make_event_ports, make_functions
@@ -118,6 +119,7 @@ class World:
             pool=self.pool,
             identity=self.identity,
             audit=self.audit,
+            hooks=SourceHooks(self.database),
             models=dict.fromkeys(self.config.models, self.model),
             functions=make_functions(settings.functions),
         )

@@ -45,7 +45,7 @@ def test_commands_that_print_data_offer_three_formats():
         if one.name == "output" and isinstance(one.type, click.Choice)
     }
     without = {"init", "delete", "chat", "runtime install", "completion", "audit export"} | {
-        *("sessions export", "sessions delete", "state spaces delete")
+        *("sessions export", "sessions delete", "state spaces delete", "repo hook")
     }
     assert set(formats) == {name for name, _ in commands()} - without
     assert {tuple(choices) for choices in formats.values()} == {("table", "json", "yaml")}

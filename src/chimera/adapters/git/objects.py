@@ -26,6 +26,7 @@ from chimera.delivery.git.objects import (
 
 MAX_DEPTH = 64
 MAX_ENTRIES = 500_000
+MAX_REMEMBERED = 64
 _KINDS: Mapping[int, Kind] = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
 
 
@@ -43,6 +44,7 @@ class Objects:
 
     def __init__(self, folder: Path, alternates: Sequence[Path] = ()) -> None:
         """Read those in `folder` (a repository's `objects`) and in `alternates`."""
+        self._named: dict[str, Mapping[str, Entry]] = {}
         self._store = DiskObjectStore(str(folder), alternates=[str(one) for one in alternates])
 
     def close(self) -> None:
@@ -89,11 +91,20 @@ class Objects:
         for part in filter(None, path.split("/")):
             if not entry.is_folder:
                 raise BadTree(f"{here} is a {entry.kind} and no folder", next_step="put a folder there")
-            found = next((one for one in self.folder(entry.id, here) if one.name == part), None)
+            found = self._names(entry.id, here).get(part)
             if found is None:
                 return None
             entry, here = found, f"{here}/{part}".lstrip("/")
         return entry
+
+    def _names(self, name: str, path: str) -> Mapping[str, Entry]:
+        """A folder's entries by name, kept for the next look: files of one folder are looked up one after the other."""
+        known = self._named.get(name)
+        if known is None:
+            while len(self._named) >= MAX_REMEMBERED:
+                del self._named[next(iter(self._named))]
+            known = self._named[name] = {entry.name: entry for entry in self.folder(name, path)}
+        return known
 
     def files(self, tree: str, path: str) -> Iterator[tuple[str, Entry]]:
         """All that isn't a folder below the one at `path`, links and submodules too, by their whole paths."""

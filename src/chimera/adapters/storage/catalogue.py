@@ -29,8 +29,9 @@ from chimera.adapters.storage.schema.catalogue import agent, batch, bundle, cell
 from chimera.adapters.storage.schema.sides import GREEN, WITHDRAWN, side
 from chimera.adapters.storage.sequence import hold_sequence, next_sequence, read_sequence
 from chimera.adapters.storage.sides.rollback import Rollbacks
+from chimera.adapters.storage.source_rows import pins_of
 from chimera.agents.api import AgentSide
-from chimera.agents.catalogue import Applied, HistoryEntry, OwnedAgent, StagedItem, compiler_id
+from chimera.agents.catalogue import Applied, HistoryEntry, OwnedAgent, Pin, StagedItem, compiler_id
 from chimera.agents.compile import CanonicalDefinition, CompiledAgent, read_canonical
 from chimera.events.model import Fact
 from chimera.jaegis.ecosystem import LiveRevision
@@ -303,8 +304,17 @@ class Catalogue:
             .order_by(history.c.sequence.desc())
             .limit(_MOST_HISTORY)
         )
-        found = await self._database.read(lambda connection: connection.execute(query).mappings().all())
-        return [HistoryEntry(**row) for row in found]
+
+        def look(connection: Connection) -> list[HistoryEntry]:
+            pins = pins_of(connection, tenant, name)
+            rows = connection.execute(query).mappings()
+            return [HistoryEntry(**row, pin=pins.get(row["sequence"])) for row in rows]
+
+        return await self._database.read(look)
+
+    async def pin(self, tenant: str, name: str, sequence: int) -> Pin | None:
+        """The commit that this change of an agent came from, if it came from one."""
+        return await self._database.read(lambda connection: pins_of(connection, tenant, name, sequence).get(sequence))
 
     async def changed_since(self, tenant: str, sequence: int, limit: int) -> list[LiveRevision]:
         """Agents of a tenant that were changed after a sequence, with their definitions, deleted ones too, in order."""

@@ -47,3 +47,59 @@ class BareRefused(GitError):
     code = "bare-refused"
     status = 409
     title = "The bare repository can't be protected"
+
+
+class AddressRefused(GitError):
+    """The address of a repository is none that may be followed."""
+
+    code = "address-refused"
+    status = 422
+    title = "This repository can't be followed"
+
+
+class InvalidSource(GitError):
+    """What is wanted of a source is not valid."""
+
+    code = "invalid-source"
+    status = 422
+    title = "The source is not valid"
+
+
+class UnknownSource(GitError):
+    """The tenant follows no source of this name."""
+
+    code = "unknown-source"
+    status = 404
+    title = "There is no such source"
+
+
+class SourceChanged(GitError):
+    """A source was changed or removed while a commit of it was on its way; nothing of that was applied."""
+
+    code = "source-changed"
+    status = 409
+    title = "The source was changed meanwhile"
+
+
+class Unreachable(GitError):
+    """A repository or its branch isn't there, doesn't answer, or doesn't let us in."""
+
+    code = "repository-unreachable"
+    status = 503
+    title = "The repository can't be reached"
+
+
+class RepositoryTooLarge(GitError):
+    """A repository has more than `sync.repository_bytes`."""
+
+    code = "repository-too-large"
+    status = 413
+    title = "The repository is too large"
+
+
+class HookRefused(GitError):
+    """A webhook's signature is missing, doesn't fit or is old, or no such webhook is there."""
+
+    code = "hook-refused"
+    status = 401
+    title = "The webhook is not taken"

@@ -106,13 +106,17 @@ git commit --all --signoff -m "Say what changes and why"
 git push origin my-change
 ```
 
-Then open a merge request.
+Then open a merge request, or have it approved and push it as `chimera repo protect` asks.
 
 ## Make it live
 
+Once, on the machine that runs Chimera:
+
 ```
-chimera apply agents
+chimera sync add {name} URL-OF-THIS-REPOSITORY --branch {branch} --path agents
 ```
+
+From then on it follows the branch.
 """
 
 _AGENTS_README = """\
@@ -143,7 +147,8 @@ owner:
 """
 
 _POLICY = """\
-# How changes reach the branch, and where the repository is hosted. Hosted Git has settings of its own for the first.
+# How changes reach the branch, and where the repository is hosted. `chimera repo protect` installs the first in a bare
+# repository, with .chimera/signers; a change of it counts once that is run again. Hosts have settings of their own.
 branch: {branch}
 # Approvals of the exact commit, each by somebody else than those who made the change.
 approvals: 1

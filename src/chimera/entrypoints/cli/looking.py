@@ -42,7 +42,7 @@ INCIDENT_COLUMNS = (
 )
 REVISION_COLUMNS = (
     *(("version", "VERSION"), ("revision", "REVISION"), ("when", "SINCE"), ("by", "BY")),
-    ("change", "CHANGE"),
+    *(("change", "CHANGE"), ("commit", "COMMIT")),
 )
 CONDITION_COLUMNS = (
     ("subject", "SUBJECT"),
@@ -143,7 +143,7 @@ async def _agents(api: Api, query: dict[str, str], limit: int) -> list[dict[str,
 async def _rows(api: Api, kind: str, name: str | None) -> list[dict[str, Any]]:
     if kind == "revisions":
         found: list[dict[str, Any]] = (await api.call("GET", api.path("agents", name or "", "revisions")))["revisions"]
-        return found
+        return [{**row, "commit": row["pin"]["commit"][:12] if row.get("pin") else None} for row in found]
     if kind == "models":
         listed: list[dict[str, Any]] = (await api.call("GET", "/v1/models"))["data"]
         return listed

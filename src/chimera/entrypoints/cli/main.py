@@ -14,6 +14,7 @@ import click
 COMMANDS = {
     "init": ("definitions", "init", "Write a first definition."),
     "validate": ("definitions", "validate", "Check definitions, with every fault and its place."),
+    "sync": ("syncing", "sync", "Follow branches of Git repositories."),
     "repo": ("repo", "repo", "Lay out a catalogue's Git repository, and protect its branch."),
     "up": ("up", "up", "Start Chimera on this machine, or reach it in a cluster."),
     "apply": ("applying", "apply", "Make definitions live, all or nothing."),

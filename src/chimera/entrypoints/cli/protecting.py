@@ -17,6 +17,7 @@ from chimera.entrypoints.cli.failing import INVALID
 
 MEBIBYTE = 1024**2
 HOOK_MEMORY = 4096 * MEBIBYTE
+WORD_COLUMNS = (("commit", "COMMIT"), ("as", "AS"), ("word", "WORD"))
 COLUMNS = (("branch", "BRANCH"), ("approvals", "APPROVALS"), ("checks", "CHECKS"), ("signers", "SIGNERS"))
 
 
@@ -122,12 +123,13 @@ def hook(name: str) -> int:
 @click.option("--withdraw", is_flag=True, help="Take an approval back.")
 @click.option("--as", "name", help="Your name in the list of signers; by default git's user.email.")
 @click.option("--remote", default="origin", show_default=True, help="Where to push it.")
-def approve(commit: str, withdraw: bool, name: str | None, remote: str) -> None:
+@out.output_option
+def approve(commit: str, withdraw: bool, name: str | None, remote: str, output: str) -> None:
     """Approve COMMIT: sign a tag that says so with your key, and push it."""
     from chimera.delivery.git.protection import APPROVALS, WORDS
 
     who = name or _git("config", "user.email")
-    _say(APPROVALS, commit, who, WORDS[APPROVALS][withdraw], remote)
+    _say(APPROVALS, commit, who, WORDS[APPROVALS][withdraw], remote, output)
 
 
 @click.command(epilog="Example: chimera repo report 1a2b3c4d ci --failed")
@@ -135,19 +137,21 @@ def approve(commit: str, withdraw: bool, name: str | None, remote: str) -> None:
 @click.argument("check")
 @click.option("--failed", is_flag=True, help="It failed.")
 @click.option("--remote", default="origin", show_default=True, help="Where to push it.")
-def report(commit: str, check: str, failed: bool, remote: str) -> None:
+@out.output_option
+def report(commit: str, check: str, failed: bool, remote: str, output: str) -> None:
     """Say how CHECK went for COMMIT, by a tag signed with the key of this machine's git."""
     from chimera.delivery.git.protection import CHECKS, WORDS
 
-    _say(CHECKS, commit, check, WORDS[CHECKS][failed], remote)
+    _say(CHECKS, commit, check, WORDS[CHECKS][failed], remote, output)
 
 
-def _say(kind: str, commit: str, name: str, word: str, remote: str) -> None:
+def _say(kind: str, commit: str, name: str, word: str, remote: str, output: str) -> None:
     whole = _git("rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}")
     tag = f"{kind}/{whole}/{name}"
     _git("-c", "gpg.format=ssh", "tag", "--sign", "--force", "--message", word, "--end-of-options", tag, whole)
     _git("push", "--quiet", "--end-of-options", remote, f"+refs/tags/{tag}:refs/tags/{tag}")
-    click.echo(f"{word}: {whole[:12]} as {name}")
+    said = {"commit": whole, "as": name, "word": word}
+    out.show(said, output, columns=WORD_COLUMNS, rows=[said])
 
 
 def _git(*arguments: str) -> str:

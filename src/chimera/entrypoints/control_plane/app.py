@@ -20,12 +20,14 @@ from chimera.entrypoints.control_plane.http import MAX_BODY, METRICS_TYPE, Metri
 from chimera.entrypoints.control_plane.jaegis import JaegisHandlers
 from chimera.entrypoints.control_plane.looking import Looking
 from chimera.entrypoints.control_plane.rolling import Rolling
+from chimera.entrypoints.control_plane.sources import SourceHandlers
 from chimera.entrypoints.control_plane.upkeep import UpkeepHandlers
 from chimera.entrypoints.control_plane.upkeep_metrics import UpkeepMetrics
 from chimera.entrypoints.published.catalogue import CATALOGUE
 from chimera.entrypoints.published.changes import CHANGES
 from chimera.entrypoints.published.conditions import CONDITIONS
 from chimera.entrypoints.published.jaegis import JAEGIS
+from chimera.entrypoints.published.sources import SOURCES
 from chimera.entrypoints.published.upkeep import UPKEEP
 from chimera.jaegis.service import Jaegis
 from chimera.kernel.clock import SystemClock
@@ -42,17 +44,19 @@ class ControlPlaneApp:
         upkeep: Upkeep,
         conditions: StoredConditions,
         changes: Changes,
+        sources: SourceHandlers,
         *,
         shown: Sequence[Collector] = (),
         jaegis: Jaegis | None = None,
     ) -> None:
-        """Serve `catalogue`, what `upkeep` does, `conditions`, `changes`, and what `jaegis` says of definitions.
+        """Serve `catalogue`, what `upkeep` does, `conditions`, `changes`, `sources`, and what `jaegis` says.
 
         `shown` are further metrics of the process. Without a `jaegis` one judges by the default settings.
         """
         self._catalogue = catalogue
         self._conditions = conditions
         self._changes = changes
+        self._sources = sources
         self._changed = changed
         self._upkeep = upkeep
         self._jaegis = jaegis or Jaegis(catalogue, SystemClock())
@@ -72,9 +76,10 @@ class ControlPlaneApp:
             **UpkeepHandlers(self._upkeep).handlers(),
             **ConditionHandlers(self._conditions).handlers(),
             **JaegisHandlers(self._jaegis, applying.take).handlers(),
+            **self._sources.handlers(),
             "status": self._status,
         }
-        for operation in (*CATALOGUE, *CHANGES, *UPKEEP, *CONDITIONS, *JAEGIS):
+        for operation in (*CATALOGUE, *CHANGES, *SOURCES, *UPKEEP, *CONDITIONS, *JAEGIS):
             app.router.add_route(operation.method, operation.path, handlers.pop(operation.name))
         if handlers:
             raise AssertionError(f"not published: {', '.join(handlers)}")

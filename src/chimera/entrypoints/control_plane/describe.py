@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from chimera.agents.api import AgentInFull, AgentSide, Limit
+from chimera.agents.catalogue import Pin
 from chimera.agents.compile import CanonicalDefinition
 
 
@@ -12,13 +13,14 @@ def describe(
     value: CanonicalDefinition,
     unservable: str | None = None,
     sides: Sequence[AgentSide] = (),
+    pin: Pin | None = None,
 ) -> AgentInFull:
     """The agent's row, its canonical definition, its other sides, its limits and what to know about it."""
     told = notes(value, unservable)
     if row["owner"] is not None:
         namespace, _, name = row["owner"].partition("/")
         told.append(f"It belongs to the resource Agent {name} in the namespace {namespace}, which alone changes it.")
-    return AgentInFull(**row, definition=value, limits=limits(value), notes=told, sides=list(sides))
+    return AgentInFull(**row, definition=value, limits=limits(value), notes=told, sides=list(sides), pin=pin)
 
 
 def limits(value: CanonicalDefinition) -> list[Limit]:

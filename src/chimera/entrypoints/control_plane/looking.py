@@ -68,7 +68,8 @@ class Looking:
         if row is None or value is None:
             raise no_agent(name)
         sides = await self._catalogue.sides(tenant, name)
-        return answer(describe(row, value, self._catalogue.unservable(value), sides))
+        pin = await self._catalogue.pin(tenant, name, row["sequence"])
+        return answer(describe(row, value, self._catalogue.unservable(value), sides, pin))
 
     async def revisions(self, request: web.Request) -> web.StreamResponse:
         """The changes of an agent's live revision, the newest first; a deleted agent keeps them."""

@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote
 
 from chimera.entrypoints.gateway.audit_operations import AUDIT
 from chimera.entrypoints.gateway.event_operations import EVENTS
+from chimera.entrypoints.gateway.hooks import HOOKS
 from chimera.entrypoints.gateway.identity_operations import IDENTITY
 from chimera.entrypoints.gateway.state_operations import STATE
 from chimera.entrypoints.gateway.task_operations import TASKS
@@ -20,6 +21,7 @@ from chimera.entrypoints.published.conditions import CONDITIONS
 from chimera.entrypoints.published.jaegis import JAEGIS
 from chimera.entrypoints.published.operation import AGENT, TENANT, Operation
 from chimera.entrypoints.published.parameters import KEY, whole
+from chimera.entrypoints.published.sources import SOURCES
 from chimera.entrypoints.published.upkeep import UPKEEP
 from chimera.gateway import api
 from chimera.platform.report import CellRow, HostRow, IncidentRow, Top
@@ -194,8 +196,8 @@ NODE = (
     ),
 )
 OPERATIONS = (
-    *(SERVED + STATE + TASKS + EVENTS + IDENTITY + AUDIT + CATALOGUE + CHANGES),
-    *(UPKEEP + CONDITIONS + JAEGIS + NODE),
+    *(SERVED + STATE + TASKS + EVENTS + IDENTITY + AUDIT + HOOKS + CATALOGUE + CHANGES),
+    *(SOURCES + UPKEEP + CONDITIONS + JAEGIS + NODE),
 )
 
 

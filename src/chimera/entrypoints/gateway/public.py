@@ -17,6 +17,7 @@ from chimera.entrypoints.gateway.audit_operations import AUDIT
 from chimera.entrypoints.gateway.calls import CallHandlers, Values, page_limit
 from chimera.entrypoints.gateway.event_operations import EVENTS
 from chimera.entrypoints.gateway.events import EventHandlers
+from chimera.entrypoints.gateway.hooks import HOOKS, HookHandlers
 from chimera.entrypoints.gateway.http import (
     HEADER_REQUEST,
     PRINCIPAL,
@@ -110,6 +111,7 @@ class PublicApi:
         state: StateHandlers,
         tasks: TaskHandlers,
         events: EventHandlers,
+        hooks: HookHandlers,
         routes: RouteTable,
         admission: Admission,
         metrics: GatewayMetrics,
@@ -126,6 +128,7 @@ class PublicApi:
         self._state = state
         self._tasks = tasks
         self._events = events
+        self._hooks = hooks
         self._routes = routes
         self._admission = admission
         self._metrics = metrics
@@ -136,7 +139,7 @@ class PublicApi:
         self._settings = settings
         self._matcher = Matcher(OPERATIONS)
         handlers = self._named_handlers()
-        answered = SERVED + STATE + TASKS + EVENTS + IDENTITY + AUDIT
+        answered = SERVED + STATE + TASKS + EVENTS + IDENTITY + AUDIT + HOOKS
         self._handlers = {operation.name: handlers.pop(operation.name) for operation in answered}
         if handlers:
             raise AssertionError(f"not published: {', '.join(handlers)}")
@@ -258,6 +261,7 @@ class PublicApi:
             **self._events.handlers(),
             **self._identity.handlers(),
             **self._audit_log.handlers(),
+            **self._hooks.handlers(),
         }
 
     async def _model(self, _: web.BaseRequest, values: Values, name: str) -> web.Response:

@@ -57,6 +57,8 @@ _ALL = (
     _action("change:approve", "Agent", "Approve a change of definitions.", ("approver", "admin")),
     _action("delivery:read", "Tenant", "Read the delivery policy and its freeze windows.", _LOOK),
     _action("delivery:write", "Tenant", "Change the delivery policy and its freeze windows.", _ADMIN),
+    _action("source:read", "Tenant", "See which branches the catalogue follows, and how that goes.", _LOOK),
+    _action("source:write", "Tenant", "Follow branches, which change agents as their commits say.", _ADMIN),
     _action("session:read", "Session", "Read sessions, and list and export them.", _SEE_USED),
     _action("session:write", "Session", "Change a session's state from outside.", _USE),
     _action("session:delete", "Session", "Erase sessions.", _WORK),

@@ -12,6 +12,7 @@ from chimera.adapters.storage.schema import (
     quota,
     rollouts,
     sides,
+    sources,
     state,
     subscriptions,
     tasks,
@@ -20,7 +21,7 @@ from chimera.adapters.storage.schema import (
 from chimera.adapters.storage.schema.base import metadata
 
 AREAS = (
-    *(audit, catalogue, conditions, delivery, eventing, identity, journal, leases, quota, rollouts, sides),
+    *(audit, catalogue, conditions, delivery, eventing, identity, journal, leases, quota, rollouts, sides, sources),
     *(state, subscriptions, tasks, upkeep),
 )
 

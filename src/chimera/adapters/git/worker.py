@@ -1,0 +1,244 @@
+"""The process that reads repositories: `python -m chimera.adapters.git.worker FOLDER MOST_BYTES MOST_MEMORY`.
+
+What a stranger sends is unpacked here and nowhere else: in a process that holds nothing, has bounds of memory and of
+the size of files, and is killed when it takes too long. It reads requests from its standard input and writes frames to
+its standard output, each with its length before it, and ends when its input does: with the process that started it.
+"""
+
+import resource
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+from msgspec import Struct
+
+from chimera.adapters.git import remote
+from chimera.adapters.git.definitions import CommitFiles
+from chimera.adapters.git.objects import Objects
+from chimera.agents.errors import Fault
+from chimera.delivery.git.definitions import may_define, read
+from chimera.delivery.git.errors import BadTree, GitError, RepositoryTooLarge
+from chimera.delivery.git.ports import CommitTold, PackedCode, ReadDefinition, ReadFile, Remote, Touched
+from chimera_host.contract.problem import ProblemError
+
+FILES_AT_ONCE = 200
+BYTES_AT_ONCE = 4 * 1024**2
+MOST_FRAME = 512 * 1024**2
+
+
+class AskTip(Struct, frozen=True, tag="tip"):
+    """Where is the branch?"""
+
+    remote: Remote
+
+
+class AskFetch(Struct, frozen=True, tag="fetch"):
+    """Bring a commit here."""
+
+    key: str
+    remote: Remote
+    commit: str
+    before: str | None
+
+
+class AskCompare(Struct, frozen=True, tag="compare"):
+    """Which files differ?"""
+
+    key: str
+    before: str | None
+    commit: str
+    path: str
+
+
+class AskRead(Struct, frozen=True, tag="read"):
+    """What do these files hold?"""
+
+    key: str
+    commit: str
+    files: tuple[str, ...]
+
+
+class Tip(Struct, frozen=True, tag="tip"):
+    """It is there."""
+
+    commit: str
+
+
+class Fetched(Struct, frozen=True, tag="fetched"):
+    """It is here."""
+
+    told: CommitTold
+
+
+class Compared(Struct, frozen=True, tag="compared"):
+    """They differ so."""
+
+    touched: Touched
+
+
+class Files(Struct, frozen=True, tag="files"):
+    """Some of the files."""
+
+    files: list[ReadFile]
+
+
+class Done(Struct, frozen=True, tag="done"):
+    """That was all."""
+
+
+class Failed(Struct, frozen=True, tag="failed"):
+    """It can't be done; `kind` is the error's class."""
+
+    kind: str
+    detail: str
+    next_step: str
+
+
+Ask = AskTip | AskFetch | AskCompare | AskRead
+Frame = Tip | Fetched | Compared | Files | Done | Failed
+
+
+class Worker:
+    """Answers requests about the copies in one folder."""
+
+    def __init__(self, folder: Path, most_bytes: int) -> None:
+        """A repository has at most `most_bytes`."""
+        self._folder = folder
+        self._most = most_bytes
+
+    def answer(self, ask: Ask) -> Iterator[Frame]:
+        """The frames of an answer."""
+        try:
+            match ask:
+                case AskTip():
+                    yield Tip(remote.tip(ask.remote))
+                case AskFetch():
+                    yield Fetched(remote.fetch(self._folder / ask.key, ask.remote, ask.commit, ask.before, self._most))
+                case AskCompare():
+                    yield Compared(self._compare(ask))
+                case AskRead():
+                    yield from self._read(ask)
+            yield Done()
+        except GitError as error:
+            yield Failed(type(error).__name__, error.detail, error.next_step or "")
+        except ProblemError as error:
+            yield Failed(BadTree.__name__, error.detail, error.next_step or "")
+        except MemoryError:
+            yield Failed(
+                RepositoryTooLarge.__name__,
+                "reading it takes more memory than `sync.memory_bytes`",
+                "raise the setting, or look for a file that unpacks to very much",
+            )
+
+    def _compare(self, ask: AskCompare) -> Touched:
+        objects = Objects(self._folder / ask.key / "objects")
+        try:
+            before, after = (
+                None if name is None else _tree(objects, name, ask.path) for name in (ask.before, ask.commit)
+            )
+            changed: list[str] = []
+            gone: list[str] = []
+            for one in objects.changes(before, after, ask.path):
+                (changed if one.after is not None else gone).append(one.path)
+                if one.after is not None and may_define(one.path) and not one.after.is_file:
+                    raise BadTree(
+                        f"{one.path} is a {one.after.kind}, which can't be applied",
+                        next_step="put the file itself there",
+                    )
+            return Touched(changed=tuple(changed), gone=tuple(gone))
+        finally:
+            objects.close()
+
+    def _read(self, ask: AskRead) -> Iterator[Frame]:
+        objects = Objects(self._folder / ask.key / "objects")
+        try:
+            files = CommitFiles(objects, objects.commit(ask.commit).tree)
+            waiting: list[ReadFile] = []
+            size = 0
+            for path in ask.files:
+                for one in _read_one(files, path):
+                    waiting.append(one)
+                    size += sum(
+                        len(each.code.data) if each.code else len(each.item.text or "") for each in one.definitions
+                    )
+                if len(waiting) >= FILES_AT_ONCE or size > BYTES_AT_ONCE:
+                    yield Files(waiting)
+                    waiting, size = [], 0
+            yield Files(waiting)
+        finally:
+            objects.close()
+
+
+def _tree(objects: Objects, commit: str, path: str) -> str | None:
+    entry = objects.at(objects.commit(commit).tree, path)
+    if entry is None:
+        return None
+    if not entry.is_folder:
+        raise BadTree(f"{path} is a {entry.kind} and no folder", next_step="put a folder there, or follow another path")
+    return entry.id
+
+
+def _read_one(files: CommitFiles, path: str) -> Iterator[ReadFile]:
+    entry = files.at(path)
+    for found in files.definitions([(path, entry)] if entry is not None else []):
+        try:
+            definitions, faults = read(found)
+        except ProblemError as error:
+            definitions, faults = [], [Fault(file=path, message=error.detail)]
+        yield ReadFile(
+            file=path,
+            faults=tuple(faults),
+            definitions=tuple(
+                ReadDefinition(
+                    number=one.number,
+                    first_line=one.first_line,
+                    item=one.item,
+                    folder=one.folder,
+                    code=PackedCode(digest=one.packed.digest, data=one.packed.data) if one.packed else None,
+                )
+                for one in definitions
+            ),
+        )
+
+
+def read_frame(source: BinaryIO) -> bytes | None:
+    """The next frame; None at the end."""
+    head = source.read(4)
+    if len(head) < 4:
+        return None
+    length = int.from_bytes(head, "big")
+    data = source.read(length)
+    return data if len(data) == length else None
+
+
+def framed(value: Struct) -> bytes:
+    """A frame with its length."""
+    data = msgspec.msgpack.encode(value)
+    return len(data).to_bytes(4, "big") + data
+
+
+def main() -> None:
+    """Answer until the input ends."""
+    folder, most_bytes, most_memory = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    for limit, value in (
+        (resource.RLIMIT_AS, most_memory),
+        (resource.RLIMIT_FSIZE, most_bytes),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, hard = resource.getrlimit(limit)
+        resource.setrlimit(limit, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    worker = Worker(folder, most_bytes)
+    decoder = msgspec.msgpack.Decoder(Ask)
+    while (data := read_frame(sys.stdin.buffer)) is not None:
+        for frame in worker.answer(decoder.decode(data)):
+            sys.stdout.buffer.write(framed(frame))
+            sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
