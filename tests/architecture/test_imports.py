@@ -14,6 +14,7 @@ DATABASE = {"sqlalchemy", "alembic", "mako"}
 COMMANDS = (
     *("applying", "audit", "backup", "calling", "changes", "checking", "completion", "definitions", "doctor", "events"),
     *(
+        "evidence",
         "exporting",
         "identity",
         "installing",
@@ -23,9 +24,8 @@ COMMANDS = (
         "repo",
         "rolling",
         "runtime",
-        "scanning",
     ),
-    *("sessions", "sizing", "state", "syncing", "tasks", "up", "upgrade", "upkeep", "watching"),
+    *("scanning", "sessions", "sizing", "state", "syncing", "tasks", "up", "upgrade", "upkeep", "watching"),
 )
 
 

@@ -48,7 +48,8 @@ from chimera.adapters.substrates.node_observer import NodeObserver
 from chimera.bootstrap.admission_parts import AdmissionConfig, start_admission
 from chimera.bootstrap.audit_parts import make_checkpointer, started
 from chimera.bootstrap.database import when_there
-from chimera.bootstrap.delivery_parts import make_delivery
+from chimera.bootstrap.delivery_parts import make_delivery, parts_of
+from chimera.bootstrap.evidence_parts import make_evidence
 from chimera.bootstrap.gateway_config import read_secret
 from chimera.bootstrap.lifeline import end_with
 from chimera.bootstrap.startup import listen_unix
@@ -97,7 +98,8 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
     a home. Where `key_file` is given, it listens at `host` and `port` instead of `socket`. With `knative`, the group
     of that name, it keeps cells in the cluster of `kubeconfig` (by default the one that it is a pod of); `settings`
     are the gateway's. With `admission`, it answers what the API server asks of resources. `jaegis` are the groups of
-    JAEGIS' settings; of `models`, where they are given, the names count alone: they are those that agents may use.
+    JAEGIS' settings; of `models`, where they are given, the names are those that agents may use; provider and
+    model of each stand in bills of materials.
     """
 
     database: str
@@ -137,10 +139,13 @@ async def serve(config: ControlPlaneConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
     home = make_home(config, database, catalogue, changed)
-    delivery = make_delivery(database, catalogue, config.delivery, home.poke)
+    jaegis = make_jaegis(catalogue, config)
+    evidence = make_evidence(database, catalogue, home=config.home, models=config.models)
+    delivery = make_delivery(database, catalogue, config.delivery, home.poke, parts_of(jaegis, evidence))
     loops = [
         asyncio.create_task(keep_audit(database, config), name="audit"),
         asyncio.create_task(upkeep.while_held(StoredLeases(database), new_id("cp"), LEASE_LIFE), name="upkeep"),
+        asyncio.create_task(evidence.while_held(StoredLeases(database), new_id("cp"), LEASE_LIFE), name="provenance"),
         asyncio.create_task(
             delivery.pipeline.while_held(StoredLeases(database), new_id("cp"), LEASE_LIFE), name="pipeline"
         ),
@@ -148,7 +153,6 @@ async def serve(config: ControlPlaneConfig) -> None:
     loops += [asyncio.create_task(loop, name=name) for name, loop in home.loops.items()]
     shown_too = start_admission(config.admission, home.api, StoredLeases(database), LEASE_LIFE, loops)
     shown_too = [*shown_too, ConditionMetrics(home.keeper.counts)]
-    jaegis = make_jaegis(catalogue, config)
     sync = None
     if config.home is not None:
         sync = make_sync(
@@ -163,7 +167,15 @@ async def serve(config: ControlPlaneConfig) -> None:
         loops.append(asyncio.create_task(sync.loop(), name="sync"))
     sources = SourceHandlers(SourceStorage(database, catalogue), sync.settings if sync is not None else None)
     app = ControlPlaneApp(
-        catalogue, home.poke, upkeep, home.conditions, delivery.changes, sources, shown=shown_too, jaegis=jaegis
+        catalogue,
+        home.poke,
+        upkeep,
+        home.conditions,
+        delivery.changes,
+        sources,
+        shown=shown_too,
+        jaegis=jaegis,
+        evidence=evidence,
     ).make()
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=10.0)
     if config.key_file is not None:

@@ -11,9 +11,12 @@ from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.changes.people import StoredPeople
 from chimera.adapters.storage.changes.store import ChangeStorage
 from chimera.adapters.storage.database import Database
+from chimera.delivery.evidence.service import BillCheck, Evidence
 from chimera.delivery.pipeline import Parts, Pipeline
 from chimera.delivery.service import Changes
 from chimera.delivery.settings import DeliverySettings
+from chimera.jaegis.reviewing import EcosystemCheck, EcosystemReviewer, QualityReviewer
+from chimera.jaegis.service import Jaegis
 from chimera.kernel.clock import SystemClock
 from chimera.kernel.settings import load_group
 
@@ -24,6 +27,15 @@ class Delivery:
 
     changes: Changes
     pipeline: Pipeline
+
+
+def parts_of(jaegis: Jaegis, evidence: Evidence) -> Parts:
+    """What judges changes: the bill of materials, and JAEGIS as a check and as the one who may approve by itself."""
+    clock = SystemClock()
+    return Parts(
+        checks=[EcosystemCheck(jaegis, clock), BillCheck(evidence, clock)],
+        reviewers=[QualityReviewer(jaegis, clock), EcosystemReviewer(jaegis, clock)],
+    )
 
 
 def make_delivery(

@@ -267,7 +267,7 @@ class Supervisor:
             retention=dataclasses.asdict(self.settings.retention),
             upkeep=dataclasses.asdict(self.settings.upkeep),
             jaegis=self.settings.jaegis,
-            models={name: {} for name in (*self.settings.models, "default")},
+            models={"default": {}, **{name: _told(one) for name, one in self.settings.models.items()}},
             delivery=dataclasses.asdict(self.settings.delivery),
             sync=dataclasses.asdict(self.settings.sync),
         )
@@ -415,6 +415,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--ready-fd", type=int)
     made.add_argument("--lifeline-fd", type=int)
     return made
+
+
+def _told(model: ModelConfig) -> dict[str, str | None]:
+    """What a bill of materials may say of a model."""
+    return {"provider": model.provider, "model": model.model}
 
 
 def main() -> int:

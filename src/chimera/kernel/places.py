@@ -5,9 +5,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-BESIDE = ("settings.toml", "audit/public-keys", "audit/checkpoints")
+BESIDE = ("settings.toml", "audit/public-keys", "audit/checkpoints", "provenance/public-keys")
 """What lies in a home beside the database, holds no secret, and is needed to come back to what was."""
-PRIVATE = ("audit.key", "chimera.key", "webhooks.key")
+PRIVATE = ("audit.key", "chimera.key", "provenance.key", "webhooks.key")
 """Keys in a home that a backup has only where somebody asks for it."""
 
 

@@ -14,6 +14,7 @@ from chimera.adapters.storage.conditions import StoredConditions
 from chimera.adapters.storage.sources import SourceStorage
 from chimera.agents.archive import ArchivedFile
 from chimera.agents.bundle import pack_files
+from chimera.delivery.evidence.service import Evidence
 from chimera.delivery.service import Changes
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
 from chimera.entrypoints.control_plane.sources import SourceHandlers
@@ -81,6 +82,7 @@ def test_the_control_plane_routes_what_is_published_and_its_own() -> None:
             StoredConditions.__new__(StoredConditions),
             Changes.__new__(Changes),
             SourceHandlers(SourceStorage.__new__(SourceStorage), None),
+            evidence=Evidence.__new__(Evidence),
         ).make()
     )
     own = {(method, path) for method, path in served if path in OF_THE_PLATFORM["control-plane"]}

@@ -17,6 +17,8 @@ from chimera.adapters.storage.sources import SourceStorage
 from chimera.adapters.storage.upkeep.jobs import make_jobs
 from chimera.adapters.storage.upkeep.store import UpkeepStorage
 from chimera.bootstrap.delivery_parts import make_delivery
+from chimera.bootstrap.evidence_parts import make_evidence
+from chimera.delivery.evidence.service import Evidence
 from chimera.delivery.git.settings import SyncSettings
 from chimera.delivery.pipeline import Pipeline
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
@@ -49,6 +51,7 @@ class Client:
         self.catalogue: Catalogue
         self.conditions: StoredConditions
         self.pipeline: Pipeline
+        self.evidence: Evidence
         self.changes = 0
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
@@ -82,7 +85,10 @@ async def client(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Client]:
         delivery = make_delivery(database, catalogue, {}, made.changed)
         made.pipeline = delivery.pipeline
         sources = SourceHandlers(SourceStorage(database, catalogue, clock), SyncSettings(hosts=("git.example.com",)))
-        app = ControlPlaneApp(catalogue, made.changed, upkeep, made.conditions, delivery.changes, sources).make()
+        made.evidence = make_evidence(database, catalogue, home=str(tmp_path), clock=clock)
+        app = ControlPlaneApp(
+            catalogue, made.changed, upkeep, made.conditions, delivery.changes, sources, evidence=made.evidence
+        ).make()
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         await web.UnixSite(runner, socket).start()

@@ -26,7 +26,7 @@ def backup() -> None:
 
 @backup.command(name="create", epilog="Example: chimera backup create /backup/chimera-monday.backup")
 @click.argument("path", required=False, type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--with-keys", is_flag=True, help="Also the home's private keys: audit.key, chimera.key, webhooks.key.")
+@click.option("--with-keys", is_flag=True, help="Also the home's private keys: audit, chimera, provenance, webhooks.")
 @out.output_option
 @click.pass_context
 def create(context: click.Context, /, path: Path | None, with_keys: bool, output: str) -> None:

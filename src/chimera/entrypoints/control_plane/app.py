@@ -12,10 +12,12 @@ from chimera.adapters.storage.conditions import StoredConditions
 from chimera.agents.api import CatalogueStatus
 from chimera.agents.archive import read_archive
 from chimera.agents.requirements import FILE_NAME
+from chimera.delivery.evidence.service import Evidence
 from chimera.delivery.service import Changes
 from chimera.entrypoints.control_plane.applying import Applying
 from chimera.entrypoints.control_plane.changes import ChangeHandlers
 from chimera.entrypoints.control_plane.conditions import ConditionHandlers
+from chimera.entrypoints.control_plane.evidence import EvidenceHandlers
 from chimera.entrypoints.control_plane.http import MAX_BODY, METRICS_TYPE, Metrics, UnknownPath, answer
 from chimera.entrypoints.control_plane.jaegis import JaegisHandlers
 from chimera.entrypoints.control_plane.looking import Looking
@@ -26,7 +28,9 @@ from chimera.entrypoints.control_plane.upkeep_metrics import UpkeepMetrics
 from chimera.entrypoints.published.catalogue import CATALOGUE
 from chimera.entrypoints.published.changes import CHANGES
 from chimera.entrypoints.published.conditions import CONDITIONS
+from chimera.entrypoints.published.evidence import EVIDENCE
 from chimera.entrypoints.published.jaegis import JAEGIS
+from chimera.entrypoints.published.operation import Operation
 from chimera.entrypoints.published.sources import SOURCES
 from chimera.entrypoints.published.upkeep import UPKEEP
 from chimera.jaegis.service import Jaegis
@@ -48,10 +52,12 @@ class ControlPlaneApp:
         *,
         shown: Sequence[Collector] = (),
         jaegis: Jaegis | None = None,
+        evidence: Evidence | None = None,
     ) -> None:
         """Serve `catalogue`, what `upkeep` does, `conditions`, `changes`, `sources`, and what `jaegis` says.
 
-        `shown` are further metrics of the process. Without a `jaegis` one judges by the default settings.
+        `shown` are further metrics of the process. Without a `jaegis` one judges by the default settings; without
+        `evidence` of revisions none is served.
         """
         self._catalogue = catalogue
         self._conditions = conditions
@@ -60,6 +66,7 @@ class ControlPlaneApp:
         self._changed = changed
         self._upkeep = upkeep
         self._jaegis = jaegis or Jaegis(catalogue, SystemClock())
+        self._evidence = evidence
         self._metrics = Metrics()
         for collector in (UpkeepMetrics(upkeep.progress), *shown):
             self._metrics.registry.register(collector)
@@ -79,7 +86,11 @@ class ControlPlaneApp:
             **self._sources.handlers(),
             "status": self._status,
         }
-        for operation in (*CATALOGUE, *CHANGES, *SOURCES, *UPKEEP, *CONDITIONS, *JAEGIS):
+        operations: tuple[Operation, ...] = (*CATALOGUE, *CHANGES, *SOURCES, *UPKEEP, *CONDITIONS, *JAEGIS)
+        if self._evidence is not None:
+            handlers.update(EvidenceHandlers(self._catalogue, self._evidence).handlers())
+            operations += EVIDENCE
+        for operation in operations:
             app.router.add_route(operation.method, operation.path, handlers.pop(operation.name))
         if handlers:
             raise AssertionError(f"not published: {', '.join(handlers)}")

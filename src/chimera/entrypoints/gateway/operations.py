@@ -18,6 +18,7 @@ from chimera.entrypoints.gateway.task_operations import TASKS
 from chimera.entrypoints.published.catalogue import CATALOGUE, HEADER_KEY
 from chimera.entrypoints.published.changes import CHANGES
 from chimera.entrypoints.published.conditions import CONDITIONS
+from chimera.entrypoints.published.evidence import EVIDENCE
 from chimera.entrypoints.published.jaegis import JAEGIS
 from chimera.entrypoints.published.operation import AGENT, TENANT, Operation
 from chimera.entrypoints.published.parameters import KEY, whole
@@ -197,7 +198,7 @@ NODE = (
 )
 OPERATIONS = (
     *(SERVED + STATE + TASKS + EVENTS + IDENTITY + AUDIT + HOOKS + CATALOGUE + CHANGES),
-    *(SOURCES + UPKEEP + CONDITIONS + JAEGIS + NODE),
+    *(SOURCES + UPKEEP + CONDITIONS + JAEGIS + EVIDENCE + NODE),
 )
 
 

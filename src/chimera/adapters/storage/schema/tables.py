@@ -6,6 +6,7 @@ from chimera.adapters.storage.schema import (
     conditions,
     delivery,
     eventing,
+    evidence,
     identity,
     journal,
     leases,
@@ -21,8 +22,8 @@ from chimera.adapters.storage.schema import (
 from chimera.adapters.storage.schema.base import metadata
 
 AREAS = (
-    *(audit, catalogue, conditions, delivery, eventing, identity, journal, leases, quota, rollouts, sides, sources),
-    *(state, subscriptions, tasks, upkeep),
+    *(audit, catalogue, conditions, delivery, eventing, evidence, identity, journal, leases, quota, rollouts),
+    *(sides, sources, state, subscriptions, tasks, upkeep),
 )
 
 __all__ = ["AREAS", "metadata"]
