@@ -47,12 +47,14 @@ class OperatorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The operator's start.
 
     `database` is a server's URL, `database_password` a reference (`env:NAME`, `file:PATH`). `cells` is the namespace
-    of cells, `max_hosts` bounds every shared cell as it does in the control plane. `operator` are the settings of that
-    group; health and metrics are at `host` and `port`. `kubeconfig` names a cluster other than the process's own.
+    of cells, `namespace` the platform's own (without it the one that this process is a pod of). `max_hosts` bounds each
+    shared cell as it does in the control plane. `operator` are the settings of that group; health and metrics are at
+    `host` and `port`. `kubeconfig` names a cluster other than the process's own.
     """
 
     database: str
     cells: str
+    namespace: str = ""
     database_password: str | None = None
     kubeconfig: str | None = None
     max_hosts: int = 1000
@@ -73,7 +75,15 @@ async def serve(config: OperatorConfig) -> None:
     catalogue = Catalogue(database, max_hosts=config.max_hosts, unservable=unservable_in_cluster)
     api = Kubernetes(cluster(config.kubeconfig, os.environ))
     conditions = StoredConditions(database, cluster_place(config.cells))
-    operator = Operator(api, catalogue, SystemClock(), settings, cells=config.cells, conditions=conditions)
+    operator = Operator(
+        api,
+        catalogue,
+        SystemClock(),
+        settings,
+        cells=config.cells,
+        installation=config.namespace or api.namespace,
+        conditions=conditions,
+    )
     runner = web.AppRunner(make_app(operator), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     await web.TCPSite(runner, config.host, config.port).start()

@@ -39,12 +39,18 @@ class Rig:
         chosen = {"poll": 0.05, "settle": 0.02, "statuses_per_second": 10_000.0, "grace": 0.0, **settings}
         self.settings = OperatorSettings(**chosen)
         self.conditions: StoredConditions | None = None
+        self.installation = "chimera"
         self.operator = self.make()
         self.tasks: list[asyncio.Task[None]] = []
 
     def make(self) -> Operator:
         kept = self.conditions
-        return Operator(self.api, self.catalogue, SystemClock(), self.settings, cells=CELLS, conditions=kept)
+        return Operator(
+            *(self.api, self.catalogue, SystemClock(), self.settings),
+            cells=CELLS,
+            installation=self.installation,
+            conditions=kept,
+        )
 
     def start(self, owner: str = "one") -> None:
         self.tasks.append(asyncio.create_task(self.operator.run(self.leases, owner)))

@@ -139,3 +139,22 @@ def test_what_this_home_can_not_run_is_told_with_the_reason() -> None:
     one = Wanted(key=("a", "x"), digest="1", tenant="t")
     decided = decide({one.key: one}, {("t", "x"): row(("t", "x"), "a", "1", unservable="it needs an image")})
     assert decided.outcomes[one.key].phase is Phase.UNSERVABLE and "image" in decided.outcomes[one.key].message
+
+
+@given(wanted_agents, owned_rows, st.floats(1, 100))
+def test_what_no_installation_takes_is_told_so_applied_never_and_kept_for_the_grace(
+    wanted: dict[Key, Wanted], rows: dict[Place, OwnedAgent], grace: float
+) -> None:
+    refused = {key: replace(one, tenant=None, refused="it is another's") for key, one in wanted.items()}
+    seen = set(wanted)
+    first = decide(refused, rows, seen=seen, grace=grace)
+    assert not first.apply
+    assert {one.phase for one in first.outcomes.values()} <= {Phase.NOT_CLAIMED}
+    assert all(outcome.message == "it is another's" for outcome in first.outcomes.values())
+    kept = {place for place, one in rows.items() if tuple((one.owner or "").split("/")) in wanted}
+    assert not [one for one in first.delete if (one.tenant, one.name) in kept]
+    later = decide(refused, rows, seen=seen, grace=grace, now=grace, missing=dict(first.missing))
+    assert {(one.tenant, one.name) for one in later.delete} >= kept
+    since = {place: at for place, at in first.missing.items() if place in kept}
+    back = decide(wanted, rows, seen=seen, grace=grace, now=grace, missing=since)
+    assert back == decide(wanted, rows, seen=seen, grace=grace, now=grace), "and is as it was where it is ours again"

@@ -118,6 +118,7 @@ database_password: env:DATABASE_PASSWORD
 database_password: null
 {{- end }}
 cells: {{ $.Values.knative.namespace | toJson }}
+namespace: {{ $.Values.namespace | toJson }}
 max_hosts: {{ $.Values.knative.max_hosts | toJson }}
 host: 0.0.0.0
 port: 8083

@@ -15,6 +15,7 @@ import msgspec
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.following import Following
+from chimera.adapters.substrates.knative.resources.claims import Claim
 from chimera.adapters.substrates.knative.resources.composing import Json, compose, digest_of
 from chimera.adapters.substrates.knative.resources.kinds import AGENTS, Definition, Key
 from chimera.adapters.substrates.knative.resources.plan import (
@@ -33,6 +34,7 @@ from chimera.agents.api import Item
 from chimera.agents.catalogue import OwnedAgent, compiler_id
 from chimera.agents.errors import Fault
 from chimera.agents.intake import Taken, take_in
+from chimera.entrypoints.operator.claiming import Claims
 from chimera.entrypoints.operator.loop import ACTOR, Loop, moment_of
 from chimera.entrypoints.operator.writing import StatusWriter
 from chimera.kernel.clock import Clock
@@ -64,6 +66,7 @@ class AgentLoop(Loop):
         clock: Clock,
         settings: OperatorSettings,
         templates: Following[Definition],
+        claims: Claims,
     ) -> None:
         """Nothing is followed yet."""
         super().__init__(catalogue, clock, settings)
@@ -71,6 +74,8 @@ class AgentLoop(Loop):
         self.agents.on_change(self._changed)
         self.writer = StatusWriter(api, AGENTS, self.agents, clock, settings.statuses_per_second)
         self._templates = templates
+        self._claims = claims
+        claims.on_change(self._claims_changed)
         self._parsed: dict[Key, tuple[str, Json]] = {}
         self._wanted: dict[Key, Wanted] = {}
         self._rows: dict[Place, OwnedAgent] = {}
@@ -83,6 +88,7 @@ class AgentLoop(Loop):
 
     async def begin(self) -> None:
         """See `Loop`."""
+        await self._claims.known()
         await self._templates.synced.wait()
         await self.agents.synced.wait()
         self._verdicts, self._missing, self._seen = {}, {}, set()
@@ -135,21 +141,38 @@ class AgentLoop(Loop):
             if is_there and self.writer.wrote(one.key, one.metadata.resource_version):
                 continue
             news = True
-            if not is_there or one.metadata.deletion_timestamp is not None:
+            gone = not is_there or one.metadata.deletion_timestamp is not None
+            if gone or self._claims.of(one.key[0]) is Claim.THEIRS:
                 self._wanted.pop(one.key, None)
             elif one.key not in self._wanted or self._wanted[one.key].version != _version(one):
                 self._wanted[one.key] = self._want(one)
         if news:
             self.poke()
 
+    def _claims_changed(self) -> None:
+        """Agents of some namespaces may be another installation's now, or ours."""
+        for key, one in self.agents.objects.items():
+            known, claim = self._wanted.get(key), self._claims.of(key[0])
+            if claim is Claim.THEIRS:
+                # It goes as one whose resource was gone when we started: a label is written, and corrected, by hand.
+                self._seen.discard(key)
+                self._wanted.pop(key, None)
+            elif one.metadata.deletion_timestamp is None:
+                refused = self._claims.refusal(key[0]) if claim is Claim.NOBODYS else ""
+                if known is None or known.refused != refused:
+                    self._wanted[key] = self._want(one)
+        self.poke()
+
     def _want(self, one: Definition) -> Wanted:
         namespace, name = one.key
+        refused = self._claims.refusal(namespace) if self._claims.of(namespace) is Claim.NOBODYS else ""
         return Wanted(
             key=one.key,
             digest=digest_of(bytes(one.spec), name, self._templates_of(namespace)),
-            tenant=self.settings.tenant_of(namespace),
+            tenant=None if refused else self.settings.tenant_of(namespace),
             created=one.metadata.creation_timestamp or "",
             version=_version(one),
+            refused=refused,
         )
 
     def _templates_of(self, namespace: str) -> dict[str, Json]:

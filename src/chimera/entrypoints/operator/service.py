@@ -12,6 +12,7 @@ from chimera.adapters.substrates.knative.resources.kinds import Definition
 from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.entrypoints.operator.agents import AgentLoop
 from chimera.entrypoints.operator.cells import CellLoop
+from chimera.entrypoints.operator.claiming import Claims
 from chimera.entrypoints.operator.loop import Loop
 from chimera.entrypoints.operator.templates import TemplateLoop
 from chimera.entrypoints.operator.writing import StatusWriter
@@ -33,11 +34,16 @@ class Operator:
         settings: OperatorSettings,
         *,
         cells: str,
+        installation: str,
         conditions: StoredConditions | None = None,
     ) -> None:
-        """Nothing runs yet; `cells` is the namespace of cells, `conditions` those that are kept of them."""
-        self.templates = TemplateLoop(api, catalogue, clock, settings)
-        self.agents = AgentLoop(api, catalogue, clock, settings, self.templates.templates)
+        """Nothing runs yet; `cells` is the namespace of cells, `conditions` those that are kept of them.
+
+        `installation` is the namespace of the platform, by which other namespaces name whose they are.
+        """
+        self.claims = Claims(api, installation)
+        self.templates = TemplateLoop(api, catalogue, clock, settings, self.claims)
+        self.agents = AgentLoop(api, catalogue, clock, settings, self.templates.templates, self.claims)
         self.cells = CellLoop(api, catalogue, clock, settings, cells, conditions)
         self.loops: tuple[Loop, ...] = (self.templates, self.agents, self.cells)
         self.leading = False
@@ -56,6 +62,7 @@ class Operator:
     def followed(self) -> tuple[Following[Any], ...]:
         """The watches, one for each kind."""
         return (
+            *self.claims.followed,
             self.templates.templates,
             self.agents.agents,
             self.cells.cells,

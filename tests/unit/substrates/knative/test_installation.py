@@ -19,7 +19,7 @@ from chimera.adapters.substrates.knative.installation import (
     keys,
     manifests,
 )
-from chimera.adapters.substrates.knative.installer import KINDS, install
+from chimera.adapters.substrates.knative.installer import KINDS, install, uninstall
 from chimera.adapters.substrates.knative.netpolicies import (
     CONTROL_PLANE,
     GATEWAY,
@@ -110,11 +110,37 @@ async def test_keys_are_made_once_and_those_that_a_later_release_needs_beside_th
         await api.aclose()
 
 
+async def test_one_of_two_installations_goes_without_what_the_other_lives_on() -> None:
+    async with FakeCluster() as cluster:
+        api = Kubernetes(ClusterAccess(server=cluster.url, tls=None, credentials=NoToken(), namespace="default"))
+        other = msgspec.structs.replace(
+            CHOSEN, namespace="second", knative=replace(CHOSEN.knative, namespace="second-agents")
+        )
+        told: list[str] = []
+        for chosen in (CHOSEN, other):
+            await install(api, chosen, told.append)
+        kinds = {one["metadata"]["name"] for one in found("CustomResourceDefinition")}
+
+        def definitions() -> set[str]:
+            return {one["metadata"]["name"] for one in cluster.objects("customresourcedefinitions")}
+
+        assert await uninstall(api, CHOSEN, told.append, seconds=0.0) == []
+        assert definitions() == kinds and sum("stays: the installation in second" in line for line in told) == len(
+            kinds
+        )
+        left = [one["metadata"]["name"] for one in cluster.objects("clusterroles")]
+        assert left and all(name.endswith(".second") for name in left)
+        assert await uninstall(api, other, told.append, seconds=0.0) == []
+        assert definitions() == set() and not cluster.objects("clusterroles")
+        await api.aclose()
+
+
 def test_the_processes_understand_what_they_are_told() -> None:
     (config,) = found("ConfigMap")
     gateway = msgspec.json.decode(config["data"]["gateway.json"], type=GatewayConfig)
     control_plane = msgspec.json.decode(config["data"]["control-plane.json"], type=ControlPlaneConfig)
     told = msgspec.json.decode(config["data"]["operator.json"], type=OperatorConfig)
+    assert told.namespace == "platform"
     assert (told.cells, told.database, told.max_hosts) == ("agents", CHOSEN.database, control_plane.max_hosts)
     assert load_group(OperatorSettings, told.operator, where="operator").tenant_of("bank") == "finance"
     assert load_settings(gateway).deadlines.host == 100.0
@@ -194,6 +220,12 @@ def test_rights_in_the_whole_cluster_are_few_and_hosts_have_none() -> None:
             {"apiGroups": ["chimera.ecosystem"], "resources": ["agents/status"], "verbs": ["patch"]},
             {"apiGroups": ["chimera.ecosystem"], "resources": ["agenttemplates"], "verbs": ["list", "watch"]},
             {"apiGroups": ["chimera.ecosystem"], "resources": ["agenttemplates/status"], "verbs": ["patch"]},
+            {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"]},
+            {
+                "apiGroups": ["admissionregistration.k8s.io"],
+                "resources": ["validatingwebhookconfigurations"],
+                "verbs": ["list", "watch"],
+            },
         ],
     }
     bound = {

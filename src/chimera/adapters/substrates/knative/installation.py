@@ -227,6 +227,7 @@ def told(chosen: Installation) -> dict[str, Json]:
         "database": chosen.database,
         "database_password": password,
         "cells": chosen.knative.namespace,
+        "namespace": chosen.namespace,
         "max_hosts": chosen.knative.max_hosts,
         "host": "0.0.0.0",
         "port": HEALTH,

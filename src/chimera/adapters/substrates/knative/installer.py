@@ -18,6 +18,7 @@ from chimera.adapters.substrates.knative.errors import ClusterError, ClusterRefu
 from chimera.adapters.substrates.knative.installation import KEYS, MADE, Installation, keys, manifests
 from chimera.adapters.substrates.knative.objects import KNATIVE_SERVICES, PODS, Meta, Resource
 from chimera.adapters.substrates.knative.render import Json
+from chimera.adapters.substrates.knative.resources.claims import installation_of
 
 LOOK_AGAIN = 0.5
 
@@ -179,6 +180,7 @@ async def uninstall(api: Kubernetes, chosen: Installation, say: Say, *, seconds:
     for service in services:
         await api.delete(KNATIVE_SERVICES, cells, service.metadata.name)
         say(f"cell {service.metadata.name}")
+    others = await _others(api, chosen.namespace)
     until = asyncio.get_running_loop().time() + seconds
     # A namespace that is deleted while its pods still end is looked at again after half of their grace, five minutes.
     while (await api.list(PODS, cells, names.managed())).items:
@@ -187,6 +189,9 @@ async def uninstall(api: Kubernetes, chosen: Installation, say: Say, *, seconds:
         await asyncio.sleep(LOOK_AGAIN)
     for manifest in reversed(found):
         if manifest["kind"] == "CustomResourceDefinition":
+            if others:
+                say(f"{_shown(manifest)} stays: the installation in {others[0]} has its resources by it")
+                continue
             await _warn(api, manifest, say)
         if manifest["kind"] != "Deployment":
             await _delete(api, manifest, say)
@@ -195,6 +200,13 @@ async def uninstall(api: Kubernetes, chosen: Installation, say: Say, *, seconds:
         if not left or asyncio.get_running_loop().time() > until:
             return left
         await asyncio.sleep(LOOK_AGAIN)
+
+
+async def _others(api: Kubernetes, namespace: str) -> list[str]:
+    """The other installations of the cluster, by their namespaces."""
+    found = (await api.list(KINDS["ValidatingWebhookConfiguration"], None, names.managed())).items
+    known = (installation_of(one.metadata.name) for one in found)
+    return sorted(one for one in known if one is not None and one != namespace)
 
 
 async def _make_keys(api: Kubernetes, chosen: Installation, say: Say) -> None:

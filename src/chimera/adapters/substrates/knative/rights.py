@@ -61,6 +61,14 @@ RIGHTS: dict[str, tuple[Right, ...]] = {
         Right(group=_OURS, resource="agents/status", verbs=("patch",), everywhere=True),
         Right(group=_OURS, resource="agenttemplates", verbs=("list", "watch"), everywhere=True),
         Right(group=_OURS, resource="agenttemplates/status", verbs=("patch",), everywhere=True),
+        # Whose a namespace is, and which installations there are.
+        Right(group="", resource="namespaces", verbs=("list", "watch"), everywhere=True),
+        Right(
+            group="admissionregistration.k8s.io",
+            resource="validatingwebhookconfigurations",
+            verbs=("list", "watch"),
+            everywhere=True,
+        ),
         Right(group=_OURS, resource="cells", verbs=("list", "watch", "create", "patch", "delete")),
         Right(group=_OURS, resource="cells/status", verbs=("patch",)),
         Right(group="serving.knative.dev", resource="services", verbs=("list", "watch")),

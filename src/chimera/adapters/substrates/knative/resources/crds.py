@@ -142,7 +142,9 @@ def _has(*path: str) -> str:
 def _agent_status() -> Json:
     return _status(
         "What became of the definition.",
-        phase=_text("`Live`, or why it isn't: `Invalid`, `NeedsCode`, `Conflict`, `Unservable`, `NoTenant`."),
+        phase=_text(
+            "`Live`, or why it isn't: `Invalid`, `NeedsCode`, `Conflict`, `Unservable`, `NoTenant`, `NotClaimed`."
+        ),
         tenant=_text("The tenant that it belongs to."),
         revision=_text("The digest of the revision that is live."),
         version=_text("That revision's version."),

@@ -28,13 +28,15 @@ class Phase(Enum):
     CONFLICT = "Conflict"
     UNSERVABLE = "Unservable"
     NO_TENANT = "NoTenant"
+    NOT_CLAIMED = "NotClaimed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
     """An Agent as it is wanted: the digest of its definition, and its tenant (None: its namespace has none).
 
-    `version` is the object's unique id and generation, from which the digest was made.
+    `version` is the object's unique id and generation, from which the digest was made. `refused` is why no
+    installation of the cluster takes it.
     """
 
     key: Key
@@ -42,6 +44,7 @@ class Wanted:
     tenant: str | None
     created: str = ""
     version: tuple[str, int] = ("", 0)
+    refused: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +94,7 @@ def plan(
 ) -> Plan:
     """What to do so that the catalogue has what resources want.
 
-    `rows` are live agents that resources own, `missing` since when a row's resource is gone that was never `seen`.
+    `rows` are live agents that resources own, `missing` since when a row's resource is refused, or gone and not `seen`.
     """
     holders = _holders(wanted.values(), rows)
     waiting: list[Key] = []
@@ -99,7 +102,9 @@ def plan(
     for key, one in wanted.items():
         place = (one.tenant or "", key[1])
         row = rows.get(place)
-        if one.tenant is None:
+        if one.refused:
+            outcomes[key] = Outcome(phase=Phase.NOT_CLAIMED, message=one.refused, row=row)
+        elif one.tenant is None:
             outcomes[key] = _no_tenant(key)
         elif holders[place] != key:
             outcomes[key] = _taken(key, holders[place])
@@ -118,7 +123,8 @@ def plan(
         owner = owner_key(row)
         if holders.get(place) == owner:
             continue
-        if owner not in wanted and owner not in seen:
+        claim = wanted.get(owner)
+        if (claim is None and owner not in seen) or (claim is not None and claim.refused):
             gone[place] = missing.get(place, now)
             if now < gone[place] + grace:
                 again.append(gone[place] + grace)
