@@ -21,6 +21,7 @@ from chimera.adapters.substrates.knative.access import ClusterAccess, from_kubec
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.errors import ClusterError
 from chimera.adapters.substrates.knative.objects import Meta, Resource
+from chimera.adapters.substrates.knative.resources.claims import CLAIM
 from chimera.kernel.clock import SystemClock
 
 SIMULATED = {"kwok.x-k8s.io/node": "fake"}
@@ -165,9 +166,10 @@ class Cluster:
             return await asyncio.to_thread(read_counters, await answer.text())
 
     @asynccontextmanager
-    async def namespace(self, name: str) -> AsyncIterator[str]:
-        """A namespace that is gone afterwards, with all that is in it."""
-        await self.api.apply(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    async def namespace(self, name: str, *, of: str | None = None) -> AsyncIterator[str]:
+        """A namespace that is gone afterwards, with all that is in it; its agents are `of` an installation."""
+        meta: dict[str, Any] = {"name": name, **({"labels": {CLAIM: of}} if of is not None else {})}
+        await self.api.apply(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
         try:
             yield name
         finally:

@@ -116,7 +116,7 @@ async def resources(
         database = server.new_database()
         async with (
             kinds(cluster),
-            cluster.namespace(agents),
+            cluster.namespace(agents, of=cells),
             cluster.namespace(cells),
             cluster.simulated_nodes(nodes),
             processes.operator(folder, database, cluster.kubeconfig, cells) as operator,

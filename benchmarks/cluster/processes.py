@@ -58,9 +58,9 @@ async def control_plane(
 
 @asynccontextmanager
 async def operator(folder: Path, database: str, kubeconfig: Path, cells: str) -> AsyncIterator[Program]:
-    """An operator that carries resources of all namespaces."""
+    """An operator that carries resources of the namespaces that name its own, which is that of cells."""
     port = free_port()
-    config = {"database": database, "port": port, "kubeconfig": str(kubeconfig), "cells": cells}
+    config = {"database": database, "port": port, "kubeconfig": str(kubeconfig), "cells": cells, "namespace": cells}
     async with _running(folder, "operator", config, port) as program:
         yield program
 

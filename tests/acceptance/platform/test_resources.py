@@ -20,13 +20,16 @@ import pytest
 import pytest_asyncio
 from msgspec import Struct
 
+from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.access import from_kubeconfig
+from chimera.adapters.substrates.knative.admission.manifests import configuration_name
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.errors import ClusterError, ClusterRefused, NotInCluster
 from chimera.adapters.substrates.knative.forwarding import Forwarding
 from chimera.adapters.substrates.knative.installer import DEPLOYMENTS, KINDS, NAMESPACES, SECRETS
 from chimera.adapters.substrates.knative.objects import PODS, Meta, Resource
 from chimera.adapters.substrates.knative.plan import concerns_all
+from chimera.adapters.substrates.knative.resources.claims import CLAIM
 from chimera.adapters.substrates.knative.resources.kinds import AGENTS, CELLS, TEMPLATES
 from chimera.kernel.clock import SystemClock
 from chimera.testing.definitions import definition
@@ -87,11 +90,14 @@ provider = "scripted"
         )
         image = images.replace("{name}", "chimera-platform")
         await self.run(*self.place("install"), "--image", image, "--replicas", "1", "--database-secret", "")
-        await self.api.apply(
-            NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.team}}, force=True
-        )
+        await self.claim(self.namespace)
         kept = await self.api.get(Resource("", "v1", "secrets", "Secret", Secret), self.namespace, "chimera-keys")
         self.key = base64.b64decode(kept.data["chimera.key"]).decode()
+
+    async def claim(self, installation: str) -> None:
+        """Say whose the team's namespace is: others may be in this cluster, and older."""
+        meta = {"name": self.team, "labels": {CLAIM: installation}}
+        await self.api.apply(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": meta}, force=True)
 
     async def pod(self, component: str) -> str:
         selector = f"app.kubernetes.io/name=chimera,app.kubernetes.io/component={component}"
@@ -250,6 +256,18 @@ async def test_a_status_makes_no_agent_and_is_not_for_one_that_was_made_anew(rig
         assert not concerns_all(refused.value)
     with pytest.raises(NotInCluster):
         await rig.api.get(AGENTS, rig.team, "nobody")
+
+
+async def test_an_installation_that_is_not_there_takes_nothing_and_that_is_told(rig: Rig) -> None:
+    known = (await rig.api.list(KINDS["ValidatingWebhookConfiguration"], None, names.managed())).items
+    if {one.metadata.name for one in known} != {configuration_name(rig.namespace)}:
+        pytest.skip("another installation is in this cluster, and may be the one that tells it")
+    before = await rig.phases()
+    await rig.claim("nobody-here")
+    await rig.until_phases({"NotClaimed": sum(before.values())})
+    assert set(await rig.listed()) >= {"anew"}, "its agents have a while left"
+    await rig.claim(rig.namespace)
+    await rig.until_phases(before)
 
 
 async def test_nothing_is_written_where_nothing_changes(rig: Rig) -> None:
