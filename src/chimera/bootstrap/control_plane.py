@@ -3,8 +3,8 @@
 The configuration is `ControlPlaneConfig` as JSON. The process owns the catalogue: it migrates the database at its
 start, serves the catalogue on its socket, and tells the node agent which cells must keep hosts (at its start, after
 each change, and every half minute, so that a lost message costs that long and no more). It makes the checkpoints of the
-audit log, does the upkeep of the database, and takes change requests through their stages, while it holds the leases
-of these.
+audit log, does the upkeep of the database, and takes change requests through their stages, and rolls changes
+out, while it holds the leases of these.
 
 In a cluster there is no node agent: the process keeps Knative Services as the catalogue wants them, while it holds the
 lease of that, and serves the catalogue over TCP, to whoever shows the key that gateways hold.
@@ -64,6 +64,7 @@ from chimera.bootstrap.substrate_parts import (
 from chimera.bootstrap.sync_parts import make_sync
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
 from chimera.entrypoints.control_plane.conditions import ConditionMetrics
+from chimera.entrypoints.control_plane.rollouts import RolloutHandlers
 from chimera.entrypoints.control_plane.sources import SourceHandlers
 from chimera.events.settings import EventSettings
 from chimera.immune.audit.checkpointer import sign_while_held
@@ -141,13 +142,17 @@ async def serve(config: ControlPlaneConfig) -> None:
     home = make_home(config, database, catalogue, changed)
     jaegis = make_jaegis(catalogue, config)
     evidence = make_evidence(database, catalogue, home=config.home, models=config.models)
-    delivery = make_delivery(database, catalogue, config.delivery, home.poke, parts_of(jaegis, evidence))
+    parts = parts_of(jaegis, evidence)
+    delivery = make_delivery(database, catalogue, config.delivery, home.poke, parts, max_hosts=config.max_hosts)
     loops = [
         asyncio.create_task(keep_audit(database, config), name="audit"),
         asyncio.create_task(upkeep.while_held(StoredLeases(database), new_id("cp"), LEASE_LIFE), name="upkeep"),
         asyncio.create_task(evidence.while_held(StoredLeases(database), new_id("cp"), LEASE_LIFE), name="provenance"),
         asyncio.create_task(
             delivery.pipeline.while_held(StoredLeases(database), new_id("cp"), LEASE_LIFE), name="pipeline"
+        ),
+        asyncio.create_task(
+            delivery.rollouts.while_held(StoredLeases(database), new_id("cp"), LEASE_LIFE), name="rollouts"
         ),
     ]
     loops += [asyncio.create_task(loop, name=name) for name, loop in home.loops.items()]
@@ -166,6 +171,7 @@ async def serve(config: ControlPlaneConfig) -> None:
         )
         loops.append(asyncio.create_task(sync.loop(), name="sync"))
     sources = SourceHandlers(SourceStorage(database, catalogue), sync.settings if sync is not None else None)
+    rollouts = RolloutHandlers(delivery.rollouts, delivery.contents, delivery.changes.check_direct)
     app = ControlPlaneApp(
         catalogue,
         home.poke,
@@ -173,6 +179,7 @@ async def serve(config: ControlPlaneConfig) -> None:
         home.conditions,
         delivery.changes,
         sources,
+        rollouts,
         shown=shown_too,
         jaegis=jaegis,
         evidence=evidence,

@@ -1,20 +1,29 @@
-"""Delivery: change requests and the pipeline, put together.
+"""Delivery: change requests, the pipeline and rollouts, put together.
 
 Whatever does a stage's work is named here, in `Parts`; a stage that nothing does is not in the pipeline.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.changes.people import StoredPeople
 from chimera.adapters.storage.changes.store import ChangeStorage
 from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.rollouts.store import StoredRollouts
+from chimera.adapters.storage.sides.store import SideStorage
 from chimera.delivery.evidence.service import BillCheck, Evidence
+from chimera.delivery.model import ChangeItem
 from chimera.delivery.pipeline import Parts, Pipeline
+from chimera.delivery.rollout.changes import ChangeRollouts
+from chimera.delivery.rollout.model import Policy
+from chimera.delivery.rollout.service import RolloutService
 from chimera.delivery.service import Changes
 from chimera.delivery.settings import DeliverySettings
+from chimera.entrypoints.control_plane.rollouts import Contents
 from chimera.jaegis.reviewing import EcosystemCheck, EcosystemReviewer, QualityReviewer
 from chimera.jaegis.service import Jaegis
 from chimera.kernel.clock import SystemClock
@@ -27,6 +36,8 @@ class Delivery:
 
     changes: Changes
     pipeline: Pipeline
+    rollouts: RolloutService
+    contents: Contents
 
 
 def parts_of(jaegis: Jaegis, evidence: Evidence) -> Parts:
@@ -44,10 +55,35 @@ def make_delivery(
     settings: dict[str, Any],
     changed: Callable[[], None],
     parts: Parts | None = None,
+    *,
+    max_hosts: int,
+    rolls: bool = True,
 ) -> Delivery:
-    """Delivery on `database`; `changed` is called when something became live. Raises `SettingsError`."""
+    """Delivery on `database`; `changed` is called when something became live. Raises `SettingsError`.
+
+    `max_hosts` is the platform's bound of a shared cell. Where changes don't roll, production makes all live at once.
+    """
     clock = SystemClock()
     store = ChangeStorage(database, catalogue, clock)
     loaded = load_group(DeliverySettings, settings, where="delivery")
-    pipeline = Pipeline(store, parts or Parts(), clock, loaded, changed)
-    return Delivery(changes=Changes(store, StoredPeople(database), clock, pipeline.poke), pipeline=pipeline)
+    kept = StoredRollouts(database)
+    sides = SideStorage(database, max_hosts=max_hosts, unservable=catalogue.unservable)
+    rollouts = RolloutService(kept, sides, kept, policy_of(loaded), changed)
+    parts = parts or Parts()
+    if rolls:
+        parts.rollouts = ChangeRollouts(rollouts)
+    pipeline = Pipeline(store, parts, clock, loaded, changed)
+
+    async def contents(tenant: str, batch: str, remove: Sequence[str]) -> Sequence[ChangeItem]:
+        items = await store.batch(tenant, batch)
+        live = await store.live(tenant, remove)
+        return [*items, *(ChangeItem(agent=name, revision=None, before=live[name].revision) for name in sorted(live))]
+
+    changes = Changes(store, StoredPeople(database), clock, pipeline.poke)
+    return Delivery(changes=changes, pipeline=pipeline, rollouts=rollouts, contents=contents)
+
+
+def policy_of(settings: DeliverySettings) -> Policy:
+    """How rollouts go where nothing else is said."""
+    values = {name: getattr(settings, f"rollout_{name}") for name in Policy.__struct_fields__}
+    return msgspec.convert(values, Policy)

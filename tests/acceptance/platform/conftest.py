@@ -18,6 +18,12 @@ from .homes import NEEDED, PATIENCE, Cluster, Home, Machine
 
 # Importing three frameworks costs a start ten seconds of the processor; hosts fork from the same parents on demand.
 COLD = {"CHIMERA_NODE__WARM_PARENTS": "false"}
+# Nobody calls most agents of these tests, so there is nothing to watch them by.
+AT_ONCE = {
+    "CHIMERA_DELIVERY__ROLLOUT_STEPS": "100",
+    "CHIMERA_DELIVERY__ROLLOUT_BAKE_SECONDS": "0",
+    "CHIMERA_DELIVERY__ROLLOUT_WAVES": "1",
+}
 CHIMERA = str(Path(sys.executable).with_name("chimera"))
 SCRIPT = """
 - {when: {last: slow}, reply: late, delay: 1.5}
@@ -103,7 +109,7 @@ class Platform:
 
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    running = Platform(tmp_path_factory.mktemp("platform") / "home", CHIMERA_NODE__WARM_PARENTS="true")
+    running = Platform(tmp_path_factory.mktemp("platform") / "home", CHIMERA_NODE__WARM_PARENTS="true", **AT_ONCE)
     yield running
     assert running.stop() == 0
 

@@ -17,6 +17,7 @@ from chimera.agents.bundle import pack_files
 from chimera.delivery.evidence.service import Evidence
 from chimera.delivery.service import Changes
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
+from chimera.entrypoints.control_plane.rollouts import RolloutHandlers
 from chimera.entrypoints.control_plane.sources import SourceHandlers
 from chimera.entrypoints.gateway import openapi
 from chimera.entrypoints.gateway.operations import OPERATIONS
@@ -82,6 +83,7 @@ def test_the_control_plane_routes_what_is_published_and_its_own() -> None:
             StoredConditions.__new__(StoredConditions),
             Changes.__new__(Changes),
             SourceHandlers(SourceStorage.__new__(SourceStorage), None),
+            RolloutHandlers.__new__(RolloutHandlers),
             evidence=Evidence.__new__(Evidence),
         ).make()
     )

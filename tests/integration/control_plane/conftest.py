@@ -11,6 +11,7 @@ from aiohttp import web
 
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.conditions import StoredConditions
+from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.migrating import migrate
 from chimera.adapters.storage.opening import open_database
 from chimera.adapters.storage.sources import SourceStorage
@@ -21,7 +22,9 @@ from chimera.bootstrap.evidence_parts import make_evidence
 from chimera.delivery.evidence.service import Evidence
 from chimera.delivery.git.settings import SyncSettings
 from chimera.delivery.pipeline import Pipeline
+from chimera.delivery.rollout.service import RolloutService
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
+from chimera.entrypoints.control_plane.rollouts import RolloutHandlers
 from chimera.entrypoints.control_plane.sources import SourceHandlers
 from chimera.platform.upkeep.service import Upkeep
 from chimera.platform.upkeep.settings import RetentionSettings, UpkeepSettings
@@ -52,6 +55,9 @@ class Client:
         self.conditions: StoredConditions
         self.pipeline: Pipeline
         self.evidence: Evidence
+        self.rollouts: RolloutService
+        self.database: Database
+        self.runner: web.AppRunner
         self.changes = 0
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
@@ -82,16 +88,25 @@ async def client(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Client]:
         store = UpkeepStorage(database, make_jobs(RetentionSettings()))
         upkeep = Upkeep(store, clock, UpkeepSettings())
         made.conditions = StoredConditions(database, "tests")
-        delivery = make_delivery(database, catalogue, {}, made.changed)
-        made.pipeline = delivery.pipeline
+        delivery = make_delivery(database, catalogue, {}, made.changed, max_hosts=4, rolls=False)
+        made.pipeline, made.rollouts = delivery.pipeline, delivery.rollouts
+        rollouts = RolloutHandlers(delivery.rollouts, delivery.contents, delivery.changes.check_direct)
         sources = SourceHandlers(SourceStorage(database, catalogue, clock), SyncSettings(hosts=("git.example.com",)))
         made.evidence = make_evidence(database, catalogue, home=str(tmp_path), clock=clock)
         app = ControlPlaneApp(
-            catalogue, made.changed, upkeep, made.conditions, delivery.changes, sources, evidence=made.evidence
+            catalogue,
+            made.changed,
+            upkeep,
+            made.conditions,
+            delivery.changes,
+            sources,
+            rollouts,
+            evidence=made.evidence,
         ).make()
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         await web.UnixSite(runner, socket).start()
+        made.database, made.runner = database, runner
         yield made
         await runner.cleanup()
     database.close()

@@ -13,7 +13,7 @@ them, and 0.1 ms for one that had calls on both sides since.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from msgspec.structs import replace
@@ -39,12 +39,20 @@ MOST_TURNS = 100
 class RolloutService:
     """Begins rollouts, says how they are, and brings them on."""
 
-    def __init__(self, store: RolloutStore, sides: Sides, definitions: Definitions, policy: Policy) -> None:
-        """Roll out by `policy` where nothing else is said."""
+    def __init__(
+        self,
+        store: RolloutStore,
+        sides: Sides,
+        definitions: Definitions,
+        policy: Policy,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Roll out by `policy` where nothing else is said. `changed` is called after agents changed (a hint)."""
         self._store = store
         self._sides = sides
         self._definitions = definitions
-        self._policy = policy
+        self.policy = policy
+        self._changed = changed
         self._poked = asyncio.Event()
 
     # -- for people and for the pipeline ---------------------------------------------------------------------------
@@ -66,7 +74,7 @@ class RolloutService:
         wanted = [one for one in items if one.revision != one.before]
         if not wanted:
             raise NothingToRollOut("all of it is live as it is", next_step="change a definition first")
-        policy = policy or self._policy
+        policy = policy or self.policy
         digests = sorted({digest for one in wanted for digest in (one.revision, one.before) if digest is not None})
         definitions = await self._definitions.definitions(tenant, digests)
         if missing := [one.agent for one in wanted if one.revision is not None and one.revision not in definitions]:
@@ -210,6 +218,7 @@ class RolloutService:
                     held=held,
                 )
             )
+        self._changed()
         if refused:
             lost = refuse(members, refused, await self._store.now())
             await self._store.save(rollout, lost, told=(), lost=lost, held=held)

@@ -27,6 +27,7 @@ COMMANDS = {
     "describe": ("looking", "describe", "Show an agent in full."),
     "export": ("exporting", "export", "Write an agent as a project of Knative Functions."),
     "delete": ("looking", "delete", "Delete agents."),
+    "rollout": ("rollouts", "rollout", "Roll definitions out wave by wave; list, watch, pause and abort rollouts."),
     "rollback": ("rolling", "rollback", "Make an earlier revision of an agent live again."),
     "invoke": ("calling", "invoke", "Call an agent and stream its answer."),
     "chat": ("calling", "chat", "Talk with an agent."),

@@ -22,6 +22,7 @@ from chimera.entrypoints.control_plane.http import MAX_BODY, METRICS_TYPE, Metri
 from chimera.entrypoints.control_plane.jaegis import JaegisHandlers
 from chimera.entrypoints.control_plane.looking import Looking
 from chimera.entrypoints.control_plane.rolling import Rolling
+from chimera.entrypoints.control_plane.rollouts import RolloutHandlers
 from chimera.entrypoints.control_plane.sources import SourceHandlers
 from chimera.entrypoints.control_plane.upkeep import UpkeepHandlers
 from chimera.entrypoints.control_plane.upkeep_metrics import UpkeepMetrics
@@ -31,6 +32,7 @@ from chimera.entrypoints.published.conditions import CONDITIONS
 from chimera.entrypoints.published.evidence import EVIDENCE
 from chimera.entrypoints.published.jaegis import JAEGIS
 from chimera.entrypoints.published.operation import Operation
+from chimera.entrypoints.published.rollouts import ROLLOUTS
 from chimera.entrypoints.published.sources import SOURCES
 from chimera.entrypoints.published.upkeep import UPKEEP
 from chimera.jaegis.service import Jaegis
@@ -49,6 +51,7 @@ class ControlPlaneApp:
         conditions: StoredConditions,
         changes: Changes,
         sources: SourceHandlers,
+        rollouts: RolloutHandlers,
         *,
         shown: Sequence[Collector] = (),
         jaegis: Jaegis | None = None,
@@ -63,6 +66,7 @@ class ControlPlaneApp:
         self._conditions = conditions
         self._changes = changes
         self._sources = sources
+        self._rollouts = rollouts
         self._changed = changed
         self._upkeep = upkeep
         self._jaegis = jaegis or Jaegis(catalogue, SystemClock())
@@ -80,13 +84,14 @@ class ControlPlaneApp:
             **Looking(self._catalogue, self._changed, self._changes.check_direct).handlers(),
             **Rolling(self._catalogue, self._changed).handlers(),
             **ChangeHandlers(self._changes).handlers(),
+            **self._rollouts.handlers(),
             **UpkeepHandlers(self._upkeep).handlers(),
             **ConditionHandlers(self._conditions).handlers(),
             **JaegisHandlers(self._jaegis, applying.take).handlers(),
             **self._sources.handlers(),
             "status": self._status,
         }
-        operations: tuple[Operation, ...] = (*CATALOGUE, *CHANGES, *SOURCES, *UPKEEP, *CONDITIONS, *JAEGIS)
+        operations: tuple[Operation, ...] = (*CATALOGUE, *CHANGES, *ROLLOUTS, *SOURCES, *UPKEEP, *CONDITIONS, *JAEGIS)
         if self._evidence is not None:
             handlers.update(EvidenceHandlers(self._catalogue, self._evidence).handlers())
             operations += EVIDENCE

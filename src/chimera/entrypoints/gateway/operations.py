@@ -22,6 +22,7 @@ from chimera.entrypoints.published.evidence import EVIDENCE
 from chimera.entrypoints.published.jaegis import JAEGIS
 from chimera.entrypoints.published.operation import AGENT, TENANT, Operation
 from chimera.entrypoints.published.parameters import KEY, whole
+from chimera.entrypoints.published.rollouts import ROLLOUTS
 from chimera.entrypoints.published.sources import SOURCES
 from chimera.entrypoints.published.upkeep import UPKEEP
 from chimera.gateway import api
@@ -198,7 +199,7 @@ NODE = (
 )
 OPERATIONS = (
     *(SERVED + STATE + TASKS + EVENTS + IDENTITY + AUDIT + HOOKS + CATALOGUE + CHANGES),
-    *(SOURCES + UPKEEP + CONDITIONS + JAEGIS + EVIDENCE + NODE),
+    *(ROLLOUTS + SOURCES + UPKEEP + CONDITIONS + JAEGIS + EVIDENCE + NODE),
 )
 
 

@@ -55,6 +55,8 @@ _ALL = (
     _action("change:read", "Tenant", "Read change requests, and what was said of them.", _LOOK),
     _action("change:write", "Tenant", "Open, amend, abort, pause and resume change requests.", _WORK),
     _action("change:approve", "Agent", "Approve a change of definitions.", ("approver", "admin")),
+    _action("rollout:read", "Tenant", "Read rollouts, and what was seen of their agents.", _LOOK),
+    _action("rollout:write", "Tenant", "Start, pause, resume and abort rollouts.", _WORK),
     _action("delivery:read", "Tenant", "Read the delivery policy and its freeze windows.", _LOOK),
     _action("delivery:write", "Tenant", "Change the delivery policy and its freeze windows.", _ADMIN),
     _action("source:read", "Tenant", "See which branches the catalogue follows, and how that goes.", _LOOK),

@@ -1,0 +1,139 @@
+"""Handlers for rollouts: start, look, watch, and say what is wanted.
+
+Whoever watches gets the rollout whenever it has changed, as server-sent events. Any control plane answers: it looks at
+the rollout's one row once a second, whatever it is that leads and however many agents there are.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+from aiohttp import web
+
+from chimera.delivery.model import ChangeItem
+from chimera.delivery.rollout import api
+from chimera.delivery.rollout.model import ENDED, Item, Wanted
+from chimera.delivery.rollout.service import RolloutService
+from chimera.entrypoints.control_plane.http import BadRequest, Handler, answer, body_of, principal_of, tenant_of
+from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE
+from chimera_host.contract.problem import ProblemError
+
+POLL = 1.0
+COMMENT = 15.0
+"""Seconds of silence after which a comment says that the stream lives."""
+
+Contents = Callable[[str, str, Sequence[str]], Awaitable[Sequence[ChangeItem]]]
+"""What a batch, and agents that are to be taken out, would change."""
+
+
+class RolloutHandlers:
+    """The handlers."""
+
+    def __init__(
+        self,
+        rollouts: RolloutService,
+        contents: Contents,
+        check_direct: Callable[[str], Awaitable[None]],
+    ) -> None:
+        """Ask `rollouts`; `check_direct` refuses where agents are changed by change requests alone."""
+        self._rollouts = rollouts
+        self._contents = contents
+        self._check_direct = check_direct
+
+    def handlers(self) -> dict[str, Handler]:
+        """The handlers by the names of their operations."""
+        return {
+            "list_rollouts": self.list,
+            "start_rollout": self.start,
+            "get_rollout": self.get,
+            "list_rollout_agents": self.agents,
+            "watch_rollout": self.watch,
+            "pause_rollout": self._ask("pause"),
+            "resume_rollout": self._ask("run"),
+            "abort_rollout": self._ask("abort"),
+        }
+
+    async def list(self, request: web.Request) -> web.StreamResponse:
+        """A page of rollouts."""
+        limit = _limit(request)
+        found = await self._rollouts.page(tenant_of(request), request.query.get("after", ""), limit + 1)
+        rows = [api.row_of(one) for one in found[:limit]]
+        return answer(api.RolloutPage(rollouts=rows, next=rows[-1].id if len(found) > limit else None))
+
+    async def start(self, request: web.Request) -> web.StreamResponse:
+        """Begin one."""
+        tenant, told = tenant_of(request), await body_of(request, api.StartRollout)
+        await self._check_direct(tenant)
+        try:
+            policy = api.policy_with(self._rollouts.policy, told.policy)
+        except msgspec.ValidationError as error:
+            raise BadRequest(f"policy: {error}", next_step="see the API's description at /openapi.json") from None
+        contents = await self._contents(tenant, told.batch, told.remove)
+        items = [Item(agent=one.agent, revision=one.revision, before=one.before) for one in contents]
+        by = principal_of(request).actor
+        begun = await self._rollouts.start(tenant, items, title=told.title or _title(items), by=by, policy=policy)
+        return answer(api.row_of(begun), status=201)
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        """One of them."""
+        return answer(api.row_of(await self._rollouts.get(tenant_of(request), request.match_info["rollout"])))
+
+    async def agents(self, request: web.Request) -> web.StreamResponse:
+        """A page of its agents."""
+        tenant, name, limit = tenant_of(request), request.match_info["rollout"], _limit(request)
+        text = request.query.get("after") or "-1"
+        if text != "-1" and not (text.isascii() and text.isdigit() and len(text) < 9):
+            raise BadRequest(f"after={text[:40]!r} is no place", next_step="use the `next` of the page before")
+        summary = await self._rollouts.get(tenant, name)
+        found = await self._rollouts.members(tenant, name, int(text), limit + 1)
+        rows = await asyncio.to_thread(lambda: [api.member_of(summary, one) for one in found[:limit]])
+        return answer(api.MemberPage(agents=rows, next=str(int(text) + limit) if len(found) > limit else None))
+
+    async def watch(self, request: web.Request) -> web.StreamResponse:
+        """A rollout each time it changes."""
+        tenant, name = tenant_of(request), request.match_info["rollout"]
+        found = await self._rollouts.get(tenant, name)  # what isn't there is a plain problem, and no stream
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        await response.prepare(request)
+        clock = asyncio.get_running_loop()
+        seen, said = -1, clock.time()
+        try:
+            while True:
+                if found.rollout.version != seen:
+                    seen, said = found.rollout.version, clock.time()
+                    data = msgspec.json.encode(api.row_of(found))
+                    await response.write(b"event: rollout\nid: %d\ndata: %s\n\n" % (seen, data))
+                elif clock.time() - said > COMMENT:
+                    said = clock.time()
+                    await response.write(b": still here\n\n")
+                if found.rollout.state in ENDED:
+                    break
+                await asyncio.sleep(POLL)
+                found = await self._rollouts.get(tenant, name)
+        except ProblemError as error:
+            await response.write(b"event: problem\ndata: %s\n\n" % msgspec.json.encode(error.problem()))
+        await response.write_eof()
+        return response
+
+    def _ask(self, wanted: Wanted) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            told = await body_of(request, api.Why, default=api.Why())
+            tenant, by = tenant_of(request), principal_of(request).actor
+            name = request.match_info["rollout"]
+            return answer(api.row_of(await self._rollouts.ask(tenant, name, wanted, by=by, reason=told.reason)))
+
+        return handle
+
+
+def _limit(request: web.Request) -> int:
+    text = request.query.get("limit", str(DEFAULT_PAGE))
+    limit = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
+    if not 1 <= limit <= LARGEST_PAGE:
+        raise BadRequest(f"limit={text[:40]!r} is no page size", next_step=f"use a number from 1 to {LARGEST_PAGE}")
+    return limit
+
+
+def _title(items: Sequence[Item]) -> str:
+    if not items:
+        return ""
+    return items[0].agent + (f" and {len(items) - 1} more" if len(items) > 1 else "")
