@@ -15,6 +15,7 @@ import yaml
 from chimera.adapters.substrates.knative.installation import Installation, manifests
 from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.adapters.substrates.knative.settings import KnativeSettings
+from chimera.delivery.scanning.settings import ScanningSettings
 from chimera.delivery.settings import DeliverySettings
 from chimera.platform.upkeep.settings import RetentionSettings, UpkeepSettings
 from deploy.generator.chart import FILES, NOTE
@@ -28,6 +29,7 @@ DEFAULTS = Installation(
     retention=dataclasses.asdict(RetentionSettings()),
     upkeep=dataclasses.asdict(UpkeepSettings()),
     delivery=dataclasses.asdict(DeliverySettings()),
+    scanning=dataclasses.asdict(ScanningSettings()),
     operator=dataclasses.asdict(OperatorSettings()),
 )
 """The database is what a Service of that name in the platform's namespace leads to."""

@@ -17,6 +17,7 @@ from chimera.adapters.substrates.knative.installation import MADE
 from chimera.adapters.substrates.knative.labelling import labels
 from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.adapters.substrates.knative.settings import KnativeSettings
+from chimera.delivery.scanning.settings import ScanningSettings
 from chimera.delivery.settings import DeliverySettings
 from chimera.platform.upkeep.settings import RetentionSettings, UpkeepSettings
 from deploy.generator import symbols
@@ -33,6 +34,7 @@ GROUPS = {
     "retention": RetentionSettings,
     "upkeep": UpkeepSettings,
     "delivery": DeliverySettings,
+    "scanning": ScanningSettings,
 }
 FILES = {
     "CustomResourceDefinition": "crds",

@@ -52,6 +52,7 @@ from chimera.bootstrap.delivery_parts import make_delivery, parts_of
 from chimera.bootstrap.evidence_parts import make_evidence
 from chimera.bootstrap.gateway_config import read_secret
 from chimera.bootstrap.lifeline import end_with
+from chimera.bootstrap.scanning_parts import make_checks
 from chimera.bootstrap.startup import listen_unix
 from chimera.bootstrap.substrate_parts import (
     CELLS_LEASE,
@@ -95,12 +96,12 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     `database` is a SQLite file or a server's URL, `database_password` a reference (`env:NAME`, `file:PATH`). `home` is
     where the audit log's key and files are, `audit` its settings; without a home no checkpoints are made. `events`,
-    `retention`, `upkeep`, `delivery` and `sync` are the settings of these groups; branches are followed where there is
-    a home. Where `key_file` is given, it listens at `host` and `port` instead of `socket`. With `knative`, the group
-    of that name, it keeps cells in the cluster of `kubeconfig` (by default the one that it is a pod of); `settings`
-    are the gateway's. With `admission`, it answers what the API server asks of resources. `jaegis` are the groups of
-    JAEGIS' settings; of `models`, where they are given, the names are those that agents may use; provider and
-    model of each stand in bills of materials.
+    `retention`, `upkeep`, `delivery`, `sync` and `scanning` are the settings of these groups; branches are followed
+    where there is a home. Where `key_file` is given, it listens at `host` and `port` instead of `socket`. With
+    `knative`, the group of that name, it keeps cells in the cluster of `kubeconfig` (by default the one that it is a
+    pod of); `settings` are the gateway's. With `admission`, it answers what the API server asks of resources. `jaegis`
+    are the groups of JAEGIS' settings; of `models`, where they are given, the names are those that agents may use;
+    provider and model of each stand in bills of materials.
     """
 
     database: str
@@ -125,6 +126,7 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
     models: dict[str, Any] | None = None
     delivery: dict[str, Any] = {}
     sync: dict[str, Any] = {}
+    scanning: dict[str, Any] = {}
 
 
 async def serve(config: ControlPlaneConfig) -> None:
@@ -142,7 +144,8 @@ async def serve(config: ControlPlaneConfig) -> None:
     home = make_home(config, database, catalogue, changed)
     jaegis = make_jaegis(catalogue, config)
     evidence = make_evidence(database, catalogue, home=config.home, models=config.models)
-    parts = parts_of(jaegis, evidence)
+    scanners = make_checks(catalogue, config.scanning, config.knative, config.settings)
+    parts = parts_of(jaegis, evidence, scanners)
     delivery = make_delivery(database, catalogue, config.delivery, home.poke, parts, max_hosts=config.max_hosts)
     loops = [
         asyncio.create_task(keep_audit(database, config), name="audit"),

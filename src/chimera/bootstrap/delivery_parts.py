@@ -18,6 +18,7 @@ from chimera.adapters.storage.sides.store import SideStorage
 from chimera.delivery.evidence.service import BillCheck, Evidence
 from chimera.delivery.model import ChangeItem
 from chimera.delivery.pipeline import Parts, Pipeline
+from chimera.delivery.ports import Check
 from chimera.delivery.rollout.changes import ChangeRollouts
 from chimera.delivery.rollout.model import Policy
 from chimera.delivery.rollout.service import RolloutService
@@ -40,11 +41,11 @@ class Delivery:
     contents: Contents
 
 
-def parts_of(jaegis: Jaegis, evidence: Evidence) -> Parts:
-    """What judges changes: the bill of materials, and JAEGIS as a check and as the one who may approve by itself."""
+def parts_of(jaegis: Jaegis, evidence: Evidence, scanners: Sequence[Check]) -> Parts:
+    """What judges changes: scanners, the bill of materials, JAEGIS as a check and as who may approve by itself."""
     clock = SystemClock()
     return Parts(
-        checks=[EcosystemCheck(jaegis, clock), BillCheck(evidence, clock)],
+        checks=[EcosystemCheck(jaegis, clock), *scanners, BillCheck(evidence, clock)],
         reviewers=[QualityReviewer(jaegis, clock), EcosystemReviewer(jaegis, clock)],
     )
 

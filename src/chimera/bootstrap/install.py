@@ -67,6 +67,7 @@ def choices(options: argparse.Namespace) -> Installation:
         upkeep=dataclasses.asdict(found.upkeep),
         jaegis=found.jaegis,
         delivery=dataclasses.asdict(found.delivery),
+        scanning=dataclasses.asdict(found.scanning),
         operator=dataclasses.asdict(found.operator),
         eventing=bool(options.eventing),
         monitors=bool(options.monitors),

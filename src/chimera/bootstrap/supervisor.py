@@ -270,6 +270,7 @@ class Supervisor:
             models={"default": {}, **{name: _told(one) for name, one in self.settings.models.items()}},
             delivery=dataclasses.asdict(self.settings.delivery),
             sync=dataclasses.asdict(self.settings.sync),
+            scanning=dataclasses.asdict(self.settings.scanning),
         )
 
     def _gateway_config(self, models: dict[str, ModelConfig], ready: int) -> GatewayConfig:

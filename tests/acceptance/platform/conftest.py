@@ -1,6 +1,7 @@
 """A real platform as `chimera up` starts it, with the scripted model; one for all tests of this folder."""
 
 import asyncio
+import datetime
 import json
 import os
 import signal
@@ -109,7 +110,16 @@ class Platform:
 
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    running = Platform(tmp_path_factory.mktemp("platform") / "home", CHIMERA_NODE__WARM_PARENTS="true", **AT_ONCE)
+    advisories = tmp_path_factory.mktemp("advisories")
+    package = {"ecosystem": "PyPI", "name": "no-such-package"}
+    record = {"id": "OSV-1", "modified": datetime.datetime.now(datetime.UTC).isoformat()}
+    (advisories / "one.json").write_text(json.dumps({**record, "affected": [{"package": package, "versions": ["1"]}]}))
+    running = Platform(
+        tmp_path_factory.mktemp("platform") / "home",
+        CHIMERA_NODE__WARM_PARENTS="true",
+        CHIMERA_SCANNING__ADVISORIES=str(advisories),
+        **AT_ONCE,
+    )
     yield running
     assert running.stop() == 0
 

@@ -175,7 +175,9 @@ def test_an_image_in_a_file_is_looked_into(folder: Path, tmp_path: Path) -> None
 
 def test_an_image_that_an_agent_names_is_asked_of_the_named_registries_alone(folder: Path) -> None:
     file = folder / "anna.yaml"
-    text = file.read_text().replace("  source: ./code\n  entrypoint: main:answer\n", "  runtime: 127.0.0.1:1/agent:1\n")
+    text = file.read_text().replace(
+        "  source: ./code\n  entrypoint: main:answer\n", "  runtime: registry.example/agent:1\n"
+    )
     file.write_text(text)
     done = scan(file)
     assert done.return_value == 2 and "isn't one that may be asked" in done.output

@@ -60,6 +60,7 @@ upkeep: {{ $.Values.upkeep | toJson }}
 jaegis: {{ $.Values.jaegis | toJson }}
 models: {{ $.Values.models | toJson }}
 delivery: {{ $.Values.delivery | toJson }}
+scanning: {{ $.Values.scanning | toJson }}
 admission:
   host: 0.0.0.0
   port: 9443

@@ -5,7 +5,7 @@ given to know (`Knowledge`). It is pure: what it needs of the outside is handed 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from chimera.agents.compile import CanonicalDefinition, plain
@@ -43,6 +43,10 @@ class Knowledge:
     trusted_hosts: tuple[str, ...] = ()
     manifest_of: Callable[[CanonicalDefinition], Mapping[str, Any] | None] | None = None
     images: Mapping[str, Sequence[Result]] = field(default_factory=dict)
+
+    def with_images(self, images: Mapping[str, Sequence[Result]]) -> "Knowledge":
+        """The same, with what was found in images."""
+        return replace(self, images=images)
 
     @property
     def against(self) -> Against:

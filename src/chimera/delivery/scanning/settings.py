@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from chimera.kernel.settings import setting
+from chimera.delivery.scanning.model import SCANNERS, Scanner
+from chimera.kernel.settings import SettingsError, setting
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,6 +21,17 @@ class ScanningSettings:
         "Advisories of an ecosystem whose newest is older than this are no longer believed, and the scan fails.",
         unit="days",
         minimum=0.01,
+    )
+    advisories_refresh: float = setting(
+        3600.0,
+        "Advisories are read again after so long; what was published since isn't known before.",
+        unit="s",
+        minimum=1,
+    )
+    scanners: tuple[str, ...] = setting(
+        SCANNERS,
+        "The scanners that judge change requests: `secrets`, `dependencies`, `models`, `permissions`, `prompts`, "
+        "`containers`, `images`. What isn't named here is looked at by nobody.",
     )
     fails_at: Literal["low", "medium", "high", "critical"] = setting(
         "high", "The least severity that fails: `low`, `medium`, `high` or `critical`. Lesser findings are told."
@@ -43,3 +55,12 @@ class ScanningSettings:
     registry_config: str = setting(
         "", "A file of registries' credentials as `docker login` writes it (`config.json`, `auths`)."
     )
+
+    def wanted(self) -> tuple[Scanner, ...]:
+        """The scanners that are named; raises `SettingsError` for one that isn't there."""
+        if unknown := sorted(set(self.scanners) - set(SCANNERS)):
+            known = ", ".join(SCANNERS)
+            raise SettingsError(
+                [f"scanning: scanners: there is no scanner {name!r}; known: {known}" for name in unknown]
+            )
+        return tuple(name for name in SCANNERS if name in self.scanners)

@@ -4,7 +4,6 @@ import asyncio
 import datetime
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from chimera.agents import yaml
 from chimera.agents.compile import compile_definition
 from chimera.agents.errors import AgentsError, InvalidDefinition
 from chimera.agents.validate import check_text, place_of
-from chimera.delivery.scanning.errors import InvalidWaivers
 from chimera.delivery.scanning.model import (
     SCANNERS,
     SEVERITIES,
@@ -34,7 +32,7 @@ from chimera.delivery.scanning.scan import Knowledge, custom_images
 from chimera.delivery.scanning.scan import scan as scanned
 from chimera.delivery.scanning.settings import ScanningSettings
 from chimera.delivery.scanning.subject import Subject, unpacked
-from chimera.delivery.scanning.waivers import Waiver, apply, read_waivers
+from chimera.delivery.scanning.waivers import apply
 from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.failing import place as fault_line
 from chimera.entrypoints.cli.sources import Source, read_sources
@@ -47,7 +45,6 @@ COLUMNS = (
     *(("severity", "SEVERITY"), ("rule", "RULE"), ("agent", "AGENT"), ("place", "PLACE")),
     *(("message", "FOUND"), ("fingerprint", "FINGERPRINT")),
 )
-MOST_WAIVERS = 4 * 1024**2
 
 
 @click.command(epilog="Example: chimera scan agents/ --waivers waivers.yaml --output sarif > scan.sarif")
@@ -83,13 +80,15 @@ def scan(
     The exit code is 0 where nothing is found that fails, 1 where something is, and 2 where something could not be
     judged, which a scan never passes over.
     """
+    from chimera.adapters.scanners.knowing import waivers_of
+
     groups = _groups(context)
     if not (paths or images):
         raise click.UsageError("Name definitions, or an image with --image.")
     settings = load_group(ScanningSettings, groups.get("scanning", {}), where="scanning")
     threshold, file = fails_at or settings.fails_at, waivers or (Path(settings.waivers) if settings.waivers else None)
     now = datetime.datetime.now(datetime.UTC)
-    accepted = _waivers(file, now.date()) if file else ()
+    accepted = waivers_of(file, now.date()) if file else ()
     subjects, faults = _subjects(read_sources(paths) if paths else ())
     wanted = only or SCANNERS
     knowledge = _knowledge(groups, settings, advisories, wanted, now.timestamp())
@@ -153,7 +152,7 @@ async def _looked_into(
     against, allowed = knowledge.against, knowledge.pickle_globals
     theirs = await look_into(custom, against, allowed, only=settings.registries, credentials=credentials)
     ours = await look_into(images, against, allowed, only=None, credentials=credentials)
-    return replace(knowledge, images=theirs), [one for results in ours.values() for one in results]
+    return knowledge.with_images(theirs), [one for results in ours.values() for one in results]
 
 
 def _subjects(sources: Iterable[Source]) -> tuple[list[Subject], list[Unjudged]]:
@@ -212,14 +211,6 @@ def _lines(text: str, first_line: int) -> Callable[[str], int | None]:
         return None if line is None else line + first_line
 
     return line_of
-
-
-def _waivers(file: Path, today: datetime.date) -> tuple[Waiver, ...]:
-    try:
-        data = yaml.load(yaml.decode(file.read_bytes(), file=str(file), limit=MOST_WAIVERS), file=str(file))
-    except OSError as error:
-        raise InvalidWaivers(f"{file}: {error.strerror}", next_step="name a file that can be read") from None
-    return read_waivers(data, file=str(file), today=today)
 
 
 def _show(report: Report, fails_at: Severity, output: str) -> None:
