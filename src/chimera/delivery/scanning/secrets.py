@@ -85,13 +85,17 @@ def scan_text(text: str, *, file: str = "", agent: str | None = None, first_line
 def scan_value(data: Any, *, file: str = "", agent: str | None = None) -> list[Finding]:
     """Secrets in a definition's values, each with its field; a key's name counts as what its value is assigned to."""
     findings: dict[str, Finding] = {}
-    for path, key, text in strings(data):
+    texts = list(strings(data))
+    forms = forms_in("\n".join(text for _, _, text in texts))
+    for path, key, text in texts:
+        named = key and _KEY_WORD.search(key) and _NAME.search(key)
+        if not (named or forms or "://" in text or len(text) >= 24 or _KEY_WORD.search(text)):
+            continue
         place = Place(file=file, field=path)
-        forms = forms_in(text)
         for _, line in _lines(text):
-            for one in _in_line(line, forms, place, agent):
+            for one in _in_line(line, forms, place, agent) if _worth(line, forms) else ():
                 findings.setdefault(one.fingerprint, one)
-        if key and _NAME.search(key) and _secretive(text, key):
+        if named and _secretive(text, key):
             one = _assigned(key, text, place, agent)
             if not any(other.place == place for other in findings.values()):
                 findings.setdefault(one.fingerprint, one)
