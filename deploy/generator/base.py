@@ -17,6 +17,7 @@ from chimera.adapters.substrates.knative.resources.settings import OperatorSetti
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.delivery.scanning.settings import ScanningSettings
 from chimera.delivery.settings import DeliverySettings
+from chimera.delivery.trials.settings import TrialSettings
 from chimera.platform.upkeep.settings import RetentionSettings, UpkeepSettings
 from deploy.generator.chart import FILES, NOTE
 from deploy.generator.symbols import by_identity
@@ -30,6 +31,7 @@ DEFAULTS = Installation(
     upkeep=dataclasses.asdict(UpkeepSettings()),
     delivery=dataclasses.asdict(DeliverySettings()),
     scanning=dataclasses.asdict(ScanningSettings()),
+    trials=dataclasses.asdict(TrialSettings()),
     operator=dataclasses.asdict(OperatorSettings()),
 )
 """The database is what a Service of that name in the platform's namespace leads to."""

@@ -19,6 +19,7 @@ from chimera.adapters.substrates.knative.resources.settings import OperatorSetti
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.delivery.scanning.settings import ScanningSettings
 from chimera.delivery.settings import DeliverySettings
+from chimera.delivery.trials.settings import TrialSettings
 from chimera.platform.upkeep.settings import RetentionSettings, UpkeepSettings
 from deploy.generator import symbols
 from deploy.generator.symbols import VALUES, When, mark
@@ -35,6 +36,7 @@ GROUPS = {
     "upkeep": UpkeepSettings,
     "delivery": DeliverySettings,
     "scanning": ScanningSettings,
+    "trials": TrialSettings,
 }
 FILES = {
     "CustomResourceDefinition": "crds",

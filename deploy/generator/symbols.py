@@ -85,7 +85,7 @@ def _knative() -> KnativeSettings:
 SCALARS = ("database", "database_secret", "image", "namespace", "replicas", "database_port", "priority_class")
 SCALARS += ("monitoring",)
 MAPPINGS = ("models", "issuers", "settings", "retention", "upkeep", "delivery", "operator", "jaegis", "node_selector")
-MAPPINGS += ("scanning",)
+MAPPINGS += ("scanning", "trials")
 LISTS = ("hosts", "tolerations")
 SWITCHES = ("strict_spread", "eventing", "monitors")
 OFF: dict[str, Any] = {

@@ -18,6 +18,7 @@ from chimera.bootstrap.gateway_config import ModelConfig
 from chimera.delivery.git.settings import SyncSettings
 from chimera.delivery.scanning.settings import ScanningSettings
 from chimera.delivery.settings import DeliverySettings
+from chimera.delivery.trials.settings import TrialSettings
 from chimera.gateway.identity.claims import IssuerConfig
 from chimera.gateway.settings import gateway_groups
 from chimera.jaegis.settings import jaegis_groups
@@ -110,6 +111,7 @@ def groups() -> dict[str, type]:
         "upkeep": UpkeepSettings,
         "delivery": DeliverySettings,
         "sync": SyncSettings,
+        "trials": TrialSettings,
         **gateway_groups(),
         **jaegis_groups(),
     }

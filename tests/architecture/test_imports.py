@@ -25,7 +25,7 @@ COMMANDS = (
         "rolling",
         "runtime",
     ),
-    *("scanning", "sessions", "sizing", "state", "syncing", "tasks", "up", "upgrade", "upkeep", "watching"),
+    *("scanning", "sessions", "sizing", "state", "syncing", "tasks", "trying", "up", "upgrade", "upkeep", "watching"),
 )
 
 

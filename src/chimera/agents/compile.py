@@ -83,11 +83,14 @@ def compile_definition(checked: Checked, *, tenant: str, bundle: Bundle | None =
         message = "the source folder is missing: the definition came without its files"
         allowed = "a definition with its folder, from a file or an archive"
         raise InvalidDefinition([Fault(path="specification.source", message=message, allowed=allowed)])
-    value = canonical(checked.definition, tenant=tenant, bundle=bundle)
+    return compiled_of(canonical(checked.definition, tenant=tenant, bundle=bundle), checked.warnings)
+
+
+def compiled_of(value: CanonicalDefinition, warnings: tuple[Fault, ...] = ()) -> CompiledAgent:
+    """The revision whose canonical form is `value`."""
     data = _ENCODER.encode(value)
-    return CompiledAgent(
-        digest="sha256:" + hashlib.sha256(data).hexdigest(), canonical=data, value=value, warnings=checked.warnings
-    )
+    digest = "sha256:" + hashlib.sha256(data).hexdigest()
+    return CompiledAgent(digest=digest, canonical=data, value=value, warnings=warnings)
 
 
 def canonical(definition: Definition, *, tenant: str, bundle: Bundle | None) -> CanonicalDefinition:

@@ -63,6 +63,7 @@ from chimera.bootstrap.substrate_parts import (
     machine_place,
 )
 from chimera.bootstrap.sync_parts import make_sync
+from chimera.bootstrap.trial_parts import make_trials
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
 from chimera.entrypoints.control_plane.conditions import ConditionMetrics
 from chimera.entrypoints.control_plane.rollouts import RolloutHandlers
@@ -96,8 +97,8 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     `database` is a SQLite file or a server's URL, `database_password` a reference (`env:NAME`, `file:PATH`). `home` is
     where the audit log's key and files are, `audit` its settings; without a home no checkpoints are made. `events`,
-    `retention`, `upkeep`, `delivery`, `sync` and `scanning` are the settings of these groups; branches are followed
-    where there is a home. Where `key_file` is given, it listens at `host` and `port` instead of `socket`. With
+    `retention`, `upkeep`, `delivery`, `sync`, `scanning` and `trials` are the settings of these groups; branches are
+    followed where there is a home. Where `key_file` is given, it listens at `host` and `port` instead of `socket`. With
     `knative`, the group of that name, it keeps cells in the cluster of `kubeconfig` (by default the one that it is a
     pod of); `settings` are the gateway's. With `admission`, it answers what the API server asks of resources. `jaegis`
     are the groups of JAEGIS' settings; of `models`, where they are given, the names are those that agents may use;
@@ -127,6 +128,7 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
     delivery: dict[str, Any] = {}
     sync: dict[str, Any] = {}
     scanning: dict[str, Any] = {}
+    trials: dict[str, Any] = {}
 
 
 async def serve(config: ControlPlaneConfig) -> None:
@@ -142,10 +144,11 @@ async def serve(config: ControlPlaneConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
     home = make_home(config, database, catalogue, changed)
+    trials = make_trials(database, catalogue, home.poke, config.trials)
     jaegis = make_jaegis(catalogue, config)
     evidence = make_evidence(database, catalogue, home=config.home, models=config.models)
     scanners = make_checks(catalogue, config.scanning, config.knative, config.settings)
-    parts = parts_of(jaegis, evidence, scanners)
+    parts = parts_of(jaegis, evidence, [*scanners, trials.check])
     delivery = make_delivery(database, catalogue, config.delivery, home.poke, parts, max_hosts=config.max_hosts)
     loops = [
         asyncio.create_task(keep_audit(database, config), name="audit"),
@@ -157,6 +160,7 @@ async def serve(config: ControlPlaneConfig) -> None:
         asyncio.create_task(
             delivery.rollouts.while_held(StoredLeases(database), new_id("cp"), LEASE_LIFE), name="rollouts"
         ),
+        asyncio.create_task(trials.while_held(StoredLeases(database), new_id("cp"), LEASE_LIFE), name="tests"),
     ]
     loops += [asyncio.create_task(loop, name=name) for name, loop in home.loops.items()]
     shown_too = start_admission(config.admission, home.api, StoredLeases(database), LEASE_LIFE, loops)
@@ -183,6 +187,7 @@ async def serve(config: ControlPlaneConfig) -> None:
         delivery.changes,
         sources,
         rollouts,
+        trials=trials.handlers,
         shown=shown_too,
         jaegis=jaegis,
         evidence=evidence,
@@ -208,6 +213,7 @@ async def serve(config: ControlPlaneConfig) -> None:
             task.cancel()
         await asyncio.gather(*loops, stopping, return_exceptions=True)
         await runner.cleanup()
+        await trials.calls.aclose()
         await home.aclose()
         await asyncio.to_thread(database.close)
         if config.key_file is None:

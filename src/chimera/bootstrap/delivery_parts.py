@@ -42,7 +42,7 @@ class Delivery:
 
 
 def parts_of(jaegis: Jaegis, evidence: Evidence, scanners: Sequence[Check]) -> Parts:
-    """What judges changes: scanners, the bill of materials, JAEGIS as a check and as who may approve by itself."""
+    """What judges changes: scanners and own tests, the bill of materials, JAEGIS as a check and as who may approve."""
     clock = SystemClock()
     return Parts(
         checks=[EcosystemCheck(jaegis, clock), *scanners, BillCheck(evidence, clock)],

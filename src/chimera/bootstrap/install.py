@@ -68,6 +68,7 @@ def choices(options: argparse.Namespace) -> Installation:
         jaegis=found.jaegis,
         delivery=dataclasses.asdict(found.delivery),
         scanning=dataclasses.asdict(found.scanning),
+        trials=dataclasses.asdict(found.trials),
         operator=dataclasses.asdict(found.operator),
         eventing=bool(options.eventing),
         monitors=bool(options.monitors),

@@ -30,6 +30,7 @@ from chimera.bootstrap.gateway_config import ModelConfig
 from chimera.delivery.git.settings import SyncSettings
 from chimera.delivery.scanning.settings import ScanningSettings
 from chimera.delivery.settings import DeliverySettings
+from chimera.delivery.trials.settings import TrialSettings
 from chimera.gateway.identity.claims import IssuerConfig, all_faults
 from chimera.gateway.settings import gateway_groups
 from chimera.jaegis.settings import jaegis_groups, load_jaegis
@@ -46,6 +47,7 @@ class MachineSettings:
     retention: RetentionSettings
     upkeep: UpkeepSettings
     delivery: DeliverySettings
+    trials: TrialSettings
     knative: KnativeSettings
     operator: OperatorSettings
     scanning: ScanningSettings
@@ -61,7 +63,8 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
     environ = os.environ if environ is None else environ
     file = home / FILE_NAME
     data = read_groups(file, environ)
-    plain = {"node", "knative", "operator", "retention", "upkeep", "scanning", "delivery", "sync", "model", "issuer"}
+    plain = {"node", "knative", "operator", "retention", "upkeep", "scanning", "delivery", "sync", "trials"}
+    plain |= {"model", "issuer"}
     known = plain | gateway_groups().keys() | jaegis_groups().keys()
     if unknown := sorted(set(data) - known):
         raise SettingsError([f"{file}: unknown group {name!r}; known: {', '.join(sorted(known))}" for name in unknown])
@@ -85,6 +88,7 @@ def load(home: Path, environ: Mapping[str, str] | None = None) -> MachineSetting
         retention=load_group(RetentionSettings, data.get("retention", {}), where=f"{file}: retention"),
         upkeep=load_group(UpkeepSettings, data.get("upkeep", {}), where=f"{file}: upkeep"),
         delivery=load_group(DeliverySettings, data.get("delivery", {}), where=f"{file}: delivery"),
+        trials=load_group(TrialSettings, data.get("trials", {}), where=f"{file}: trials"),
         knative=load_group(KnativeSettings, data.get("knative", {}), where=f"{file}: knative"),
         operator=operator,
         scanning=load_group(ScanningSettings, data.get("scanning", {}), where=f"{file}: scanning"),

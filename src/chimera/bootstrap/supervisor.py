@@ -271,6 +271,7 @@ class Supervisor:
             delivery=dataclasses.asdict(self.settings.delivery),
             sync=dataclasses.asdict(self.settings.sync),
             scanning=dataclasses.asdict(self.settings.scanning),
+            trials=dataclasses.asdict(self.settings.trials),
         )
 
     def _gateway_config(self, models: dict[str, ModelConfig], ready: int) -> GatewayConfig:

@@ -27,6 +27,8 @@ AT_ONCE = {
 }
 CHIMERA = str(Path(sys.executable).with_name("chimera"))
 SCRIPT = """
+- {when: {agent: "^rubric-judge", last: impossible}, reply: '{"passed": false, "reasons": "nobody can"}'}
+- {when: {agent: "^rubric-judge"}, reply: '{"passed": true, "reasons": "it greets"}'}
 - {when: {last: slow}, reply: late, delay: 1.5}
 - {when: {last: remember}, reply: noted}
 - {when: {agent: "^steps-", last: "second done"}, reply: all done}

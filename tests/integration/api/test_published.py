@@ -19,6 +19,7 @@ from chimera.delivery.service import Changes
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
 from chimera.entrypoints.control_plane.rollouts import RolloutHandlers
 from chimera.entrypoints.control_plane.sources import SourceHandlers
+from chimera.entrypoints.control_plane.trials import TrialHandlers
 from chimera.entrypoints.gateway import openapi
 from chimera.entrypoints.gateway.operations import OPERATIONS
 from chimera.entrypoints.node.app import NodeApp
@@ -85,6 +86,7 @@ def test_the_control_plane_routes_what_is_published_and_its_own() -> None:
             SourceHandlers(SourceStorage.__new__(SourceStorage), None),
             RolloutHandlers.__new__(RolloutHandlers),
             evidence=Evidence.__new__(Evidence),
+            trials=TrialHandlers.__new__(TrialHandlers),
         ).make()
     )
     own = {(method, path) for method, path in served if path in OF_THE_PLATFORM["control-plane"]}

@@ -19,6 +19,7 @@ from chimera.adapters.storage.upkeep.jobs import make_jobs
 from chimera.adapters.storage.upkeep.store import UpkeepStorage
 from chimera.bootstrap.delivery_parts import make_delivery
 from chimera.bootstrap.evidence_parts import make_evidence
+from chimera.bootstrap.trial_parts import make_trials
 from chimera.delivery.evidence.service import Evidence
 from chimera.delivery.git.settings import SyncSettings
 from chimera.delivery.pipeline import Pipeline
@@ -87,6 +88,7 @@ async def client(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Client]:
         made.catalogue = catalogue
         store = UpkeepStorage(database, make_jobs(RetentionSettings()))
         upkeep = Upkeep(store, clock, UpkeepSettings())
+        trials = make_trials(database, catalogue, made.changed, {})
         made.conditions = StoredConditions(database, "tests")
         delivery = make_delivery(database, catalogue, {}, made.changed, max_hosts=4, rolls=False)
         made.pipeline, made.rollouts = delivery.pipeline, delivery.rollouts
@@ -101,6 +103,7 @@ async def client(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Client]:
             delivery.changes,
             sources,
             rollouts,
+            trials=trials.handlers,
             evidence=made.evidence,
         ).make()
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)

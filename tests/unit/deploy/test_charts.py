@@ -56,6 +56,7 @@ CHOICES: dict[str, dict[str, Any]] = {
         "jaegis": {"quality": {"passing": 80.0, "required": ["owner"]}, "creator": {"mcp_servers": ["https://m/*"]}},
         "delivery": {"check_seconds": 60.0, "parallel": 2},
         "scanning": {"advisories": ["https://osv.example/all.zip"], "fails_at": "medium", "scanners": ["secrets"]},
+        "trials": {"judge_model": "default", "parallel": 4, "patience": 12.5},
         "operator": {"tenant": "", "tenants": ["billing=finance", "shop=retail"], "grace": 30},
         "knative": {"scratch_bytes": 8 * 1024**3, "utilisation": 66.6, "spread": True, "most_cells": 3000},
         "revision": "2 é",

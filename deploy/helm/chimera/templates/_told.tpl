@@ -61,6 +61,7 @@ jaegis: {{ $.Values.jaegis | toJson }}
 models: {{ $.Values.models | toJson }}
 delivery: {{ $.Values.delivery | toJson }}
 scanning: {{ $.Values.scanning | toJson }}
+trials: {{ $.Values.trials | toJson }}
 admission:
   host: 0.0.0.0
   port: 9443

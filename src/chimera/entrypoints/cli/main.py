@@ -22,6 +22,7 @@ COMMANDS = {
     "change": ("changes", "change", "Open, approve and follow change requests; freezes and the delivery policy."),
     "sbom": ("evidence", "sbom", "Show what an agent is made of, as CycloneDX."),
     "provenance": ("evidence", "provenance", "Show and check where a revision comes from."),
+    "test": ("trying", "test", "Run agents' own tests."),
     "diff": ("definitions", "diff", "Compare definitions with what is live."),
     "get": ("looking", "get", "List agents, cells, hosts, incidents, models or revisions."),
     "describe": ("looking", "describe", "Show an agent in full."),

@@ -24,6 +24,7 @@ from chimera.entrypoints.control_plane.looking import Looking
 from chimera.entrypoints.control_plane.rolling import Rolling
 from chimera.entrypoints.control_plane.rollouts import RolloutHandlers
 from chimera.entrypoints.control_plane.sources import SourceHandlers
+from chimera.entrypoints.control_plane.trials import TrialHandlers
 from chimera.entrypoints.control_plane.upkeep import UpkeepHandlers
 from chimera.entrypoints.control_plane.upkeep_metrics import UpkeepMetrics
 from chimera.entrypoints.published.catalogue import CATALOGUE
@@ -34,6 +35,7 @@ from chimera.entrypoints.published.jaegis import JAEGIS
 from chimera.entrypoints.published.operation import Operation
 from chimera.entrypoints.published.rollouts import ROLLOUTS
 from chimera.entrypoints.published.sources import SOURCES
+from chimera.entrypoints.published.trials import TRIALS
 from chimera.entrypoints.published.upkeep import UPKEEP
 from chimera.jaegis.service import Jaegis
 from chimera.kernel.clock import SystemClock
@@ -53,11 +55,12 @@ class ControlPlaneApp:
         sources: SourceHandlers,
         rollouts: RolloutHandlers,
         *,
+        trials: TrialHandlers,
         shown: Sequence[Collector] = (),
         jaegis: Jaegis | None = None,
         evidence: Evidence | None = None,
     ) -> None:
-        """Serve `catalogue`, what `upkeep` does, `conditions`, `changes`, `sources`, and what `jaegis` says.
+        """Serve `catalogue`, what `upkeep` does, `conditions`, `changes`, `sources`, `trials`, and what `jaegis` says.
 
         `shown` are further metrics of the process. Without a `jaegis` one judges by the default settings; without
         `evidence` of revisions none is served.
@@ -71,6 +74,7 @@ class ControlPlaneApp:
         self._upkeep = upkeep
         self._jaegis = jaegis or Jaegis(catalogue, SystemClock())
         self._evidence = evidence
+        self._trials = trials
         self._metrics = Metrics()
         for collector in (UpkeepMetrics(upkeep.progress), *shown):
             self._metrics.registry.register(collector)
@@ -85,13 +89,17 @@ class ControlPlaneApp:
             **Rolling(self._catalogue, self._changed).handlers(),
             **ChangeHandlers(self._changes).handlers(),
             **self._rollouts.handlers(),
+            **self._trials.handlers(),
             **UpkeepHandlers(self._upkeep).handlers(),
             **ConditionHandlers(self._conditions).handlers(),
             **JaegisHandlers(self._jaegis, applying.take).handlers(),
             **self._sources.handlers(),
             "status": self._status,
         }
-        operations: tuple[Operation, ...] = (*CATALOGUE, *CHANGES, *ROLLOUTS, *SOURCES, *UPKEEP, *CONDITIONS, *JAEGIS)
+        operations: tuple[Operation, ...] = (
+            *(*CATALOGUE, *CHANGES, *ROLLOUTS, *SOURCES, *TRIALS),
+            *(*UPKEEP, *CONDITIONS, *JAEGIS),
+        )
         if self._evidence is not None:
             handlers.update(EvidenceHandlers(self._catalogue, self._evidence).handlers())
             operations += EVIDENCE

@@ -8,7 +8,7 @@ can catch up before it passes the answer on.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
+from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE
 from chimera.gateway.identity.principal import Principal, decode_header, system
 from chimera.kernel.ids import is_name
 from chimera_host.contract.problem import PROBLEM_MEDIA_TYPE, ProblemError
@@ -149,6 +150,17 @@ async def body_of(request: web.Request, kind: type[T], *, default: T | None = No
     if len(data) <= _INLINE_BODY:
         return _decode(data, kind)
     return await asyncio.to_thread(_decode, data, kind)
+
+
+def page_size(request: web.Request, known: Sequence[str]) -> int:
+    """How many rows a page may have; refuses that, and parameters that aren't among `known`."""
+    if unknown := sorted(set(request.query) - set(known)):
+        raise BadRequest(f"unknown parameter {unknown[0]!r}", next_step=f"use {', '.join(known)}")
+    text = request.query.get("limit", str(DEFAULT_PAGE))
+    limit = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
+    if not 1 <= limit <= LARGEST_PAGE:
+        raise BadRequest(f"limit={text[:20]!r} is no page size", next_step=f"use a number from 1 to {LARGEST_PAGE}")
+    return limit
 
 
 def tenant_of(request: web.Request) -> str:

@@ -24,6 +24,7 @@ from chimera.entrypoints.published.operation import AGENT, TENANT, Operation
 from chimera.entrypoints.published.parameters import KEY, whole
 from chimera.entrypoints.published.rollouts import ROLLOUTS
 from chimera.entrypoints.published.sources import SOURCES
+from chimera.entrypoints.published.trials import TRIALS
 from chimera.entrypoints.published.upkeep import UPKEEP
 from chimera.gateway import api
 from chimera.platform.report import CellRow, HostRow, IncidentRow, Top
@@ -199,7 +200,7 @@ NODE = (
 )
 OPERATIONS = (
     *(SERVED + STATE + TASKS + EVENTS + IDENTITY + AUDIT + HOOKS + CATALOGUE + CHANGES),
-    *(ROLLOUTS + SOURCES + UPKEEP + CONDITIONS + JAEGIS + EVIDENCE + NODE),
+    *(ROLLOUTS + SOURCES + TRIALS + UPKEEP + CONDITIONS + JAEGIS + EVIDENCE + NODE),
 )
 
 

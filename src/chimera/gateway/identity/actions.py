@@ -61,6 +61,8 @@ _ALL = (
     _action("delivery:write", "Tenant", "Change the delivery policy and its freeze windows.", _ADMIN),
     _action("source:read", "Tenant", "See which branches the catalogue follows, and how that goes.", _LOOK),
     _action("source:write", "Tenant", "Follow branches, which change agents as their commits say.", _ADMIN),
+    _action("test:read", "Tenant", "Read runs of agents' own tests, and what came of them.", _LOOK),
+    _action("test:run", "Tenant", "Run agents' own tests, and end such runs.", _WORK),
     _action("session:read", "Session", "Read sessions, and list and export them.", _SEE_USED),
     _action("session:write", "Session", "Change a session's state from outside.", _USE),
     _action("session:delete", "Session", "Erase sessions.", _WORK),

@@ -17,13 +17,14 @@ from chimera.adapters.storage.schema import (
     state,
     subscriptions,
     tasks,
+    trials,
     upkeep,
 )
 from chimera.adapters.storage.schema.base import metadata
 
 AREAS = (
     *(audit, catalogue, conditions, delivery, eventing, evidence, identity, journal, leases, quota, rollouts),
-    *(sides, sources, state, subscriptions, tasks, upkeep),
+    *(sides, sources, state, subscriptions, tasks, trials, upkeep),
 )
 
 __all__ = ["AREAS", "metadata"]

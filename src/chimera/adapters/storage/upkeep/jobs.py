@@ -36,6 +36,7 @@ from chimera.adapters.storage.schema.state import (
 )
 from chimera.adapters.storage.schema.subscriptions import delivery, task_webhook
 from chimera.adapters.storage.schema.tasks import task
+from chimera.adapters.storage.schema.trials import trial_result, trial_run
 from chimera.adapters.storage.sides.observing import expire_observations
 from chimera.adapters.storage.sides.store import expire_sides
 from chimera.adapters.storage.state.answers import expire_answers
@@ -43,6 +44,7 @@ from chimera.adapters.storage.state.runs import expire_holders, expire_runs
 from chimera.adapters.storage.state.sessions import expire_sessions
 from chimera.adapters.storage.state.spaces import expire_spaces
 from chimera.adapters.storage.tasks.store import expire_tasks
+from chimera.adapters.storage.trials.runs import expire_trials
 from chimera.adapters.storage.upkeep import catalogue, facts, metering
 from chimera.adapters.storage.upkeep.shapes import Expiring, Floor, Job
 from chimera.events.settings import EventSettings
@@ -77,6 +79,7 @@ def make_jobs(
         _ended("agent-letters", 0.0, expire_agent_letters, agent_letter.c.expires, (agent_letter,)),
         _ended("messages", 0.0, expire_messages, message.c.expires, (message,)),
         _webhooks(paused_hold),
+        _ended("tests", 0.0, expire_trials, trial_run.c.expires, (trial_run, trial_result)),
         *_metering(settings),
         _keys(settings),
         _audit(audit_keep_days),

@@ -53,8 +53,8 @@ class Installation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `namespace` is the platform's own. `database` is a PostgreSQL URL without a password, `database_secret` the Secret
     in that namespace whose key `password` holds it. `hosts` are further names that callers may use for the gateway.
     `models`, `issuers` and `settings` are what a home's settings file holds in its groups, `retention`, `upkeep`,
-    `delivery`, `scanning` and `operator` those five, `jaegis` those of JAEGIS. `revision` changes nothing but the
-    pods: a new one starts them anew.
+    `delivery`, `scanning`, `trials` and `operator` those six, `jaegis` those of JAEGIS. `revision` changes nothing but
+    the pods: a new one starts them anew.
 
     `node_selector`, `tolerations` and `priority_class` say which nodes the platform's pods may use and what they push
     aside; with `strict_spread` a pod waits rather than share a zone or a node more than it must, which needs nodes that
@@ -76,6 +76,7 @@ class Installation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     upkeep: dict[str, Any] = {}
     delivery: dict[str, Any] = {}
     scanning: dict[str, Any] = {}
+    trials: dict[str, Any] = {}
     operator: dict[str, Any] = {}
     jaegis: dict[str, dict[str, Any]] = {}
     database_port: int = 5432
@@ -191,6 +192,7 @@ def told(chosen: Installation) -> dict[str, Json]:
         "models": chosen.models,
         "delivery": chosen.delivery,
         "scanning": chosen.scanning,
+        "trials": chosen.trials,
         "admission": {
             "host": "0.0.0.0",
             "port": admission.PORT,

@@ -1,0 +1,238 @@
+"""Running cases: several at once, each turn by turn, until it is decided whether enough of a case's runs passed.
+
+A case can't hold up others: its calls end at their deadlines. One that kills its host may take others down with it, so
+whoever was lost with a host is run once more at the end, alone: then it is seen whose fault it was.
+"""
+
+import asyncio
+import hashlib
+import math
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from chimera.agents.cases import Turn
+from chimera.delivery.model import Outcome
+from chimera.delivery.trials import judging
+from chimera.delivery.trials.asking import Ask, Told, TrialRequest
+from chimera.delivery.trials.expectations import faults
+from chimera.delivery.trials.model import Case, CaseResult, Tools, Try
+from chimera.delivery.trials.ports import Calls
+from chimera_host.contract.call import Message
+from chimera_host.contract.problem import Problem
+from chimera_host.contract.trial import CheckAsk, CheckVerdict, Trial
+
+HOST_FAILED = "host-failed"
+JUDGE_SECONDS = 120.0
+JUDGE_TRIES = 2
+INLINE = 65_536
+"""Longer answers are held against expectations in a thread."""
+SHOWN = 500
+MOST_REASONS = 20
+_LATE = frozenset({"deadline-exceeded", "call-timeout", "timeout"})
+_VERDICTS = msgspec.json.Decoder(CheckVerdict)
+
+Done = Callable[[CaseResult], Awaitable[None]]
+
+
+class Judge(Struct, frozen=True, kw_only=True):
+    """The agent that judges rubrics, and where it is."""
+
+    environment: str
+    agent: str
+
+
+class Place(Struct, frozen=True, kw_only=True):
+    """Where cases are run: the environment of those whose tools are scripted, and that of those whose tools are real.
+
+    `key` tells the calls of this run from those of others; `judge` is None where no model judges.
+    """
+
+    key: str
+    scripted: str
+    real: str
+    judge: Judge | None = None
+
+    def of(self, tools: Tools) -> str:
+        """The environment of a case."""
+        return self.scripted if tools == "scripted" else self.real
+
+
+class Runner:
+    """Runs cases."""
+
+    def __init__(self, calls: Calls, *, parallel: int, answer_bytes: int) -> None:
+        """Make `calls`, of `parallel` cases at once; answers longer than `answer_bytes` fail."""
+        self._calls = calls
+        self._parallel = parallel
+        self._answer_bytes = answer_bytes
+
+    async def run(self, cases: Sequence[Case], place: Place, done: Done) -> None:
+        """Run all of them; `done` is told of each as soon as it is decided."""
+        waiting, lost = iter(cases), list[Case]()
+        workers = [self._work(waiting, place, done, lost) for _ in range(min(self._parallel, len(cases)))]
+        async with asyncio.TaskGroup() as group:
+            for number, worker in enumerate(workers):
+                group.create_task(worker, name=f"trials-{number}")
+        for case in lost:
+            await done(await self._case(case, place, "alone"))
+
+    async def _work(self, waiting: Iterator[Case], place: Place, done: Done, lost: list[Case]) -> None:
+        for case in waiting:
+            result = await self._case(case, place, "")
+            if any(one.problem == HOST_FAILED for one in result.tries):
+                lost.append(case)
+            else:
+                await done(result)
+
+    # -- one case -----------------------------------------------------------------------------------------------------
+
+    async def _case(self, case: Case, place: Place, again: str) -> CaseResult:
+        test = case.test
+        needed = math.ceil(test.pass_share * test.runs - 1e-9)
+        tries: list[Try] = []
+        passed = 0
+        while len(tries) < test.runs and passed < needed and len(tries) - passed <= test.runs - needed:
+            one = await self._try(case, place, f"{len(tries)}{again}")
+            tries.append(one)
+            passed += one.outcome == "passed"
+            if one.outcome == "skipped":
+                break
+        last = tries[-1]
+        outcome: Outcome = "passed" if passed >= needed else "skipped" if last.outcome == "skipped" else "failed"
+        said = "; ".join(last.reasons) if outcome != "passed" else ""
+        if test.runs > 1:
+            said = f"{passed} of {len(tries)} runs passed, {needed} of {test.runs} must" + (f": {said}" if said else "")
+        return CaseResult(
+            agent=case.agent,
+            case=test.name,
+            revision=case.revision,
+            outcome=outcome,
+            detail=said[: 4 * SHOWN],
+            tries=tuple(tries),
+        )
+
+    async def _try(self, case: Case, place: Place, number: str) -> Try:
+        test, environment = case.test, place.of(case.tools)
+        key = _key(place.key, case.agent, case.revision, test.name, number)
+        said: list[Message] = []
+        judged: list[str] = []
+        seconds, tokens, told = 0.0, 0, Told()
+        for place_of_turn, turn in enumerate(test.turns):
+            said.append(Message(role="user", content=turn.input))
+            told = await self._calls.call(
+                Ask(
+                    environment=environment,
+                    agent=case.agent,
+                    key=_key(key, f"turn-{place_of_turn}"),
+                    messages=(said[-1],),
+                    seconds=test.seconds,
+                    session=key if len(test.turns) > 1 else None,
+                    request=TrialRequest(
+                        model="scripted" if test.is_scripted else "real",
+                        says=turn.answers,
+                        trial=Trial(tools=case.tools, answers=test.tools),
+                    ),
+                )
+            )
+            seconds, tokens = seconds + told.seconds, tokens + told.tokens
+            reasons, skipped = await self._look(
+                case, place, _key(key, f"look-{place_of_turn}"), turn, said, told, judged
+            )
+            if reasons or skipped:
+                where = f"turn {place_of_turn + 1}: " if len(test.turns) > 1 else ""
+                return Try(
+                    outcome="failed" if reasons else "skipped",
+                    reasons=tuple(f"{where}{one}"[: 2 * SHOWN] for one in (reasons or skipped)[:MOST_REASONS]),
+                    judged=tuple(judged),
+                    seconds=seconds,
+                    tokens=tokens,
+                    answer=told.output[:SHOWN],
+                    problem=None if told.problem is None else told.problem.code,
+                )
+            said.append(Message(role="assistant", content=told.output))
+        answer = told.output[:SHOWN]
+        return Try(outcome="passed", judged=tuple(judged), seconds=seconds, tokens=tokens, answer=answer)
+
+    # -- one answer ---------------------------------------------------------------------------------------------------
+
+    async def _look(
+        self, case: Case, place: Place, key: str, turn: Turn, said: Sequence[Message], told: Told, judged: list[str]
+    ) -> tuple[list[str], list[str]]:
+        """Why the answer fails, and why it can't be said whether it does: what costs nothing first."""
+        if told.problem is not None:
+            return [_in_words(told.problem, case.test.seconds)], []
+        size = len(told.output.encode("utf-8", "replace"))
+        if size > self._answer_bytes:
+            return [f"the answer has {size:,} bytes, and a test reads {self._answer_bytes:,} (trials.answer_bytes)"], []
+        if len(told.output) > INLINE:
+            found = await asyncio.to_thread(lambda: list(faults(turn.expect, told.output)))
+        else:
+            found = list(faults(turn.expect, told.output))
+        if not found and turn.expect.check is not None:
+            found = await self._checked(case, place, f"{key}", turn.expect.check, said, told)
+        if found or turn.expect.rubric is None:
+            return found, []
+        return await self._judged(place, key, turn.expect.rubric, said, told, judged)
+
+    async def _checked(
+        self, case: Case, place: Place, key: str, function: str, said: Sequence[Message], told: Told
+    ) -> list[str]:
+        ask = CheckAsk(function=function, answer=told.output, case=case.test.name)
+        answered = await self._calls.call(
+            Ask(
+                environment=place.of(case.tools),
+                agent=case.agent,
+                key=_key(key, "check"),
+                messages=tuple(said),
+                seconds=case.test.seconds,
+                request=TrialRequest(model="scripted", trial=Trial(tools=case.tools, check=ask)),
+            )
+        )
+        if answered.problem is not None:
+            return [f"the check {function}: {_in_words(answered.problem, case.test.seconds)}"]
+        verdict = _VERDICTS.decode(answered.output)
+        return [] if verdict.passed else [f"the check {function}: {verdict.reason}"]
+
+    async def _judged(
+        self, place: Place, key: str, rubric: str, said: Sequence[Message], told: Told, judged: list[str]
+    ) -> tuple[list[str], list[str]]:
+        if place.judge is None:
+            return [], ["no model judges rubrics here: set trials.judge_model"]
+        why = ""
+        for number in range(JUDGE_TRIES):
+            question = judging.question(rubric, said, told.output)
+            answered = await self._calls.call(
+                Ask(
+                    environment=place.judge.environment,
+                    agent=place.judge.agent,
+                    key=_key(key, f"judge-{number}"),
+                    messages=(Message(role="user", content=question),),
+                    seconds=JUDGE_SECONDS,
+                    request=TrialRequest(model="real"),
+                )
+            )
+            if answered.problem is not None:
+                why = f"the judge did not answer: {_in_words(answered.problem, JUDGE_SECONDS)}"
+                continue
+            judgement = judging.read(answered.output)
+            if judgement is None:
+                why = f"the judge gave no judgement; it said {answered.output[:SHOWN]!r}"
+                continue
+            judged.append(judgement.reasons)
+            return ([] if judgement.passed else [f"the rubric isn't met: {judgement.reasons}"]), []
+        return [], [why]
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _in_words(problem: Problem, seconds: float) -> str:
+    if problem.code in _LATE:
+        return f"it did not end within {seconds:g} s"
+    if problem.code == HOST_FAILED:
+        return f"its host ended under it: {problem.detail[:SHOWN]}"
+    step = f"; {problem.next_step}" if problem.next_step else ""
+    return f"{problem.code}: {problem.detail[:SHOWN]}{step}"

@@ -1,0 +1,198 @@
+"""Agents' own tests on a real platform, by the command line: every framework, and every way to go wrong."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+CODE = """\
+import os, signal, sys, time
+
+
+def look_up(order: int) -> str:
+    '''Look an order up.'''
+    from pathlib import Path
+    Path({mark!r}).write_text("a tool ran")
+    return f"order {{order}} was shipped"
+
+
+def thanks(answer, case):
+    if "Thank you" not in answer:
+        return f"it doesn't thank for {{case.input!r}}"
+
+
+def dies(answer, case):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def never_ends(answer, case):
+    while True:
+        time.sleep(0.01)
+
+
+def chatters(answer, case):
+    for _ in range(4):
+        sys.stdout.write("x" * 1_000_000)
+"""
+HEAD = """\
+schema_version: "ADaC v2.0"
+metadata: {{name: tried-{name}, version: "1.0.0", description: Looks orders up.}}
+specification: {{framework: {framework}, source: ./src}}
+capabilities: {{primary_functions: [look orders up]}}
+owner: {{team: tried}}
+tools: [{{type: function, name: look_up, function: "orders:look_up"}}]
+behaviour: {behaviour}
+tests:
+"""
+FRAMEWORKS = {
+    "function": ("function", "{function: {system_message: Look it up., tools: [look_up]}}"),
+    "autogen": ("AutoGen", "{autogen: {kind: task_execution, system_message: Look., tools: [look_up]}}"),
+    "crewai": (
+        "CrewAI",
+        "{crewai: {members: [{name: one, role: Clerk, goal: Look, backstory: You look., tools: [look_up]}], "
+        'tasks: [{name: first, member: one, description: "{input}", expected_output: The state}]}}',
+    ),
+    "langgraph": (
+        "LangGraph",
+        "{langgraph: {start: [loop], nodes: [{type: agent, name: loop, system_message: Look., tools: [look_up]}]}}",
+    ),
+}
+SCRIPTED = """\
+  - name: looks an order up
+    input: "Where is order 7?"
+    answers:
+      - tools: [{name: look_up, arguments: {order: 7}}]
+      - {text: "It was shipped. Thank you! TERMINATE"}
+    tools: [{tool: look_up, arguments: {order: 7}, output: "order 7 was shipped"}]
+    expect: {contains: [shipped], excludes: [lost], check: "orders:thanks"}
+"""
+WRONG = """\
+  - {name: never ends, input: hi, answers: [{text: hi}], timeout_seconds: 1, expect: {check: "orders:never_ends"}}
+  - {name: kills its host, input: hi, answers: [{text: hi}], expect: {check: "orders:dies"}}
+  - {name: chatters, input: hi, answers: [{text: hi}], expect: {check: "orders:chatters"}}
+  - name: asks too much
+    input: hi
+    answers: [{tools: [{name: look_up, arguments: {order: 1}}]}]
+    tools: [{tool: look_up, output: "order 1 was lost"}]
+    expect: {contains: [x]}
+  - name: uses a tool that nobody answers for
+    input: hi
+    answers: [{tools: [{name: look_up, arguments: {order: 1}}]}, {text: done}]
+    expect: {contains: [done]}
+  - {name: says too much, input: hi, answers: [{text: TOO_LONG}], expect: {excludes: [y]}}
+  - name: speaks of what was said
+    input: first
+    answers: [{text: one}]
+    expect: {contains: [one]}
+    then: [{input: second, answers: [{text: two}], expect: {json_schema: {type: object}}}]
+"""
+REAL = """\
+  - {name: the real model, input: "good day", runs: 3, pass_share: 0.6, expect: {contains: [good day]}}
+  - {name: a rubric, input: hello, expect: {rubric: "It greets."}}
+  - {name: a rubric that is not met, input: hello, expect: {rubric: "It does the impossible."}}
+"""
+INTEGRATION = """\
+  - name: with the tool itself
+    integration: true
+    input: "Where is order 7?"
+    answers: [{tools: [{name: look_up, arguments: {order: 7}}]}, {text: "seen"}]
+    expect: {contains: [seen]}
+"""
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory: pytest.TempPathFactory, new_platform: Callable[..., Any]) -> Iterator[Any]:
+    """A platform with a judge, whose tests read short answers alone."""
+    home = tmp_path_factory.mktemp("tried") / "home"
+    settings = {"CHIMERA_TRIALS__JUDGE_MODEL": "default", "CHIMERA_TRIALS__ANSWER_BYTES": "2000"}
+    platform = new_platform(home, **settings)
+    yield platform
+    assert platform.stop() == 0
+
+
+def definition(folder: Path, name: str, framework: str, *tests: str) -> Path:
+    """A definition with its source folder."""
+    (folder / "src").mkdir(exist_ok=True)
+    (folder / "src" / "orders.py").write_text(CODE.format(mark=str(folder / "ran")))
+    kind, behaviour = FRAMEWORKS[framework]
+    file = folder / f"{name}.yaml"
+    file.write_text(HEAD.format(name=name, framework=kind, behaviour=behaviour) + "".join(tests))
+    return file
+
+
+def outcomes(told: dict[str, Any]) -> dict[str, str]:
+    return {one["case"]: one["outcome"] for one in told["results"]}
+
+
+def test_every_framework_runs_its_agents_tests_and_none_of_their_tools(tried: Any, tmp_path: Path) -> None:
+    for framework in FRAMEWORKS:
+        definition(tmp_path, framework, framework, SCRIPTED)
+    told = tried.data("test", str(tmp_path / "*.yaml"))
+    assert {(one["agent"], one["outcome"]) for one in told["results"]} == {
+        (f"tried-{framework}", "passed") for framework in FRAMEWORKS
+    }, told
+    assert not (tmp_path / "ran").exists(), "no tool ran"
+    assert tried.data("get", "agents") == [] or all("tried" not in one["name"] for one in tried.data("get", "agents"))
+    # Nothing of it is left where agents live.
+    assert tried.data("test", "--list")[0]["state"] == "done"
+
+
+def test_what_goes_wrong_is_told_and_harms_nobody_else(tried: Any, tmp_path: Path) -> None:
+    definition(tmp_path, "wrong", "function", SCRIPTED, WRONG.replace("TOO_LONG", "x" * 3_000))
+    report = tmp_path / "report.xml"
+    done = tried.run("test", str(tmp_path / "wrong.yaml"), "--junit", str(report), "--output", "json")
+    assert done.returncode == 1, done.stderr
+    import json
+
+    told = json.loads(done.stdout)
+    details = {one["case"]: one["detail"] for one in told["results"]}
+    assert outcomes(told) == {
+        "looks an order up": "passed",
+        "never ends": "failed",
+        "kills its host": "failed",
+        "chatters": "passed",
+        "asks too much": "failed",
+        "uses a tool that nobody answers for": "failed",
+        "says too much": "failed",
+        "speaks of what was said": "failed",
+    }, details
+    assert "did not end within 1 s" in details["never ends"]
+    assert "its host ended under it" in details["kills its host"]
+    assert "script-over" in details["asks too much"]
+    assert "trial-misfit" in details["uses a tool that nobody answers for"]
+    assert "trials.answer_bytes" in details["says too much"]
+    assert details["speaks of what was said"].startswith("turn 2: the answer is no JSON")
+    root = ElementTree.parse(report).getroot()
+    assert (root.get("tests"), root.get("failures"), root.get("skipped")) == ("8", "6", "0")
+
+
+def test_a_live_agent_is_tested_with_the_real_model_a_judge_and_its_own_tools(tried: Any, tmp_path: Path) -> None:
+    tried.ok("apply", str(definition(tmp_path, "live", "function", REAL, INTEGRATION)))
+    done = tried.run("test", "tried-live", "--output", "json")
+    import json
+
+    told = json.loads(done.stdout)
+    assert done.returncode == 1 and outcomes(told) == {
+        "the real model": "passed",
+        "a rubric": "passed",
+        "a rubric that is not met": "failed",
+        "with the tool itself": "passed",
+    }, told
+    judged = {one["case"]: one["tries"][0].get("judged") for one in told["results"]}
+    assert judged["a rubric"] == ["it greets"] and judged["a rubric that is not met"] == ["nobody can"]
+    assert (tmp_path / "ran").read_text() == "a tool ran", "an integration test runs its tools"
+    # Production's agent was neither called nor spent from.
+    assert tried.data("sessions", "list") == []
+    again = tried.run("test", "--run", told["run"]["run"])
+    assert again.returncode == 1 and "a rubric that is not met" in again.stdout
+
+
+def test_faulty_definitions_and_unknown_agents_are_refused(tried: Any, tmp_path: Path) -> None:
+    file = definition(tmp_path, "bad", "function", SCRIPTED.replace("orders:thanks", "orders_:thanks"))
+    done = tried.run("test", str(file))
+    assert done.returncode == 65 and "orders_" in done.stderr
+    assert tried.run("test", "nobody").returncode == 65
+    assert tried.run("test").returncode == 64
+    assert tried.run("test", "--run", "tests_nothing").returncode == 65
