@@ -20,7 +20,7 @@ from chimera.agents.archive import read_archive
 from chimera.agents.compile import CompiledAgent
 from chimera.agents.requirements import FILE_NAME
 from chimera.agents.spec import PYTHON_RUNTIME
-from chimera.delivery.evidence.bom import PLATFORM, KnownModel, Lockfile, Materials
+from chimera.delivery.evidence.bom import PLATFORM, KnownModel, Lockfile, Materials, lockfile
 from chimera.delivery.evidence.service import Evidence
 from chimera.kernel.clock import Clock, SystemClock
 
@@ -42,7 +42,7 @@ class CatalogueMaterials:
             data = await self._catalogue.bundle(document.tenant, document.source.bundle)
             if data is not None:
                 files = await asyncio.to_thread(read_archive, data, name="bundle.tar.gz")
-                requirements = Lockfile(name=FILE_NAME, text=files[FILE_NAME].data.decode("utf-8-sig"))
+                requirements = lockfile(FILE_NAME, files[FILE_NAME].data.decode("utf-8-sig"))
         runtime = lock_of(document.framework) if agent.value.runtime == PYTHON_RUNTIME else None
         return Materials(release=self._release, runtime=runtime, requirements=requirements, models=self._models)
 
@@ -51,7 +51,7 @@ class CatalogueMaterials:
 def lock_of(framework: str) -> Lockfile:
     """The lock of a framework's environment, as this release has it."""
     name = f"{framework}.lock"
-    return Lockfile(name=name, text=(importlib.resources.files("chimera") / "runtimes" / name).read_text("utf-8"))
+    return lockfile(name, (importlib.resources.files("chimera") / "runtimes" / name).read_text("utf-8"))
 
 
 def known_models(models: Mapping[str, Any] | None) -> dict[str, KnownModel]:

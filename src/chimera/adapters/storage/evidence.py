@@ -9,6 +9,7 @@ from chimera.adapters.storage.changes.contents import read_revisions
 from chimera.adapters.storage.changes.rows import read_change
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.leases import check_lease
+from chimera.adapters.storage.removing import is_one_of
 from chimera.adapters.storage.schema.delivery import change, change_item
 from chimera.adapters.storage.schema.evidence import evidence
 from chimera.delivery.evidence.ports import PROVENANCE, Due, Kept, Kind
@@ -48,11 +49,20 @@ class EvidenceStorage:
 
     async def newest(self, tenant: str, revision: str, kind: Kind) -> Kept | None:
         """See `EvidenceStore`."""
+        return (await self.newest_of(tenant, [revision], kind)).get(revision)
+
+    async def newest_of(self, tenant: str, revisions: Sequence[str], kind: Kind) -> dict[str, Kept]:
+        """See `EvidenceStore`."""
         row = evidence.c
-        query = select(evidence).where((row.tenant == tenant) & (row.revision == revision) & (row.kind == kind))
-        query = query.order_by(row.at.desc(), row.change.desc()).limit(1)
-        found = await self._database.read(lambda connection: connection.execute(query).mappings().one_or_none())
-        return None if found is None else Kept(**{**found, "data": zlib.decompress(found["data"])})
+
+        def query(connection: Connection) -> dict[str, Kept]:
+            keys = is_one_of(connection, (row.revision, row.tenant), [(digest, tenant) for digest in revisions])
+            wanted = select(evidence).where(keys & (row.kind == kind)).order_by(row.at, row.change)
+            # The last of each revision stays.
+            found = {one["revision"]: one for one in connection.execute(wanted).mappings()}
+            return {digest: Kept(**{**one, "data": zlib.decompress(one["data"])}) for digest, one in found.items()}
+
+        return await self._database.read(query) if revisions else {}
 
     async def due(self, since: float, limit: int) -> list[Due]:
         """See `EvidenceStore`."""

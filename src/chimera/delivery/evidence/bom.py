@@ -39,15 +39,17 @@ Json = dict[str, Any]
 
 
 class Lockfile(Struct, frozen=True, kw_only=True):
-    """A lock of Python packages: its name in the bill, and its text."""
+    """A lock of Python packages: its name in the bill, the SHA-256 of its text in hexadecimal, and what it locks."""
 
     name: str
-    text: str
+    digest: str
+    lines: tuple[str, ...]
 
-    @property
-    def digest(self) -> str:
-        """The SHA-256 of its text, in hexadecimal."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+
+def lockfile(name: str, text: str) -> Lockfile:
+    """A lock from its text; raises `InvalidDefinition` where it isn't one."""
+    lines = read_lock(text, file=name).lines
+    return Lockfile(name=name, digest=hashlib.sha256(text.encode()).hexdigest(), lines=lines)
 
 
 class KnownModel(Struct, frozen=True, kw_only=True):
@@ -225,7 +227,7 @@ def _services(agent: CompiledAgent) -> Iterator[Json]:
 def _packages(lock_name: str, lock: Lockfile | None) -> Iterator[Json]:
     if lock is None:
         return
-    for line in read_lock(lock.text, file=lock.name).lines:
+    for line in lock.lines:
         pinned = line.partition(" --hash")[0]
         requirement, _, marker = pinned.partition(" ; ")
         name, _, version = requirement.partition("==")

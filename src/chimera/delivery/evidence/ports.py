@@ -46,6 +46,9 @@ class EvidenceStore(Protocol):
     async def newest(self, tenant: str, revision: str, kind: Kind) -> Kept | None:
         """What was kept last of a revision."""
 
+    async def newest_of(self, tenant: str, revisions: Sequence[str], kind: Kind) -> Mapping[str, Kept]:
+        """The same of many revisions, those that have any."""
+
     async def due(self, since: float, limit: int) -> list[Due]:
         """Changes that were changed since a time and have passed their build, whose statements are missing or old."""
 

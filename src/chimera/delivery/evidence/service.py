@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import msgspec
 
 from chimera.agents.compile import CompiledAgent
-from chimera.delivery.evidence.bom import bill_of_materials
+from chimera.delivery.evidence.bom import Materials, bill_of_materials
 from chimera.delivery.evidence.envelope import Envelope, Signing, seal
 from chimera.delivery.evidence.errors import EvidenceMissing
 from chimera.delivery.evidence.ports import (
@@ -24,10 +24,11 @@ from chimera.delivery.evidence.ports import (
     EvidenceStore,
     Kept,
     KeyRing,
+    Kind,
     MaterialsOf,
 )
 from chimera.delivery.evidence.statement import statement
-from chimera.delivery.model import Change, Verdict
+from chimera.delivery.model import Change, ChangeItem, Verdict
 from chimera.delivery.ports import Revision
 from chimera.kernel.clock import Clock
 from chimera.kernel.leases import Lease, Leases, work_while_held
@@ -40,6 +41,8 @@ BILL = "bill-of-materials"
 PAUSE = 5.0
 MARGIN = 60.0
 """Seconds that clocks of control planes may differ by, and a transaction may take."""
+CHUNK = 500
+"""Bills that are in memory at once: each has 15 to 30 KB."""
 AT_ONCE = 20
 """Changes whose statements are made in one look."""
 
@@ -75,22 +78,16 @@ class Evidence:
         self, change: Change, agents: Sequence[CompiledAgent], lease: Lease | None = None
     ) -> list[str]:
         """Make and keep bills of a change's revisions; their digests, in hexadecimal."""
-        now = self._clock.wall()
-        bills = [await self.make_bill(agent) for agent in agents]
-        kept = [
-            Kept(
-                tenant=change.tenant,
-                revision=agent.digest,
-                kind=SBOM,
-                change=change.id,
-                version=change.version,
-                at=now,
-                data=data,
-            )
-            for agent, data in zip(agents, bills, strict=True)
-        ]
-        await self._store.put(kept, held=lease)
-        return [hashlib.sha256(data).hexdigest() for data in bills]
+        digests: list[str] = []
+        for start in range(0, len(agents), CHUNK):
+            chunk = agents[start : start + CHUNK]
+            materials = [await self._materials.materials(agent) for agent in chunk]
+            bills = await asyncio.to_thread(_made, chunk, materials)
+            now = self._clock.wall()
+            kept = [_kept(change, agent, SBOM, data, now) for agent, data in zip(chunk, bills, strict=True)]
+            await self._store.put(kept, held=lease)
+            digests += [hashlib.sha256(data).hexdigest() for data in bills]
+        return digests
 
     # -- provenance ----------------------------------------------------------------------------------------------------
 
@@ -147,32 +144,54 @@ class Evidence:
         if read is None:
             return
         change, revisions = read
+        agents = [(one.item, one.compiled) for one in revisions if one.compiled is not None]
+        bills = await self._bills(change, [agent for _, agent in agents], lease)
         now = self._clock.wall()
-        kept = []
-        for one in revisions:
-            if one.compiled is not None:
-                bill = hashlib.sha256(await self._bill_of(change, one.compiled, lease)).hexdigest()
-                said = statement(change, one.item, one.compiled, bom=bill, release=self._release, at=now)
-                kept.append(
-                    Kept(
-                        tenant=change.tenant,
-                        revision=one.compiled.digest,
-                        kind=PROVENANCE,
-                        change=change.id,
-                        version=change.version,
-                        at=now,
-                        data=msgspec.json.encode(seal(said, signer)),
-                    )
-                )
-        await self._store.put(kept, held=lease)
 
-    async def _bill_of(self, change: Change, agent: CompiledAgent, lease: Lease | None) -> bytes:
-        kept = await self._store.newest(change.tenant, agent.digest, SBOM)
-        if kept is None:
-            await self.keep_bills(change, [agent], lease)
-            kept = await self._store.newest(change.tenant, agent.digest, SBOM)
-        assert kept is not None
-        return kept.data
+        def said() -> list[Kept]:
+            return [
+                _kept(
+                    change, agent, PROVENANCE, self._signed(change, item, agent, bills[agent.digest], now, signer), now
+                )
+                for item, agent in agents
+            ]
+
+        # In one transaction: a part of them would pass for all.
+        await self._store.put(await asyncio.to_thread(said), held=lease)
+
+    def _signed(
+        self, change: Change, item: ChangeItem, agent: CompiledAgent, bill: str, now: float, signer: Signing
+    ) -> bytes:
+        said = statement(change, item, agent, bom=bill, release=self._release, at=now)
+        return msgspec.json.encode(seal(said, signer))
+
+    async def _bills(self, change: Change, agents: Sequence[CompiledAgent], lease: Lease | None) -> dict[str, str]:
+        """The digests of bills, by revision; those that are not kept yet are made."""
+        digests: dict[str, str] = {}
+        for start in range(0, len(agents), CHUNK):
+            chunk = agents[start : start + CHUNK]
+            kept = await self._store.newest_of(change.tenant, [agent.digest for agent in chunk], SBOM)
+            digests |= {digest: hashlib.sha256(one.data).hexdigest() for digest, one in kept.items()}
+            without = [agent for agent in chunk if agent.digest not in kept]
+            made = await self.keep_bills(change, without, lease)
+            digests |= {agent.digest: digest for agent, digest in zip(without, made, strict=True)}
+        return digests
+
+
+def _made(agents: Sequence[CompiledAgent], materials: Sequence[Materials]) -> list[bytes]:
+    return list(map(bill_of_materials, agents, materials))
+
+
+def _kept(change: Change, agent: CompiledAgent, kind: Kind, data: bytes, at: float) -> Kept:
+    return Kept(
+        tenant=change.tenant,
+        revision=agent.digest,
+        kind=kind,
+        change=change.id,
+        version=change.version,
+        at=at,
+        data=data,
+    )
 
 
 class BillCheck:

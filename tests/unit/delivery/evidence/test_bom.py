@@ -10,19 +10,19 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from chimera.agents.compile import Bundle, CompiledAgent, compile_definition
 from chimera.agents.validate import check_data
-from chimera.delivery.evidence.bom import KnownModel, Lockfile, Materials, bill_of_materials
+from chimera.delivery.evidence.bom import KnownModel, Lockfile, Materials, bill_of_materials, lockfile
 from chimera.testing.definitions import FULL, compiled
 
 VALIDATOR = JsonStrictValidator(SchemaVersion.V1_6)
-OWN = Lockfile(
-    name="requirements.txt",
-    text='Own.Package[extra]==1.0+local ; python_version >= "3.11" --hash=sha256:' + "a" * 64 + "\n",
+OWN = lockfile(
+    "requirements.txt",
+    'Own.Package[extra]==1.0+local ; python_version >= "3.11" --hash=sha256:' + "a" * 64 + "\n",
 )
 
 
 def lock(name: str) -> Lockfile:
     text = (importlib.resources.files("chimera") / "runtimes" / f"{name}.lock").read_text()
-    return Lockfile(name=f"{name}.lock", text=text)
+    return lockfile(f"{name}.lock", text)
 
 
 def full() -> CompiledAgent:
@@ -48,9 +48,10 @@ def read(agent: CompiledAgent, given: Materials) -> dict[str, Any]:
 @pytest.mark.parametrize("framework", ["AutoGen", "CrewAI", "LangGraph", "function"])
 def test_the_bill_of_each_framework_is_valid_and_lists_its_locked_packages(framework: str) -> None:
     given = materials(runtime=lock(framework.lower()))
+    text = (importlib.resources.files("chimera") / "runtimes" / f"{framework.lower()}.lock").read_text()
     found = read(compiled("anna", specification={"framework": framework}), given)
     packages = [one for one in found["components"] if one.get("purl", "").startswith("pkg:pypi/")]
-    pinned = {line.split()[0] for line in given.runtime.text.splitlines() if "==" in line}
+    pinned = {line.split()[0] for line in text.splitlines() if "==" in line}
     assert {f"{one['name']}=={one['version']}" for one in packages} == {line.partition(";")[0] for line in pinned}
     assert next(one for one in found["dependencies"] if one["ref"] == "runtime")["dependsOn"]
 
