@@ -5,12 +5,10 @@ kinds of freeze: once (`starts` and `ends` are dates with a time) and every week
 that is not after the start means the next day). Both are on the clocks of `zone`.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
-from chimera.delivery.errors import InvalidDeliveryPolicy
 from chimera.delivery.model import Risk
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -76,11 +74,7 @@ class DeliveryPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     review_hours: Annotated[float, Meta(gt=0, le=8760)] = 72.0
 
 
-def read_policy(data: Any) -> DeliveryPolicy:
-    """A policy from JSON data; raises `InvalidDeliveryPolicy` that names the field."""
-    try:
-        return msgspec.convert(data, DeliveryPolicy)
-    except msgspec.ValidationError as error:
-        raise InvalidDeliveryPolicy(
-            f"the delivery policy: {error}", next_step="`chimera change policy show` shows the form"
-        ) from None
+def roles_named(policy: DeliveryPolicy) -> frozenset[str]:
+    """Every role that `policy` names."""
+    rules = (policy.approvals.low, policy.approvals.medium, policy.approvals.high)
+    return frozenset(policy.emergency_roles) | {role for rule in rules for need in rule.needs for role in need.roles}

@@ -93,6 +93,14 @@ async def test_high_risk_needs_two_people(delivery: Delivery) -> None:
     assert (await delivery.now(change)).state == "done"
 
 
+async def test_two_who_approve_at_once_are_both_heard(delivery: Delivery) -> None:
+    change = await delivery.open(compiled("one", data_class="personal"))
+    await asyncio.gather(delivery.approve(change, BEN), delivery.approve(change, CARA), delivery.settle())
+    await delivery.settle()
+    found = await delivery.now(change)
+    assert (found.state, {one.by for one in found.approvals}) == ("done", {BEN.actor, CARA.actor})
+
+
 async def test_approvals_end_with_the_content(delivery: Delivery) -> None:
     change = await delivery.open(plain("one"))
     await delivery.approve(change)

@@ -128,6 +128,7 @@ async def test_a_policy_without_direct_changes(client: Any) -> None:
         {"approvals": {"low": {"needs": [{"count": 0}]}}},
         {"freezes": [{"name": "x", "starts": "16:00", "ends": "18:00"}]},
         {"unknown": True},
+        {"approvals": {"high": {"needs": [{"roles": ["wizard"]}]}}},
     ],
 )
 async def test_a_policy_that_isnt_one(client: Any, policy: dict[str, Any]) -> None:

@@ -6,13 +6,15 @@ from typing import Literal
 from aiohttp import web
 
 from chimera.delivery import api
+from chimera.delivery.errors import InvalidDeliveryPolicy
 from chimera.delivery.model import Change
-from chimera.delivery.policy import Freeze
+from chimera.delivery.policy import Freeze, roles_named
 from chimera.delivery.ports import StoredDeliveryPolicy
 from chimera.delivery.service import Asker, Changes, Draft
 from chimera.entrypoints.control_plane.http import BadRequest, Handler, answer, body_of, principal_of, tenant_of
 from chimera.entrypoints.published.changes import STATES
 from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE
+from chimera.gateway.identity.actions import ROLES
 
 
 class ChangeHandlers:
@@ -123,6 +125,10 @@ class ChangeHandlers:
         """Put the delivery policy."""
         told = await body_of(request, api.PutPolicy)
         tenant = tenant_of(request)
+        if strange := sorted(roles_named(told.policy) - set(ROLES)):
+            raise InvalidDeliveryPolicy(
+                f"nobody can have the role {strange[0]!r}", next_step=f"name one of {', '.join(ROLES)}"
+            )
         return _policy(await self._changes.put_policy(tenant, _asker(request), told.policy, expect=told.expect))
 
     async def put_freeze(self, request: web.Request) -> web.StreamResponse:
