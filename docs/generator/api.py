@@ -14,6 +14,8 @@ SECTIONS = {
     "openai": "OpenAI-compatible",
     "sessions": "Sessions",
     "catalogue": "The catalogue",
+    "jaegis": "JAEGIS",
+    "evidence": "Evidence of revisions",
     "events": "Events, subscriptions, dead letters",
     "identity": "Keys, roles, policies and tenants",
     "platform": "The platform",

@@ -36,6 +36,11 @@ def test_a_file_of_the_home_is_good_and_says_what_it_says(tmp_path: Path, file: 
     assert json.loads(verified(tmp_path, file, "--output", "json"))["predicateType"] == "https://slsa.dev/provenance/v1"
 
 
+def test_an_agents_name_alone_shows_its_provenance(tmp_path: Path) -> None:
+    asked = CliRunner().invoke(cli, ["--home", str(tmp_path), "provenance", "anna", "--help"])
+    assert "show [OPTIONS] AGENT" in asked.output
+
+
 def test_keys_may_be_given_as_a_file_or_as_themselves(tmp_path: Path, file: Path) -> None:
     keys = (tmp_path / PUBLIC_KEYS).read_text()
     elsewhere = tmp_path / "elsewhere"

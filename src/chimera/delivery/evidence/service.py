@@ -112,12 +112,17 @@ class Evidence:
     async def run(self, lease: Lease | None = None) -> None:
         """Look after look, until cancelled."""
         self._since = 0.0
+        told = ""
         while True:
             try:
                 more = await self.look(lease)
+                told = ""
             except ProblemError as error:
-                log.warning("provenance was not signed", extra={"problem": error.detail, "next_step": error.next_step})
                 more = False
+                if error.detail != told:  # once, and not every few seconds for as long as it lasts
+                    told = error.detail
+                    extra = {"problem": error.detail, "next_step": error.next_step}
+                    log.warning("provenance is not signed", extra=extra)
             if not more:
                 await asyncio.sleep(PAUSE)
 

@@ -29,9 +29,20 @@ def sbom(context: click.Context, /, agent: str, revision: str | None, output: st
     out.show(found, output, columns=COMPONENTS, rows=rows)
 
 
-@click.group(epilog="Example: chimera provenance verify invoice-auditor.intoto.json")
+class Provenance(click.Group):
+    """A group in which the name of an agent alone means `show`."""
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does; an agent that is named as a command is shown by `show`."""
+        known = not args or args[0] in self.commands or args[0].startswith("-")
+        return super().resolve_command(context, args if known else ["show", *args])
+
+
+@click.group(cls=Provenance, epilog="Example: chimera provenance invoice-auditor")
 def provenance() -> None:
-    """Show where a revision comes from, and check a file that says so."""
+    """Show where an agent's revision comes from (`chimera provenance AGENT`), and check a file that says so."""
 
 
 @provenance.command(epilog="Example: chimera provenance show invoice-auditor --output json > auditor.intoto.json")
