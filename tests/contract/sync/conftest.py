@@ -108,6 +108,6 @@ async def sync(database: Database, tmp_path: Path) -> Sync:
         changes=Changes(ChangeStorage(database, catalogue, clock), StoredPeople(database), clock, lambda: None),
         repositories=InlineRepositories(tmp_path / "copies"),
         repository=Repository(tmp_path / "repository"),
-        settings=SyncSettings(folders=(str(tmp_path),)),
+        settings=SyncSettings(folders=(str(tmp_path),), poll=0.05),
         lease=lease,
     )

@@ -1,5 +1,6 @@
 """Following a branch: what a commit says is live, what it breaks is not, and the state says which and why."""
 
+import asyncio
 import shutil
 from contextlib import suppress
 from typing import Any
@@ -8,8 +9,10 @@ import pytest
 from msgspec.structs import replace
 
 from chimera.delivery.git.errors import MalformedObject, Unreachable
+from chimera.delivery.git.sources import Source
 from chimera.delivery.policy import DeliveryPolicy
 from chimera.delivery.service import Asker
+from chimera.kernel.leases import Lease
 from chimera.testing.definitions import compiled, staged
 
 from .conftest import NAME, TENANT, WHO, Sync
@@ -169,6 +172,9 @@ class TestPruning:
         assert (state.phase, state.removals) == ("held", 8)
         assert f"--allow-prune {commit}" in state.next_step
         assert await many.live() == before
+        many.repositories.fail["fetch"] = AssertionError("it is not read again")
+        assert (await many.look()).phase == "held"
+        many.repositories.fail.clear()
         await many.confirm(prune="0" * 40)
         assert (await many.look()).phase == "held"
         await many.confirm(prune=commit)
@@ -396,12 +402,41 @@ class TestUnderWay:
         await sync.follower().follow(stale, sync.lease)
         assert not await sync.live()
 
-    async def test_what_is_due_is_looked_at(self, sync: Sync) -> None:
+    async def test_what_is_due_is_looked_at_and_one_that_is_slow_keeps_nobody(self, sync: Sync) -> None:
+        sync.commit(sync.repository.agents("ann") | {"more/bob.yaml": sync.repository.agents("bob")["agents/bob.yaml"]})
+        await sync.add("slow")
+        await sync.add("quick", path="more")
+        follower = sync.follower()
+        follow, begun, done = follower.follow, asyncio.Event(), asyncio.Event()
+
+        async def following(source: Source, held: Lease) -> None:
+            if source.name == "slow":
+                begun.set()
+                await asyncio.Event().wait()
+            await follow(source, held)
+            done.set()
+
+        follower.follow = following  # type: ignore[method-assign]
+        sync.clock.advance((await sync.source("quick")).due - sync.clock.wall() + 1)
+        running = asyncio.create_task(follower.run(sync.lease))
+        try:
+            async with asyncio.timeout(30):
+                await begun.wait()
+                await done.wait()
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        assert set(await sync.live()) == {"bob"}
+        assert (await sync.source("slow")).state.phase == "new"
+
+    async def test_a_fault_of_our_own_is_one_sources_alone(self, sync: Sync) -> None:
         sync.commit(sync.repository.agents("ann"))
         await sync.add()
-        sync.clock.advance((await sync.source()).due - sync.clock.wall() + 1)
-        assert await sync.follower().look(sync.lease) == 1
-        assert await sync.follower().look(sync.lease) == 0
+        sync.repositories.fail["fetch"] = ZeroDivisionError()
+        state = await sync.look()
+        assert (state.phase, state.failures) == ("refused", 1)
+        assert "ZeroDivisionError" in state.reason
+        assert (await sync.look()).phase == "current"
 
 
 class TestChanges:

@@ -73,7 +73,8 @@ class SourceStorage:
             elif found.spec == spec:
                 return found
             else:
-                made = replace(found, spec=spec, due=now, version=found.version + 1)
+                state = replace(found.state, tried="")
+                made = replace(found, spec=spec, state=state, due=now, version=found.version + 1)
                 connection.execute(update(git_source).where(is_source(tenant, name)).values(columns_of(made)))
             _audit(connection, "source.put", made, by, now, {"url": spec.url, "branch": spec.branch, "path": spec.path})
             return made

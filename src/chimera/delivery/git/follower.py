@@ -113,24 +113,29 @@ class Follower:
         self._changed = changed
 
     async def run(self, held: Lease) -> None:
-        """Look at what is due, until cancelled."""
-        while True:
-            await self.look(held)
-            await asyncio.sleep(self._settings.poll)
+        """Look at what is due, until cancelled; a slow source keeps its place and no other's."""
+        running: dict[tuple[str, str], asyncio.Task[None]] = {}
+        try:
+            while True:
+                await self._begin(running, held)
+                if running:
+                    await asyncio.wait(running.values(), timeout=self._settings.poll)
+                else:
+                    await asyncio.sleep(self._settings.poll)
+                for key in [key for key, task in running.items() if task.done()]:
+                    await running.pop(key)
+        finally:
+            for task in running.values():
+                task.cancel()
+            await asyncio.gather(*running.values(), return_exceptions=True)
 
-    async def look(self, held: Lease) -> int:
-        """Look once at all sources that are due, a few at once; how many there were."""
-        due = await self._store.due(self._clock.wall(), 100)
-        room = asyncio.Semaphore(self._settings.at_once)
-
-        async def one(source: Source) -> None:
-            async with room:
-                await self.follow(source, held)
-
-        async with asyncio.TaskGroup() as tasks:
-            for source in due:
-                tasks.create_task(one(source), name=f"sync-{source.tenant}-{source.name}")
-        return len(due)
+    async def _begin(self, running: dict[tuple[str, str], "asyncio.Task[None]"], held: Lease) -> None:
+        if len(running) >= self._settings.at_once:
+            return
+        for source in await self._store.due(self._clock.wall(), self._settings.at_once + len(running)):
+            key = (source.tenant, source.name)
+            if key not in running and len(running) < self._settings.at_once:
+                running[key] = asyncio.create_task(self.follow(source, held), name=f"sync-{key[0]}-{key[1]}")
 
     async def follow(self, source: Source, held: Lease) -> None:
         """Look at one source, and keep what came of it."""
@@ -149,6 +154,10 @@ class Follower:
                 phase: Phase = next(phases, "refused")
                 told = [str(fault.get("message", "")) for fault in error.errors or ()]
                 await self._stopped(look, _Stop(phase, error.detail, error.next_step or "", told), held)
+            except Exception as error:  # one source's fault is no other's
+                log.exception("a source could not be followed", extra={"source": source.name, "tenant": source.tenant})
+                reason = f"something went wrong inside: {type(error).__name__}"
+                await self._stopped(look, _Stop("refused", reason, "see the control plane's log"), held)
         except SourceChanged:
             log.info("a source was changed meanwhile", extra={"source": source.name, "tenant": source.tenant})
 
@@ -184,7 +193,7 @@ class Follower:
         if tip == state.commit and not all_of_it:
             await self._check_drift(look, remote, held)
             return
-        if tried == state.tried and state.phase in STOPPED:
+        if tried == state.tried and state.phase in STOPPED | CONFIRMED:
             await self._keep(source, look.state, held)
             return
         before = state.commit if state.wanted == wanted else None

@@ -25,7 +25,7 @@ PHASES: tuple[Phase, ...] = (
 STOPPED: frozenset[Phase] = frozenset({"broken", "unreadable"})
 """Phases that another commit alone leads out of: the same one is not read again."""
 CONFIRMED: frozenset[Phase] = frozenset({"held", "rewritten"})
-"""Phases that another commit leads out of, or somebody's word about this one."""
+"""Phases that another commit leads out of, or somebody's word about this one; it is not read again before."""
 MOST_FAULTS = 50
 MOST_DRIFT = 100
 
