@@ -34,6 +34,7 @@ FULL: dict[str, Any] = {
     "budget": {"tokens_per_day": 1000, "usd_per_day": 1.5},
     "service_level_objective": {"availability": 0.99, "latency_p95": "2s"},
     "tests": [{"name": "one", "input": "hi", "expect": {"contains": ["x"], "json_schema": {"type": "object"}}}],
+    "data_class": "confidential",
     "owner": {"team": "finance", "contact": "finance@example.org"},
     "retirement": {"after": "2030-01-01", "replaced_by": "other"},
     "behaviour": {
