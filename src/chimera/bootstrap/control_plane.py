@@ -149,6 +149,7 @@ async def serve(config: ControlPlaneConfig) -> None:
     evidence = make_evidence(database, catalogue, home=config.home, models=config.models)
     scanners = make_checks(catalogue, config.scanning, config.knative, config.settings)
     parts = parts_of(jaegis, evidence, [*scanners, trials.check])
+    parts.staging = trials.staging
     delivery = make_delivery(database, catalogue, config.delivery, home.poke, parts, max_hosts=config.max_hosts)
     loops = [
         asyncio.create_task(keep_audit(database, config), name="audit"),
@@ -213,6 +214,7 @@ async def serve(config: ControlPlaneConfig) -> None:
             task.cancel()
         await asyncio.gather(*loops, stopping, return_exceptions=True)
         await runner.cleanup()
+        await trials.staging.aclose()
         await trials.calls.aclose()
         await home.aclose()
         await asyncio.to_thread(database.close)

@@ -10,6 +10,7 @@ from chimera.adapters.storage.tasks.store import TaskStorage
 from chimera.adapters.storage.trials.calls import TaskCalls
 from chimera.adapters.storage.trials.environments import StoredEnvironments
 from chimera.adapters.storage.trials.runs import StoredRuns
+from chimera.delivery.staging.service import ChangeStaging
 from chimera.delivery.trials.check import OwnTests
 from chimera.delivery.trials.environments import Environments
 from chimera.delivery.trials.service import Trials
@@ -26,13 +27,14 @@ LEASE = "tests"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialParts:
-    """Runs of tests: what works on them, what answers for them, and the check that changes pass."""
+    """Runs of tests: what works on them, what answers for them, the check that changes pass, and their staging."""
 
     trials: Trials
     environments: Environments
     calls: TaskCalls
     handlers: TrialHandlers
     check: OwnTests
+    staging: ChangeStaging
 
     async def while_held(self, leases: Leases, owner: str, life: float) -> None:
         """Work on runs whenever this process holds the lease."""
@@ -56,4 +58,5 @@ def make_trials(
         calls=calls,
         handlers=TrialHandlers(trials, runs, catalogue),
         check=OwnTests(trials, runs, clock),
+        staging=ChangeStaging(environments, calls, clock, settings),
     )

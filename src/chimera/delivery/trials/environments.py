@@ -7,7 +7,7 @@ revisions, tasks and runs) goes a while later, when every gateway has seen that 
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from chimera.agents.catalogue import StagedItem
 from chimera.agents.compile import CanonicalDefinition, CompiledAgent, compile_definition
@@ -56,10 +56,12 @@ class Environments:
         values: Sequence[CanonicalDefinition],
         *,
         tools: Tools,
+        scripted: Collection[str] = (),
         judge: bool = False,
     ) -> tuple[str, str | None]:
         """An environment of `tenant` that holds `values`, and a judge where one is wanted; its name and the judge's.
 
+        The tools of the agents named in `scripted` are, whatever those of the others are.
         Raises `TooManyEnvironments`, `EnvironmentTooLarge`.
         """
         if len(values) > self._settings.agents:
@@ -77,7 +79,7 @@ class Environments:
         for first in range(0, len(values), CHUNK):
             some = values[first : first + CHUNK]
             await self._copy_bundles(tenant, name, some)
-            made = await asyncio.to_thread(_compiled, some, name, tools)
+            made = await asyncio.to_thread(_compiled, some, name, tools, scripted)
             await self._definitions.stage(name, batch, _staged(made, first))
         if judge:
             judging_agent = judging.free_name({value.agent.name for value in values})
@@ -138,8 +140,10 @@ class Environments:
                     await self._definitions.put_bundle(name, digest, data, source.requirements)
 
 
-def _compiled(values: Sequence[CanonicalDefinition], name: str, tools: Tools) -> list[CompiledAgent]:
-    return [compiled_for(value, name, tools) for value in values]
+def _compiled(
+    values: Sequence[CanonicalDefinition], name: str, tools: Tools, scripted: Collection[str]
+) -> list[CompiledAgent]:
+    return [compiled_for(value, name, "scripted" if value.agent.name in scripted else tools) for value in values]
 
 
 def _staged(made: Sequence[CompiledAgent], first: int) -> list[StagedItem]:

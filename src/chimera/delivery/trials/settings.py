@@ -27,6 +27,11 @@ class TrialSettings:
     answer_bytes: int = setting(
         262_144, "The longest answer that a test reads; a longer one fails it.", unit="bytes", minimum=1_024
     )
+    staging_calls: int = setting(
+        20,
+        "Calls by which each agent of a change is evaluated in staging, and as many of its live revision.",
+        minimum=1,
+    )
     environments: int = setting(6, "Environments that a tenant may have at once.", minimum=1, maximum=1_000)
     agents: int = setting(20_000, "Agents that one environment may hold.", minimum=1)
     life: float = setting(

@@ -1,0 +1,82 @@
+"""Whether an agent's new revision may leave staging, by what was seen of its calls there: a pure rule.
+
+It fails for what is shown, not for what could be: where an error of `error` at most is allowed for, over all agents
+of the change together (Bonferroni), its rate of errors is above what its service level objective allows, more than 5%
+of its calls take longer than the objective's latency, or it is worse than the live revision, which answered the same
+cases under the same load. Longer times must also matter: the median at least `SLOWER` times the live one's.
+
+Few calls show little. Where even calls without an error would not show that the objective is kept, the verdict says
+`low evidence`: the rollout decides by more traffic.
+"""
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from msgspec import Struct
+
+from chimera.delivery.staging.statistics import at_least, longer, newcombe, wilson, z_of
+
+ERROR = 0.05
+SLOWER = 1.25
+LONG_CALLS = 0.05
+"""The share of calls that may take longer than `latency_p95`."""
+FEWEST = 8
+"""Calls of a side below which the two sides aren't compared."""
+
+
+class Objective(Struct, frozen=True, kw_only=True):
+    """What the definition promises: the share of calls that succeed, and the seconds within which 95% are answered."""
+
+    availability: float
+    latency_p95: float
+
+
+class Seen(Struct, frozen=True, kw_only=True):
+    """Calls of one revision: how many, how many were no answer, and the seconds of those that were."""
+
+    calls: int
+    errors: int
+    seconds: tuple[float, ...] = ()
+
+
+class Judged(Struct, frozen=True, kw_only=True):
+    """What is found: `faults` in words, and the figures that they rest on."""
+
+    faults: tuple[str, ...]
+    low_evidence: bool
+    figures: dict[str, Any]
+
+
+def judge(new: Seen, live: Seen | None, objective: Objective, *, agents: int) -> Judged:
+    """Judge one of so many agents; `live` is None where nothing is live to compare with."""
+    error = ERROR / max(1, agents)
+    z = z_of(error)
+    faults: list[str] = []
+    allowed = 1.0 - objective.availability
+    if at_least(new.errors, new.calls, allowed) < error:
+        faults.append(f"{new.errors} of {new.calls} calls failed, and {allowed:.2%} may")
+    late = sum(one > objective.latency_p95 for one in new.seconds)
+    if at_least(late, len(new.seconds), LONG_CALLS) < error:
+        faults.append(f"{late} of {len(new.seconds)} answers took longer than {objective.latency_p95:g} s")
+    figures: dict[str, Any] = {"calls": new.calls, "errors": new.errors}
+    if new.seconds:
+        figures["median_seconds"] = round(median(new.seconds), 4)
+    if live is not None and live.calls:
+        faults += _against(new, live, error, z, figures)
+    return Judged(faults=tuple(faults), low_evidence=wilson(0, new.calls, z)[1] > allowed, figures=figures)
+
+
+def _against(new: Seen, live: Seen, error: float, z: float, figures: dict[str, Any]) -> Sequence[str]:
+    faults: list[str] = []
+    figures |= {"live_calls": live.calls, "live_errors": live.errors}
+    if min(new.calls, live.calls) >= FEWEST and newcombe((new.errors, new.calls), (live.errors, live.calls), z)[0] > 0:
+        faults.append(
+            f"{new.errors} of {new.calls} calls failed, of the live revision {live.errors} of {live.calls} did"
+        )
+    if min(len(new.seconds), len(live.seconds)) >= FEWEST:
+        now, before = median(new.seconds), median(live.seconds)
+        figures |= {"live_median_seconds": round(before, 4), "p_longer": round(longer(new.seconds, live.seconds), 6)}
+        if now > SLOWER * before and longer(new.seconds, live.seconds) < error:
+            faults.append(f"answers take {now:.3g} s in the middle, of the live revision {before:.3g} s")
+    return faults

@@ -1,0 +1,207 @@
+"""Staging of a change: made, evaluated beside the live revisions, judged, taken away, and gone on with."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from chimera.adapters.storage.catalogue import Catalogue
+from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.trials.environments import StoredEnvironments
+from chimera.delivery.model import Change, ChangeItem, content_of
+from chimera.delivery.ports import Progress, Revision
+from chimera.delivery.staging.service import ChangeStaging, evaluated
+from chimera.delivery.trials.asking import Ask, Told
+from chimera.delivery.trials.environment import name_of
+from chimera.delivery.trials.environments import Environments
+from chimera.delivery.trials.settings import TrialSettings
+from chimera.kernel.clock import SystemClock
+from chimera.testing.definitions import compiled, staged
+from chimera.testing.trials import FakeCalls, echo, problem
+from chimera_host.testing.doubles import until
+
+NEW, LIVE = name_of("default", "staging", "chg_1"), name_of("default", "staging-live", "chg_1")
+
+
+def case(name: str = "t", **changes: Any) -> dict[str, Any]:
+    return {"name": name, "input": "hi", "expect": {"contains": ["hi"]}, **changes}
+
+
+class World:
+    def __init__(self, database: Database, **settings: Any) -> None:
+        self.database, self.clock = database, SystemClock()
+        self.catalogue = Catalogue(database, max_hosts=2)
+        self.settings = TrialSettings(**settings)
+        self.calls = FakeCalls()
+        self.staging = self.process(self.calls)
+
+    def process(self, calls: FakeCalls) -> ChangeStaging:
+        environments = Environments(self.catalogue, StoredEnvironments(self.database), self.clock, self.settings)
+        return ChangeStaging(environments, calls, self.clock, self.settings)
+
+    async def over(self, change: Change, revisions: list[Revision]) -> Progress:
+        how = Progress(state="running")
+
+        async def ended() -> bool:
+            nonlocal how
+            how = await self.staging.advance(change, revisions)
+            return how.state != "running"
+
+        await until(ended)
+        return how
+
+    async def open(self) -> list[str]:
+        found = await StoredEnvironments(self.database).all()
+        return [one.name for one in found if one.closed is None]
+
+
+@pytest.fixture
+def world(database: Database) -> World:
+    return World(database)
+
+
+def change(*pairs: tuple[Any, Any]) -> tuple[Change, list[Revision]]:
+    """A change of agents, each from what is live (or None) to what it becomes (or None)."""
+    items = tuple(
+        ChangeItem(
+            agent=(new or live).value.agent.name,
+            revision=None if new is None else new.digest,
+            before=None if live is None else live.digest,
+        )
+        for live, new in pairs
+    )
+    rest: dict[str, Any] = dict.fromkeys(("created", "updated", "since"), 0.0)
+    made = Change(
+        id="chg_1",
+        tenant="default",
+        title="t",
+        author="user:u",
+        author_person="user:u",
+        items=items,
+        content=content_of(items),
+        risk="low",
+        state="staging",
+        **rest,
+    )
+    revisions = [
+        Revision(item=item, compiled=new, before=None if live is None else live.value)
+        for item, (live, new) in zip(items, pairs, strict=True)
+    ]
+    return made, revisions
+
+
+async def test_a_change_is_evaluated_beside_what_is_live_and_taken_away(world: World) -> None:
+    tests = [case(), case("scripted", answers=[{"text": "hi"}])]
+    live, new = compiled("a", tests=[case()]), compiled("a", tests=tests, metadata={"version": "1.1.0"})
+    helper = compiled("helper")
+    ask: Any = {"tools": [{"type": "agent", "name": "ask", "agent": "helper"}]}
+    with_tools = compiled("b", tests=[case(integration=True), case("other")], **ask)
+    await world.catalogue.apply("default", staged(live, helper), keep_going=False, expect=None, by="x")
+    there: dict[str, list[str]] = {}
+
+    async def answer(ask: Ask) -> str:
+        rows = await world.catalogue.agents(ask.environment, {}, "", 9)
+        there[ask.environment] = [row["name"] for row in rows]
+        return echo(ask)
+
+    world.calls.answer = answer
+    how = await world.over(*change((live, new), (None, with_tools), (None, compiled("c")), (helper, None)))
+    assert how.state == "passed", how
+    assert "2 of 3 agents were evaluated" in how.detail and "low evidence" in how.detail
+    assert there == {NEW: ["a", "b", "c", "helper"], LIVE: ["a"]}
+    asked = [(one.environment, one.agent, one.request.trial.tools) for one in world.calls.asked]
+    assert {one: asked.count(one) for one in asked} == {
+        (NEW, "a", "scripted"): 20,
+        (LIVE, "a", "scripted"): 20,
+        (NEW, "b", "real"): 20,
+    }
+    figures = {one.agent: one.evidence for one in how.verdicts}
+    assert figures["a"]["live_calls"] == 20 and "live_calls" not in figures["b"]
+    assert await world.open() == []
+
+
+async def test_a_worse_revision_fails_by_its_errors_its_cases_and_beside_the_live_one(world: World) -> None:
+    live = [compiled(name, tests=[case()]) for name in ("errs", "wrong", "slow", "fine")]
+    new = [compiled(name, tests=[case()], metadata={"version": "2.0.0"}) for name in ("errs", "wrong", "slow", "fine")]
+
+    def answer(ask: Ask) -> Told | str:
+        if ask.environment == LIVE:
+            return Told(output="hi", seconds=0.1)
+        if ask.agent == "errs":
+            return problem("agent-failed")
+        return Told(output="ho" if ask.agent == "wrong" else "hi", seconds=0.9 if ask.agent == "slow" else 0.1)
+
+    world.calls.answer = answer
+    how = await world.over(*change(*zip(live, new, strict=True)))
+    said = {one.agent: (one.outcome, one.detail) for one in how.verdicts}
+    assert how.state == "failed" and how.next_step
+    assert {agent: outcome for agent, (outcome, _) in said.items()} == {
+        "errs": "failed",
+        "wrong": "failed",
+        "slow": "failed",
+        "fine": "passed",
+    }
+    assert "20 of 20 calls failed" in said["errs"][1] and "of the live revision 0 of 20" in said["errs"][1]
+    assert "0 of 20 runs passed" in said["wrong"][1]
+    assert "in the middle" in said["slow"][1]
+
+
+async def test_another_process_goes_on_and_makes_no_call_twice(world: World) -> None:
+    made = change((None, compiled("a", tests=[case()])))
+    begun = asyncio.Event()
+
+    async def answer(ask: Ask) -> str:
+        if len(world.calls.asked) > 5:
+            begun.set()
+            await asyncio.Event().wait()
+        return echo(ask)
+
+    world.calls.answer = answer
+    assert (await world.staging.advance(*made)).state == "running"
+    await begun.wait()
+    await world.staging.aclose()
+    assert await world.open() == [NEW]
+    keys = {one.key for one in world.calls.asked}
+    world.calls = FakeCalls()
+    world.staging = world.process(world.calls)
+    assert (await world.over(*made)).state == "passed"
+    assert keys <= {one.key for one in world.calls.asked}, "the same calls, which the queue knows by their keys"
+    assert len(world.calls.asked) == 20
+
+
+async def test_a_change_waits_for_room_and_holds_none_meanwhile(database: Database) -> None:
+    world = World(database, environments=1)
+    live, new = compiled("a", tests=[case()]), compiled("a", tests=[case()], metadata={"version": "1.1.0"})
+    made = change((live, new))
+
+    async def waits() -> bool:
+        how = await world.staging.advance(*made)
+        assert how.state == "running"
+        return "room" in how.detail
+
+    await until(waits)
+    assert world.calls.asked == []
+    await world.staging.remove(made[0])
+    assert await world.open() == []
+
+
+async def test_a_change_that_is_removed_ends_what_runs(world: World) -> None:
+    made = change((None, compiled("a", tests=[case()])))
+
+    async def answer(_: Ask) -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    world.calls.answer = answer
+    await world.staging.advance(*made)
+    await until(lambda: world.calls.asked)
+    await world.staging.remove(made[0])
+    assert world.calls.cancelled and await world.open() == []
+
+
+def test_agents_are_evaluated_by_integration_tests_else_by_those_with_a_real_model() -> None:
+    scripted = case("s", answers=[{"text": "x"}])
+    with_code = [case("i", integration=True, answers=[{"text": "x"}]), case("r"), scripted]
+    assert [one.name for one in evaluated(compiled("a", tests=with_code).value)] == ["i"]
+    assert [one.name for one in evaluated(compiled("a", tests=[case("r"), scripted]).value)] == ["r"]
+    assert evaluated(compiled("a", tests=[scripted]).value) == ()
