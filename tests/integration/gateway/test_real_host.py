@@ -2,9 +2,18 @@
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
+from chimera.gateway.sides.loading import Loader
+from chimera.gateway.sides.ports import Loads
+from chimera.kernel.clock import SystemClock
+from chimera.kernel.leases import Lease
+from chimera.platform.model import WHOLE_WEIGHT as WHOLE
 from chimera.platform.model import Endpoint
+from chimera_host.testing import builders
 from chimera_host.testing.process import HostProcess
 
 
@@ -45,6 +54,32 @@ async def test_a_call_goes_the_whole_way(world: Any) -> None:
         status, body = await world.invoke(text="two", session="s")
         assert status == 200
         assert [m["content"] for m in world.model.requests[-1].body["messages"]][1:] == ["one", "model: one", "two"]
+
+
+async def test_green_is_loaded_on_the_host_of_blue_before_its_first_call(world: Any) -> None:
+    told: list[Loads] = []
+
+    class Store:
+        async def loaded(self, loads: Sequence[Loads], *, held: Lease) -> None:
+            told.extend(loads)
+
+    gateway = world.gateway
+    loader = Loader(
+        Store(), routes=gateway.routes, pool=world.pool, hosts=gateway._hosts, calls=gateway.calls, clock=SystemClock()
+    )
+    blue = await world.agent()
+    async with host_process(world) as host:
+        add(world, host)
+        assert (await world.invoke())[0] == 200
+        other = await world.agent(document=builders.document("agent", description="Another."))
+        green = replace(other, side="green", rollout="ro-1", weight=WHOLE)
+        world.store.put_route(replace(blue, others=(green,)))
+        await gateway.routes.refresh()
+        await loader.look(Lease(name="sides", owner="me", token=1, expires=9e9))
+        assert [(one.wanted, one.holding, one.problem) for one in told] == [(1, 1, None)]
+        assert len((await host.client.loaded())["agents"]) == 2
+        status, body = await world.invoke()
+        assert (status, body["revision"], body["timings"].get("loaded")) == (200, green.revision, None)
 
 
 async def test_a_model_that_streams_reaches_the_caller_in_pieces(world: Any) -> None:
