@@ -26,7 +26,6 @@ class Rolling:
     def __init__(self, catalogue: Catalogue, changed: Callable[[], None]) -> None:
         """Take back agents of `catalogue`."""
         self._catalogue = catalogue
-        self._rollbacks = catalogue.rollbacks
         self._changed = changed
 
     def handlers(self) -> dict[str, Handler]:
@@ -38,7 +37,7 @@ class Rolling:
         told = await body_of(request, api.RollBack, default=api.RollBack())
         tenant, name = tenant_of(request), request.match_info["agent"]
         by = principal_of(request).actor
-        done = await self._rollbacks.agents(tenant, [name], to=told.revision, by=by, now=told.now)
+        done = await self._catalogue.rollbacks.agents(tenant, [name], to=told.revision, by=by, now=told.now)
         for error in done.refused.values():
             raise no_agent(name) if isinstance(error, AgentNotFound) else error
         self._changed()
@@ -58,12 +57,12 @@ class Rolling:
         if (bool(told.agents) + bool(told.selector) + (told.change is not None)) != 1:
             raise BadRequest("the body names no agents, or several ways to find them", next_step=_ONE_OF)
         if told.change is not None:
-            done = await self._rollbacks.change(tenant, told.change, by=by, now=told.now)
+            done = await self._catalogue.rollbacks.change(tenant, told.change, by=by, now=told.now)
         else:
             names = told.agents or await self._found(tenant, told.selector)
             if len(names) > MOST:
                 raise BadRequest(f"{len(names)} agents are too many at once", next_step=f"take back at most {MOST}")
-            done = await self._rollbacks.agents(tenant, names, to=None, by=by, now=told.now)
+            done = await self._catalogue.rollbacks.agents(tenant, names, to=None, by=by, now=told.now)
         self._changed()
         return answer(_shown(done), sequence=done.sequence)
 
