@@ -267,6 +267,23 @@ async def test_a_pod_that_is_removed_by_force_is_told_of_and_one_that_is_told_to
     assert "pod-b" in told.message and "node-1" in told.message
 
 
+async def test_an_api_server_that_first_says_that_a_pod_goes_at_once_is_heard(rig: Rig) -> None:
+    await rig.service()
+    for name in ("pod-a", "pod-b"):
+        await rig.ready_pod(name)
+    await rig.until(Aspect.READY, "True", Reason.AS_WANTED)
+    for name, ready in (("pod-a", "False"), ("pod-b", "True")):
+        value = rig.cluster.object("pods", NAMESPACE, name)
+        assert value is not None
+        ending = {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 0}
+        value["metadata"] |= ending
+        value["status"]["conditions"] = [condition("Ready", ready)]
+        await rig.cluster.put("pods", value)
+        await rig.no_pod(name)
+    told = await rig.until(Aspect.HEALTHY, "False", Reason.HOST_DIED)
+    assert "pod-b" in told.message
+
+
 async def test_a_node_that_is_gone_takes_its_pods_with_it(rig: Rig) -> None:
     await rig.service()
     await rig.ready_pod()

@@ -31,6 +31,7 @@ class Identity(Struct, frozen=True, kw_only=True, rename="camel"):
     generation: int = 0
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
 
 
 class Meta(Identity, frozen=True, kw_only=True, rename="camel"):

@@ -18,7 +18,7 @@ from chimera.adapters.substrates.knative.objects import PODS, Pod, Revision
 from chimera.adapters.substrates.knative.plan import CellState, Phase
 from chimera.adapters.substrates.knative.reconciler import Reconciler
 from chimera.adapters.substrates.knative.settings import KnativeSettings
-from chimera.adapters.substrates.knative.symptoms import is_ready, symptoms
+from chimera.adapters.substrates.knative.symptoms import is_forced, is_ready, symptoms
 from chimera.kernel.clock import Clock
 from chimera.kernel.ids import DEFAULT_TENANT
 from chimera.platform.cells import tenant_of_cell
@@ -142,7 +142,7 @@ class CellObserver:
                 self._running[key] = pod
                 continue
             before = self._running.pop(key, None)
-            if before is None or key in self._pods.objects:
+            if before is None or (key in self._pods.objects and not is_forced(pod)):
                 continue  # it isn't ready any more; one that is told to end says so before it goes
             if before.metadata.resource_version == pod.metadata.resource_version:
                 continue  # a list doesn't have it any more, and how it went nobody saw

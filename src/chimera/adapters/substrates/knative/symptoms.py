@@ -82,9 +82,16 @@ def _of_part(revision: str, serving: Collection[str | None], evidence: Iterable[
 
 def is_ready(pod: Pod) -> bool:
     """Whether the pod takes calls."""
-    return pod.metadata.deletion_timestamp is None and any(
-        one.type == "Ready" and one.status == "True" for one in pod.status.conditions
-    )
+    return pod.metadata.deletion_timestamp is None and _says_ready(pod)
+
+
+def is_forced(pod: Pod) -> bool:
+    """Whether the pod goes at once while it runs: one that was given time isn't ready by when that is over."""
+    return pod.metadata.deletion_grace_period_seconds == 0 and _says_ready(pod)
+
+
+def _says_ready(pod: Pod) -> bool:
+    return any(one.type == "Ready" and one.status == "True" for one in pod.status.conditions)
 
 
 def of_service(service: KnativeService, now: float) -> Iterator[Evidence]:
