@@ -103,6 +103,7 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
     pod of); `settings` are the gateway's. With `admission`, it answers what the API server asks of resources. `jaegis`
     are the groups of JAEGIS' settings; of `models`, where they are given, the names are those that agents may use;
     provider and model of each stand in bills of materials.
+    `provenance_key_file` holds the secret that the key of provenance is made of, where it isn't the home's.
     """
 
     database: str
@@ -125,6 +126,7 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
     upkeep: dict[str, Any] = {}
     jaegis: dict[str, dict[str, Any]] = {}
     models: dict[str, Any] | None = None
+    provenance_key_file: str | None = None
     delivery: dict[str, Any] = {}
     sync: dict[str, Any] = {}
     scanning: dict[str, Any] = {}
@@ -146,7 +148,9 @@ async def serve(config: ControlPlaneConfig) -> None:
     home = make_home(config, database, catalogue, changed)
     trials = make_trials(database, catalogue, home.poke, config.trials)
     jaegis = make_jaegis(catalogue, config)
-    evidence = make_evidence(database, catalogue, home=config.home, models=config.models)
+    evidence = make_evidence(
+        database, catalogue, home=config.home, key_file=config.provenance_key_file, models=config.models
+    )
     scanners = make_checks(catalogue, config.scanning, config.knative, config.settings)
     parts = parts_of(jaegis, evidence, [*scanners, trials.check])
     parts.staging = trials.staging

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import delete, func, select
 
 from chimera.adapters.signing.ed25519 import check_signature
-from chimera.adapters.signing.ring import KEY, PUBLIC_KEYS, FileRing
+from chimera.adapters.signing.ring import KEY, PUBLIC_KEYS, FileRing, SecretRing
 from chimera.adapters.storage.schema.catalogue import revision
 from chimera.adapters.storage.schema.evidence import evidence as table
 from chimera.agents.archive import ArchivedFile
@@ -183,6 +183,28 @@ async def test_a_home_that_lost_its_key_makes_no_other_by_itself(
     (tmp_path / KEY).unlink()
     with pytest.raises(EvidenceKeyUnusable):
         await evidence.look()
+
+
+async def test_control_planes_that_share_a_secret_sign_by_one_key(delivery: Delivery, tmp_path: Path) -> None:
+    secret = tmp_path / "provenance.key"
+    secret.write_text("k" * 44 + "\n")
+    change = await delivery.open(better("anna"))
+    await delivery.settle()
+    one, other = (
+        make_evidence(delivery.database, delivery.catalogue, key_file=str(secret), clock=delivery.clock)
+        for _ in range(2)
+    )
+    await one.look()
+    envelope = await other.provenance(TENANT, str(change.items[0].revision))
+    assert open_envelope(envelope, SecretRing(secret).public(), check_signature)
+    assert other.keys() == [envelope.signatures[0].keyid]
+    secret.write_text("other" * 10)
+    assert other.keys() != [envelope.signatures[0].keyid]
+    secret.write_text("short")
+    with pytest.raises(EvidenceKeyUnusable):
+        await one.look()
+    with pytest.raises(EvidenceKeyUnusable):
+        SecretRing(tmp_path / "absent").signer()
 
 
 async def test_without_a_home_nothing_is_signed(delivery: Delivery) -> None:

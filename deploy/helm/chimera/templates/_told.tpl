@@ -58,6 +58,7 @@ events: {{ (get $.Values.settings "events" | default dict) | toJson }}
 retention: {{ $.Values.retention | toJson }}
 upkeep: {{ $.Values.upkeep | toJson }}
 jaegis: {{ $.Values.jaegis | toJson }}
+provenance_key_file: /var/run/secrets/chimera-provenance/provenance.key
 models: {{ $.Values.models | toJson }}
 delivery: {{ $.Values.delivery | toJson }}
 scanning: {{ $.Values.scanning | toJson }}

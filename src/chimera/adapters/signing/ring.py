@@ -5,6 +5,7 @@ its place counts from then on; its public part is added to the others', which st
 checked. Take out the line of a key that was stolen.
 """
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +13,11 @@ from pathlib import Path
 from chimera.adapters.signing.ed25519 import Ed25519Signer, make_key, read_key
 from chimera.delivery.evidence.errors import EvidenceKeyUnusable
 from chimera.immune.audit.errors import AuditError
-from chimera.immune.audit.note import PublicKey, parse_public_key
+from chimera.immune.audit.note import KEY_BYTES, PublicKey, parse_public_key
 
 KEY, PUBLIC_KEYS = "provenance.key", "provenance/public-keys"
 _NAME = "chimera-provenance"
+_PURPOSE = b"chimera provenance v1\0"
 
 
 class RingSigner:
@@ -86,6 +88,36 @@ class FileRing:
         if self._public is None or not self._public.exists():
             return []
         return self._public.read_text("utf-8").splitlines()
+
+
+class SecretRing:
+    """A key ring of one key, made of a secret text that several machines have (the port `KeyRing`).
+
+    Another text is another key. What the one before signed is checked by its public key, which whoever checks has kept.
+    """
+
+    def __init__(self, file: Path) -> None:
+        """The secret is in `file`, which a cluster mounts."""
+        self._file = file
+
+    def signer(self) -> RingSigner:
+        """See `KeyRing`."""
+        try:
+            text = self._file.read_bytes().strip()
+        except OSError as error:
+            raise EvidenceKeyUnusable(
+                f"the secret of the provenance key {self._file} can't be read: {error.strerror}",
+                next_step="see that the Secret is there and mounted",
+            ) from None
+        if len(text) < KEY_BYTES:
+            raise EvidenceKeyUnusable(
+                f"the secret of the provenance key has {len(text)} characters", next_step=f"give it {KEY_BYTES} or more"
+            )
+        return RingSigner(Ed25519Signer(_NAME, hashlib.sha256(_PURPOSE + text).digest()))
+
+    def public(self) -> Mapping[str, bytes]:
+        """See `KeyRing`."""
+        return ring_of([self.signer().key_id])
 
 
 def ring_of(lines: list[str]) -> dict[str, bytes]:

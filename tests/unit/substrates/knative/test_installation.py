@@ -14,6 +14,8 @@ from chimera.adapters.substrates.knative.installation import (
     KEY_NAMES,
     KEYS,
     MADE,
+    PROVENANCE,
+    PROVENANCE_FOLDER,
     SIGNING,
     Installation,
     keys,
@@ -89,6 +91,19 @@ def test_what_signs_deliveries_is_the_same_for_all_gateways_and_no_other_process
     assert MADE[SIGNING] == ("webhooks.key",) and not set(MADE[SIGNING]) & set(MADE[KEYS])
 
 
+def test_what_signs_provenance_is_the_same_for_all_control_planes_and_no_other_process_has_it() -> None:
+    (config,) = found("ConfigMap")
+    told = msgspec.json.decode(config["data"]["control-plane.json"], type=ControlPlaneConfig)
+    having = [
+        one["metadata"]["name"]
+        for one in found("Deployment")
+        for volume in one["spec"]["template"]["spec"]["volumes"]
+        if volume.get("secret", {}).get("secretName") == PROVENANCE
+    ]
+    assert having == ["chimera-control-plane"]
+    assert told.provenance_key_file == f"{PROVENANCE_FOLDER}/{MADE[PROVENANCE][0]}"
+
+
 async def test_keys_are_made_once_and_those_that_a_later_release_needs_beside_them() -> None:
     async with FakeCluster() as cluster:
         api = Kubernetes(ClusterAccess(server=cluster.url, tls=None, credentials=NoToken(), namespace="default"))
@@ -101,7 +116,7 @@ async def test_keys_are_made_once_and_those_that_a_later_release_needs_beside_th
         await install(api, CHOSEN, told.append)
         first = kept()
         assert {name: tuple(values) for name, values in first.items()} == MADE
-        assert len({value for values in first.values() for value in values.values()}) == 4, "each is another"
+        assert len({value for values in first.values() for value in values.values()}) == 5, "each is another"
         await install(api, CHOSEN, told.append)
         assert kept() == first and sum("made anew" in line for line in told) == len(MADE)
         await cluster.remove("secrets", CHOSEN.namespace, SIGNING)  # as an earlier release has left it

@@ -26,11 +26,13 @@ PUBLIC, INTERNAL, CATALOGUE, HEALTH = 8080, 8081, 8082, 8083
 KEYS, CREDENTIALS = "chimera-keys", "chimera-credentials"
 KEY_NAMES = ("chimera.key", "token.secret", "control-plane.key")
 SIGNING, SIGNING_KEY = "chimera-webhooks", "webhooks.key"
-MADE = {KEYS: KEY_NAMES, SIGNING: (SIGNING_KEY,)}
+PROVENANCE, PROVENANCE_KEY = "chimera-provenance", "provenance.key"
+MADE = {KEYS: KEY_NAMES, SIGNING: (SIGNING_KEY,), PROVENANCE: (PROVENANCE_KEY,)}
 """The Secrets that an installation makes once, and the keys in each."""
 CONFIG = "chimera-config"
 SECRETS_FOLDER, CONFIG_FOLDER, HOME = "/var/run/secrets/chimera", "/etc/chimera", "/var/lib/chimera"
 SIGNING_FOLDER = "/var/run/secrets/chimera-webhooks"
+PROVENANCE_FOLDER = "/var/run/secrets/chimera-provenance"
 PASSWORD = "DATABASE_PASSWORD"
 DRAIN = 30
 MODULES = {
@@ -189,6 +191,7 @@ def told(chosen: Installation) -> dict[str, Json]:
         "retention": chosen.retention,
         "upkeep": chosen.upkeep,
         "jaegis": chosen.jaegis,
+        "provenance_key_file": f"{PROVENANCE_FOLDER}/{PROVENANCE_KEY}",
         "models": chosen.models,
         "delivery": chosen.delivery,
         "scanning": chosen.scanning,
@@ -338,6 +341,9 @@ def _pod(chosen: Installation, component: str) -> Json:
     if component == GATEWAY:  # whichever delivers, the signature is the same
         volumes.append({"name": "webhooks", "secret": {"secretName": SIGNING, "defaultMode": 0o444}})
         mounts.append({"name": "webhooks", "mountPath": SIGNING_FOLDER, "readOnly": True})
+    if component == CONTROL_PLANE:  # whichever holds the lease, the signature is the same
+        volumes.append({"name": "provenance", "secret": {"secretName": PROVENANCE, "defaultMode": 0o444}})
+        mounts.append({"name": "provenance", "mountPath": PROVENANCE_FOLDER, "readOnly": True})
     environment: list[Json] = [
         {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         {"name": "HOME", "value": HOME},
