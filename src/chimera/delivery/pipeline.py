@@ -358,7 +358,8 @@ class Pipeline:
     # -- production ---------------------------------------------------------------------------------------------------
 
     async def _drive(self, state: _Pass, work: _Work, change: Change) -> float | None:
-        if self._parts.rollouts is None:
+        # An emergency is live at once: waves and bake times are for what can wait.
+        if self._parts.rollouts is None or change.emergency is not None:
             return await self._commit(state, work, change)
         return await self._roll(self._parts.rollouts, state, work, change)
 
@@ -382,13 +383,31 @@ class Pipeline:
         except ChangedMeanwhile:
             raise
         except ProblemError as error:
-            if error.status >= _SERVER_ERROR or error.retry_after is not None or error.code == "lease-lost":
+            if _passes(error):
                 raise
             await self._move(state, work, change, transitions.failed(change, error.detail, error.next_step or "", now))
             return None
         work.change, work.seen = done.change, done.change.version
         self._changed()
         return None
+
+    async def _start(self, rollouts: Rollouts, state: _Pass, work: _Work, change: Change) -> float | None:
+        """Begin a rollout of what is still as the change was made from; what can't begin ends the change."""
+        live = {name: one.revision for name, one in (await self._store.live(change.tenant, change.names)).items()}
+        now = self._clock.wall()
+        if late := conflicts.stale(change.items, live):
+            why = conflicts.stale_text(late, live)
+            await self._move(state, work, change, transitions.ended(change, "superseded", why, now))
+            return None
+        try:
+            await rollouts.start(change)
+        except ProblemError as error:
+            if _passes(error):
+                raise
+            await self._move(state, work, change, transitions.failed(change, error.detail, error.next_step or "", now))
+            return None
+        self._changed()
+        return _WATCHED
 
     async def _roll(self, rollouts: Rollouts, state: _Pass, work: _Work, change: Change) -> float | None:
         """See to it that the rollout does what is wanted, and write down how it is."""
@@ -398,9 +417,7 @@ class Pipeline:
             if change.wanted == "abort":
                 await self._move(state, work, change, transitions.ended(change, "aborted", "aborted in time", now))
                 return None
-            await rollouts.start(change)
-            self._changed()
-            return _WATCHED
+            return await self._start(rollouts, state, work, change)
         moved = _moved(change, view, now)
         if moved is not None:
             await self._move(state, work, change, moved)
@@ -457,6 +474,11 @@ def _moved(change: Change, view: RolloutView, now: float) -> Moved | Change | No
         case "rolling-out" if change.state == "paused":
             return transitions.roll_out(change, now, resumed_by=change.wanted_by)
     return transitions.wait(change, view.detail or f"{view.moved} of {view.agents} agents", view.next_step, now)
+
+
+def _passes(error: ProblemError) -> bool:
+    """Whether asking again later may go well: the database is away, or another process has the lease."""
+    return error.status >= _SERVER_ERROR or error.retry_after is not None or error.code == "lease-lost"
 
 
 def _silent(name: str, outcome: str, detail: str, next_step: str) -> Verdict:

@@ -5,12 +5,13 @@ content. What they hold stands for what outlives a process, so a test of a crash
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from chimera.delivery.model import Change, Outcome, Verdict
 from chimera.delivery.ports import Progress, Revision, RolloutView
+from chimera_host.contract.problem import ProblemError
 
 Key = tuple[str, str]
 
@@ -85,10 +86,12 @@ class FakeRollouts:
     rollouts: dict[str, _Rollout] = field(default_factory=dict)
     started: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
-    finished: Callable[[Change], None] | None = None
+    refuses: ProblemError | None = None
 
     async def start(self, change: Change) -> None:
         """See `Rollouts`."""
+        if self.refuses is not None:
+            raise self.refuses
         if change.id not in self.rollouts:
             self.rollouts[change.id] = _Rollout(agents=len(change.items))
             self.started.append(change.id)

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from chimera.adapters.storage.errors import StorageAway
 from chimera.adapters.storage.identity import IdentityStorage
 from chimera.adapters.storage.leases import StoredLeases
+from chimera.delivery.errors import NoChange
 from chimera.delivery.model import Change
 from chimera.delivery.pipeline import LEASE, Pipeline
 from chimera.delivery.policy import ApprovalRule, Approvals, DeliveryPolicy
@@ -228,6 +230,31 @@ async def test_a_rollout_that_ends_by_itself(delivery: Delivery, state: Any) -> 
     rollouts.rollouts[change.id].state, rollouts.rollouts[change.id].detail = state, "errors doubled"
     found = await through(delivery, change, 2)
     assert (found.state, found.reason) == (state, "errors doubled")
+
+
+async def test_a_rollout_that_cant_begin_ends_the_change(delivery: Delivery) -> None:
+    rollouts = delivery.parts.rollouts = FakeRollouts(refuses=NoChange("nothing to roll out", next_step="look again"))
+    change = await delivery.open(plain("one"))
+    await delivery.approve(change)
+    await delivery.settle()
+    found = await delivery.now(change)
+    assert (found.state, found.reason, found.next_step) == ("failed", "nothing to roll out", "look again")
+    rollouts.refuses = StorageAway("the database does not answer", next_step="wait")
+    second = await delivery.open(plain("two"))
+    await delivery.approve(second)
+    await delivery.settle()
+    assert (await delivery.now(second)).state == "rolling-out", "it is asked again"
+    await delivery.apply(better("two"))
+    await delivery.settle()
+    assert (await delivery.now(second)).state == "superseded", "an apply came before the rollout had begun"
+
+
+async def test_an_emergency_is_live_at_once(delivery: Delivery) -> None:
+    rollouts = delivery.parts.rollouts = FakeRollouts()
+    change = await delivery.open(plain("one"), by=ADMIN, emergency="customers get wrong answers")
+    await delivery.settle()
+    assert ((await delivery.now(change)).state, rollouts.started) == ("done", [])
+    assert await delivery.live("one") == plain("one").digest
 
 
 async def test_other_content_stops_the_checks_of_the_old_one(delivery: Delivery) -> None:
