@@ -1,23 +1,14 @@
 """Following a branch: what a commit says is live, what it breaks is not, and the state says which and why."""
 
-import asyncio
 import shutil
-from contextlib import suppress
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
-from chimera.delivery.git.errors import MalformedObject, Unreachable
-from chimera.delivery.git.sources import Source
-from chimera.delivery.policy import DeliveryPolicy
-from chimera.delivery.service import Asker
-from chimera.kernel.leases import Lease
+from chimera.delivery.git.errors import MalformedObject
 from chimera.testing.definitions import compiled, staged
 
 from .conftest import NAME, TENANT, WHO, Sync
-
-ADMIN = Asker(actor="user:https://idp.example|ada", roles=frozenset({"admin"}))
 
 
 async def test_what_is_committed_is_live(sync: Sync) -> None:
@@ -356,163 +347,3 @@ class TestRepository:
         assert set(await sync.live()) == {"bob"}
         await sync.add(path="")
         assert (await sync.look()).agents == 2
-
-
-class TestUnderWay:
-    """Whatever ends a look, nothing is half applied."""
-
-    @pytest.mark.parametrize("step", ["tip", "fetch", "compare", "read"])
-    async def test_a_look_that_fails_is_made_again(self, sync: Sync, step: str) -> None:
-        sync.commit(sync.repository.agents("ann"))
-        await sync.add()
-        await sync.look()
-        before = await sync.live()
-        commit = sync.commit(sync.repository.agents("ann", "bob", description="Another."))
-        sync.repositories.fail[step] = Unreachable("away", next_step="wait")
-        state = await sync.look()
-        assert (state.phase, state.failures) == ("unreachable", 1)
-        assert await sync.live() == before
-        state = await sync.look()
-        assert (state.phase, state.commit) == ("current", commit)
-
-    @pytest.mark.parametrize("after", range(1, 6))
-    async def test_a_kill_at_any_write_leaves_all_or_nothing(self, sync: Sync, after: int) -> None:
-        sync.commit(sync.repository.agents("ann"))
-        await sync.add()
-        await sync.look()
-        before = await sync.live()
-        commit = sync.commit(sync.repository.agents("ann", "bob", description="Another."))
-        dying = Dying(sync.store, after)
-        with suppress(Killed):
-            await sync.look(store=dying, delivery=dying)
-        live, state = await sync.live(), (await sync.source()).state
-        assert (live == before) == (state.commit != commit)
-        assert set(live) in ({"ann"}, {"ann", "bob"})
-        assert (await sync.look()).commit == commit
-        assert set(await sync.live()) == {"ann", "bob"}
-
-    async def test_a_source_that_is_changed_meanwhile_is_not_delivered(self, sync: Sync) -> None:
-        sync.commit(sync.repository.agents("ann"))
-        await sync.add()
-        stale = await sync.source()
-        await sync.add(path="elsewhere")
-        await sync.follower().follow(stale, sync.lease)
-        assert not await sync.live()
-        await sync.store.remove(TENANT, NAME, WHO)
-        await sync.follower().follow(stale, sync.lease)
-        assert not await sync.live()
-
-    async def test_what_is_due_is_looked_at_and_one_that_is_slow_keeps_nobody(self, sync: Sync) -> None:
-        sync.commit(sync.repository.agents("ann") | {"more/bob.yaml": sync.repository.agents("bob")["agents/bob.yaml"]})
-        await sync.add("slow")
-        await sync.add("quick", path="more")
-        follower = sync.follower()
-        follow, begun, done = follower.follow, asyncio.Event(), asyncio.Event()
-
-        async def following(source: Source, held: Lease) -> None:
-            if source.name == "slow":
-                begun.set()
-                await asyncio.Event().wait()
-            await follow(source, held)
-            done.set()
-
-        follower.follow = following  # type: ignore[method-assign]
-        sync.clock.advance((await sync.source("quick")).due - sync.clock.wall() + 1)
-        running = asyncio.create_task(follower.run(sync.lease))
-        try:
-            async with asyncio.timeout(30):
-                await begun.wait()
-                await done.wait()
-        finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-        assert set(await sync.live()) == {"bob"}
-        assert (await sync.source("slow")).state.phase == "new"
-
-    async def test_a_fault_of_our_own_is_one_sources_alone(self, sync: Sync) -> None:
-        sync.commit(sync.repository.agents("ann"))
-        await sync.add()
-        sync.repositories.fail["fetch"] = ZeroDivisionError()
-        state = await sync.look()
-        assert (state.phase, state.failures) == ("refused", 1)
-        assert "ZeroDivisionError" in state.reason
-        assert (await sync.look()).phase == "current"
-
-
-class TestChanges:
-    """Where the tenant wants change requests, a commit opens one, and is not live before it is."""
-
-    @pytest.fixture
-    async def strict(self, sync: Sync) -> Sync:
-        sync.commit(sync.repository.agents("ann"))
-        await sync.add()
-        await sync.look()
-        policy = (await sync.changes.policy(TENANT)).policy
-        await sync.changes.put_policy(TENANT, ADMIN, replaced(policy), expect=None)
-        return sync
-
-    async def test_a_commit_waits_for_its_change(self, strict: Sync) -> None:
-        before = await strict.live()
-        commit = strict.commit(strict.repository.agents("ann", "bob", description="Another."), "Do better")
-        state = await strict.look()
-        assert state.phase == "waiting"
-        assert state.change is not None
-        change = await strict.changes.change(TENANT, state.change)
-        assert (change.title, change.origin, change.commit, change.author) == (
-            "Do better",
-            "git",
-            commit,
-            f"git:{NAME}",
-        )
-        assert "git:ann@example.com" in change.contributors
-        assert set(change.names) == {"ann", "bob"}
-        assert await strict.live() == before
-        assert (await strict.look()).change == state.change
-        # What the pipeline does when all is well.
-        items = [staged_of for staged_of in await strict.changes._store.revisions(TENANT, change.items)]
-        await strict.catalogue.apply(
-            TENANT,
-            staged(*(one.compiled for one in items if one.compiled is not None)),
-            keep_going=False,
-            expect=None,
-            by="system:delivery",
-        )
-        await strict.changes.abort(TENANT, ADMIN, change.id, reason="live by hand")
-        state = await strict.look()
-        assert state.phase == "refused"
-        assert "did not become live" in state.reason
-        await strict.confirm()
-        state = await strict.look()
-        assert (state.phase, state.commit) == ("current", commit)
-
-
-class Killed(BaseException):
-    """The process ended."""
-
-
-class Dying:
-    """A store and a delivery whose process is killed after so many writes."""
-
-    def __init__(self, real: Any, after: int) -> None:
-        self._real, self._left = real, after
-
-    def __getattr__(self, name: str) -> Any:
-        step = getattr(self._real, name)
-        if name not in ("open_batch", "stage", "put_code", "deliver", "put_state", "record"):
-            return step
-
-        async def run(*arguments: Any, **more: Any) -> Any:
-            self._left -= 1
-            if self._left == 0:
-                raise Killed
-            done = await step(*arguments, **more)
-            if self._left == 1:
-                self._left = 0
-                raise Killed
-            return done
-
-        return run
-
-
-def replaced(policy: DeliveryPolicy) -> DeliveryPolicy:
-    return replace(policy, direct=False)
