@@ -1,11 +1,17 @@
 """Taking agents back by name, by a change request or by a selector: at once, and who can't be, with the reason."""
 
+import asyncio
 from typing import Any
+
+import pytest
+from aiohttp import web
+from click.testing import CliRunner
 
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.leases import StoredLeases
 from chimera.adapters.storage.sides.store import SideStorage
 from chimera.delivery.sides.model import Green
+from chimera.entrypoints.cli.main import cli
 from chimera.testing.definitions import compiled, definition, staged
 
 
@@ -115,3 +121,39 @@ async def test_a_change_request_goes_back_whole_and_what_moved_on_stays(client: 
     assert (await client.ask("GET", "agents/dora")).status == 404
     newest = (await client.ask("GET", "agents/anna/revisions")).json["revisions"][0]
     assert newest["change"] == change
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def reach(client: Any) -> list[str]:
+    """The options by which a command reaches this control plane."""
+    await web.TCPSite(client.runner, "127.0.0.1", 0).start()
+    return ["--url", f"http://127.0.0.1:{client.runner.addresses[-1][1]}", "--key", "k"]
+
+
+async def command(reach: list[str], *arguments: str) -> Any:
+    told = [*reach, "rollback", *arguments]
+    return await asyncio.to_thread(lambda: CliRunner().invoke(cli, told))
+
+
+async def test_the_command_takes_back_one_several_or_what_a_selector_finds(client: Any, reach: list[str]) -> None:
+    for name in ("anna", "bert"):
+        await applied(client, name, "First.", "domain:tax")
+        await applied(client, name, "Second.", "domain:tax")
+    one = await command(reach, "anna", "--now")
+    assert one.exit_code == 0 and one.output.startswith("anna is at 1.0.0 ("), one.output
+    several = await command(reach, "anna", "bert", "nobody", "--output", "json")
+    assert several.exit_code == 65 and "nobody: there is no agent" in several.output
+    found = await command(reach, "--selector", "domain=tax", "--yes")
+    assert found.exit_code == 0 and "2 taken back" in found.output and "bert" in found.output
+    asked = await command(reach, "--selector", "domain=tax")
+    assert asked.exit_code == 1 and "Take back all agents with domain=tax?" in asked.output
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("anna", "--change", "c"), ("anna", "bert", "--to", "4f1c2e"), ("--selector", "tax", "--yes")]
+)
+async def test_the_command_wants_one_way_to_find_agents(reach: list[str], arguments: tuple[str, ...]) -> None:
+    assert (await command(reach, *arguments)).exit_code == 2
