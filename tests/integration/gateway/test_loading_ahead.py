@@ -44,11 +44,13 @@ class Rig:
         assert held is HELD
         self.told += loads
 
-    async def agent(self, name: str, *, cell: str = "one", green: str = "one", kept: bool = False) -> None:
+    async def agent(
+        self, name: str, *, cell: str = "one", green: str = "one", kept: bool = False, rollout: str = "ro-1"
+    ) -> None:
         blue = self.store.put_agent(builders.document(name), cell)
         other = self.store.put_agent(builders.document(name, description="Another."), green)
         until = self.clock.wall() + 1e6 if kept else None
-        side = replace(other, side="kept" if kept else "green", rollout="ro-1", until=until)
+        side = replace(other, side="kept" if kept else "green", rollout=rollout, until=until)
         self.store.put_route(replace(blue, others=(side,)))
         await self.routes.refresh()
 
@@ -105,6 +107,14 @@ async def test_a_second_look_loads_and_tells_only_what_is_new(rig: Rig) -> None:
     rig.holds("b", "anna")
     assert await rig.look() == [("anna", 2, 2)]
     assert len(rig.fakes["a"].loads) == len(rig.fakes["b"].loads) == 1
+
+
+async def test_a_revision_that_is_rolled_out_again_is_told_again(rig: Rig) -> None:
+    await rig.agent("anna")
+    rig.holds("a", "anna")
+    assert await rig.look() == [("anna", 1, 1)]
+    await rig.agent("anna", rollout="ro-2")
+    assert await rig.look() == [("anna", 1, 1)], "the side is a new row, of which nobody has written anything"
 
 
 async def test_green_in_another_cell_is_loaded_there_and_the_cell_is_woken_for_it(rig: Rig) -> None:

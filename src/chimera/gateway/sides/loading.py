@@ -67,7 +67,7 @@ class Loader:
         self._clock = clock
         self._platform_url = platform_url
         self._touched: dict[tuple[str, str], float] = {}
-        self._told: dict[tuple[str, str, str], Loads] = {}
+        self._told: dict[tuple[str, str, str, str | None], Loads] = {}
         self._news = asyncio.Event()
         routes.on_change(self._changed)
 
@@ -102,17 +102,21 @@ class Loader:
         places = {_key(one): await self._places(live, one, state) for live, one in pairs}
         await self._load_all(state, [(one, host) for _, one in pairs for host in places[_key(one)]])
         await self._ask(state, [host for its in places.values() for host in its if host.host in state.asked_again])
-        news = []
+        news, before, self._told = [], self._told, {}
         for live, one in pairs:
             if one.side == "kept":
                 self._touched[one.tenant, one.revision] = now
                 continue
             told = self._loads(live, one, places[_key(one)], state)
-            if self._told.get(_key(one)) != told:
-                news.append(told)
+            # A side that is there again, of another rollout, is another row, of which nothing was written down yet.
+            key = (*_key(one), one.rollout)
+            if before.get(key) == told:
+                self._told[key] = told
+            else:
+                news.append((key, told))
         if news:
-            await self._store.loaded(news, held=held)
-            self._told.update({(one.tenant, one.agent, one.revision): one for one in news})
+            await self._store.loaded([told for _, told in news], held=held)
+            self._told.update(news)
         return len(news)
 
     def _wanted(self, one: Route, now: float) -> bool:
