@@ -13,7 +13,9 @@ from chimera.agents.archive import ArchivedFile
 from chimera.agents.bundle import pack_files
 from chimera.agents.compile import CompiledAgent, compile_definition
 from chimera.agents.validate import check_data
-from chimera.delivery.model import Change, Verdict
+from chimera.delivery.model import Change, ChangeItem, Verdict
+from chimera.delivery.ports import Revision
+from chimera.delivery.scanning import checking
 from chimera.delivery.scanning.checking import checks
 from chimera.delivery.scanning.settings import ScanningSettings
 from chimera.kernel.settings import SettingsError
@@ -130,3 +132,30 @@ async def test_a_waiver_lets_a_change_pass_until_its_day(delivery: Delivery, tmp
 def test_a_scanner_that_is_not_there_is_refused() -> None:
     with pytest.raises(SettingsError, match="no scanner 'secret'"):
         ScanningSettings(scanners=("secret",)).wanted()
+
+
+async def test_source_folders_are_scanned_few_at_a_time_and_one_that_is_gone_is_skipped(
+    delivery: Delivery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "BATCH_BYTES", 30)
+    with_scanners(delivery, tmp_path / "osv", scanners=("secrets",))
+    agents = [await with_code(delivery, f"a{number}", {"main.py": b"x = 1\n" * (number + 1)}) for number in range(9)]
+    bad = await with_code(delivery, "bad", {"main.py": f'K = "{SECRET}"\n'.encode()})
+    parts = [
+        Revision(
+            item=ChangeItem(agent=one.value.agent.name, revision=one.digest, before=None), compiled=one, before=None
+        )
+        for one in (plain("none"), *agents, bad)
+    ]
+    found = [batch async for batch in checking.batches(delivery.catalogue, TENANT, parts, with_code=True)]
+    assert sorted(subject.agent for batch in found for subject in batch.subjects) == sorted(
+        ["none", "bad", *(f"a{number}" for number in range(9))]
+    )
+    assert len(found) > 4 and not any(batch.missing for batch in found)
+    change = await delivery.open(*agents, bad)
+    await delivery.settle()
+    verdicts = said(await delivery.now(change))
+    assert {agent for _, agent in verdicts} == {None, "bad"}
+    assert "of 10 agents" in verdicts["scan-secrets", None].detail
+    (gone,) = [batch async for batch in checking.batches(delivery.catalogue, "other", parts[-1:], with_code=True)]
+    assert gone.missing == {"bad": "its source folder isn't kept any more"}

@@ -1,26 +1,31 @@
 """The scanners as checks of the build stage: each its own, so that each has its verdict.
 
-A check that could not judge something says `skipped`, which stops the change as `failed` does. Source folders are read
-once for all checks of a change, one after the other as the pipeline asks them.
+A check that could not judge something says `skipped`, which stops the change as `failed` does. A scanner that looks
+into source folders has few of them in memory at a time, and each once.
 """
 
 import asyncio
 import datetime
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import msgspec
+from msgspec import Struct
 
 from chimera.agents.compile import CanonicalDefinition
 from chimera.agents.errors import BadArchive
 from chimera.delivery.model import Change, Outcome, Verdict
 from chimera.delivery.ports import Check, Revision
-from chimera.delivery.scanning.model import SCANNERS, Finding, Report, Scanner, Severity, Unjudged
+from chimera.delivery.scanning.model import SCANNERS, Finding, Report, Result, Scanner, Severity, Unjudged
+from chimera.delivery.scanning.model import report as reported
 from chimera.delivery.scanning.scan import Knowledge, scan
 from chimera.delivery.scanning.subject import Code, Subject, unpacked
 from chimera.delivery.scanning.waivers import Waiver, apply
 from chimera.kernel.clock import Clock
 
+READ_CODE = frozenset(["secrets", "dependencies", "models"])
+BATCH_BYTES = 64 * 1024**2
 MOST_TOLD = 20
 MOST_SENTENCES = 3
 
@@ -42,57 +47,65 @@ class Knows(Protocol):
         """What is accepted."""
 
 
-class _Reader:
-    """Reads the source folders of a change, once."""
+class Batch(Struct, frozen=True):
+    """Agents that are scanned together, and why the source folder of some can't be read."""
 
-    def __init__(self, bundles: Bundles) -> None:
-        self._bundles = bundles
-        self._content = ""
-        self._subjects: list[Subject] = []
-        self._missing: dict[str, str] = {}
-        self._lock = asyncio.Lock()
+    subjects: list[Subject]
+    missing: dict[str, str] = {}
 
-    async def read(self, change: Change, revisions: Sequence[Revision]) -> tuple[list[Subject], dict[str, str]]:
-        """The agents of a change, and why the source folder of some can't be read."""
-        async with self._lock:
-            if self._content != change.content or not self._subjects:
-                self._subjects, self._missing = [], {}
-                codes: dict[str, Code | str] = {}
-                for revision in revisions:
-                    if revision.compiled is not None:
-                        await self._take(change.tenant, revision.item.file or "", revision.compiled.value, codes)
-                self._content = change.content
-            return self._subjects, self._missing
 
-    async def _take(self, tenant: str, file: str, value: CanonicalDefinition, codes: dict[str, Code | str]) -> None:
-        name, source = value.agent.name, value.agent.source
-        code: Code | str | None = None
-        if source is not None:
-            if source.bundle not in codes:
-                codes[source.bundle] = await self._code(tenant, source.bundle)
-            code = codes[source.bundle]
+async def batches(
+    bundles: Bundles, tenant: str, revisions: Sequence[Revision], *, with_code: bool
+) -> AsyncIterator[Batch]:
+    """The agents of a change; with their source folders few at a time, since all of them may not fit into memory."""
+    coded: dict[str, list[Subject]] = {}
+    plain: list[Subject] = []
+    for revision in revisions:
+        if revision.compiled is None:
+            continue
+        value = revision.compiled.value
+        subject = Subject(agent=value.agent.name, value=value, file=revision.item.file or "")
+        if with_code and value.agent.source is not None:
+            coded.setdefault(value.agent.source.bundle, []).append(subject)
+        else:
+            plain.append(subject)
+    if plain or not coded:
+        yield Batch(plain)
+    subjects: list[Subject] = []
+    missing: dict[str, str] = {}
+    size = 0
+    for digest, owners in coded.items():
+        code = await _code(bundles, tenant, digest)
         if isinstance(code, str):
-            self._missing[name] = code
-            code = None
-        self._subjects.append(Subject(agent=name, value=value, file=file, code=code))
+            missing.update(dict.fromkeys((owner.agent for owner in owners), code))
+            subjects += owners
+        else:
+            size += sum(map(len, code.files.values()))
+            subjects += [replace(owner, code=code) for owner in owners]
+        if size > BATCH_BYTES:
+            yield Batch(subjects, missing)
+            subjects, missing, size = [], {}, 0
+    if subjects:
+        yield Batch(subjects, missing)
 
-    async def _code(self, tenant: str, digest: str) -> Code | str:
-        data = await self._bundles.bundle(tenant, digest)
-        if data is None:
-            return "its source folder isn't kept any more"
-        try:
-            return await asyncio.to_thread(unpacked, digest, data)
-        except BadArchive as error:
-            return error.detail
+
+async def _code(bundles: Bundles, tenant: str, digest: str) -> Code | str:
+    data = await bundles.bundle(tenant, digest)
+    if data is None:
+        return "its source folder isn't kept any more"
+    try:
+        return await asyncio.to_thread(unpacked, digest, data)
+    except BadArchive as error:
+        return error.detail
 
 
 class ScannerCheck:
     """One scanner as a `Check`."""
 
-    def __init__(self, scanner: Scanner, reader: _Reader, knows: Knows, fails_at: Severity, clock: Clock) -> None:
+    def __init__(self, scanner: Scanner, bundles: Bundles, knows: Knows, fails_at: Severity, clock: Clock) -> None:
         """Of this scanner."""
         self._scanner = scanner
-        self._reader = reader
+        self._bundles = bundles
         self._knows = knows
         self._fails_at = fails_at
         self._clock = clock
@@ -104,17 +117,21 @@ class ScannerCheck:
 
     async def run(self, change: Change, revisions: Sequence[Revision]) -> list[Verdict]:
         """See `Check`."""
-        subjects, missing = await self._reader.read(change, revisions)
         now = self._clock.wall()
         today = datetime.datetime.fromtimestamp(now, tz=datetime.UTC).date()
-        knowledge = await self._knows.knowledge(self._scanner, [subject.value for subject in subjects])
-        report = await asyncio.to_thread(scan, subjects, knowledge, only=[self._scanner])
-        unread = tuple(
-            Unjudged(scanner=self._scanner, message=why, next_step="apply the agent again", agent=agent)
-            for agent, why in missing.items()
-        )
-        report = msgspec.structs.replace(report, unjudged=(*report.unjudged, *unread))
-        report = apply(report, await self._knows.waivers(today), today=today)
+        values = [one.compiled.value for one in revisions if one.compiled is not None]
+        knowledge = await self._knows.knowledge(self._scanner, values)
+        results: list[Result] = []
+        with_code = self._scanner in READ_CODE
+        async for batch in batches(self._bundles, change.tenant, revisions, with_code=with_code):
+            part = await asyncio.to_thread(scan, batch.subjects, knowledge, only=[self._scanner])
+            results += [*part.findings, *part.unjudged]
+            results += [
+                Unjudged(scanner=self._scanner, message=why, next_step="apply the agent again", agent=agent)
+                for agent, why in batch.missing.items()
+            ]
+        found = reported(results, {self._scanner: len(values)})
+        report = apply(found, await self._knows.waivers(today), today=today)
         return verdicts(self.name, report, self._fails_at, now)
 
 
@@ -122,8 +139,7 @@ def checks(
     bundles: Bundles, knows: Knows, clock: Clock, *, fails_at: Severity, only: Sequence[Scanner] = SCANNERS
 ) -> list[Check]:
     """A check for each scanner."""
-    reader = _Reader(bundles)
-    return [ScannerCheck(scanner, reader, knows, fails_at, clock) for scanner in SCANNERS if scanner in only]
+    return [ScannerCheck(scanner, bundles, knows, fails_at, clock) for scanner in SCANNERS if scanner in only]
 
 
 def verdicts(name: str, report: Report, fails_at: Severity, now: float) -> list[Verdict]:
