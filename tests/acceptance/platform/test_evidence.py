@@ -11,11 +11,23 @@ from chimera.testing.definitions import definition
 from tests.unit.jaegis.conftest import GOOD
 
 INVALID = 65
+TESTS = [
+    {
+        "name": f"{paid} of 10",
+        "input": f"Invoice {paid}, order 10",
+        "expect": {"contains": [f"{paid - 10}"]},
+        "model": "scripted",
+        "answers": [{"text": f"The difference is {paid - 10}."}],
+    }
+    for paid in (11, 12, 13)
+]
+"""Tests that pass on a scripted model: what they need is said by the definition."""
 
 
 def written(file: Path, version: str, *tags: str) -> None:
     metadata = {**GOOD["metadata"], "version": version, "tags": list(tags)}
-    made = definition("invoice-auditor", **{**GOOD, "metadata": metadata, "specification": {"framework": "function"}})
+    more = {"metadata": metadata, "specification": {"framework": "function"}, "tests": TESTS}
+    made = definition("invoice-auditor", **{**GOOD, **more})
     file.write_text(yaml.safe_dump(made))
 
 
