@@ -1,5 +1,7 @@
 """Agents' own tests on a real platform, by the command line: every framework, and every way to go wrong."""
 
+import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,7 @@ def tried(tmp_path_factory: pytest.TempPathFactory, new_platform: Callable[..., 
     """A platform with a judge, whose tests read short answers alone."""
     home = tmp_path_factory.mktemp("tried") / "home"
     settings = {"CHIMERA_TRIALS__JUDGE_MODEL": "default", "CHIMERA_TRIALS__ANSWER_BYTES": "2000"}
+    settings["CHIMERA_SCANNING__SCANNERS"] = "secrets"
     platform = new_platform(home, **settings)
     yield platform
     assert platform.stop() == 0
@@ -144,8 +147,6 @@ def test_what_goes_wrong_is_told_and_harms_nobody_else(tried: Any, tmp_path: Pat
     report = tmp_path / "report.xml"
     done = tried.run("test", str(tmp_path / "wrong.yaml"), "--junit", str(report), "--output", "json")
     assert done.returncode == 1, done.stderr
-    import json
-
     told = json.loads(done.stdout)
     details = {one["case"]: one["detail"] for one in told["results"]}
     assert outcomes(told) == {
@@ -171,8 +172,6 @@ def test_what_goes_wrong_is_told_and_harms_nobody_else(tried: Any, tmp_path: Pat
 def test_a_live_agent_is_tested_with_the_real_model_a_judge_and_its_own_tools(tried: Any, tmp_path: Path) -> None:
     tried.ok("apply", str(definition(tmp_path, "live", "function", REAL, INTEGRATION)))
     done = tried.run("test", "tried-live", "--output", "json")
-    import json
-
     told = json.loads(done.stdout)
     assert done.returncode == 1 and outcomes(told) == {
         "the real model": "passed",
@@ -196,3 +195,30 @@ def test_faulty_definitions_and_unknown_agents_are_refused(tried: Any, tmp_path:
     assert tried.run("test", "nobody").returncode == 65
     assert tried.run("test").returncode == 64
     assert tried.run("test", "--run", "tests_nothing").returncode == 65
+
+
+def until_out_of(tried: Any, change: str, *states: str) -> dict[str, Any]:
+    """The change once it is in none of these states."""
+    for _ in range(100):
+        shown: dict[str, Any] = tried.data("--tenant", "staged", "change", "show", change)
+        if shown["state"] not in states:
+            break
+        time.sleep(0.3)
+    return shown
+
+
+def test_a_change_is_tested_and_evaluated_in_staging_before_it_is_live(tried: Any, tmp_path: Path) -> None:
+    tried.ok("tenants", "create", "staged")
+    file = definition(tmp_path, "staged", "function", SCRIPTED + REAL.partition("  - {name: a rubric that")[0])
+    change = tried.data("--tenant", "staged", "change", "open", str(file))["id"]
+    shown = until_out_of(tried, change, "open", "building")
+    assert [one["outcome"] for one in shown["verdicts"] if one["check"] == "own-tests"] == ["passed"], shown
+    assert shown["state"] == "awaiting-approval", "an agent with code of its own is of high risk"
+    for name in ("one", "two"):
+        key = tried.data("--tenant", "staged", "keys", "create", name, "--role", "approver")["token"]
+        tried.ok("--tenant", "staged", "--key", key, "change", "approve", change)
+    shown = until_out_of(tried, change, "awaiting-approval", "staging")
+    [staged] = [one for one in shown["verdicts"] if one["stage"] == "staging" and one.get("agent")]
+    assert (staged["outcome"], staged["evidence"]["calls"], staged["evidence"]["errors"]) == ("passed", 20, 0), shown
+    assert shown["state"] in ("rolling-out", "done")
+    assert not (tmp_path / "ran").exists()
