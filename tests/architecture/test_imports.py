@@ -23,6 +23,7 @@ COMMANDS = (
         "quality",
         "repo",
         "rolling",
+        "rollouts",
         "runtime",
     ),
     *("scanning", "sessions", "sizing", "state", "syncing", "tasks", "trying", "up", "upgrade", "upkeep", "watching"),
