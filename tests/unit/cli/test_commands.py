@@ -48,6 +48,7 @@ def test_commands_that_print_data_offer_three_formats():
         *("sessions export", "sessions delete", "state spaces delete", "repo hook")
     }
     assert set(formats) == {name for name, _ in commands()} - without
+    assert tuple(formats.pop("scan")) == ("table", "json", "yaml", "sarif"), "which code hosts read"
     assert {tuple(choices) for choices in formats.values()} == {("table", "json", "yaml")}
 
 

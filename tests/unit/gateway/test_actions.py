@@ -17,7 +17,7 @@ def test_an_operation_that_needs_a_key_names_an_action(operation: Operation) -> 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: one.name)
 def test_what_changes_something_is_never_allowed_to_a_viewer(operation: Operation) -> None:
-    asks = {"check_sources", "validate", "diff", "explain_policies", "test_policies"}
+    asks = {"check_sources", "validate", "diff", "explain_policies", "test_policies", "assess"}
     if operation.method != "GET" and operation.name not in asks and operation.key:
         assert operation.action not in carried_by(frozenset({"viewer"})), operation.name
 

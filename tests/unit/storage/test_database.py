@@ -28,11 +28,13 @@ async def test_the_migrations_make_the_schema(database: Database) -> None:
 
 
 def test_every_key_holds_the_tenant() -> None:
-    # A cell's id is a digest over the tenant; the others are the platform's own, in one order over all tenants.
+    # A cell's id is a digest over the tenant, and an environment is one. The others are the platform's own, in one
+    # order over all tenants.
     apart = {
         "counter",
         "cell",
         "cell_bound",
+        "environment",
         "journal_head",
         "event",
         "audit_entry",
