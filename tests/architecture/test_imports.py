@@ -60,6 +60,11 @@ def test_every_command_is_tested_for_what_it_brings_in() -> None:
     assert {module for module, _, _ in ALL.values()} == set(COMMANDS)
 
 
+@pytest.mark.parametrize("process", ["control_plane", "gateway", "operator"])
+def test_a_process_of_a_cluster_starts_without_what_its_image_leaves_out(process: str) -> None:
+    assert "uv" not in brought_in(f"chimera.bootstrap.{process}"), "deploy/images/build leaves it out"
+
+
 @pytest.mark.parametrize("module", ["chimera_host.__main__", "chimera_host.zygote", "chimera_host.process"])
 def test_a_host_stands_on_few_packages_beside_its_framework(module: str) -> None:
     loaded = brought_in(module)

@@ -29,8 +29,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import uv
-
 from chimera.platform.errors import RuntimeMissing
 
 MARKER = ".chimera-complete"
@@ -224,6 +222,8 @@ class Runtimes:
 
     @staticmethod
     def _uv(*arguments: str | Path) -> None:
+        import uv  # the platform's image is without it: nothing is installed there
+
         done = subprocess.run(
             [uv.find_uv_bin(), "--no-config", "--quiet", *map(str, arguments)],
             capture_output=True,
