@@ -10,33 +10,51 @@ from chimera.adapters.storage.backup.rows import Column, Kind, Layout, Values
 from chimera.adapters.storage.backup.tables import layouts_at, write_rows
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.opening import open_database
+from chimera.adapters.storage.schema.tables import metadata
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789-_ \n\"'\\äßÄ漢字🙂\u202e\x01\x7f"
 _IN_KEYS = ("digest", "key")
-_REFERS: dict[str, dict[tuple[str, ...], tuple[str, tuple[str, ...]]]] = {
-    "agent": {("revision", "tenant"): ("revision", ("digest", "tenant")), ("cell",): ("cell", ("id",))},
-    "batch_item": {("tenant", "batch"): ("batch", ("tenant", "id"))},
-}
+Refers = dict[tuple[str, ...], tuple[str, tuple[str, ...]]]
+DRAWS = 8
 SETTLED = ("run_holder", "gateway_alive", "task_worker", "lease", "journal_head", "subscription")
 """What a restore may change on purpose: holders that are gone; tokens, places and cursors that go on higher."""
 KEPT = ("journal_head",)
 """Tables with rows of the migrations' own, which are left as they are."""
 
 
+def _refers() -> dict[str, Refers]:
+    """For each table, which of its columns must be those of a row of which other table."""
+    return {
+        table.name: {
+            tuple(column.name for column in key.columns): (
+                key.referred_table.name,
+                tuple(element.column.name for element in key.elements),
+            )
+            for key in table.foreign_key_constraints
+        }
+        for table in metadata.tables.values()
+    }
+
+
 def made_rows(layouts: tuple[Layout, ...], *, seed: int, rows: int) -> Iterator[tuple[Layout, list[Values]]]:
     """Rows for each table, in an order in which they can be inserted."""
-    chance = random.Random(seed)
+    chance, refers = random.Random(seed), _refers()
     made: dict[str, list[dict[str, object]]] = {}
     for layout in layouts:
         if layout.table in KEPT:
             continue
-        found = []
-        for _ in range(rows):
+        key = [column.name for column in metadata.tables[layout.table].primary_key]
+        taken, found = set[tuple[object, ...]](), []
+        for _ in range(DRAWS * rows):
+            if len(found) == rows:
+                break
             row = {column.name: _value(chance, column) for column in layout.columns}
-            for columns, (other, theirs) in _REFERS.get(layout.table, {}).items():
+            for columns, (other, theirs) in refers.get(layout.table, {}).items():
                 referred = chance.choice(made[other])
                 row.update((name, referred[their]) for name, their in zip(columns, theirs, strict=True))
-            found.append(row)
+            if (mark := tuple(row[name] for name in key)) not in taken:  # a key that refers may be drawn twice
+                taken.add(mark)
+                found.append(row)
         made[layout.table] = found
         yield layout, [tuple(row[name] for name in layout.names) for row in found]
 

@@ -110,12 +110,17 @@ class Platform:
             return self.process.wait(60)
 
 
-@pytest.fixture(scope="session")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    advisories = tmp_path_factory.mktemp("advisories")
+def keep_advisories(folder: Path) -> Path:
+    """A folder of advisories of today, about a package that nobody has: without one, no scan of dependencies passes."""
     package = {"ecosystem": "PyPI", "name": "no-such-package"}
     record = {"id": "OSV-1", "modified": datetime.datetime.now(datetime.UTC).isoformat()}
-    (advisories / "one.json").write_text(json.dumps({**record, "affected": [{"package": package, "versions": ["1"]}]}))
+    (folder / "one.json").write_text(json.dumps({**record, "affected": [{"package": package, "versions": ["1"]}]}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    advisories = keep_advisories(tmp_path_factory.mktemp("advisories"))
     running = Platform(
         tmp_path_factory.mktemp("platform") / "home",
         CHIMERA_NODE__WARM_PARENTS="true",

@@ -38,7 +38,7 @@ MEMBERS = ("type", "title", "status", "detail", "code", "next_step")
 FIXED = {"tenant": "default", "agent": "anna"}
 ENDS_WHAT_OTHERS_NEED = {"suspend_tenant"}
 """These are only done to what isn't there."""
-TAKE_BYTES = {"put_bundle"}
+TAKE_BYTES = {"put_bundle", "source_hook"}
 """The document can say nothing of their bodies, so only their paths can be malformed."""
 
 ANNA = """\

@@ -10,7 +10,7 @@ import pytest
 
 from chimera.testing.repositories import Repository
 
-from .conftest import Platform
+from .conftest import AT_ONCE, Platform, keep_advisories
 
 HELLO = """\
 schema_version: "ADaC v2.0"
@@ -29,7 +29,14 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platfor
         pytest.skip("needs git")
     folder = tmp_path_factory.mktemp("sync")
     repository = Repository(folder / "served/catalogue")
-    made = Platform(folder / "home", CHIMERA_SYNC__FOLDERS=str(folder / "served"), CHIMERA_SYNC__POLL="0.1")
+    advisories = keep_advisories(tmp_path_factory.mktemp("advisories"))
+    made = Platform(
+        folder / "home",
+        CHIMERA_SYNC__FOLDERS=str(folder / "served"),
+        CHIMERA_SYNC__POLL="0.1",
+        CHIMERA_SCANNING__ADVISORIES=str(advisories),
+        **AT_ONCE,
+    )
     yield made, repository
     made.stop()
 

@@ -24,6 +24,8 @@ from chimera_host.contract.problem import Problem
 from chimera_host.contract.trial import CheckAsk, CheckVerdict, Trial
 
 HOST_FAILED = "host-failed"
+ALONE = 3
+"""Times that a case is tried by itself whose host was lost: one that ends its host does so each time."""
 JUDGE_SECONDS = 120.0
 JUDGE_TRIES = 2
 INLINE = 65_536
@@ -75,13 +77,21 @@ class Runner:
         async with asyncio.TaskGroup() as group:
             for number, worker in enumerate(workers):
                 group.create_task(worker, name=f"trials-{number}")
-        for case in lost:
-            await done(await self._case(case, place, "alone"))
+        for left in reversed(range(ALONE)):
+            # One that is given up may take its host with it later than its own end, and so whoever is tried next.
+            again = list[Case]()
+            for case in lost:
+                result = await self._case(case, place, f"alone-{left}")
+                if left and _lost(result):
+                    again.append(case)
+                else:
+                    await done(result)
+            lost = again
 
     async def _work(self, waiting: Iterator[Case], place: Place, done: Done, lost: list[Case]) -> None:
         for case in waiting:
             result = await self._case(case, place, "")
-            if any(one.problem == HOST_FAILED for one in result.tries):
+            if _lost(result):
                 lost.append(case)
             else:
                 await done(result)
@@ -236,3 +246,7 @@ def _in_words(problem: Problem, seconds: float) -> str:
         return f"its host ended under it: {problem.detail[:SHOWN]}"
     step = f"; {problem.next_step}" if problem.next_step else ""
     return f"{problem.code}: {problem.detail[:SHOWN]}{step}"
+
+
+def _lost(result: CaseResult) -> bool:
+    return any(one.problem == HOST_FAILED for one in result.tries)
