@@ -92,7 +92,8 @@ def _operation(operation: Operation, by_type: dict[Any, Any]) -> dict[str, Any]:
     if operation.answer is not None:
         content[operation.media] = {"schema": by_type[operation.answer]}
     elif operation.media != JSON:
-        content[operation.media] = {} if operation.media == _EVENTS else {"schema": {"type": "string"}}
+        kind = "object" if operation.media.endswith("+json") else "string"
+        content[operation.media] = {} if operation.media == _EVENTS else {"schema": {"type": kind}}
     if operation.streams:
         content[_EVENTS] = {}
     if content:
