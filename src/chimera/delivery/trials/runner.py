@@ -128,6 +128,7 @@ class Runner:
         key = _key(place.key, case.agent, case.revision, test.name, number)
         said: list[Message] = []
         judged: list[str] = []
+        problems: list[str] = []
         seconds, tokens, told = 0.0, 0, Told()
         for place_of_turn, turn in enumerate(test.turns):
             said.append(Message(role="user", content=turn.input))
@@ -148,7 +149,7 @@ class Runner:
             )
             seconds, tokens = seconds + told.seconds, tokens + told.tokens
             reasons, skipped = await self._look(
-                case, place, _key(key, f"look-{place_of_turn}"), turn, said, told, judged
+                case, place, _key(key, f"look-{place_of_turn}"), turn, said, told, judged, problems
             )
             if reasons or skipped:
                 where = f"turn {place_of_turn + 1}: " if len(test.turns) > 1 else ""
@@ -159,7 +160,7 @@ class Runner:
                     seconds=seconds,
                     tokens=tokens,
                     answer=told.output[:SHOWN],
-                    problem=None if told.problem is None else told.problem.code,
+                    problem=next(iter(problems), None),
                 )
             said.append(Message(role="assistant", content=told.output))
         answer = told.output[:SHOWN]
@@ -168,10 +169,22 @@ class Runner:
     # -- one answer ---------------------------------------------------------------------------------------------------
 
     async def _look(
-        self, case: Case, place: Place, key: str, turn: Turn, said: Sequence[Message], told: Told, judged: list[str]
+        self,
+        case: Case,
+        place: Place,
+        key: str,
+        turn: Turn,
+        said: Sequence[Message],
+        told: Told,
+        judged: list[str],
+        problems: list[str],
     ) -> tuple[list[str], list[str]]:
-        """Why the answer fails, and why it can't be said whether it does: what costs nothing first."""
+        """Why the answer fails, and why it can't be said whether it does: what costs nothing first.
+
+        What judges say, and the codes of calls that failed, the check's too, are added to `judged` and `problems`.
+        """
         if told.problem is not None:
+            problems.append(told.problem.code)
             return [_in_words(told.problem, case.test.seconds)], []
         size = len(told.output.encode("utf-8", "replace"))
         if size > self._answer_bytes:
@@ -181,13 +194,20 @@ class Runner:
         else:
             found = list(faults(turn.expect, told.output))
         if not found and turn.expect.check is not None:
-            found = await self._checked(case, place, f"{key}", turn.expect.check, said, told)
+            found = await self._checked(case, place, key, turn.expect.check, said, told, problems)
         if found or turn.expect.rubric is None:
             return found, []
         return await self._judged(place, key, turn.expect.rubric, said, told, judged)
 
     async def _checked(
-        self, case: Case, place: Place, key: str, function: str, said: Sequence[Message], told: Told
+        self,
+        case: Case,
+        place: Place,
+        key: str,
+        function: str,
+        said: Sequence[Message],
+        told: Told,
+        problems: list[str],
     ) -> list[str]:
         ask = CheckAsk(function=function, answer=told.output, case=case.test.name)
         answered = await self._calls.call(
@@ -201,6 +221,7 @@ class Runner:
             )
         )
         if answered.problem is not None:
+            problems.append(answered.problem.code)
             return [f"the check {function}: {_in_words(answered.problem, case.test.seconds)}"]
         verdict = _VERDICTS.decode(answered.output)
         return [] if verdict.passed else [f"the check {function}: {verdict.reason}"]
