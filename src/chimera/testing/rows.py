@@ -44,7 +44,7 @@ def made_rows(layouts: tuple[Layout, ...], *, seed: int, rows: int) -> Iterator[
         if layout.table in KEPT:
             continue
         key = [column.name for column in metadata.tables[layout.table].primary_key]
-        taken, found = set[tuple[object, ...]](), []
+        taken, found = set[tuple[object, ...]](), list[dict[str, object]]()
         for _ in range(DRAWS * rows):
             if len(found) == rows:
                 break
