@@ -34,6 +34,7 @@ from sqlalchemy import (
 )
 
 from chimera.adapters.storage.schema.base import metadata
+from chimera.adapters.storage.schema.routes import route_columns
 
 counter = Table(
     "counter",
@@ -64,19 +65,7 @@ agent = Table(
     Column("version", String(100), nullable=False),
     Column("status", String(8), nullable=False),
     Column("sequence", BigInteger, nullable=False),
-    Column("framework", String(16), nullable=False),
-    Column("cell", String(120), nullable=False),
-    Column("description", Text, nullable=False),
-    Column("tags", Text, nullable=False),
-    Column("protocols", Text, nullable=False),
-    Column("model", String(128), nullable=False),
-    Column("concurrency", Integer, nullable=False),
-    Column("min_instances", Integer, nullable=False),
-    Column("tokens_per_day", BigInteger),
-    Column("usd_per_day", Float),
-    Column("calls_per_minute", Integer),
-    Column("unservable", Text),
-    Column("subscriptions", LargeBinary),
+    *route_columns(),
     Column("events_since", BigInteger),
     Column("source", String(64), nullable=False),
     Column("compiler", String(16), nullable=False),

@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 
 from chimera.adapters.storage.schema.base import metadata
+from chimera.adapters.storage.schema.routes import route_columns
 
 GREEN, KEPT, WITHDRAWN = "green", "kept", "withdrawn"
 
@@ -45,19 +46,7 @@ side = Table(
     Column("problem", Text),
     Column("cancelled", Integer, nullable=False),
     Column("version", String(100), nullable=False),
-    Column("framework", String(16), nullable=False),
-    Column("cell", String(120), nullable=False),
-    Column("description", Text, nullable=False),
-    Column("tags", Text, nullable=False),
-    Column("protocols", Text, nullable=False),
-    Column("model", String(128), nullable=False),
-    Column("concurrency", Integer, nullable=False),
-    Column("min_instances", Integer, nullable=False),
-    Column("tokens_per_day", BigInteger),
-    Column("usd_per_day", Float),
-    Column("calls_per_minute", Integer),
-    Column("unservable", Text),
-    Column("subscriptions", LargeBinary),
+    *route_columns(),
     ForeignKeyConstraint(("revision", "tenant"), ("revision.digest", "revision.tenant")),
     ForeignKeyConstraint(("cell",), ("cell.id",)),
     Index("ix_side_revision", "revision", "tenant"),
