@@ -80,6 +80,11 @@ def choices(options: argparse.Namespace) -> Installation:
     )
 
 
+def look_at(chosen: Installation) -> str:
+    """The command that shows why an installation doesn't come to work."""
+    return f"kubectl -n {chosen.namespace} describe pods{',brokers,triggers' if chosen.eventing else ''}"
+
+
 def _label(text: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator or not name:
@@ -114,7 +119,7 @@ async def run(options: argparse.Namespace, chosen: Installation) -> int:
         await install(api, chosen, say)
         _print(done, options.output)
         left = await wait(api, chosen, options.wait) if options.wait else ()
-        return _told(left, f"does not run: see `kubectl -n {chosen.namespace} describe pods`")
+        return _told(left, f"is not ready: see `{look_at(chosen)}`")
     finally:
         await api.aclose()
 

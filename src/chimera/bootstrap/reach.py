@@ -25,7 +25,7 @@ from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.errors import ClusterAway
 from chimera.adapters.substrates.knative.forwarding import Forwarding, any_ready
 from chimera.adapters.substrates.knative.installation import PUBLIC
-from chimera.adapters.substrates.knative.installer import can_monitor, install, installed, read_key, wait_for
+from chimera.adapters.substrates.knative.installer import can_monitor, install, installed, read_key, wait, wait_for
 from chimera.adapters.substrates.knative.labelling import selector
 from chimera.adapters.substrates.knative.rights import GATEWAY
 from chimera.bootstrap import install as installing
@@ -91,11 +91,14 @@ async def _bring_up(api: Kubernetes, options: argparse.Namespace) -> bool:
         chosen = msgspec.structs.replace(chosen, monitors=await can_monitor(api))
         chosen = await installing.with_events(api, chosen, None)
         await install(api, chosen, lambda what: _say(f"  {what}"))
-        there = await installed(api, options.namespace)
-    if left := await wait_for(api, options.namespace, there, options.wait):
+        left, shown = await wait(api, chosen, options.wait), installing.look_at(chosen)
+    else:
+        left = await wait_for(api, options.namespace, there, options.wait)
+        shown = f"kubectl -n {options.namespace} describe pods"
+    if left:
         raise ClusterAway(
             f"{', '.join(left)} in namespace {options.namespace} did not come to work within {options.wait:.0f} s",
-            next_step=f"see `kubectl -n {options.namespace} describe pods`, then run this again",
+            next_step=f"see `{shown}`, then run this again",
             retry_after=5,
         )
     return made

@@ -22,6 +22,7 @@ import msgspec
 from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.access import from_kubeconfig
 from chimera.adapters.substrates.knative.client import Kubernetes
+from chimera.adapters.substrates.knative.installation import CONFIG, CONFIG_FOLDER
 from chimera.adapters.substrates.knative.installer import KINDS, NAMESPACES
 from chimera.adapters.substrates.knative.objects import KNATIVE_SERVICES, PODS, KnativeService
 from chimera.kernel.clock import SystemClock
@@ -29,6 +30,7 @@ from chimera.kernel.clock import SystemClock
 CHIMERA = str(Path(sys.executable).with_name("chimera"))
 PATIENCE = 240.0
 NEEDED = ("CHIMERA_TEST_KUBECONFIG", "CHIMERA_TEST_IMAGES", "CHIMERA_TEST_CLUSTER_DATABASE")
+SCRIPT = "script.yaml"
 CODE = """
 import asyncio, os
 
@@ -195,8 +197,9 @@ class Cluster(Home):
         return [*place, "--wait", str(PATIENCE)]
 
     async def install(
-        self, *, threads: int = 8, hosts: str = "chimera-host-{framework}", start_timeout: int = 30
+        self, *, threads: int = 8, hosts: str = "chimera-host-{framework}", start_timeout: int = 30, script: str = ""
     ) -> None:
+        """Install it, or install it again with other settings; `script` is what the scripted model answers by."""
         settings = f"""
             [node]
             database = "{os.environ["CHIMERA_TEST_CLUSTER_DATABASE"]}"
@@ -217,10 +220,21 @@ class Cluster(Home):
             allow = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
             [model.default]
             provider = "scripted"
+            {f'script = "{CONFIG_FOLDER}/{SCRIPT}"' if script else ""}
         """
+        if script:
+            await self._keep(script)
         (self.folder / "settings.toml").write_text("\n".join(line.strip() for line in settings.splitlines()))
         image = self.images.replace("{name}", "chimera-platform")
         await self.run("install", *self.place(), "--image", image, "--replicas", "1", "--database-secret", "")
+
+    async def _keep(self, script: str) -> None:
+        """Put a script where gateways find their configuration: a file more, which the installation leaves alone."""
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}
+        await self.api.apply(NAMESPACES, namespace, manager="tests")
+        meta = {"name": CONFIG, "namespace": self.namespace}
+        kept = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {SCRIPT: script}}
+        await self.api.apply(KINDS["ConfigMap"], kept, manager="tests")
 
     async def connect(self) -> None:
         """Have `chimera up` lead to what is installed, until it is removed."""

@@ -178,6 +178,10 @@ async def test_where_it_is_not_installed_it_is_and_waited_for(world: World) -> N
                 if one["metadata"]["name"] not in done:
                     done.add(one["metadata"]["name"])
                     await world.deployed(one)
+            for plural in ("brokers", "triggers"):
+                for one in world.cluster.objects(plural, lambda one: "status" not in one):
+                    ready = [{"type": "Ready", "status": "True"}]
+                    await world.cluster.put(plural, {**one, "status": {"observedGeneration": 9, "conditions": ready}})
             for one in world.cluster.objects("secrets"):
                 if "data" not in one:  # what is written as text, the API server keeps in base64
                     await world.cluster.put("secrets", {**one, **kept_key()})

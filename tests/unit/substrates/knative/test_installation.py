@@ -21,7 +21,7 @@ from chimera.adapters.substrates.knative.installation import (
     keys,
     manifests,
 )
-from chimera.adapters.substrates.knative.installer import KINDS, install, uninstall
+from chimera.adapters.substrates.knative.installer import KINDS, install, uninstall, wait
 from chimera.adapters.substrates.knative.netpolicies import (
     CONTROL_PLANE,
     GATEWAY,
@@ -122,6 +122,34 @@ async def test_keys_are_made_once_and_those_that_a_later_release_needs_beside_th
         await cluster.remove("secrets", CHOSEN.namespace, SIGNING)  # as an earlier release has left it
         await install(api, CHOSEN, told.append)
         assert kept()[KEYS] == first[KEYS] and kept()[SIGNING] != first[SIGNING]
+        await api.aclose()
+
+
+async def test_an_installation_is_there_once_its_events_are_carried() -> None:
+    """A channel forgets what it gets before it knows who wants it."""
+    async with FakeCluster() as cluster:
+        api = Kubernetes(ClusterAccess(server=cluster.url, tls=None, credentials=NoToken(), namespace="default"))
+        await install(api, CHOSEN, lambda _: None)
+        for one in cluster.objects("deployments"):
+            count = one["spec"]["replicas"]
+            counts = dict.fromkeys(("updatedReplicas", "availableReplicas", "replicas"), count)
+            await cluster.put("deployments", {**one, "status": {"observedGeneration": 9, **counts}})
+
+        async def said(plural: str, status: str, seen: int) -> None:
+            (one,) = cluster.objects(plural)
+            ready = {"type": "Ready", "status": status}
+            await cluster.put(plural, {**one, "status": {"observedGeneration": seen, "conditions": [ready]}})
+
+        without = msgspec.structs.replace(CHOSEN, eventing=False)
+        assert await wait(api, without, 0.0) == [], "who has no Broker waits for none"
+        assert await wait(api, CHOSEN, 0.0) == ["Broker chimera", "Trigger chimera-agents"]
+        await said("brokers", "True", 9)
+        await said("triggers", "Unknown", 9)
+        assert await wait(api, CHOSEN, 0.0) == ["Trigger chimera-agents"]
+        await said("triggers", "True", 0)
+        assert await wait(api, CHOSEN, 0.0) == ["Trigger chimera-agents"], "what it says is of the Trigger before"
+        await said("triggers", "True", 9)
+        assert await wait(api, CHOSEN, 0.0) == []
         await api.aclose()
 
 

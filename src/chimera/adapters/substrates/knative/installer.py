@@ -16,7 +16,7 @@ from chimera.adapters.substrates.knative import eventing, monitors, names
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.errors import ClusterError, ClusterRefused, NotInCluster
 from chimera.adapters.substrates.knative.installation import KEYS, MADE, Installation, keys, manifests
-from chimera.adapters.substrates.knative.objects import KNATIVE_SERVICES, PODS, Meta, Resource
+from chimera.adapters.substrates.knative.objects import KNATIVE_SERVICES, PODS, Condition, Meta, Resource
 from chimera.adapters.substrates.knative.render import Json
 from chimera.adapters.substrates.knative.resources.claims import installation_of
 
@@ -61,6 +61,26 @@ class Deployment(Struct, frozen=True, kw_only=True):
         return current and status.updated_replicas == status.available_replicas == status.replicas == wanted
 
 
+class CarrierStatus(Struct, frozen=True, kw_only=True, rename="camel"):
+    """What Knative Eventing says of a Broker or a Trigger."""
+
+    observed_generation: int = 0
+    conditions: list[Condition] = []
+
+
+class Carrier(Struct, frozen=True, kw_only=True):
+    """A Broker or a Trigger, for waiting until it carries events."""
+
+    metadata: Meta = Meta()
+    status: CarrierStatus = CarrierStatus()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it carries events as it is now; a Trigger that does has its subscriber known to its channel."""
+        current = self.status.observed_generation >= self.metadata.generation
+        return current and any(one.type == "Ready" and one.status == "True" for one in self.status.conditions)
+
+
 class KeptSecret(Struct, frozen=True, kw_only=True):
     """A Secret, with what it holds in base64."""
 
@@ -72,6 +92,9 @@ NAMESPACES = Resource("", "v1", "namespaces", "Namespace", Anything, namespaced=
 SECRETS = Resource("", "v1", "secrets", "Secret", Anything)
 KEPT_KEYS = Resource("", "v1", "secrets", "Secret", KeptSecret)
 DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment", Deployment)
+BROKERS = Resource(eventing.GROUP, eventing.VERSION, "brokers", "Broker", Carrier)
+TRIGGERS = Resource(eventing.GROUP, eventing.VERSION, "triggers", "Trigger", Carrier)
+CARRIERS = ((BROKERS, eventing.BROKER), (TRIGGERS, eventing.TRIGGER))
 _CRDS = "apiextensions.k8s.io"
 _ADMISSION = "admissionregistration.k8s.io"
 _RBAC = "rbac.authorization.k8s.io"
@@ -136,9 +159,22 @@ async def _knows(api: Kubernetes, kind: str) -> bool:
 
 
 async def wait(api: Kubernetes, chosen: Installation, seconds: float) -> Sequence[str]:
-    """Wait until all processes run; the names of those that don't after `seconds`."""
+    """Wait until all processes run and events are carried; what isn't so after `seconds`, by name.
+
+    A channel takes an event that it has no subscriber for yet, and forgets it. So whoever installs is told that all is
+    well only once what is sent arrives.
+    """
+    until = asyncio.get_running_loop().time() + seconds
     wanted = [one["metadata"]["name"] for one in manifests(chosen) if one["kind"] == "Deployment"]
-    return await wait_for(api, chosen.namespace, wanted, seconds)
+    missing = list(await wait_for(api, chosen.namespace, wanted, seconds))
+    while chosen.eventing:
+        silent = [
+            f"{kind.kind} {name}" for kind, name in CARRIERS if not (await api.get(kind, chosen.namespace, name)).ready
+        ]
+        if not silent or asyncio.get_running_loop().time() > until:
+            return missing + silent
+        await asyncio.sleep(LOOK_AGAIN)
+    return missing
 
 
 async def wait_for(api: Kubernetes, namespace: str, wanted: Sequence[str], seconds: float) -> Sequence[str]:
