@@ -1,9 +1,10 @@
 """Whether a change is approved, and whose word counts: pure rules over its approvals and the tenant's policy.
 
 A word counts that was given on the change's content as it is, by a person who didn't make it. A key counts as the user
-who made it, so that nobody approves with a key of theirs; agents, hosts, teams and parts of the platform approve
-nothing. Each person fills one place. The places are filled as well as can be: an admin who could stand for an approver
-is put where nobody else fits.
+who made it, so that nobody approves with a key of theirs; accounts that identity providers know by the same address are
+one person's, and so is what Git knows by it. Agents, hosts, teams and parts of the platform approve nothing. Each
+person fills one place. The places are filled as well as can be: an admin who could stand for an approver is put where
+nobody else fits.
 """
 
 from collections.abc import Collection, Sequence
@@ -71,17 +72,29 @@ def counting(change: Change) -> list[Approval]:
     last: dict[str, Approval] = {}
     for one in change.approvals:
         if one.content == change.content and not made_by(change, one.person):
-            last[one.person] = one
+            last[identity(one.person)] = one
     return list(last.values())
 
 
-def made_by(change: Change, person: str) -> bool:
-    """Whether `person` made the change, or a part of it.
+def identity(person: str) -> str:
+    """What two names of one person have in common: the address, where it is one's subject, or stands in a commit.
 
-    A committer of a change from Git is known by an address (`git:ADDRESS`); a user whose name at their identity
+    A provider's other subjects say nothing beyond it: the name of the account is all that there is.
+    """
+    kind, _, rest = person.partition(":")
+    subject = rest.rpartition("|")[2] if kind == "user" else rest
+    if kind in ("user", "git") and "@" in subject:
+        return f"mailto:{subject.casefold()}"
+    return person
+
+
+def made_by(change: Change, person: str) -> bool:
+    """Whether `person` made the change, or a part of it, under whatever name of theirs.
+
+    A committer of a change from Git is known by an address (`git:ADDRESS`); a user whose subject at their identity
     provider is that address is the same person.
     """
-    if person in (change.author_person, change.author, *change.contributors):
+    if identity(person) in {identity(one) for one in (change.author_person, change.author, *change.contributors)}:
         return True
     subject = person.partition(":")[2].rpartition("|")[2].casefold()
     return any(one.startswith(GIT) and one.removeprefix(GIT).casefold() == subject for one in change.contributors)

@@ -229,6 +229,21 @@ class Changes:
                 next_step="open a change: `chimera change open PATHS` (`chimera apply` does so by itself)",
             )
 
+    async def check_rollback(self, tenant: str, roles: frozenset[str]) -> None:
+        """Raise `DirectRefused` where whoever has these roles may not choose what to go back to.
+
+        The revision before is the way out of a change that was wrong, and is open at any time. Any other one, though it
+        was approved once, is the emergency path where agents are changed by change requests alone.
+        """
+        policy = (await self._store.policy(tenant)).policy
+        if policy.direct or roles & frozenset(policy.emergency_roles):
+            return
+        raise DirectRefused(
+            f"the delivery policy of tenant {tenant} takes no direct changes, and to choose the revision is one",
+            next_step="go back to the one before (without `--to`), open a change (`chimera change open`), or ask "
+            f"somebody with the role {' or '.join(policy.emergency_roles) or '(the policy names none)'}",
+        )
+
     # -- inside --------------------------------------------------------------------------------------------------------
 
     async def _move(self, tenant: str, change: str, asker: Asker, rule: Rule) -> Change:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from msgspec.structs import replace
 
-from chimera.delivery.approvals import Who, check_approver, made_by, roles_of
+from chimera.delivery.approvals import Who, check_approver, identity, made_by, roles_of
 from chimera.delivery.errors import ApprovalRefused, NoChange, WrongState
 from chimera.delivery.model import (
     ENDED,
@@ -167,7 +167,8 @@ def review(
     taken = change.emergency
     if taken is None or taken.reviewed is not None:
         raise _wrong(change, "be reviewed", "only a change on the emergency path is, and once")
-    if not who.is_person or who.person == taken.person or made_by(change, who.person):
+    own = identity(who.person) == identity(taken.person) or made_by(change, who.person)
+    if not who.is_person or own:
         raise ApprovalRefused(
             f"{who.person} made this change or sent it on the emergency path",
             next_step="ask somebody else to review it",

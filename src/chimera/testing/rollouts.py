@@ -43,6 +43,8 @@ class MemoryRolloutStore:
                 rollout.content,
             ):
                 return one
+            if rollout.key is not None and (one.tenant, one.key) == (rollout.tenant, rollout.key):
+                return one
         names = {one.agent for one in members}
         for one in self._rollouts.values():
             held = {member.agent for member in self._members[one.id].values() if member.phase not in OVER}
@@ -70,6 +72,13 @@ class MemoryRolloutStore:
         """See `RolloutStore`."""
         for one in self._rollouts.values():
             if (one.tenant, one.change, one.content) == (tenant, change, content):
+                return await self.get(tenant, one.id)
+        return None
+
+    async def of_key(self, tenant: str, key: str) -> Summary | None:
+        """See `RolloutStore`."""
+        for one in self._rollouts.values():
+            if (one.tenant, one.key) == (tenant, key):
                 return await self.get(tenant, one.id)
         return None
 

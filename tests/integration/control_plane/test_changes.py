@@ -121,6 +121,32 @@ async def test_a_policy_without_direct_changes(client: Any) -> None:
     assert (await client.ask("POST", "agents/anna/rollback", {})).json["code"] == "no-earlier-revision"
 
 
+async def test_the_way_back_is_open_and_choosing_where_to_is_the_emergency_path(client: Any) -> None:
+    revisions = []
+    for words in ("one", "two", "three"):
+        item = {"definition": definition("anna", metadata={"description": words})}
+        assert (await client.ask("POST", "apply", {"items": [item]})).status == 200
+        revisions.append((await client.ask("GET", "agents/anna")).json["revision"])
+    first, second, third = revisions
+    old = {"revision": first}
+    assert (await client.ask("POST", "agents/anna/rollback", old, **ANNA)).status == 200, "changes are direct"
+    assert (await client.ask("POST", "agents/anna/rollback", {"revision": third}, **ANNA)).status == 200
+    frozen = {"name": "always", "days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]}
+    policy = {"direct": False, "freezes": [{**frozen, "starts": "00:00", "ends": "00:00"}]}
+    assert (await client.ask("PUT", "delivery/policy", {"policy": policy}, **ADA)).status == 200
+
+    refused = await client.ask("POST", "agents/anna/rollback", old, **ANNA)
+    assert (refused.status, refused.json["code"]) == (409, "direct-refused")
+    assert "`--to`" in refused.json["next_step"] and "role admin" in refused.json["next_step"]
+    assert (await client.ask("GET", "agents/anna")).json["revision"] == third
+    back = (await client.ask("POST", "agents/anna/rollback", {"now": True}, **ANNA)).json
+    assert back["revision"] == first, "what was live before, in a freeze too, by nobody's approval"
+    chosen = (await client.ask("POST", "agents/anna/rollback", {"revision": second}, **ADA)).json
+    assert chosen["revision"] == second
+    told = (await client.ask("GET", "agents/anna/revisions")).json["revisions"]
+    assert [entry["by"] for entry in told[:2]] == ["user:https://idp.example|ada", "user:https://idp.example|anna"]
+
+
 @pytest.mark.parametrize(
     "policy",
     [

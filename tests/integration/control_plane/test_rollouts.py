@@ -9,13 +9,16 @@ import pytest
 from aiohttp import web
 from click.testing import CliRunner
 
+import chimera.entrypoints.cli.client as client_module
 from chimera.adapters.storage.leases import StoredLeases
 from chimera.adapters.storage.sides.store import SideStorage
 from chimera.delivery.rollout.service import LEASE
 from chimera.entrypoints.cli.main import cli
+from chimera.gateway.identity.principal import Principal, encode_header
 from chimera.gateway.sides.ports import Loads
 from chimera.kernel.leases import Lease
 from chimera.testing.definitions import definition
+from chimera.testing.losing import losing_answers
 
 AT_ONCE = {"step_seconds": 0, "bake_seconds": 0, "waves": [], "steps": [50, 100]}
 NAMES = ("anna", "bert", "carl")
@@ -104,6 +107,28 @@ async def test_lists_are_paged_and_what_is_not_there_is_said(live: Any) -> None:
     assert (again.status, again.json["type"].endswith("rollout-conflict")) == (409, True)
 
 
+async def test_a_rollout_that_is_asked_for_again_with_its_key_is_the_same_one(live: Any) -> None:
+    async def ask(key: str, *names: str) -> Any:
+        batch = await sent(live, *(other(name) for name in names))
+        return await live.ask("POST", "rollouts", {"batch": batch, "policy": AT_ONCE}, Idempotency_Key=key)
+
+    first = (await ask("k1", "anna")).json["id"]
+    assert [(await ask(key, *names)).json.get("id") for key, *names in [("k1", "anna"), ("k1", "bert")]] == [first] * 2
+    assert await led(live, first) == "done"
+    again = await ask("k1", "anna")
+    assert (again.status, again.json["id"], again.json["state"]) == (201, first, "done"), "though it is live by now"
+    assert (await ask("k2", "anna")).json["type"].endswith("nothing-to-roll-out")
+    second = (await ask("k2", "bert")).json["id"]
+    assert second != first
+    batch = await sent(live, other("carl"))
+    ben = Principal(kind="user", subject="https://idp.example|ben", tenant="default", roles=frozenset({"operator"}))
+    headers = {"Idempotency_Key": "k1", "Chimera_Principal": encode_header(ben)}
+    theirs = await live.ask("POST", "rollouts", {"batch": batch, "policy": AT_ONCE}, **headers)
+    assert theirs.json["id"] not in (first, second), "somebody else's key is another one"
+    assert (await ask("a key", "anna")).status == 400
+    assert (await ask("k" * 256, "anna")).status == 400
+
+
 @pytest.mark.parametrize(
     "policy", [{"canary": 0}, {"unknown": 1}, {"steps": []}, {"steps": [101]}, {"error": 1}, {"waves": "all"}]
 )
@@ -180,6 +205,18 @@ async def test_the_command_line_starts_follows_and_shows_a_rollout(live: Any, ur
     assert made["id"] in listed.output
     late = await command(url, "abort", made["id"])
     assert "is done already" in str(late.exception)
+
+
+async def test_the_command_line_starts_one_rollout_though_the_answer_is_lost(
+    live: Any, url: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "LEAST_PAUSE", 0.0)
+    (tmp_path / "anna.yaml").write_bytes(msgspec.json.encode(other("anna")))
+    async with losing_answers(url, b"POST /v1/tenants/default/rollouts ", times=2) as losing:
+        started = await command(losing.url, "start", str(tmp_path / "anna.yaml"), "--output", "json")
+    assert losing.lost == 2
+    made = (await live.ask("GET", "rollouts")).json["rollouts"]
+    assert [one["id"] for one in made] == [msgspec.json.decode(started.output)["id"]]
 
 
 async def test_the_command_line_says_how_a_rollout_ended(live: Any, url: str) -> None:

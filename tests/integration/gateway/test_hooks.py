@@ -18,6 +18,10 @@ def signature(body: bytes, key: str = KEY) -> dict[str, str]:
     return {"X-Hub-Signature-256": "sha256=" + hmac.new(key.encode(), body, hashlib.sha256).hexdigest()}
 
 
+def gitlab(name: str, key: str = KEY, event: str = "Push Hook") -> dict[str, str]:
+    return {"X-Gitlab-Token": key, "X-Gitlab-Event": event, "X-Gitlab-Event-UUID": name}
+
+
 async def test_a_signed_webhook_has_the_source_looked_at_once(make_world: Callable[..., Any]) -> None:
     async with make_world() as world:
         folder = world.folder / "secrets"
@@ -53,3 +57,14 @@ async def test_a_signed_webhook_has_the_source_looked_at_once(make_world: Callab
         assert (await sources.get("default", "catalogue")).due == due  # type: ignore[union-attr]
         other = b'{"after": "2"}'
         assert (await ask("catalogue", other, signature(other)))[0] == 202
+
+        before = (await sources.get("default", "catalogue")).due  # type: ignore[union-attr]
+        assert await ask("catalogue", body, gitlab("a", "another key of somebody")) == refused[0]
+        assert await ask("catalogue", body, gitlab("a", event="Issue Hook")) == (202, "")
+        assert (await sources.get("default", "catalogue")).due == before  # type: ignore[union-attr]
+        assert await ask("catalogue", body, gitlab("a")) == (202, "")
+        after = (await sources.get("default", "catalogue")).due  # type: ignore[union-attr]
+        assert after > before
+        assert (await ask("catalogue", body, gitlab("a")))[0] == 401
+        assert (await sources.get("default", "catalogue")).due == after  # type: ignore[union-attr]
+        assert (await ask("catalogue", body, gitlab("b")))[0] == 202

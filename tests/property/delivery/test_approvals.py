@@ -107,6 +107,34 @@ def test_a_reviewer_that_skipped_or_failed_leaves_it_to_people(outcome: Any) -> 
     assert not standing(change(risk="low", verdicts=verdicts), DeliveryPolicy(), ["quality"]).approved
 
 
+ACCOUNTS = [
+    f"user:{issuer}|{who}@example.org" for issuer in ("https://a", "https://b") for who in ("ann", "Ann", "ben")
+]
+
+
+@given(st.lists(st.tuples(st.sampled_from(ACCOUNTS), roles.filter(bool)), max_size=6), needs)
+def test_accounts_with_one_address_are_one_person(
+    said: list[tuple[str, tuple[str, ...]]], wanted: tuple[Need, ...]
+) -> None:
+    words = tuple(
+        Approval(by=who, person=who, decision="approved", content="sha256:new", at=0.0, roles=its) for who, its in said
+    )
+    of = change(approvals=words, author=ACCOUNTS[5], author_person=ACCOUNTS[5])
+    counted = counting(of)
+    assert len(counted) <= 1, "ben made it, and all others are ann"
+    assert not any("ben" in one.person for one in counted)
+    found = standing(of, DeliveryPolicy(approvals=Approvals(high=ApprovalRule(needs=wanted))), ())
+    assert found.approved <= (sum(need.count for need in wanted) <= 1)
+
+
+def test_accounts_without_an_address_are_their_own() -> None:
+    same = [f"user:{issuer}|1001" for issuer in ("https://a", "https://b")]
+    words = tuple(Approval(by=who, person=who, decision="approved", content="sha256:new", at=0.0) for who in same)
+    assert len(counting(change(approvals=words))) == 2
+    assert made_by(change(author="user:a|x@y", author_person="user:a|x@y"), "user:b|X@Y")
+    assert not made_by(change(author="key:x@y", author_person="key:x@y"), "user:b|x@y")
+
+
 def test_a_committer_is_an_author_too() -> None:
     of = change(contributors=("git:Ben@example.org", PEOPLE[2]))
     assert made_by(of, "user:https://idp.example|ben@example.org")

@@ -1,7 +1,10 @@
 """`chimera repo init`, `workflow` and `codeowners`: what they write, and what they leave alone."""
 
+import datetime
+import hashlib
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
 import yaml
@@ -9,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from chimera.delivery.git.errors import InvalidProtection
 from chimera.delivery.git.policy import RepositoryPolicy, is_branch, read_policy
+from chimera.delivery.git.workflow import ADVISORIES, Host, workflow
 from chimera.entrypoints.cli.main import cli
 
 AGENT = """\
@@ -57,9 +61,56 @@ def test_what_it_lays_out_is_valid(tmp_path: Path) -> None:
     made = yaml.safe_load((tmp_path / ".github/workflows/chimera.yaml").read_text())
     assert [step["run"] for step in made["jobs"]["check"]["steps"] if "chimera " in step.get("run", "")] == [
         "chimera validate agents templates",
+        "chimera scan agents templates --waivers .chimera/waivers.yaml",
         "chimera repo codeowners --check",
     ]
     assert made["permissions"] == {"contents": "read"}
+    advisories = made["jobs"]["check"]["env"]["CHIMERA_SCANNING__ADVISORIES"]
+    assert advisories.startswith("${{ inputs.advisories || vars.CHIMERA_SCANNING__ADVISORIES || 'https://")
+    assert "advisories" in made[True]["workflow_dispatch"]["inputs"]  # YAML 1.1 reads `on` as true
+
+
+def advisories_in(folder: Path, *, modified: datetime.datetime) -> Path:
+    affected = [{"package": {"ecosystem": "PyPI", "name": "no-such-package"}, "versions": ["0.0.1"]}]
+    folder.mkdir(exist_ok=True)
+    record = {"id": "OSV-1", "modified": modified.isoformat(), "affected": affected}
+    (folder / "one.json").write_text(json.dumps(record))
+    return folder
+
+
+@pytest.mark.parametrize("host", ["github", "gitlab"])
+def test_the_workflow_passes_what_is_well_and_stops_what_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    """The commands of the workflow as they are written, in a repository as it was laid out."""
+    chimera("init", str(tmp_path / "catalogue"), "--host", host)
+    monkeypatch.chdir(tmp_path / "catalogue")
+    file = workflow(cast(Host, host), version="1", branch="main")
+    made = yaml.safe_load(Path(file.path).read_text())
+    if host == "gitlab":
+        commands, given = made["check"]["script"], made["check"]["variables"]
+    else:
+        commands = [step["run"] for step in made["jobs"]["check"]["steps"] if "run" in step]
+        given = made["jobs"]["check"]["env"]
+    assert list(given) == [ADVISORIES]
+    commands = [one.split()[1:] for one in commands if one.startswith("chimera ")]
+
+    def check() -> list[int]:
+        done = [CliRunner().invoke(cli, one, standalone_mode=False).return_value for one in commands]
+        return [code or 0 for code in done]
+
+    today = datetime.datetime.now(datetime.UTC)
+    monkeypatch.setenv(ADVISORIES, str(advisories_in(tmp_path / "advisories", modified=today)))
+    assert check() == [0, 0, 0]
+    put(Path(), "leaky.yaml", "support")
+    leaky = Path("agents/leaky.yaml")
+    leaky.write_text(leaky.read_text().replace("Answers.", "Asks with ghp_" + hashlib.sha256(b"").hexdigest()[:36]))
+    assert check() == [0, 1, 65], "a secret is found, and an owner isn't written down"
+    leaky.unlink()
+    advisories_in(tmp_path / "advisories", modified=today - datetime.timedelta(days=30))
+    assert check() == [0, 2, 0], "advisories that are old find nothing out"
+    monkeypatch.delenv(ADVISORIES)
+    assert check() == [0, 2, 0], "and so do those that aren't there"
 
 
 def test_what_people_wrote_stays(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chimera.delivery.git.addresses import check_address
 from chimera.delivery.git.errors import AddressRefused, HookRefused
-from chimera.delivery.git.hooks import HUB, verified
+from chimera.delivery.git.hooks import GITLAB_EVENT, GITLAB_NAME, GITLAB_TOKEN, HUB, tells_of_push, verified
 from chimera.delivery.git.ports import Row
 from chimera.delivery.git.rules import FEW, next_look, plan, removal_problem
 from chimera.delivery.git.settings import SyncSettings
@@ -108,10 +108,31 @@ def test_a_signed_webhook_is_taken() -> None:
     assert verified(signed([b"k" * 32], "msg_1", 1000.0, BODY), BODY, shown, 1000.0)
 
 
+def gitlab(name: str = "1c9a", key: str = KEY, event: str = "Push Hook") -> dict[str, str]:
+    return {GITLAB_TOKEN: key, GITLAB_EVENT: event, GITLAB_NAME: name}
+
+
+def test_a_webhook_of_gitlab_is_taken_by_its_token_and_named_by_its_event() -> None:
+    first = verified(gitlab(), BODY, KEY, 1000.0)
+    assert first == verified(gitlab(), BODY, KEY, 2000.0), "sent again, it has the same name"
+    others = {verified(gitlab("2d0b"), BODY, KEY, 1000.0), verified(gitlab(), b"{}", KEY, 1000.0)}
+    assert len({first, *others}) == 3
+    assert verified({GITLAB_TOKEN: KEY}, BODY, KEY, 1000.0), "old releases name no event"
+    assert KEY not in first
+    assert tells_of_push(gitlab()) and tells_of_push(hub(BODY))
+    assert not tells_of_push(gitlab(event="Issue Hook"))
+
+
 @pytest.mark.parametrize(
     ("headers", "key"),
     [
         ({}, KEY),
+        (gitlab(key=""), KEY),
+        (gitlab(key="another key of the webhook"), KEY),
+        (gitlab(key="é"), KEY),
+        (gitlab(key="short"), "short"),
+        ({GITLAB_EVENT: "Push Hook"}, KEY),
+        ({**gitlab(), **hub(BODY, "another key of the webhook")}, KEY),
         (hub(b"other"), KEY),
         (hub(BODY, "another key of the webhook"), KEY),
         ({HUB: "sha1=x"}, KEY),

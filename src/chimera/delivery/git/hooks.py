@@ -1,9 +1,10 @@
 """Webhooks of Git's hosts: whether one was signed with the key that both sides know.
 
 A webhook is a hint and nothing else: it says "look now", and what is found there is what counts. So a forged one could
-at most have us look. It is still refused, since looking costs. Two forms are taken: `X-Hub-Signature-256` (GitHub,
-Gitea, Forgejo: HMAC-SHA256 of the body, in hex) and Standard Webhooks (`webhook-signature`, which signs the time too).
-The first one has no time in it, so each is remembered and taken once.
+at most have us look. It is still refused, since looking costs. Three forms are taken: `X-Hub-Signature-256` (GitHub,
+Gitea, Forgejo: HMAC-SHA256 of the body, in hex), Standard Webhooks (`webhook-signature`, which signs the time too), and
+`X-Gitlab-Token` (GitLab: the key itself, which says nothing of the body). All but the second have no time in them, so
+each is remembered and taken once; GitLab gives each event a name for that.
 """
 
 import base64
@@ -16,8 +17,11 @@ from chimera.delivery.git.errors import HookRefused
 from chimera.events.signing import HEADER_ID, HEADER_SIGNATURE, HEADER_TIMESTAMP, SECRET_PREFIX
 
 HUB = "x-hub-signature-256"
+GITLAB_TOKEN, GITLAB_EVENT, GITLAB_NAME = "x-gitlab-token", "x-gitlab-event", "x-gitlab-event-uuid"
+GITLAB_PUSH = "Push Hook"
 TOLERANCE = 300.0
 LEAST_KEY = 16
+_LONGEST_NAME = 200
 
 
 def verified(headers: Mapping[str, str], body: bytes, key: str, now: float) -> str:
@@ -28,6 +32,8 @@ def verified(headers: Mapping[str, str], body: bytes, key: str, now: float) -> s
         )
     if HEADER_SIGNATURE in headers:
         return _standard(headers, body, key, now)
+    if GITLAB_TOKEN in headers and HUB not in headers:
+        return _gitlab(headers, body, key)
     given = headers.get(HUB, "")
     made = "sha256=" + hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
     if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), made.encode()):
@@ -35,9 +41,29 @@ def verified(headers: Mapping[str, str], body: bytes, key: str, now: float) -> s
     return made
 
 
+def tells_of_push(headers: Mapping[str, str]) -> bool:
+    """Whether a webhook may tell of a branch that has moved: GitLab sends others to the same address if asked to."""
+    return headers.get(GITLAB_EVENT, GITLAB_PUSH) == GITLAB_PUSH
+
+
+def _gitlab(headers: Mapping[str, str], body: bytes, key: str) -> str:
+    """GitLab sends the key itself. What the delivery is called can't be made up without the key."""
+    if not hmac.compare_digest(headers[GITLAB_TOKEN].encode("utf-8", "surrogateescape"), key.encode()):
+        raise _refused()
+    name = headers.get(GITLAB_NAME, "")[:_LONGEST_NAME]
+    content = name.encode("utf-8", "surrogateescape") + b"\0" + body
+    return "gitlab=" + hmac.new(key.encode(), content, hashlib.sha256).hexdigest()
+
+
 def _standard(headers: Mapping[str, str], body: bytes, key: str, now: float) -> str:
     name, timestamp = headers.get(HEADER_ID, ""), headers.get(HEADER_TIMESTAMP, "")
-    if not timestamp.isascii() or not timestamp.isdigit() or len(timestamp) > 12 or not name or len(name) > 200:
+    if (
+        not timestamp.isascii()
+        or not timestamp.isdigit()
+        or len(timestamp) > 12
+        or not name
+        or len(name) > _LONGEST_NAME
+    ):
         raise _refused()
     if abs(now - int(timestamp)) > TOLERANCE:
         raise HookRefused("the webhook is too old, or from the future", next_step="see that both clocks are right")

@@ -101,7 +101,8 @@ class Rollout(Struct, frozen=True, kw_only=True):
 
     `wave` is the one under way, of `waves`. `asked_by` is who wanted what is wanted, and `asked` why. `reason` says why
     it is in its state. `change` is the change request that it belongs to, None where one was started alone; `content`
-    the digest of its items. `version` grows with each write.
+    the digest of its items. `key` is the digest of the Idempotency-Key that it was asked for with. `version` grows with
+    each write.
     """
 
     id: str
@@ -115,6 +116,7 @@ class Rollout(Struct, frozen=True, kw_only=True):
     updated: float
     change: str | None = None
     content: str = ""
+    key: str | None = None
     state: State = "running"
     wanted: Wanted = "run"
     asked_by: str = ""

@@ -16,9 +16,10 @@ class RolloutStore(Protocol):
         """Seconds since the epoch by the clock that all control planes share."""
 
     async def create(self, rollout: Rollout, members: Sequence[Member]) -> Rollout:
-        """Keep a new rollout with its members, and tell it; of the same change and content, the one that is there.
+        """Keep a new rollout with its members, and tell it.
 
-        Raises `RolloutConflict` where an agent is in another one that isn't over.
+        Of the same change and content, or the same key, it is the one that is there. Raises `RolloutConflict` where an
+        agent is in another one that isn't over.
         """
 
     async def active(self) -> Sequence[Rollout]:
@@ -29,6 +30,9 @@ class RolloutStore(Protocol):
 
     async def of_change(self, tenant: str, change: str, content: str) -> Summary | None:
         """The one of a change with this content, if it was begun."""
+
+    async def of_key(self, tenant: str, key: str) -> Summary | None:
+        """The one that was begun with this key, if there is one."""
 
     async def page(self, tenant: str, after: str, limit: int) -> Sequence[Summary]:
         """A page, the newest first; `after` is the id of the last one seen."""

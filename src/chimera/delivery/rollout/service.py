@@ -66,9 +66,10 @@ class RolloutService:
         by: str,
         change: str | None = None,
         content: str = "",
+        key: str | None = None,
         policy: Policy | None = None,
     ) -> Summary:
-        """Begin a rollout; of a change and content that has one, that one is meant."""
+        """Begin a rollout; of a change and content that has one, or of a key, that one is meant."""
         if change is not None and (found := await self._store.of_change(tenant, change, content)) is not None:
             return found
         wanted = [one for one in items if one.revision != one.before]
@@ -96,6 +97,7 @@ class RolloutService:
             updated=now,
             change=change,
             content=content,
+            key=key,
             through=await self._sides.observed(),
         )
         kept = await self._store.create(made, members)
@@ -109,6 +111,10 @@ class RolloutService:
     async def of_change(self, tenant: str, change: str, content: str) -> Summary | None:
         """How the one of a change is, if it was begun."""
         return await self._store.of_change(tenant, change, content)
+
+    async def of_key(self, tenant: str, key: str) -> Summary | None:
+        """How the one is that was begun with a key, if there is one."""
+        return await self._store.of_key(tenant, key)
 
     async def page(self, tenant: str, after: str, limit: int) -> Sequence[Summary]:
         """A page, the newest first."""

@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from chimera.entrypoints.cli.failing import NotRunning
+from chimera.kernel.ids import new_id
 from chimera.kernel.places import default_home
 from chimera_host.contract.problem import Problem, ProblemError, RemoteProblem
 from chimera_host.sending import READING, sent_once
@@ -21,6 +22,12 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT = 10.0
 RETRIES = 3
+KEYED_RETRIES = 6
+LEAST_PAUSE = 0.5
+"""Seconds before a request with a key is sent again; twice as many each time."""
+
+HEADER_KEY = "Idempotency-Key"
+_AWAY = (502, 503, 504)
 
 
 class Api:
@@ -48,6 +55,23 @@ class Api:
         """One request; the answer as data. One that only reads is sent again where its connection breaks."""
         data = msgspec.json.encode(body) if body is not None else None
         return await self.send(method, path, data, query=query, headers=headers)
+
+    async def call_once(self, path: str, body: Any) -> Any:
+        """A POST that names itself by a key, so that it has its effect once however often it is sent.
+
+        It is sent again where its answer is lost, or nobody is there: a control plane that was killed is back in
+        seconds.
+        """
+        headers = {HEADER_KEY: new_id("key")}
+        for attempt in range(KEYED_RETRIES):
+            try:
+                return await self.call("POST", path, body, headers=headers)
+            except ProblemError as error:
+                away = isinstance(error, NotRunning) or error.status in _AWAY
+                if not away or attempt == KEYED_RETRIES - 1:
+                    raise
+            await asyncio.sleep(LEAST_PAUSE * 2.0**attempt)
+        raise AssertionError("the loop returns or raises")
 
     async def send(
         self,

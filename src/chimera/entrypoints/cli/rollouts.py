@@ -72,7 +72,7 @@ def start(
         if batch is None:
             return {}
         body = {"batch": batch, "title": title, "remove": list(remove), "policy": policy}
-        begun: dict[str, Any] = await api.call("POST", api.path("rollouts"), body)
+        begun: dict[str, Any] = await api.call_once(api.path("rollouts"), body)
         return await _follow(api, begun["id"], output) if watched else begun
 
     found = run(options_of(context), work)

@@ -86,7 +86,7 @@ class ControlPlaneApp:
         handlers = {
             **applying.handlers(),
             **Looking(self._catalogue, self._changed, self._changes.check_direct).handlers(),
-            **Rolling(self._catalogue, self._changed).handlers(),
+            **Rolling(self._catalogue, self._changed, self._changes.check_rollback).handlers(),
             **ChangeHandlers(self._changes).handlers(),
             **self._rollouts.handlers(),
             **self._trials.handlers(),

@@ -1,9 +1,10 @@
 """Handlers that take agents back to what they were.
 
-They work also where agents are changed by change requests alone: it is the way out of one that was wrong.
+They work also where agents are changed by change requests alone: it is the way out of one that was wrong. There, who
+may choose another revision than the one before is the delivery policy's to say.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
@@ -23,10 +24,16 @@ _PAGE = 1_000
 class Rolling:
     """The handlers. `changed` is called after each rollback (a hint, not a promise)."""
 
-    def __init__(self, catalogue: Catalogue, changed: Callable[[], None]) -> None:
-        """Take back agents of `catalogue`."""
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        changed: Callable[[], None],
+        check_chosen: Callable[[str, frozenset[str]], Awaitable[None]],
+    ) -> None:
+        """Take back agents of `catalogue`; `check_chosen` raises where these roles may not choose the revision."""
         self._catalogue = catalogue
         self._changed = changed
+        self._check_chosen = check_chosen
 
     def handlers(self) -> dict[str, Handler]:
         """The handlers by the names of their operations."""
@@ -37,6 +44,8 @@ class Rolling:
         told = await body_of(request, api.RollBack, default=api.RollBack())
         tenant, name = tenant_of(request), request.match_info["agent"]
         by = principal_of(request).actor
+        if told.revision is not None:
+            await self._check_chosen(tenant, principal_of(request).roles)
         done = await self._catalogue.rollbacks.agents(tenant, [name], to=told.revision, by=by, now=told.now)
         for error in done.refused.values():
             raise no_agent(name) if isinstance(error, AgentNotFound) else error

@@ -5,6 +5,7 @@ the rollout's one row once a second, whatever it is that leads and however many 
 """
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -16,12 +17,14 @@ from chimera.delivery.rollout.model import ENDED, Item, Wanted
 from chimera.delivery.rollout.service import RolloutService
 from chimera.entrypoints.control_plane.http import BadRequest, Handler, answer, body_of, principal_of, tenant_of
 from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE
+from chimera.entrypoints.published.rollouts import HEADER_KEY
 from chimera_host.contract.problem import ProblemError
 
 POLL = 1.0
 COMMENT = 15.0
 """Seconds of silence after which a comment says that the stream lives."""
 
+_LONGEST_KEY = 255
 Contents = Callable[[str, str, Sequence[str]], Awaitable[Sequence[ChangeItem]]]
 """What a batch, and agents that are to be taken out, would change."""
 
@@ -61,8 +64,12 @@ class RolloutHandlers:
         return answer(api.RolloutPage(rollouts=rows, next=rows[-1].id if len(found) > limit else None))
 
     async def start(self, request: web.Request) -> web.StreamResponse:
-        """Begin one."""
+        """Begin one, or find the one with the same key."""
         tenant, told = tenant_of(request), await body_of(request, api.StartRollout)
+        by, key = principal_of(request).actor, _key(request)
+        # Looked for first: what it made live is no longer a change, and its batch may be gone.
+        if key is not None and (found := await self._rollouts.of_key(tenant, key)) is not None:
+            return answer(api.row_of(found), status=201)
         await self._check_direct(tenant)
         try:
             policy = api.policy_with(self._rollouts.policy, told.policy)
@@ -70,8 +77,8 @@ class RolloutHandlers:
             raise BadRequest(f"policy: {error}", next_step="see the API's description at /openapi.json") from None
         contents = await self._contents(tenant, told.batch, told.remove)
         items = [Item(agent=one.agent, revision=one.revision, before=one.before) for one in contents]
-        by = principal_of(request).actor
-        begun = await self._rollouts.start(tenant, items, title=told.title or _title(items), by=by, policy=policy)
+        title = told.title or _title(items)
+        begun = await self._rollouts.start(tenant, items, title=title, by=by, key=key, policy=policy)
         return answer(api.row_of(begun), status=201)
 
     async def get(self, request: web.Request) -> web.StreamResponse:
@@ -123,6 +130,19 @@ class RolloutHandlers:
             return answer(api.row_of(await self._rollouts.ask(tenant, name, wanted, by=by, reason=told.reason)))
 
         return handle
+
+
+def _key(request: web.Request) -> str | None:
+    """The digest of the request's Idempotency-Key, if it has one: one caller's say nothing about another's."""
+    key = request.headers.get(HEADER_KEY)
+    if key is None:
+        return None
+    if not (1 <= len(key) <= _LONGEST_KEY and key.isascii() and key.isprintable() and " " not in key):
+        raise BadRequest(
+            f"{HEADER_KEY} is no key: {key[:40]!r}",
+            next_step=f"use 1 to {_LONGEST_KEY} visible ASCII characters, such as a UUID",
+        )
+    return hashlib.sha256(f"{principal_of(request).actor}\0{key}".encode()).hexdigest()
 
 
 def _limit(request: web.Request) -> int:

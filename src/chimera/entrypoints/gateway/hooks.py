@@ -1,4 +1,4 @@
-"""Webhooks of Git's hosts: taken without a key, since each is signed with the source's own."""
+"""Webhooks of Git's hosts: taken without a key of ours, since each shows that it knows the source's own."""
 
 from collections.abc import Awaitable, Callable
 
@@ -6,7 +6,7 @@ from aiohttp import web
 
 from chimera.adapters.storage.source_rows import SourceHooks
 from chimera.delivery.git.errors import HookRefused
-from chimera.delivery.git.hooks import verified
+from chimera.delivery.git.hooks import tells_of_push, verified
 from chimera.entrypoints.gateway.calls import Values
 from chimera.entrypoints.gateway.http import HEADER_REQUEST, json_response, read_body
 from chimera.entrypoints.published.operation import Operation
@@ -22,7 +22,7 @@ HOOKS = (
         method="POST",
         path=SOURCE + "/hook",
         name="source_hook",
-        summary="A Git host says that a branch has moved; signed with the source's webhook secret",
+        summary="A Git host says that a branch has moved; signed with the source's webhook secret, or showing it",
         tag="delivery",
         body=bytes,
         takes="*/*",
@@ -63,6 +63,8 @@ class HookHandlers:
             raise _unknown() from error
         headers = {key.lower(): value for key, value in request.headers.items()}
         signature = verified(headers, body, key, self._clock.wall())
+        if not tells_of_push(headers):
+            return json_response({"status": "ignored"}, status=202, headers={HEADER_REQUEST: name})
         await self._sources.hook(tenant, source, signature)
         return json_response({"status": "looking"}, status=202, headers={HEADER_REQUEST: name})
 

@@ -4,8 +4,9 @@ from typing import Any
 
 from chimera.delivery.rollout import api
 from chimera.entrypoints.published.operation import TENANT, Operation
-from chimera.entrypoints.published.parameters import page
+from chimera.entrypoints.published.parameters import KEY, page
 
+HEADER_KEY = "Idempotency-Key"
 ROLLOUT = TENANT + "/rollouts/{rollout}"
 _READ, _WRITE = "rollout:read", "rollout:write"
 
@@ -41,6 +42,7 @@ ROLLOUTS = (
         api.RolloutRow,
         _WRITE,
         body=api.StartRollout,
+        headers=((HEADER_KEY, KEY, "starting again with the same one finds the same rollout"),),
         status=201,
     ),
     _operation("GET", ROLLOUT, "get_rollout", "A rollout", api.RolloutRow, _READ),

@@ -71,7 +71,7 @@ class StoredRollouts:
 
         def job(connection: Connection) -> Rollout:
             hold_sequence(connection)  # of two who begin with the same agents, one sees the other
-            if rollout.change is not None and (found := _of_change(connection, rollout)) is not None:
+            if (found := _begun_before(connection, rollout)) is not None:
                 return found
             _refuse_taken(connection, rollout, members)
             summary = counted(rollout, members)
@@ -95,6 +95,12 @@ class StoredRollouts:
         """See `RolloutStore`."""
         c = table.c
         its = (c.tenant == tenant) & (c.change == change) & (c.content == content)
+        found = await self._summaries(select(table).where(its))
+        return found[0] if found else None
+
+    async def of_key(self, tenant: str, key: str) -> Summary | None:
+        """See `RolloutStore`."""
+        its = (table.c.tenant == tenant) & (table.c.key == key)
         found = await self._summaries(select(table).where(its))
         return found[0] if found else None
 
@@ -208,10 +214,16 @@ def _read(connection: Connection, tenant: str, id_: str, *, lock: bool = False) 
     return read_summary(row)
 
 
-def _of_change(connection: Connection, wanted: Rollout) -> Rollout | None:
+def _begun_before(connection: Connection, wanted: Rollout) -> Rollout | None:
     c = table.c
-    its = (c.tenant == wanted.tenant) & (c.change == wanted.change) & (c.content == wanted.content)
-    row = connection.execute(select(table).where(its)).first()
+    query = select(table).where(c.tenant == wanted.tenant)
+    if wanted.change is not None:
+        query = query.where((c.change == wanted.change) & (c.content == wanted.content))
+    elif wanted.key is not None:
+        query = query.where(c.key == wanted.key)
+    else:
+        return None
+    row = connection.execute(query).first()
     return None if row is None else read_summary(row).rollout
 
 

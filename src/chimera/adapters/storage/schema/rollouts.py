@@ -2,7 +2,8 @@
 
 A rollout that isn't over has `ended` null, and an index holds only those. `phases` and `strengths` count its members as
 JSON, kept by whoever writes members, so that a list and a progress bar read one row. `wanted` and what goes with it is
-written by people alone, everything else by the leader alone: neither overwrites the other.
+written by people alone, everything else by the leader alone: neither overwrites the other. `key` is null unless the
+rollout was asked for with an Idempotency-Key, whose digest it is.
 
 `place` is a member's place in the order in which they are begun. `evidence` is what was seen of it so far: an array
 whose fields may get more at its end, and no other meaning. The index of members by revision says to upkeep what is
@@ -34,6 +35,7 @@ rollout = Table(
     Column("by", String(512), nullable=False),
     Column("change", String(40)),
     Column("content", String(71), nullable=False),
+    Column("key", String(64)),
     Column("state", String(16), nullable=False),
     Column("wanted", String(8), nullable=False),
     Column("asked_by", String(512), nullable=False),
@@ -53,6 +55,7 @@ rollout = Table(
     Index("ix_rollout_active", "created", sqlite_where=text("ended IS NULL"), postgresql_where=text("ended IS NULL")),
     Index("ix_rollout_change", "tenant", "change"),
     Index("ix_rollout_ended", "ended"),
+    Index("uq_rollout_key", "tenant", "key", unique=True),
 )
 
 rollout_member = Table(
