@@ -5,6 +5,7 @@ whose environment isn't there is skipped with the reason.
 """
 
 import os
+import re
 import sys
 from typing import Any
 
@@ -16,8 +17,11 @@ from chimera.kernel.places import runtime_overrides, runtimes_folder
 from chimera.platform.errors import RuntimeMissing
 
 LONGEST_ID = 40
-ONE_PLATFORM = "tests/acceptance/platform"
-"""The tests of this folder, not of those in it, share a platform."""
+ACCEPTANCE = "tests/acceptance/platform"
+SHARED = re.compile(
+    r"^(?:@pytest\S*fixture.*\n(?:async )?def \w+|(?:async )?def test_\w+)\((?:[^)]*\W)?(platform|home)\b", re.MULTILINE
+)
+"""What asks for the platform, or the home, that several files of acceptance tests have one of between them."""
 
 
 def pytest_configure() -> None:
@@ -49,15 +53,18 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Several processes (`pytest -n 2`) take whole files, in the order of their paths: the longest are the first.
 
-    Fixtures of a module are then made once, and the one platform of all acceptance tests as well.
+    Fixtures of a module are then made once; and so is what files of acceptance tests share, since they count as one.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return ONE_PLATFORM if file in sharing else file
+            return shared.get(file, file)
 
-    sharing = {str(file.relative_to(config.rootpath)) for file in (config.rootpath / ONE_PLATFORM).glob("test_*.py")}
+    shared = {}
+    for file in (config.rootpath / ACCEPTANCE).glob("test_*.py"):
+        if found := SHARED.search(file.read_text(encoding="utf-8")):
+            shared[str(file.relative_to(config.rootpath))] = f"{ACCEPTANCE} {found[1]}"
     config.option.loadscopereorder = False
     return ByFile(config, log)

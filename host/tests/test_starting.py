@@ -1,6 +1,7 @@
 """A host on its way up."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from chimera_host import process
+from chimera_host.errors import AgentLoadError
 from chimera_host.testing.process import environment
 
 
@@ -32,6 +35,19 @@ async def test_a_host_that_is_told_to_stop_before_it_serves_ends():
         if host.returncode is None:
             host.kill()
             await host.wait()
+
+
+def test_garbage_is_collected_again_once_the_framework_is_imported_or_is_not_there(monkeypatch):
+    try:
+        process.preload("function")
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+    monkeypatch.setitem(sys.modules, "chimera_host.frameworks.langgraph", None)
+    with pytest.raises(AgentLoadError, match="can't run langgraph"):
+        process.preload("langgraph")
+    assert gc.isenabled()
 
 
 def caught(process: int) -> int:

@@ -65,6 +65,22 @@ def test_a_process_of_a_cluster_starts_without_what_its_image_leaves_out(process
     assert "uv" not in brought_in(f"chimera.bootstrap.{process}"), "deploy/images/build leaves it out"
 
 
+def test_processes_collect_garbage_again_once_all_is_imported() -> None:
+    processes = [f"chimera.bootstrap.{one}" for one in ("control_plane", "gateway", "operator", "supervisor")]
+    program = (
+        "import argparse, gc, runpy\n"
+        "argparse.ArgumentParser.parse_args = lambda self: exit(f'{gc.isenabled()} {gc.get_freeze_count() > 0}')\n"
+        f"for module in {processes}:\n"
+        "    gc.unfreeze()\n"
+        "    try:\n"
+        "        runpy.run_module(module, run_name='__main__')\n"
+        "    except SystemExit as said:\n"
+        "        print(module, said)\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"{module} True True" for module in processes], done.stderr
+
+
 @pytest.mark.parametrize("module", ["chimera_host.__main__", "chimera_host.zygote", "chimera_host.process"])
 def test_a_host_stands_on_few_packages_beside_its_framework(module: str) -> None:
     loaded = brought_in(module)

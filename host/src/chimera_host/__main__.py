@@ -44,14 +44,12 @@ def _serve(config_fd: int | None, listen_fd: int | None, lifeline_fd: int | None
     # The first process of a container loses a signal that it has no handler for, and frameworks take seconds to import.
     signal.signal(signal.SIGTERM, _end_at_once)
     from chimera_host import process
-    from chimera_host.frameworks import adapter as find_adapter
 
     config = _read(config_fd) if config_fd is not None else from_environment(os.environ)
     parent = os.getppid()
     if lifeline_fd is not None:
         process.die_with_parent(parent)
-    adapter = find_adapter(config.framework)
-    process.preload(adapter)
+    adapter = process.preload(config.framework)
     if listen_fd is not None:
         listener = socket.socket(fileno=listen_fd)
     else:

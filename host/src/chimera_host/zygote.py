@@ -32,7 +32,6 @@ from chimera_host import process
 from chimera_host.config import HostConfig
 from chimera_host.contract.agent import FrameworkName
 from chimera_host.contract.zygote import ForkRequest, Reply
-from chimera_host.frameworks import adapter as find_adapter
 from chimera_host.logs import configure
 from chimera_host.ports import FrameworkAdapter
 
@@ -233,8 +232,7 @@ def main(framework: FrameworkName, control_fd: int) -> int:
     """Warm up, say so, and serve; the exit code."""
     configure("zygote", framework=framework)
     began = time.perf_counter()
-    adapter = find_adapter(framework)
-    process.preload(adapter)
+    adapter = process.preload(framework)
     control = Control(socket.socket(fileno=control_fd))
     control.send(Reply(op="ready", framework=framework, pid=os.getpid(), seconds=round(time.perf_counter() - began, 3)))
     Zygote(adapter, control).run()
