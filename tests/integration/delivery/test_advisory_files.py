@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,36 @@ async def test_a_record_that_can_not_be_read_is_counted(tmp_path: Path, content:
 async def test_a_damaged_zip_is_counted(tmp_path: Path) -> None:
     (tmp_path / "all.zip").write_bytes(zipped(record(4))[:-30])
     assert (await load_advisories([str(tmp_path)], now=NOW)).faults
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+async def test_a_zip_that_is_damaged_inside_is_counted_however_it_is_packed(compression: int, tmp_path: Path) -> None:
+    whole = zipped(record(4), compression=compression)
+    assert known(await load_advisories([str(_put(tmp_path, whole))], now=NOW)) == {"p4"}
+    start = whole.index(b"PYSEC-4.json") + len("PYSEC-4.json")
+    broken = _put(tmp_path, whole[:start] + b"\xa5" * 60 + whole[start + 60 :])
+    index = await load_advisories([str(broken)], now=NOW)
+    assert (index.records, len(index.faults)) == (0, 1)
+    server = await served(broken.read_bytes())
+    try:
+        index = await load_advisories([str(server.make_url("/all.zip"))], now=NOW)
+    finally:
+        await server.close()
+    assert (index.records, len(index.faults)) == (0, 1)
+
+
+def _put(folder: Path, data: bytes) -> Path:
+    (folder / "all.zip").write_bytes(data)
+    return folder / "all.zip"
+
+
+async def test_what_has_no_end_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(record(1)))
+    os.mkfifo(tmp_path / "b.json")
+    (tmp_path / "c.json").symlink_to("/dev/zero")
+    index = await load_advisories([str(tmp_path)], now=NOW)
+    assert known(index) == {"p1"}
+    assert [fault.rpartition("/")[2] for fault in index.faults] == ["b.json: it is no file", "c.json: it is no file"]
 
 
 async def test_a_record_beyond_the_bound_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

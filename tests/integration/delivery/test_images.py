@@ -18,6 +18,7 @@ from aiohttp.test_utils import TestServer
 
 from chimera.adapters.scanners.image_files import image_files
 from chimera.adapters.scanners.registry import DOCKER_HUB, Registry, parse_reference, read_credentials
+from chimera.delivery.scanning import images as scanning
 from chimera.delivery.scanning import layers as bounds
 from chimera.delivery.scanning.advisories import Advisories, OsvRecord
 from chimera.delivery.scanning.dependencies import Against
@@ -237,6 +238,37 @@ def test_a_layer_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch
     assert any(
         isinstance(one, Unjudged) and "more than a layer may have" in one.message for one in scanned(made, tmp_path)
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "bound", "words"),
+    [
+        ("LARGEST_LISTS", 5_000, "what says what is installed has more than 5,000"),
+        ("MOST_FINDINGS", 2, "more than 2 th"),
+    ],
+)
+def test_what_is_kept_of_all_layers_is_bounded(
+    name: str, bound: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = b'{"name": "left-pad", "version": "1.3.0", "x": "%s"}' % (b"x" * 400)
+    files = {f"app/node_modules/p{number}/package.json": package for number in range(20)}
+    files |= {f"app/{number}.env": f"KEY={SECRET}{number}".encode() for number in range(5)}
+    monkeypatch.setattr(scanning, name, bound)
+    assert any(isinstance(one, Unjudged) and words in one.message for one in scanned(image(files), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("manifest", "words"),
+    [
+        ([{"Config": "config.json", "Layers": ["0/layer.tar"] * 501}], "501 layers"),
+        ([{"Config": "config.json", "Layers": []}] * 101, "101 images"),
+    ],
+)
+def test_dockers_archive_names_no_more_than_an_image_has(manifest: Any, words: str, tmp_path: Path) -> None:
+    files = {"config.json": b"{}", "0/layer.tar": layer({}), "manifest.json": json.dumps(manifest).encode()}
+    (tmp_path / "a.tar").write_bytes(layer(files, packed=False))
+    with pytest.raises(ImageUnreadable, match=words), image_files(tmp_path / "a.tar"):
+        pass
 
 
 def test_links_and_odd_names_in_a_layer_stop_nothing(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ told of: whoever scans must then say that something couldn't be judged.
 import asyncio
 import datetime
 import io
+import lzma
 import os
 import zipfile
 import zlib
@@ -66,7 +67,9 @@ def _take_path(index: Advisories, path: Path, now: float) -> None:
 
 
 def _take_file(index: Advisories, path: Path, now: float) -> None:
-    if path.name.endswith(".zip"):
+    if path.exists() and not path.is_file():  # a pipe or device has no end
+        _fault(index, str(path), "it is no file")
+    elif path.name.endswith(".zip"):
         with path.open("rb") as file:
             _take_zip(index, str(path), file, now)
     elif path.stat().st_size > LARGEST_LIST:
@@ -93,8 +96,11 @@ def _take_zip(index: Advisories, name: str, file: io.BufferedIOBase, now: float)
                     continue
                 with archive.open(info) as stream:
                     _take_json(index, f"{name}!{info.filename}", stream.read(LARGEST_RECORD + 1), now)
-    # zipfile raises NotImplementedError for what it doesn't know, RuntimeError for what is encrypted
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+    # zipfile raises NotImplementedError for what it doesn't know, RuntimeError for what is encrypted; bz2 an OSError
+    # without a number, which one of the file itself has.
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         _fault(index, name, f"the zip can't be read: {error}")
 
 

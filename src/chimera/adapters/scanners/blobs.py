@@ -106,12 +106,17 @@ def digest_of(descriptor: Any) -> str:
 def parts(source: Source, name: str, manifest: dict[str, Any], architecture: str) -> ImageParts:
     """An image, its layers opened one after the other as they are read."""
     image = chosen(source, manifest, architecture)
-    layers = [digest_of(one) for one in image["layers"]]
-    if len(layers) > MOST_LAYERS:
-        raise unreadable(f"it has {len(layers):,} layers")
+    layers = bounded([digest_of(one) for one in image["layers"]])
     return ImageParts(
         name=name, config=document(source, digest_of(image.get("config"))), layers=_opened(source, layers)
     )
+
+
+def bounded(layers: list[str]) -> list[str]:
+    """The layers of an image, unless there are too many."""
+    if len(layers) > MOST_LAYERS:
+        raise unreadable(f"it has {len(layers):,} layers")
+    return layers
 
 
 def _opened(source: Source, layers: list[str]) -> Iterator[tuple[str, IO[bytes]]]:

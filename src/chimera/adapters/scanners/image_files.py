@@ -13,10 +13,11 @@ from typing import IO, Any
 
 import msgspec
 
-from chimera.adapters.scanners.blobs import LARGEST_DOCUMENT, chosen, parsed, parts, unreadable
+from chimera.adapters.scanners.blobs import LARGEST_DOCUMENT, bounded, chosen, parsed, parts, unreadable
 from chimera.delivery.scanning.images import ImageParts
 
 MOST_MEMBERS = 10_000
+MOST_IMAGES = 100
 _DIGEST = re.compile(r"sha(?:256:[0-9a-f]{64}|512:[0-9a-f]{128})")
 
 
@@ -132,8 +133,8 @@ def _manifests(layout: LayoutArchive) -> list[dict[str, Any]]:
         found = msgspec.json.decode(data, type=list[dict[str, Any]])
     except (msgspec.MsgspecError, RecursionError) as error:
         raise unreadable(f"manifest.json: {str(error)[:200]}") from error
-    if not found:
-        raise unreadable("it lists no image")
+    if not 1 <= len(found) <= MOST_IMAGES:
+        raise unreadable(f"it lists {len(found):,} images" if found else "it lists no image")
     return found
 
 
@@ -146,7 +147,7 @@ def _saved(layout: LayoutArchive, name: str, manifest: dict[str, Any]) -> ImageP
         said = parsed(file.read(LARGEST_DOCUMENT), config[:100])
     tags = manifest.get("RepoTags")
     told = f"{name} ({tags[0]})" if isinstance(tags, list) and tags else name
-    return ImageParts(name=told, config=said, layers=_files(layout, [str(one) for one in layers]))
+    return ImageParts(name=told, config=said, layers=_files(layout, bounded([str(one) for one in layers])))
 
 
 def _files(layout: LayoutArchive, names: list[str]) -> Iterator[tuple[str, IO[bytes]]]:

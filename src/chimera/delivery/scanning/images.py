@@ -50,6 +50,9 @@ _CREDENTIALS = (
     *(".ssh/id_rsa", ".ssh/id_ed25519", ".ssh/id_ecdsa", ".config/gcloud/application_default_credentials.json"),
 )
 MOST_SHOWN = 200
+LARGEST_LISTS = 512 * 1024**2
+"""Bytes of all that says what is installed, over all layers: it is kept until the last of them is read."""
+MOST_FINDINGS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,8 @@ class _State:
     setuid: dict[str, int] = field(default_factory=dict)
     removed: dict[str, int] = field(default_factory=dict)
     rpm: bool = False
+    listed: int = 0
+    findings: int = 0
 
 
 def scan_image(image: ImageParts, against: Against, allowed: Collection[str] = ()) -> Iterator[Result]:
@@ -145,13 +150,24 @@ def _take(state: _State, index: int, layer: str, file: LayerFile, allowed: Colle
     if file.data is None:
         return
     if is_database(path):
-        if path in state.databases:
-            state.replaced.append((state.databases[path][0], path, state.databases[path][1]))
-        state.databases[path] = (index, file.data)
-    else:
-        results = list(_contents(layer, path, file.data, allowed))
-        if results:
-            state.added.setdefault(index, {})[path] = results
+        _keep_list(state, index, path, file.data)
+        return
+    results = list(_contents(layer, path, file.data, allowed))
+    state.findings += len(results)
+    if state.findings > MOST_FINDINGS:
+        raise LayerUnreadable(f"more than {MOST_FINDINGS:,} things were found up to here")
+    if results:
+        state.added.setdefault(index, {})[path] = results
+
+
+def _keep_list(state: _State, index: int, path: str, data: bytes) -> None:
+    """Keep what says what is installed: it counts as it is in the last layer."""
+    state.listed += len(data)
+    if state.listed > LARGEST_LISTS:
+        raise LayerUnreadable(f"what says what is installed has more than {LARGEST_LISTS:,} bytes")
+    if path in state.databases:
+        state.replaced.append((state.databases[path][0], path, state.databases[path][1]))
+    state.databases[path] = (index, data)
 
 
 def _contents(layer: str, path: str, data: bytes, allowed: Collection[str]) -> Iterator[Result]:

@@ -37,16 +37,18 @@ _NAMES = (
     r"passwords?|passwd|passphrase|pwd|secrets?|tokens?|api[_-]?keys?|apikeys?|access[_-]?keys?|auth[_-]?keys?|"
     r"private[_-]?keys?|client[_-]?secrets?|encryption[_-]?keys?|signing[_-]?keys?|credentials?|bearer"
 )
+_GAP = r"\s{1,8}"
+"""Between words. Gaps without a bound beside each other take a line of blanks apart in as many ways as it is long."""
 _KEY_WORD = re.compile(r"(?i)pass|pwd|secret|token|key|credential|bearer|pin|login")
 _LONG_RUN = re.compile(r"[A-Za-z0-9+/_-]{24}")
-_NAME = re.compile(rf"(?i)(?:^|[_.\-\s\"'\[])(?:\w*?[_-])?(?P<name>{_NAMES})(?:[_-](?:value|prod|live|default|id)?)?$")
+_NAME = re.compile(rf"(?i)(?:^|[_.\-\s\"'\[])(?:{_NAMES})(?:[_-](?:value|prod|live|default|id)?)?$")
 _ASSIGNED = re.compile(
     rf"(?i)(?<![\w.\-])(?P<key>[\w.\-]{{0,100}}?(?:{_NAMES})[\w\-]{{0,20}})[\"'\]]{{0,2}}\s*(?::=|=>|=|:)\s*"
     r"(?:(?P<quote>[\"'`])(?P<quoted>[^\"'`\r\n]{6,300})(?P=quote)|(?P<bare>[^\s\"'`,;(){}\[\]<>#]{8,300})(?=\s*(?:[,;#]|$)))"
 )
 _SAID = re.compile(
-    rf"(?i)\b(?P<key>{_NAMES}|pin|login)\b(?:\s+(?:for|of|to)\s+[\w .-]{{1,40}}?)?\s+(?:is|are)\s*:?\s*"
-    r"(?P<quote>[\"'`]?)(?P<value>[^\s\"'`]{6,100})"
+    rf"(?i)\b(?P<key>{_NAMES}|pin|login)\b(?:{_GAP}(?:for|of|to){_GAP}[\w .-]{{1,40}}?)?{_GAP}(?:is|are)"
+    r"(?:\s{0,8}:)?\s{0,8}(?P<quote>[\"'`]?)(?P<value>[^\s\"'`]{6,100})"
 )
 _URL = re.compile(
     r"(?i)\b[a-z][a-z0-9+.-]{1,20}://(?P<user>[^\s/:@\"'<>{}$]{0,100}):(?P<secret>[^\s/@\"'<>]{3,200})@[\w.\[-]"

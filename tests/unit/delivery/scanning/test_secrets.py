@@ -145,6 +145,35 @@ def test_a_secret_in_a_long_line_is_found_wherever_it_stands(at: int) -> None:
     assert [one.rule for one in scan_text(line)] == ["secrets/github-token"]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("password for" + " " * 19_900, "password is" + " " * 19_900, "token\t" * 3_300, "password for a is " * 1_100),
+        *("secret = " + " " * 19_900, "key" + "_" * 19_900 + "=", "aws sk" + '"' * 19_900, "a://a:" * 3_300),
+    ],
+)
+def test_a_line_that_is_made_to_be_slow_is_read_like_any_other(line: str) -> None:
+    """A pattern that tries a line in all its parts would take hours for it, and nothing else would run meanwhile."""
+    assert scan_text(f"{line}\n{TRUE['github-token']}")[-1].rule == "secrets/github-token"
+
+
+def test_a_key_that_is_made_to_be_slow_is_read_like_any_other() -> None:
+    """A definition may have any key where it holds a schema or a call's arguments, as long as its file may be."""
+    hostile = {"token" + "a_" * 400_000: "x" * 24, "token" + "_" * 800_000 + "!": "x" * 24}
+    found = scan_value({"tools": [{"parameters": hostile}], "db_password": "Vq9" + "s7kd02-Lm"})
+    assert [one.place.field for one in found] == ["db_password"]
+
+
+@pytest.mark.parametrize("key", ["password", "db_password", "DB-API-KEY", "my.token", "client_secret_prod", "x token_"])
+def test_a_key_says_what_it_holds_by_its_end(key: str) -> None:
+    assert [one.rule for one in scan_value({key: "Vq9" + "s7kd02-Lm"})] == ["secrets/assigned"]
+
+
+@pytest.mark.parametrize("key", ["passwordless", "max_tokens_each", "mytoken", "token_count"])
+def test_a_key_that_merely_begins_so_says_nothing(key: str) -> None:
+    assert scan_value({key: "Vq9" + "s7kd02-Lm"}) == []
+
+
 def test_a_definitions_secret_has_its_field() -> None:
     data = {
         "behaviour": {"function": {"system_message": f"Use the key {TRUE['stripe-key']} for refunds."}},
