@@ -11,9 +11,17 @@ from chimera.delivery.model import Change
 from chimera.delivery.policy import Freeze, roles_named
 from chimera.delivery.ports import StoredDeliveryPolicy
 from chimera.delivery.service import Asker, Changes, Draft
-from chimera.entrypoints.control_plane.http import BadRequest, Handler, answer, body_of, principal_of, tenant_of
+from chimera.entrypoints.control_plane.http import (
+    PAGE,
+    BadRequest,
+    Handler,
+    answer,
+    body_of,
+    page_size,
+    principal_of,
+    tenant_of,
+)
 from chimera.entrypoints.published.changes import STATES
-from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE
 from chimera.gateway.identity.actions import ROLES
 
 
@@ -48,7 +56,7 @@ class ChangeHandlers:
 
     async def list(self, request: web.Request) -> web.StreamResponse:
         """A page of changes."""
-        limit = _limit(request)
+        limit = page_size(request, ("state", "agent", *PAGE))
         state = request.query.get("state")
         if state is not None and state not in STATES:
             raise BadRequest(f"state={state[:40]!r} is no state", next_step=f"use one of {', '.join(STATES)}")
@@ -85,14 +93,14 @@ class ChangeHandlers:
 
     async def items(self, request: web.Request) -> web.StreamResponse:
         """A page of a change's agents, behind a name."""
-        after, limit = request.query.get("after", ""), _limit(request)
+        after, limit = request.query.get("after", ""), page_size(request, PAGE)
         rest = [item for item in (await self._change(request)).items if item.agent > after]
         page = tuple(rest[:limit])
         return answer(api.ItemPage(items=page, next=page[-1].agent if len(rest) > limit else None))
 
     async def verdicts(self, request: web.Request) -> web.StreamResponse:
         """A page of what was said of a change, behind so many."""
-        text, limit = request.query.get("after") or "0", _limit(request)
+        text, limit = request.query.get("after") or "0", page_size(request, PAGE)
         if not (text.isascii() and text.isdigit() and len(text) < 9):
             raise BadRequest(f"after={text[:40]!r} is no place", next_step="use the `next` of the page before")
         found, first = api.gravest_first(await self._change(request)), int(text)
@@ -174,14 +182,6 @@ class ChangeHandlers:
 def _asker(request: web.Request) -> Asker:
     who = principal_of(request)
     return Asker(actor=who.actor, roles=who.roles, agents=who.agents)
-
-
-def _limit(request: web.Request) -> int:
-    text = request.query.get("limit", str(DEFAULT_PAGE))
-    limit = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
-    if not 1 <= limit <= LARGEST_PAGE:
-        raise BadRequest(f"limit={text[:40]!r} is no page size", next_step=f"use a number from 1 to {LARGEST_PAGE}")
-    return limit
 
 
 def _policy(stored: StoredDeliveryPolicy) -> web.Response:

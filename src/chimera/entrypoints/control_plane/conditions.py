@@ -11,11 +11,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from chimera.adapters.storage.conditions import StoredConditions
-from chimera.entrypoints.control_plane.http import BadRequest, Handler, answer
+from chimera.entrypoints.control_plane.http import PAGE, Handler, answer, page_size
 from chimera.entrypoints.published.conditions import ConditionPage
-from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE
 
-PARAMETERS = ("subject", "after", "limit")
 LABELS = ("type", "status", "reason")
 Counts = Callable[[], Mapping[tuple[str, str, str], int]]
 
@@ -33,12 +31,7 @@ class ConditionHandlers:
 
     async def list(self, request: web.Request) -> web.StreamResponse:
         """A page of subjects, or the one that is named."""
-        if unknown := sorted(set(request.query) - set(PARAMETERS)):
-            raise BadRequest(f"unknown parameter {unknown[0]!r}", next_step=f"use {', '.join(PARAMETERS)}")
-        text = request.query.get("limit", str(DEFAULT_PAGE))
-        limit = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
-        if not 1 <= limit <= LARGEST_PAGE:
-            raise BadRequest(f"limit={text[:20]!r} is no page size", next_step=f"use a number from 1 to {LARGEST_PAGE}")
+        limit = page_size(request, ("subject", *PAGE))
         if (subject := request.query.get("subject")) is not None:
             found = await self._stored.of(subject)
             return answer(ConditionPage(subjects=[] if found is None else [found]))

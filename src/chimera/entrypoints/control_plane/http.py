@@ -152,6 +152,10 @@ async def body_of(request: web.Request, kind: type[T], *, default: T | None = No
     return await asyncio.to_thread(_decode, data, kind)
 
 
+PAGE = ("after", "limit")
+"""The parameters of every list in pages."""
+
+
 def page_size(request: web.Request, known: Sequence[str]) -> int:
     """How many rows a page may have; refuses that, and parameters that aren't among `known`."""
     if unknown := sorted(set(request.query) - set(known)):

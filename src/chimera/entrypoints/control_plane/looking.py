@@ -7,13 +7,20 @@ from aiohttp import web
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.agents import api
 from chimera.entrypoints.control_plane.describe import describe
-from chimera.entrypoints.control_plane.http import BadRequest, Handler, answer, body_of, principal_of, tenant_of
+from chimera.entrypoints.control_plane.http import (
+    PAGE,
+    BadRequest,
+    Handler,
+    answer,
+    body_of,
+    page_size,
+    principal_of,
+    tenant_of,
+)
 from chimera.entrypoints.published.catalogue import FILTERS
-from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE
 from chimera_host.contract.problem import ProblemError
 
 MAX_NAMES = 200_000
-_PARAMETERS = (*FILTERS, "after", "limit")
 
 
 class AgentNotFound(ProblemError):
@@ -48,12 +55,7 @@ class Looking:
 
     async def agents(self, request: web.Request) -> web.StreamResponse:
         """A page of agents by name; `next` is the name to give as `after` for the next page."""
-        if unknown := sorted(set(request.query) - set(_PARAMETERS)):
-            raise BadRequest(f"unknown parameter {unknown[0]!r}", next_step=f"use {', '.join(_PARAMETERS)}")
-        text = request.query.get("limit", str(DEFAULT_PAGE))
-        limit = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
-        if not 1 <= limit <= LARGEST_PAGE:
-            raise BadRequest(f"limit={text!r} is no page size", next_step=f"use a number from 1 to {LARGEST_PAGE}")
+        limit = page_size(request, (*FILTERS, *PAGE))
         filters = {name: request.query[name] for name in FILTERS if name in request.query}
         # One more than asked for tells whether there is a next page.
         rows = await self._catalogue.agents(tenant_of(request), filters, request.query.get("after", ""), limit + 1)

@@ -15,8 +15,16 @@ from chimera.delivery.model import ChangeItem
 from chimera.delivery.rollout import api
 from chimera.delivery.rollout.model import ENDED, Item, Wanted
 from chimera.delivery.rollout.service import RolloutService
-from chimera.entrypoints.control_plane.http import BadRequest, Handler, answer, body_of, principal_of, tenant_of
-from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE
+from chimera.entrypoints.control_plane.http import (
+    PAGE,
+    BadRequest,
+    Handler,
+    answer,
+    body_of,
+    page_size,
+    principal_of,
+    tenant_of,
+)
 from chimera.entrypoints.published.rollouts import HEADER_KEY
 from chimera_host.contract.problem import ProblemError
 
@@ -58,7 +66,7 @@ class RolloutHandlers:
 
     async def list(self, request: web.Request) -> web.StreamResponse:
         """A page of rollouts."""
-        limit = _limit(request)
+        limit = page_size(request, PAGE)
         found = await self._rollouts.page(tenant_of(request), request.query.get("after", ""), limit + 1)
         rows = [api.row_of(one) for one in found[:limit]]
         return answer(api.RolloutPage(rollouts=rows, next=rows[-1].id if len(found) > limit else None))
@@ -87,7 +95,7 @@ class RolloutHandlers:
 
     async def agents(self, request: web.Request) -> web.StreamResponse:
         """A page of its agents."""
-        tenant, name, limit = tenant_of(request), request.match_info["rollout"], _limit(request)
+        tenant, name, limit = tenant_of(request), request.match_info["rollout"], page_size(request, PAGE)
         text = request.query.get("after") or "-1"
         if text != "-1" and not (text.isascii() and text.isdigit() and len(text) < 9):
             raise BadRequest(f"after={text[:40]!r} is no place", next_step="use the `next` of the page before")
@@ -143,14 +151,6 @@ def _key(request: web.Request) -> str | None:
             next_step=f"use 1 to {_LONGEST_KEY} visible ASCII characters, such as a UUID",
         )
     return hashlib.sha256(f"{principal_of(request).actor}\0{key}".encode()).hexdigest()
-
-
-def _limit(request: web.Request) -> int:
-    text = request.query.get("limit", str(DEFAULT_PAGE))
-    limit = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
-    if not 1 <= limit <= LARGEST_PAGE:
-        raise BadRequest(f"limit={text[:40]!r} is no page size", next_step=f"use a number from 1 to {LARGEST_PAGE}")
-    return limit
 
 
 def _title(items: Sequence[Item]) -> str:

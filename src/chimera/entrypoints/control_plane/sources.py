@@ -9,8 +9,7 @@ from chimera.delivery.git.addresses import check_address
 from chimera.delivery.git.errors import AddressRefused, InvalidSource
 from chimera.delivery.git.settings import SyncSettings
 from chimera.delivery.git.sources import PutSource, RemovedSource, RunSource, SourcePage, faults_of, view
-from chimera.entrypoints.control_plane.http import BadRequest, Handler, answer, body_of, principal_of, tenant_of
-from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE
+from chimera.entrypoints.control_plane.http import PAGE, Handler, answer, body_of, page_size, principal_of, tenant_of
 from chimera.kernel.ids import is_name
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -36,12 +35,7 @@ class SourceHandlers:
 
     async def list(self, request: web.Request) -> web.StreamResponse:
         """A page of sources."""
-        if unknown := sorted(set(request.query) - {"after", "limit"}):
-            raise BadRequest(f"unknown parameter {unknown[0]!r}", next_step="use after and limit")
-        text = request.query.get("limit", str(DEFAULT_PAGE))
-        limit = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
-        if not 1 <= limit <= LARGEST_PAGE:
-            raise BadRequest(f"limit={text[:20]!r} is no page size", next_step=f"use a number from 1 to {LARGEST_PAGE}")
+        limit = page_size(request, PAGE)
         rows = await self._sources.page(tenant_of(request), request.query.get("after", ""), limit + 1)
         more = len(rows) > limit
         return answer(

@@ -11,6 +11,7 @@ from chimera.delivery.trials.model import Candidate
 from chimera.delivery.trials.ports import Definitions
 from chimera.delivery.trials.service import Trials
 from chimera.entrypoints.control_plane.http import (
+    PAGE,
     BadRequest,
     Handler,
     answer,
@@ -22,7 +23,7 @@ from chimera.entrypoints.control_plane.http import (
 from chimera.entrypoints.control_plane.looking import no_agent
 from chimera.entrypoints.published.trials import HEADER_KEY, ResultPage, RunPage, TestsBody
 
-PAGE = 1_000
+AT_ONCE = 1_000
 OUTCOMES: tuple[Outcome, ...] = ("passed", "failed", "skipped")
 
 
@@ -62,7 +63,7 @@ class TrialHandlers:
 
     async def page(self, request: web.Request) -> web.StreamResponse:
         """A page of runs."""
-        limit = page_size(request, ("after", "limit"))
+        limit = page_size(request, PAGE)
         rows = await self._runs.page(tenant_of(request), request.query.get("after"), limit + 1)
         more = rows[limit - 1].run if len(rows) > limit else None
         return answer(RunPage(runs=list(rows[:limit]), next=more))
@@ -73,7 +74,7 @@ class TrialHandlers:
 
     async def results(self, request: web.Request) -> web.StreamResponse:
         """A page of a run's results."""
-        limit, outcome = page_size(request, ("after", "limit", "outcome")), request.query.get("outcome")
+        limit, outcome = page_size(request, ("outcome", *PAGE)), request.query.get("outcome")
         wanted: tuple[Outcome, ...] = tuple(one for one in OUTCOMES if one == outcome)
         if outcome is not None and not wanted:
             raise BadRequest(f"there is no outcome {outcome[:20]!r}", next_step=f"use {', '.join(OUTCOMES)}")
@@ -97,7 +98,7 @@ class TrialHandlers:
 
     async def _all(self, tenant: str) -> list[Candidate]:
         found: list[Candidate] = []
-        while rows := await self._definitions.agents(tenant, {}, found[-1].agent if found else "", PAGE):
+        while rows := await self._definitions.agents(tenant, {}, found[-1].agent if found else "", AT_ONCE):
             found += [Candidate(agent=row["name"], revision=row["revision"]) for row in rows]
         return found
 

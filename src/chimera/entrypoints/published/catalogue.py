@@ -1,11 +1,9 @@
 """The catalogue's operations: the control plane routes by this table, and the gateway publishes it."""
 
-from typing import Any
-
 from chimera.agents import api
 from chimera.agents.catalogue import Applied
 from chimera.agents.compile import CanonicalDefinition
-from chimera.entrypoints.published.operation import AGENT, TENANT, Operation
+from chimera.entrypoints.published.operation import AGENT, TENANT, of_control_plane
 from chimera.entrypoints.published.parameters import page, text
 
 HEADER_KEY = "Idempotency-Key"
@@ -20,21 +18,7 @@ FILTERS = {
     "cell": "only agents of this cell",
 }
 """Parameters that narrow a list of agents; several go together."""
-
-
-def _operation(method: str, path: str, name: str, summary: str, answer: Any, **more: Any) -> Operation:
-    return Operation(
-        method=method,
-        path=path,
-        name=name,
-        summary=summary,
-        tag="catalogue",
-        action=more.pop("action", "catalogue:read"),
-        owner="control-plane",
-        answer=answer,
-        **more,
-    )
-
+_operation = of_control_plane("catalogue", action="catalogue:read")
 
 CATALOGUE = (
     _operation(

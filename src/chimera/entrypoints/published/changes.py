@@ -5,7 +5,7 @@ from typing import Any, get_args
 from chimera.delivery import api
 from chimera.delivery.model import State
 from chimera.delivery.policy import Freeze
-from chimera.entrypoints.published.operation import TENANT, Operation
+from chimera.entrypoints.published.operation import TENANT, Operation, of_control_plane
 from chimera.entrypoints.published.parameters import one_of, page
 
 CHANGE = TENANT + "/changes/{change}"
@@ -13,20 +13,7 @@ POLICY = TENANT + "/delivery"
 IN_FLIGHT = "in-flight"
 STATES = (IN_FLIGHT, *get_args(State))
 _WRITE, _READ, _APPROVE = "change:write", "change:read", "change:approve"
-
-
-def _operation(method: str, path: str, name: str, summary: str, answer: Any, action: str, **more: Any) -> Operation:
-    return Operation(
-        method=method,
-        path=path,
-        name=name,
-        summary=summary,
-        tag="delivery",
-        action=action,
-        owner="control-plane",
-        answer=answer,
-        **more,
-    )
+_operation = of_control_plane("delivery")
 
 
 def _asked(verb: str, name: str, summary: str, action: str, body: Any, *, required: bool = True) -> Operation:

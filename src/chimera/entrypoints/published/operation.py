@@ -1,5 +1,6 @@
 """One operation of the public API, as data."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,3 +43,28 @@ class Operation:
     status: int = 200
     also: tuple[tuple[int, str], ...] = ()
     key: bool = True
+
+
+def of_control_plane(tag: str, *, action: str = "") -> Callable[..., Operation]:
+    """What makes the operations of one part of the API that the control plane serves.
+
+    Each needs `action`, unless it names another.
+    """
+    usual = action
+
+    def make(
+        method: str, path: str, name: str, summary: str, answer: Any, action: str = usual, **more: Any
+    ) -> Operation:
+        return Operation(
+            method=method,
+            path=path,
+            name=name,
+            summary=summary,
+            tag=tag,
+            action=action,
+            owner="control-plane",
+            answer=answer,
+            **more,
+        )
+
+    return make

@@ -1,28 +1,13 @@
 """The operations on rollouts, which the control plane serves and the gateway passes on."""
 
-from typing import Any
-
 from chimera.delivery.rollout import api
-from chimera.entrypoints.published.operation import TENANT, Operation
+from chimera.entrypoints.published.operation import TENANT, Operation, of_control_plane
 from chimera.entrypoints.published.parameters import KEY, page
 
 HEADER_KEY = "Idempotency-Key"
 ROLLOUT = TENANT + "/rollouts/{rollout}"
 _READ, _WRITE = "rollout:read", "rollout:write"
-
-
-def _operation(method: str, path: str, name: str, summary: str, answer: Any, action: str, **more: Any) -> Operation:
-    return Operation(
-        method=method,
-        path=path,
-        name=name,
-        summary=summary,
-        tag="delivery",
-        action=action,
-        owner="control-plane",
-        answer=answer,
-        **more,
-    )
+_operation = of_control_plane("delivery")
 
 
 def _asked(verb: str, summary: str) -> Operation:

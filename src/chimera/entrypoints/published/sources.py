@@ -1,27 +1,11 @@
 """The operations on sources, which the control plane serves and the gateway passes on."""
 
-from typing import Any
-
 from chimera.delivery.git.sources import PutSource, RemovedSource, RunSource, SourcePage, SourceView
-from chimera.entrypoints.published.operation import TENANT, Operation
+from chimera.entrypoints.published.operation import TENANT, of_control_plane
 from chimera.entrypoints.published.parameters import page
 
 SOURCE = TENANT + "/sources/{source}"
-
-
-def _operation(method: str, path: str, name: str, summary: str, answer: Any, action: str, **more: Any) -> Operation:
-    return Operation(
-        method=method,
-        path=path,
-        name=name,
-        summary=summary,
-        tag="delivery",
-        action=action,
-        owner="control-plane",
-        answer=answer,
-        **more,
-    )
-
+_operation = of_control_plane("delivery")
 
 SOURCES = (
     _operation(

@@ -1,11 +1,11 @@
 """The operations on runs of agents' own tests, which the control plane serves and the gateway passes on."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from chimera.delivery.trials.model import CaseResult, Run
-from chimera.entrypoints.published.operation import TENANT, Operation
+from chimera.entrypoints.published.operation import TENANT, of_control_plane
 from chimera.entrypoints.published.parameters import KEY, one_of, page
 
 HEADER_KEY = "Idempotency-Key"
@@ -37,24 +37,11 @@ class ResultPage(Struct, frozen=True, kw_only=True):
     next: str | None = None
 
 
-def _operation(method: str, path: str, name: str, summary: str, answer: Any, **more: Any) -> Operation:
-    action: Literal["test:run", "test:read"] = "test:read" if method == "GET" else "test:run"
-    return Operation(
-        method=method,
-        path=path,
-        name=name,
-        summary=summary,
-        tag="tests",
-        action=action,
-        owner="control-plane",
-        answer=answer,
-        **more,
-    )
-
+_operation = of_control_plane("tests", action="test:read")
 
 TRIALS = (
     _operation(
-        *("POST", TENANT + "/tests", "run_tests", "Run agents' own tests", Run),
+        *("POST", TENANT + "/tests", "run_tests", "Run agents' own tests", Run, "test:run"),
         body=TestsBody,
         headers=((HEADER_KEY, KEY, "running again with the same one finds the same run"),),
         status=202,
@@ -67,5 +54,5 @@ TRIALS = (
         *("GET", RUN + "/results", "list_test_results", "What came of the tests of a run", ResultPage),
         query=(("outcome", one_of("passed", "failed", "skipped"), "only these"), *page("results")),
     ),
-    _operation("POST", RUN + "/cancel", "cancel_test_run", "End a run of tests", Run),
+    _operation("POST", RUN + "/cancel", "cancel_test_run", "End a run of tests", Run, "test:run"),
 )

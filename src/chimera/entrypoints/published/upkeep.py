@@ -1,24 +1,9 @@
 """The operations on upkeep, which the control plane serves and the gateway passes on."""
 
-from typing import Any
-
-from chimera.entrypoints.published.operation import Operation
+from chimera.entrypoints.published.operation import of_control_plane
 from chimera.platform.upkeep.model import UpkeepAnswer, UpkeepAsk, UpkeepStatus
 
-
-def _operation(method: str, path: str, name: str, summary: str, answer: Any, action: str, **more: Any) -> Operation:
-    return Operation(
-        method=method,
-        path=path,
-        name=name,
-        summary=summary,
-        tag="platform",
-        action=action,
-        owner="control-plane",
-        answer=answer,
-        **more,
-    )
-
+_operation = of_control_plane("platform")
 
 UPKEEP = (
     _operation(
