@@ -6,6 +6,7 @@ one, and a synonym stays another word.
 """
 
 import re
+import sys
 
 _WORD = re.compile(r"[^\W_][\w+#]*")
 _STOP = frozenset(
@@ -28,8 +29,11 @@ def words(text: str) -> list[str]:
 
 
 def telling(text: str) -> list[str]:
-    """The words that say what a text is about, each in its one form, in their order."""
-    return [_stem(word) for word in words(text) if word not in _STOP]
+    """The words that say what a text is about, each in its one form, in their order.
+
+    The same word is one object, however many texts hold it: thousands of agents' texts are kept, of a few words.
+    """
+    return [sys.intern(_stem(word)) for word in words(text) if word not in _STOP]
 
 
 def _stem(word: str) -> str:

@@ -113,3 +113,10 @@ async def client(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Client]:
         yield made
         await runner.cleanup()
     database.close()
+
+
+@pytest.fixture
+async def url(client: Client) -> str:
+    """The application, listening for the command line."""
+    await web.TCPSite(client.runner, "127.0.0.1", 0).start()
+    return f"http://127.0.0.1:{client.runner.addresses[-1][1]}"

@@ -1,7 +1,15 @@
 """The operation `assess`: each definition with its quality beside what is live, or its faults."""
 
+import asyncio
+import json
+from pathlib import Path
 from typing import Any
 
+import pytest
+from click.testing import CliRunner
+
+from chimera.entrypoints.cli import quality
+from chimera.entrypoints.cli.main import cli
 from chimera.testing.definitions import definition
 from tests.integration.control_plane.conftest import Client
 
@@ -36,3 +44,18 @@ async def test_a_deleted_agent_is_no_twin_any_more(client: Client) -> None:
     assert (await client.ask("POST", "quality", body)).json["agents"][0]["quality"]["twins"]
     await client.ask("DELETE", "agents/invoice-auditor")
     assert (await client.ask("POST", "quality", body)).json["agents"][0]["quality"]["twins"] == []
+
+
+@pytest.mark.parametrize(("chunk", "misfits", "said"), [(quality.CHUNK, 0, ""), (1, 1, "in parts of 1")])
+async def test_the_command_line_has_definitions_judged_together(
+    chunk: int, misfits: int, said: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quality, "CHUNK", chunk)
+    tool = [{"type": "agent", "name": "ask", "agent": "bert"}]
+    for made in (definition("anna", tools=tool), definition("bert")):
+        (tmp_path / f"{made['metadata']['name']}.yaml").write_text(json.dumps(made))
+    told = ["--url", url, "--key", "k", "quality", str(tmp_path)]
+    done = await asyncio.to_thread(lambda: CliRunner().invoke(cli, [*told, "-o", "json"], standalone_mode=False))
+    assert sum(len(row.get("misfits", ())) for row in json.loads(done.stdout)) == misfits
+    done = await asyncio.to_thread(lambda: CliRunner().invoke(cli, told, standalone_mode=False))
+    assert said in done.stderr and bool(done.stderr) == bool(said)

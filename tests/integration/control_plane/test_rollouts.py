@@ -1,12 +1,10 @@
 """Rollouts by the API and the command line: begun of a batch, followed live, paused, aborted, done."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 import pytest
-from aiohttp import web
 from click.testing import CliRunner
 
 import chimera.entrypoints.cli.client as client_module
@@ -165,15 +163,6 @@ async def test_paused_and_aborted_nothing_of_it_is_live(live: Any) -> None:
     assert (shown["moved"], shown["reason"]) == (0, "aborted by system:local: no")
     late = await live.ask("POST", f"rollouts/{name}/pause")
     assert (late.status, late.json["type"].endswith("rollout-state")) == (409, True)
-
-
-@pytest.fixture
-async def url(live: Any) -> AsyncIterator[str]:
-    """The control plane's application, listening for the command line."""
-    site = web.TCPSite(live.runner, "127.0.0.1", 0)
-    await site.start()
-    address = live.runner.addresses[-1]
-    yield f"http://127.0.0.1:{address[1]}"
 
 
 async def command(url: str, *arguments: str) -> Any:

@@ -52,6 +52,23 @@ def test_commands_that_print_data_offer_three_formats():
     assert {tuple(choices) for choices in formats.values()} == {("table", "json", "yaml")}
 
 
+@pytest.mark.parametrize(
+    "asking",
+    [
+        "rollback --selector domain=tax --output json",
+        "delete anna bert",
+        "sessions delete anna one two",
+        "sessions erase ann --output json",
+        "state spaces delete notes",
+    ],
+)
+def test_a_question_is_no_part_of_what_is_printed(asking):
+    """It goes to where errors go: what is printed may be read by a program."""
+    done = CliRunner().invoke(cli, asking.split(), input="n\n", standalone_mode=False)
+    assert isinstance(done.exception, click.Abort)
+    assert done.stdout == "" and "[y/N]:" in done.stderr
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from chimera.entrypoints.cli.main import cli\n"
@@ -106,6 +123,16 @@ def test_an_error_that_nobody_foresaw_is_not_hidden():
 def test_nothing_running_is_said_with_the_next_step(tmp_path):
     done = CliRunner().invoke(cli, ["--home", str(tmp_path), "status"])
     assert isinstance(done.exception, ProblemError) and "chimera up" in (done.exception.next_step or "")
+
+
+def test_what_comes_one_by_one_is_a_line_or_a_document_each(capsys):
+    several = [{"state": "running"}, {"state": "done", "why": "a\nb"}]
+    for one in several:
+        output.show_next(one, "json")
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == several
+    for one in several:
+        output.show_next(one, "yaml")
+    assert list(yaml.safe_load_all(capsys.readouterr().out)) == several
 
 
 def test_formats_hold_the_same_data(capsys):

@@ -9,6 +9,7 @@ import click
 import pytest
 import yaml
 
+from chimera.adapters.storage.schema.tables import metadata
 from chimera.adapters.substrates.knative.resources.composing import compose
 from chimera.agents.validate import check_data, check_text
 from chimera.bootstrap import settings as machine
@@ -158,3 +159,32 @@ def test_the_programs_of_the_pages_compile(pages: dict[Path, str]) -> None:
 @pytest.mark.parametrize("word", ["TODO", "FIXME", "XXX"])
 def test_the_pages_are_finished(pages: dict[Path, str], word: str) -> None:
     assert not [file.name for file, text in pages.items() if re.search(rf"\b{word}\b", text)]
+
+
+@pytest.mark.parametrize("start", ["README.md", "docs/index.md"])
+def test_the_start_names_every_page(start: str, root: Path, pages: dict[Path, str]) -> None:
+    named = {(root / start).parent / target for target in LINK.findall(pages[root / start]) if ":" not in target}
+    shown = [*root.glob("docs/*.md"), *root.glob("docs/guides/*.md"), *root.glob("docs/reference/*.md")]
+    missing = {file.name for file in shown} - {file.resolve().name for file in named} - {"index.md"}
+    assert not missing
+
+
+def test_terms_of_the_glossary_are_in_order(root: Path, pages: dict[Path, str]) -> None:
+    terms = re.findall(r"^\*\*(.+?)\*\*", pages[root / "docs/glossary.md"], re.MULTILINE)
+    assert len(terms) > 100
+    assert terms == sorted(terms, key=lambda term: re.sub(r"[^a-z ]", " ", term.lower()))
+    assert len(terms) == len(set(terms))
+
+
+def test_the_architecture_names_every_table_and_package(root: Path, pages: dict[Path, str]) -> None:
+    page = pages[root / "docs/architecture.md"]
+    described = {
+        name for row in re.findall(r"^\| (`.+?) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+    }
+    assert described == set(metadata.tables)
+    packages = {
+        file.parent.name
+        for top in ("src/chimera", "host/src/chimera_host")
+        for file in root.glob(f"{top}/*/__init__.py")
+    }
+    assert packages <= set(re.findall(r"^  (\w+)/", page, re.MULTILINE))

@@ -9,7 +9,7 @@ The order of rules is that of safety: what somebody else did to an agent, what w
 then what comes next. A breach takes back what it concerns also while a rollout rests: people who pause it want it to go
 no further, not to have its bad side served.
 
-Cost: some microseconds for a member, 0.1 ms where both sides of it had calls.
+Cost: some microseconds for a member, 0.03 to 0.2 ms where both sides of it had calls.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

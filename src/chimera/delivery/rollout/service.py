@@ -8,7 +8,7 @@ While no control plane is there, gateways go on with the weights that they have 
 reads that from the place on where the last one was, and decides as he would have.
 
 Cost of a pass: a few statements for each rollout that isn't over, however many agents it has; about 10 µs for each of
-them, and 0.1 ms for one that had calls on both sides since.
+them, and 0.03 to 0.2 ms for one that had calls on both sides since.
 """
 
 import asyncio

@@ -61,10 +61,10 @@ def open_change(
         raise click.UsageError("name definitions, or agents with --remove", context)
     asked = {"title": title or title_of((*paths, *(f"-{name}" for name in remove))), "remove": list(remove), **more}
 
-    async def work(api: Api) -> dict[str, Any] | None:
-        batch = await _staged(api, paths)
-        if batch == "":
-            return None
+    async def work(api: Api) -> dict[str, Any]:
+        batch, refused = await _staged(api, paths)
+        if refused is not None:
+            return refused
         made: dict[str, Any] = await api.call("POST", api.path("changes"), {**asked, "batch": batch})
         return await _follow(api, made["id"]) if wait else made
 
@@ -91,10 +91,10 @@ def amend(
     if not paths and not remove:
         raise click.UsageError("name definitions, or agents with --remove", context)
 
-    async def work(api: Api) -> dict[str, Any] | None:
-        batch = await _staged(api, paths)
-        if batch == "":
-            return None
+    async def work(api: Api) -> dict[str, Any]:
+        batch, refused = await _staged(api, paths)
+        if refused is not None:
+            return refused
         body = {"batch": batch, "remove": list(remove)}
         made: dict[str, Any] = await api.call("PUT", api.path("changes", change_id, "content"), body)
         return await _follow(api, made["id"]) if wait else made
@@ -291,13 +291,12 @@ def _freezes(found: dict[str, Any], output: str) -> None:
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 
-async def _staged(api: Api, paths: tuple[str, ...]) -> str | None:
-    """The batch of what PATHS name: None where all of it is live, empty where some of it isn't valid."""
+async def _staged(api: Api, paths: tuple[str, ...]) -> tuple[str | None, dict[str, Any] | None]:
+    """The batch of what PATHS name (None where all of it is live); the faults, where some of it isn't valid."""
     if not paths:
-        return None
+        return None, None
     result, batch = await stage_paths(api, paths)
-    tell_faults(result)
-    return "" if result["refused"] else batch
+    return batch, {"faults": result["faults"]} if result["refused"] else None
 
 
 async def _follow(api: Api, change_id: str) -> dict[str, Any]:
@@ -322,10 +321,14 @@ async def _follow(api: Api, change_id: str) -> dict[str, Any]:
         await asyncio.sleep(LOOK_EVERY)
 
 
-def _told(found: dict[str, Any] | None, output: str, *, waited: bool) -> int:
-    """Show a change; the exit code where it was waited for."""
-    if found is None:
-        click.echo("No change was opened.\nNext: mend the faults.", err=True)
+def _told(found: dict[str, Any], output: str, *, waited: bool) -> int:
+    """Show a change, or the faults for which there is none; the exit code where it was waited for."""
+    if "faults" in found:
+        if output != "table":
+            out.show(found, output)
+        else:
+            tell_faults(found)
+            click.echo("No change was made.\nNext: mend the faults.", err=True)
         return INVALID
     if output != "table":
         out.show(found, output)

@@ -303,12 +303,8 @@ def _encoded(query: dict[str, str]) -> str:
 
 def _print(several: list[dict[str, Any]], output: str) -> None:
     for one in several:
-        if output == "json":
-            import msgspec
-
-            click.echo(shown(msgspec.json.encode(one).decode()))
-        elif output == "yaml":
-            click.echo(shown("---\n" + out.to_yaml(one)), nl=False)
+        if output != "table":
+            out.show_next(one, output)
         else:
             data = " ".join(f"{name}={value}" for name, value in one["data"].items())
             kind = one["type"].removeprefix("chimera.")

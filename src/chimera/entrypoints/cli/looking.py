@@ -121,7 +121,7 @@ def describe(context: click.Context, name: str, output: str) -> None:
 def delete(context: click.Context, names: tuple[str, ...], yes: bool) -> None:
     """Delete agents by NAME; their revisions stay."""
     if not yes and len(names) > 1:
-        click.confirm(f"Delete {len(names)} agents?", abort=True)
+        click.confirm(f"Delete {len(names)} agents?", abort=True, err=True)
     body = {"names": list(names)}
     done = run(options_of(context), lambda api: api.call("POST", api.path("agents", "delete"), body))
     click.echo(f"{done['deleted']:,} deleted, {len(names) - done['deleted']:,} were not there")

@@ -35,6 +35,14 @@ def show(data: Any, output: str, *, columns: Sequence[Column] = (), rows: Sequen
         table(columns, rows)
 
 
+def show_next(data: Any, output: str) -> None:
+    """Print one of several that come one by one: a line of JSON each, or a YAML document each."""
+    if output == "json":
+        click.echo(shown(msgspec.json.encode(data).decode()))
+    else:
+        click.echo(shown(f"---\n{to_yaml(data)}"), nl=False)
+
+
 def to_yaml(data: Any) -> str:
     """Data as YAML, in its own order."""
     import yaml

@@ -8,6 +8,7 @@ import msgspec
 
 from chimera.agents.compile import compile_definition
 from chimera.agents.errors import InvalidDefinition, UnreadableText
+from chimera.agents.intake import MAX_ITEMS
 from chimera.agents.validate import check_text
 from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.client import Api, options_of, run
@@ -15,7 +16,8 @@ from chimera.entrypoints.cli.failing import INVALID, place
 from chimera.entrypoints.cli.sources import Source, read_sources
 from chimera.entrypoints.cli.text import clean, shown
 
-CHUNK = 500
+CHUNK = MAX_ITEMS
+"""Definitions that are judged together: as many as the API takes, since those of another request don't know them."""
 COLUMNS = (("agent", "AGENT"), ("score", "SCORE"), ("grade", "GRADE"), ("passed", "ALONE"), ("weakest", "WEAKEST"))
 _WEAKEST = 3
 
@@ -55,6 +57,10 @@ def quality(
     beside = "each other" if live is None else f"{live:,} live agents"
     alone = sum(_alone(row) for row in rows)
     click.echo(f"{alone:,} of {len(rows):,} would need no person's approval; held against {beside}")
+    if live is not None and len(sources) > CHUNK:
+        click.echo(
+            f"They were looked at in parts of {CHUNK:,}: agents of one part know no new ones of another.", err=True
+        )
     return INVALID if failing else 0
 
 

@@ -47,7 +47,7 @@ def rollback(
         _one(context, agents[0], to, now, output)
         return
     if selectors and not yes:
-        click.confirm(f"Take back all agents with {' and '.join(selectors)}?", abort=True)
+        click.confirm(f"Take back all agents with {' and '.join(selectors)}?", abort=True, err=True)
     body: dict[str, Any] = {"now": now}
     if change is not None:
         body["change"] = change

@@ -12,7 +12,7 @@ from chimera.entrypoints.cli.applying import stage_paths, tell_faults
 from chimera.entrypoints.cli.client import Api, options_of, problem_of, run
 from chimera.entrypoints.cli.failing import INVALID, TRY_AGAIN
 from chimera.entrypoints.cli.identity import limit_option, pages
-from chimera.entrypoints.cli.text import clean, shown
+from chimera.entrypoints.cli.text import clean
 
 COLUMNS = (
     *(("id", "ROLLOUT"), ("state", "STATE"), ("moved_of", "MOVED"), ("wave_of", "WAVE"), ("by", "BY")),
@@ -64,11 +64,10 @@ def start(
     if at_once:
         policy["steps"] = [100.0]
 
-    async def work(api: Api) -> dict[str, Any] | None:
+    async def work(api: Api) -> dict[str, Any]:
         told, batch = await stage_paths(api, paths)
-        tell_faults(told)
         if told["refused"]:
-            return None
+            return {"faults": told["faults"]}
         if batch is None:
             return {}
         body = {"batch": batch, "title": title, "remove": list(remove), "policy": policy}
@@ -76,15 +75,23 @@ def start(
         return await _follow(api, begun["id"], output) if watched else begun
 
     found = run(options_of(context), work)
-    if found is None:
-        click.echo("Nothing was begun.\nNext: mend the faults.", err=True)
-        return INVALID
-    if not found:
-        click.echo("All of it is live as it is.")
-        return 0
+    if "state" not in found:
+        return _nothing_begun(found, output)
     if not watched:
         _tell(found, output)
     return _code(found) if watched else 0
+
+
+def _nothing_begun(found: dict[str, Any], output: str) -> int:
+    """Say why: definitions have faults, or all of it is live."""
+    if output != "table":
+        out.show(found, output)
+    elif "faults" in found:
+        tell_faults(found)
+        click.echo("Nothing was begun.\nNext: mend the faults.", err=True)
+    else:
+        click.echo("All of it is live as it is.")
+    return INVALID if "faults" in found else 0
 
 
 @rollout.command(name="list", epilog="Example: chimera rollout list --output json")
@@ -157,7 +164,7 @@ async def _follow(api: Api, rollout_id: str, output: str) -> dict[str, Any]:
         if output == "table":
             click.echo(clean(_line(found)))
         else:
-            click.echo(shown(msgspec.json.encode(found).decode()))
+            out.show_next(found, output)
     return found
 
 

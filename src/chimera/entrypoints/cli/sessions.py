@@ -91,7 +91,7 @@ def export(context: click.Context, agent: str | None, session: str | None, subje
 def delete(context: click.Context, agent: str, names: tuple[str, ...], yes: bool) -> None:
     """Erase sessions of AGENT by their names, with their unfinished work and checkpoints."""
     if not yes:
-        click.confirm(f"Erase {len(names)} sessions of {agent}?", abort=True)
+        click.confirm(f"Erase {len(names)} sessions of {agent}?", abort=True, err=True)
 
     async def work(api: Api) -> None:
         for name in names:
@@ -119,7 +119,7 @@ def person(context: click.Context, subject: str, output: str) -> None:
 def erase(context: click.Context, subject: str, yes: bool, output: str) -> None:
     """Erase all that is kept of the person SUBJECT, over all agents. It can't be undone."""
     if not yes:
-        click.confirm(f"Erase all that is kept of {subject}?", abort=True)
+        click.confirm(f"Erase all that is kept of {subject}?", abort=True, err=True)
     done = run(options_of(context), lambda api: api.call("DELETE", api.path("subjects", subject)))
     _counts(done, output)
 

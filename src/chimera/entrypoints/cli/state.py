@@ -115,7 +115,7 @@ def put_space(context: click.Context, /, space: str, file: Path, version: int, o
 def delete_space(context: click.Context, space: str, yes: bool) -> None:
     """Erase a SPACE with its keys."""
     if not yes:
-        click.confirm(f"Erase space {space}?", abort=True)
+        click.confirm(f"Erase space {space}?", abort=True, err=True)
     run(options_of(context), lambda api: api.call("DELETE", api.path("spaces", space)))
     click.echo(f"{space} is erased")
 

@@ -5,8 +5,9 @@ same once hyphens are gone and letters that look alike are one (`0` and `o`, `1`
 differ in a number are a series, and meant (`worker-1`, `worker-2`). Short names aren't judged: they all are one edit
 from another.
 
-All known names stand in two arrays, aligned at their beginnings and at their ends. So one name is compared with all in
-a few operations on bytes: how far both agree from the left and from the right says how many letters lie between.
+All known names stand in two arrays, by their lengths, aligned at their beginnings and at their ends. So one name is
+compared with all of its length, and of one letter more or less, in a few operations on bytes: how far both agree from
+the left and from the right says how many letters lie between.
 """
 
 from collections.abc import Iterable
@@ -26,8 +27,8 @@ class Lookalikes:
 
     def __init__(self, names: Iterable[str]) -> None:
         """Know `names`."""
-        self._names = sorted({name[:_LONGEST] for name in names if len(name) >= SHORTEST})
-        self._known = frozenset(self._names)
+        self._known = frozenset(name[:_LONGEST] for name in names if len(name) >= SHORTEST)
+        self._names = sorted(self._known, key=lambda name: (len(name.encode()), name))
         encoded = [name.encode() for name in self._names]
         self._lengths = np.array([len(one) for one in encoded], np.int64)
         width = int(self._lengths.max(initial=0)) + 2
@@ -55,19 +56,20 @@ class Lookalikes:
         if not self._names or length >= self._width:
             return []
         width = self._width
-        agree_left = _leading(self._left == np.frombuffer(encoded.ljust(width, b"\0")[:width], np.uint8))
-        agree_right = _leading((self._right == np.frombuffer(encoded.rjust(width, b"\0")[-width:], np.uint8))[:, ::-1])
-        shorter = np.minimum(self._lengths, length)
+        first, last = np.searchsorted(self._lengths, (length - 1, length + 2))
+        near, lengths = self._names[first:last], self._lengths[first:last]
+        left = self._left[first:last] == np.frombuffer(encoded.ljust(width, b"\0"), np.uint8)
+        right = self._right[first:last] == np.frombuffer(encoded.rjust(width, b"\0"), np.uint8)
+        agree_left, agree_right = _leading(left), _leading(right[:, ::-1])
+        shorter = np.minimum(lengths, length)
         agree = np.minimum(agree_left, shorter) + np.minimum(agree_right, shorter)
-        same_length = self._lengths == length
-        changed = same_length & (agree >= length - 1)
-        put_in = (np.abs(self._lengths - length) == 1) & (agree >= shorter)
-        found = changed | put_in
+        same_length = lengths == length
+        found = np.where(same_length, agree >= length - 1, agree >= shorter)
         for place in np.nonzero(same_length & (agree == length - 2))[0]:
             at = int(agree_left[place])
-            other = self._names[place].encode()
+            other = near[place].encode()
             found[place] |= other[at : at + 2] == encoded[at : at + 2][::-1]
-        return [self._names[place] for place in np.nonzero(found)[0]]
+        return sorted(near[place] for place in np.nonzero(found)[0])
 
 
 def skeleton(name: str) -> str:
