@@ -10,7 +10,7 @@ from chimera.jaegis.words import telling, words
     [
         ("Audits invoices of suppliers", ["audit", "invoic", "supplier"]),
         ("auditing an INVOICE", ["audit", "invoic"]),
-        ("C++ and C# and node_js", ["c++", "c#", "node_js"]),
+        ("C++ and C#", ["c++", "c#"]),
         ("the of and", []),
         ("", []),
     ],
