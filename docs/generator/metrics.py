@@ -12,6 +12,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from chimera.entrypoints.admission.server import AdmissionMetrics
 from chimera.entrypoints.control_plane.conditions import LABELS, ConditionMetrics
 from chimera.entrypoints.control_plane.http import Metrics
+from chimera.entrypoints.control_plane.leading import Leading
 from chimera.entrypoints.control_plane.upkeep_metrics import UpkeepMetrics
 from chimera.entrypoints.operator.app import OperatorMetrics
 from chimera.gateway.metrics import GatewayMetrics
@@ -61,6 +62,7 @@ def control_plane() -> list[Series]:
     for family in UpkeepMetrics(Progress()).collect():
         found.append(_series(family, ("kind",)))
     found += [_series(family, LABELS) for family in ConditionMetrics(dict).collect()]
+    found += [_series(family, ()) for family in Leading().collect()]
     return found
 
 

@@ -72,6 +72,7 @@ from chimera.bootstrap.sync_parts import make_sync
 from chimera.bootstrap.trial_parts import make_trials
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
 from chimera.entrypoints.control_plane.conditions import ConditionMetrics
+from chimera.entrypoints.control_plane.leading import Leading
 from chimera.entrypoints.control_plane.rollouts import RolloutHandlers
 from chimera.entrypoints.control_plane.sources import SourceHandlers
 from chimera.events.settings import EventSettings
@@ -175,7 +176,7 @@ async def serve(config: ControlPlaneConfig) -> None:
     ]
     loops += [asyncio.create_task(loop, name=name) for name, loop in home.loops.items()]
     shown_too = start_admission(config.admission, home.api, StoredLeases(database), LEASE_LIFE, loops)
-    shown_too = [*shown_too, ConditionMetrics(home.keeper.counts)]
+    shown_too = [*shown_too, ConditionMetrics(home.keeper.counts), home.leading]
     sync = None
     if config.home is not None:
         sync = make_sync(
@@ -243,6 +244,7 @@ class Home:
     loops: dict[str, Coroutine[Any, Any, None]]
     poke: Callable[[], None]
     aclose: Callable[[], Awaitable[None]]
+    leading: Leading
     api: Kubernetes | None = None
 
 
@@ -254,15 +256,31 @@ def make_home(config: ControlPlaneConfig, database: Database, catalogue: Catalog
         node = NodeObserver(config.node_socket)
         keeper = ConditionKeeper(node, conditions, clock)
         loops = {"tell-node": tell_node(catalogue, config.node_socket, changed), "conditions": keeper.run()}
-        return Home(conditions=conditions, keeper=keeper, loops=loops, poke=changed.set, aclose=node.aclose)
+        return Home(
+            conditions=conditions,
+            keeper=keeper,
+            loops=loops,
+            poke=changed.set,
+            aclose=node.aclose,
+            leading=Leading(True),
+        )
     settings, bounds = knative_settings(config.knative), host_bounds(config.settings)
     api = Kubernetes(cluster(config.kubeconfig, os.environ))
     conditions = StoredConditions(database, cluster_place(settings.namespace))
     reconciler = Reconciler(api, catalogue, clock, settings, bounds)
     observer = CellObserver(api, reconciler, clock, settings)
     keeper = ConditionKeeper(observer, conditions, clock)
-    loops = {"cells": keep_cells(reconciler, observer, keeper, database)}
-    return Home(conditions=conditions, keeper=keeper, loops=loops, poke=reconciler.poke, aclose=api.aclose, api=api)
+    leading = Leading()
+    loops = {"cells": keep_cells(reconciler, observer, keeper, database, leading)}
+    return Home(
+        conditions=conditions,
+        keeper=keeper,
+        loops=loops,
+        poke=reconciler.poke,
+        aclose=api.aclose,
+        leading=leading,
+        api=api,
+    )
 
 
 def make_upkeep(database: Database, config: ControlPlaneConfig) -> Upkeep:
@@ -304,15 +322,19 @@ async def keep_audit(database: Database, config: ControlPlaneConfig) -> None:
 
 
 async def keep_cells(
-    reconciler: Reconciler, observer: CellObserver, keeper: ConditionKeeper, database: Database
+    reconciler: Reconciler, observer: CellObserver, keeper: ConditionKeeper, database: Database, leading: Leading
 ) -> None:
     """Keep Knative Services as the catalogue wants them, and say how they are, while this process holds the lease."""
 
     async def work(lease: Lease) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(reconciler.run(), name="reconciler")
-            group.create_task(observer.run(), name="observer")
-            group.create_task(keeper.run(lease), name="conditions")
+        leading.now = True
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(reconciler.run(), name="reconciler")
+                group.create_task(observer.run(), name="observer")
+                group.create_task(keeper.run(lease), name="conditions")
+        finally:
+            leading.now = False
 
     await work_while_held(StoredLeases(database), CELLS_LEASE, new_id("cp"), LEASE_LIFE, work)
 

@@ -58,6 +58,14 @@ class Plane:
             assert answer.status < 300, await answer.text()
             return await answer.json()
 
+    async def leads(self) -> bool:
+        """What its metrics say."""
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(self.socket)) as session,
+            session.get("http://c/metrics") as answer,
+        ):
+            return "chimera_control_plane_leading 1.0" in (await answer.text()).splitlines()
+
     async def ready(self) -> None:
         async with asyncio.timeout(PATIENCE):
             while True:
@@ -146,6 +154,7 @@ async def test_one_of_three_keeps_cells_and_when_it_is_killed_another_does(plane
         (leader,) = set(seen.writers)
         assert seen.writers == [leader], "one write for one cell"
         assert leader not in leaders
+        assert [one.token for one in alive if await one.leads()] == [leader]
         leaders.append(leader)
         if number == len(frameworks):
             break

@@ -408,7 +408,11 @@ def _where(chosen: Installation, component: str) -> Json:
                 "maxSkew": 1,
                 "topologyKey": key,
                 "whenUnsatisfiable": "DoNotSchedule" if chosen.strict_spread else "ScheduleAnyway",
+                # A node that is lost, drained or another's would count as an empty one, and nothing fit beside it.
+                "nodeTaintsPolicy": "Honor",
                 "labelSelector": like,
+                # Each set of a rollout is spread by itself: beside the old pods the new ones would only fill gaps.
+                "matchLabelKeys": ["pod-template-hash"],
             }
             for key in (ZONE, NODE)
         ],
