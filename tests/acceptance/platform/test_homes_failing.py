@@ -1,18 +1,31 @@
-"""What goes wrong in both homes: limits, crashes, cells that can't start. The same answers, the same conditions."""
+"""What goes wrong in both homes: limits, crashes, cells that can't start. The same answers, the same conditions.
+
+That an image comes after the pods that want it is tried where `CHIMERA_TEST_LATE_IMAGE` names an image like that of
+`CHIMERA_TEST_CUSTOM_IMAGE` which no node has, and `CHIMERA_TEST_LOAD` is a command that brings it there.
+"""
 
 import asyncio
+import os
+import shlex
+import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import Struct
 
-from chimera.adapters.substrates.knative.objects import PODS, Meta, Resource
+from chimera.adapters.substrates.knative import names
+from chimera.adapters.substrates.knative.errors import NotInCluster
+from chimera.adapters.substrates.knative.objects import KNATIVE_SERVICES, PODS, Meta, Resource
 from chimera.platform.reasons import Reason
 
 from .homes import PATIENCE, Cluster, Home, together
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
+
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "image"
 
 
 class Quota(Struct, frozen=True, kw_only=True):
@@ -42,6 +55,20 @@ async def until_answered(home: Home, agent: str) -> None:
     async with asyncio.timeout(PATIENCE):
         while (await home.call(agent, "hello"))[0] != 200:  # noqa: ASYNC110 - it happens elsewhere
             await asyncio.sleep(1)
+
+
+async def until_tried_again(home: Cluster, agent: str) -> None:
+    """Until Knative has given the first revision of the agent's cell up, and another one was made in its place."""
+    name = names.service_name(await home.cell(agent), "function")
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                made = (await home.api.get(KNATIVE_SERVICES, home.cells, name)).spec.template.metadata.annotations
+                if int(made.get(names.ATTEMPT, "1")) > 1:
+                    return
+            except NotInCluster:
+                pass
+            await asyncio.sleep(0.5)
 
 
 async def test_a_cell_that_serves_is_well_in_every_respect(home: Home) -> None:
@@ -106,6 +133,45 @@ async def test_who_waits_for_a_cell_without_room_in_the_quota_hears_so_and_it_co
     began = time.monotonic()
     await until_answered(home, "quoted")
     print(f"{home.kind}: {time.monotonic() - began:.1f} s after there was room it answered")
+
+
+async def test_a_first_revision_that_was_given_up_is_made_anew_and_comes_once_there_is_room(home: Home) -> None:
+    if not isinstance(home, Cluster):
+        pytest.skip("a machine has no quotas, and no revisions")
+    meta = {"name": "none", "namespace": home.cells}
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta, "spec": {"hard": {"pods": "0"}}}
+    await home.api.apply(QUOTAS, quota)
+    try:
+        await home.apply("unlucky")
+        await until_told(home, "unlucky", "Ready", "False", Reason.QUOTA_EXCEEDED)
+        began = time.monotonic()
+        await until_tried_again(home, "unlucky")
+        print(f"{home.kind}: given up and made anew {time.monotonic() - began:.1f} s after it was told of")
+    finally:
+        await home.api.delete(QUOTAS, home.cells, "none")
+    await until_answered(home, "unlucky")
+    await until_told(home, "unlucky", "Ready", "True")
+
+
+async def test_a_first_revision_whose_image_comes_late_is_made_anew_and_comes(home: Home, tmp_path: Path) -> None:
+    image, load = os.environ.get("CHIMERA_TEST_LATE_IMAGE"), os.environ.get("CHIMERA_TEST_LOAD")
+    if not isinstance(home, Cluster) or image is None or load is None:
+        pytest.skip("no cluster, or CHIMERA_TEST_LATE_IMAGE or CHIMERA_TEST_LOAD is not set")
+    shutil.copytree(EXAMPLE, tmp_path / "image")
+    definition = tmp_path / "image" / "agent.yaml"
+    text = definition.read_text().replace("registry.example/size-teller:1", image)
+    definition.write_text(text.replace("name: size-teller", "name: late-teller"))
+    await home.run("apply", str(tmp_path / "image"))
+    told = await until_told(home, "late-teller", "Startable", "False", Reason.IMAGE_PULL_FAILED)
+    assert image in told["message"], told
+    await until_tried_again(home, "late-teller")
+    loading = await asyncio.create_subprocess_exec(*shlex.split(load), image)
+    assert await loading.wait() == 0
+    async with asyncio.timeout(PATIENCE):
+        while (answered := await home.call("late-teller", "1048576"))[0] != 200:  # noqa: ASYNC110
+            await asyncio.sleep(1)
+    assert answered[1]["output"] == "1.0 MiB"
+    await until_told(home, "late-teller", "Ready", "True")
 
 
 async def test_a_pod_that_is_evicted_finishes_its_calls_and_is_told_of_and_replaced(home: Home) -> None:

@@ -21,7 +21,7 @@ from chimera.testing.cluster import FakeCluster
 CHIMERA = str(Path(sys.executable).with_name("chimera"))
 PATIENCE = 60.0
 KEY = "the-key-in-the-cluster"
-GATEWAY = {names.MANAGED_BY: names.MANAGER, "app.kubernetes.io/name": "chimera"}
+GATEWAY = {names.MANAGED_BY: names.MANAGER, names.PART_OF: names.MANAGER, "app.kubernetes.io/name": "chimera"}
 
 
 class World:
@@ -59,7 +59,8 @@ class World:
     async def installed(self) -> None:
         """The platform as it is in a cluster that has it."""
         for name in ("chimera-gateway", "chimera-control-plane"):
-            await self.deployed({"metadata": {"name": name, "namespace": "chimera", "labels": GATEWAY}})
+            by_helm = {**GATEWAY, names.MANAGED_BY: "Helm"}  # whoever installed it, it is found
+            await self.deployed({"metadata": {"name": name, "namespace": "chimera", "labels": by_helm}})
         await self.cluster.put("secrets", {"metadata": {"name": "chimera-keys", "namespace": "chimera"}, **kept_key()})
 
     async def deployed(self, deployment: dict[str, Any]) -> None:

@@ -17,7 +17,8 @@ OWN, OTHER = "chimera", "platform-b"
 
 async def installed(rig: Any, namespace: str, day: int) -> None:
     """What an installation leaves in the cluster, by which others know it."""
-    labels = {names.MANAGED_BY: names.MANAGER}
+    by_helm = {names.MANAGED_BY: "Helm"} if namespace == OTHER else {}  # which makes itself the manager of it
+    labels = {names.MANAGED_BY: names.MANAGER, names.PART_OF: names.MANAGER, **by_helm}
     meta = {"name": configuration_name(namespace), "labels": labels, "creationTimestamp": f"2026-01-{day:02}T00:00:00Z"}
     await rig.cluster.put("validatingwebhookconfigurations", {"metadata": meta})
 

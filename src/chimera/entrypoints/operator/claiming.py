@@ -39,7 +39,7 @@ class Claims:
         """Know nothing yet."""
         self._own = own
         self._namespaces = Following(api, NAMESPACES, namespace=None)
-        self._configurations = Following(api, CONFIGURATIONS, namespace=None, selector=names.managed())
+        self._configurations = Following(api, CONFIGURATIONS, namespace=None, selector=names.parts())
         self.followed: tuple[Following[Any], ...] = (self._namespaces, self._configurations)
         self._claimed: dict[str, str] = {}
         self._installations: dict[str, str] = {}

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from chimera.adapters.substrates.knative import netpolicies
+from chimera.adapters.substrates.knative import names, netpolicies
 from chimera.adapters.substrates.knative.access import ClusterAccess, NoToken
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.installation import (
@@ -162,6 +162,9 @@ async def test_one_of_two_installations_goes_without_what_the_other_lives_on() -
         told: list[str] = []
         for chosen in (CHOSEN, other):
             await install(api, chosen, told.append)
+        for one in cluster.objects("validatingwebhookconfigurations"):  # Helm makes itself their manager
+            one["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "Helm"
+            await cluster.put("validatingwebhookconfigurations", one)
         kinds = {one["metadata"]["name"] for one in found("CustomResourceDefinition")}
 
         def definitions() -> set[str]:
@@ -175,6 +178,42 @@ async def test_one_of_two_installations_goes_without_what_the_other_lives_on() -
         assert left and all(name.endswith(".second") for name in left)
         assert await uninstall(api, other, told.append, seconds=0.0) == []
         assert definitions() == set() and not cluster.objects("clusterroles")
+        await api.aclose()
+
+
+async def test_cells_are_found_where_they_are_if_settings_are_lost_and_anothers_are_left_alone() -> None:
+    async with FakeCluster() as cluster:
+        api = Kubernetes(ClusterAccess(server=cluster.url, tls=None, credentials=NoToken(), namespace="default"))
+        told: list[str] = []
+        other = msgspec.structs.replace(
+            CHOSEN, namespace="second", knative=replace(CHOSEN.knative, namespace="second-agents")
+        )
+        for chosen in (CHOSEN, other):
+            await install(api, chosen, told.append)
+            cell = {"name": "c-1", "namespace": chosen.knative.namespace, "labels": {names.MANAGED_BY: names.MANAGER}}
+            await cluster.put("services", {"metadata": cell})
+        lost = msgspec.structs.replace(other, knative=CHOSEN.knative)  # as if its cells were where the first's are
+        plurals = ("namespaces", "serviceaccounts", "roles", "rolebindings", "poddisruptionbudgets", "services")
+
+        def there(namespace: str) -> set[tuple[str, str]]:
+            def inside(one: dict[str, Any]) -> bool:
+                return bool(one["metadata"].get("namespace", one["metadata"]["name"]) == namespace)
+
+            return {(plural, one["metadata"]["name"]) for plural in plurals for one in cluster.objects(plural, inside)}
+
+        before = there(CHOSEN.knative.namespace)
+        assert len(before) > 5 and there("second-agents")
+        assert await uninstall(api, lost, told.append, seconds=0.0) == []
+        assert there("second-agents") == there("second") == set()
+        assert there(CHOSEN.knative.namespace) == before
+        assert any(line.startswith("its cells are in second-agents; agents") for line in told)
+        await uninstall(api, lost, told.append, seconds=0.0)  # again, with nothing of it left
+        assert there(CHOSEN.knative.namespace) == before
+        (agents,) = cluster.objects("namespaces", lambda one: one["metadata"]["name"] == CHOSEN.knative.namespace)
+        del agents["metadata"]["labels"][names.CELLS_OF]  # as a release has left it that said nothing
+        await cluster.put("namespaces", agents)
+        assert await uninstall(api, CHOSEN, told.append, seconds=0.0) == []
+        assert there(CHOSEN.knative.namespace) == there(CHOSEN.namespace) == set()
         await api.aclose()
 
 

@@ -102,7 +102,7 @@ def objects(chosen: Installation, words: Mapping[str, Said]) -> list[Json]:
     return [
         *definitions(),
         _namespace(chosen.namespace),
-        _namespace(chosen.knative.namespace),
+        _namespace(chosen.knative.namespace, {names.CELLS_OF: chosen.namespace}),
         *(_account(chosen.namespace, f"chimera-{name}") for name in RIGHTS),
         _account(chosen.knative.namespace, chosen.knative.service_account),
         *roles(chosen.namespace, chosen.knative.namespace),
@@ -150,9 +150,10 @@ def keys(chosen: Installation, values: dict[str, str], name: str = KEYS) -> Json
     return {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "type": "Opaque", "stringData": values}
 
 
-def _namespace(name: str) -> Json:
+def _namespace(name: str, more: Mapping[str, str] | None = None) -> Json:
     enforced = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "audit", "warn")}
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {**labels(), **enforced}}}
+    marked = {**labels(), **enforced, **(more or {})}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": marked}}
 
 
 def _account(namespace: str, name: str) -> Json:

@@ -7,9 +7,11 @@ have to find.
 
 import asyncio
 import base64
+import dataclasses
 import secrets
 from collections.abc import Callable, Sequence
 
+import msgspec
 from msgspec import Struct
 
 from chimera.adapters.substrates.knative import eventing, monitors, names
@@ -189,7 +191,7 @@ async def wait_for(api: Kubernetes, namespace: str, wanted: Sequence[str], secon
 
 async def installed(api: Kubernetes, namespace: str) -> Sequence[str]:
     """The Deployments of the platform in a namespace, by name; none where it isn't installed."""
-    return sorted(one.metadata.name for one in (await api.list(DEPLOYMENTS, namespace, names.managed())).items)
+    return sorted(one.metadata.name for one in (await api.list(DEPLOYMENTS, namespace, names.parts())).items)
 
 
 async def read_key(api: Kubernetes, namespace: str) -> str:
@@ -203,23 +205,21 @@ async def read_key(api: Kubernetes, namespace: str) -> str:
 
 
 async def uninstall(api: Kubernetes, chosen: Installation, say: Say, *, seconds: float) -> Sequence[str]:
-    """Delete everything; what is still there after `seconds`."""
-    found = manifests(chosen)
+    """Delete everything; what is still there after `seconds`.
+
+    Where its cells are, the cluster says: the settings may be lost, and name another installation's.
+    """
+    own = await _cells_of(api, chosen, say)
+    found = _parts(chosen, own)
     # The control plane first: it would make cells again that are deleted.
     for manifest in [one for one in reversed(found) if one["kind"] == "Deployment"]:
         await _delete(api, manifest, say)
-    cells = chosen.knative.namespace
-    try:
-        services = (await api.list(KNATIVE_SERVICES, cells, names.managed())).items
-    except NotInCluster:
-        services = []  # Knative is gone already, and its objects with it
-    for service in services:
-        await api.delete(KNATIVE_SERVICES, cells, service.metadata.name)
-        say(f"cell {service.metadata.name}")
+    for cells in own:
+        await _delete_cells(api, cells, say)
     others = await _others(api, chosen.namespace)
     until = asyncio.get_running_loop().time() + seconds
     # A namespace that is deleted while its pods still end is looked at again after half of their grace, five minutes.
-    while (await api.list(PODS, cells, names.managed())).items:
+    while any([(await api.list(PODS, cells, names.managed())).items for cells in own]):
         if asyncio.get_running_loop().time() > until:
             break
         await asyncio.sleep(LOOK_AGAIN)
@@ -232,15 +232,55 @@ async def uninstall(api: Kubernetes, chosen: Installation, say: Say, *, seconds:
         if manifest["kind"] != "Deployment":
             await _delete(api, manifest, say)
     while True:
-        left = [name for name in (chosen.namespace, cells) if await _is_there(api, name)]
+        left = [name for name in (chosen.namespace, *own) if await _is_there(api, name)]
         if not left or asyncio.get_running_loop().time() > until:
             return left
         await asyncio.sleep(LOOK_AGAIN)
 
 
+async def _delete_cells(api: Kubernetes, cells: str, say: Say) -> None:
+    try:
+        services = (await api.list(KNATIVE_SERVICES, cells, names.managed())).items
+    except NotInCluster:
+        return  # Knative is gone already, and its objects with it
+    for service in services:
+        await api.delete(KNATIVE_SERVICES, cells, service.metadata.name)
+        say(f"cell {service.metadata.name}")
+
+
+async def _cells_of(api: Kubernetes, chosen: Installation, say: Say) -> list[str]:
+    """The namespaces of its cells: those that say so, and the one that settings name unless it says to be another's."""
+    made = (await api.list(NAMESPACES, None, names.parts())).items
+    whose = {one.metadata.name: one.metadata.labels.get(names.CELLS_OF) for one in made}
+    own = [name for name, of in whose.items() if of == chosen.namespace]
+    named = chosen.knative.namespace
+    if named in whose and whose[named] is None and named != chosen.namespace:
+        own.append(named)  # of a release that didn't say whose it is
+    if named not in own:
+        say(f"its cells are in {', '.join(own) or 'no namespace'}; {named}, which the settings name, is left alone")
+    return own
+
+
+def _parts(chosen: Installation, own: Sequence[str]) -> list[Json]:
+    """What there may be of an installation with its cells in these namespaces, in the order in which it was applied."""
+    named = chosen.knative.namespace
+    found = [one for one in manifests(chosen) if _place(one) != named]
+    for name in own:
+        there = msgspec.structs.replace(chosen, knative=dataclasses.replace(chosen.knative, namespace=name))
+        found += [one for one in manifests(there) if _place(one) == name]
+    return found
+
+
+def _place(manifest: Json) -> str | None:
+    """The namespace that an object is in, or is."""
+    meta = manifest["metadata"]
+    found: str | None = meta["name"] if manifest["kind"] == "Namespace" else meta.get("namespace")
+    return found
+
+
 async def _others(api: Kubernetes, namespace: str) -> list[str]:
     """The other installations of the cluster, by their namespaces."""
-    found = (await api.list(KINDS["ValidatingWebhookConfiguration"], None, names.managed())).items
+    found = (await api.list(KINDS["ValidatingWebhookConfiguration"], None, names.parts())).items
     known = (installation_of(one.metadata.name) for one in found)
     return sorted(one for one in known if one is not None and one != namespace)
 

@@ -9,7 +9,7 @@ Json = dict[str, Any]
 
 def labels(component: str | None = None) -> dict[str, str]:
     """What everything that is installed carries."""
-    found = {names.MANAGED_BY: names.MANAGER, "app.kubernetes.io/part-of": "chimera"}
+    found = {names.MANAGED_BY: names.MANAGER, names.PART_OF: names.MANAGER}
     return found if component is None else {**found, **selector(component)}
 
 

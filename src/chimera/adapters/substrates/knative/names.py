@@ -16,6 +16,8 @@ ATTEMPT = PREFIX + "attempt"
 FAILED = PREFIX + "failed-revision"
 INSTANCE = "app.kubernetes.io/instance"
 MANAGED_BY = "app.kubernetes.io/managed-by"
+PART_OF = "app.kubernetes.io/part-of"
+CELLS_OF = PREFIX + "cells-of"
 MANAGER = "chimera"
 KNATIVE_SERVICE = "serving.knative.dev/service"
 CONFIGURATION_GENERATION = "serving.knative.dev/configurationGeneration"
@@ -32,5 +34,10 @@ def service_name(cell: str, framework: str) -> str:
 
 
 def managed() -> str:
-    """The selector of everything that Chimera manages."""
+    """The selector of everything that Chimera's processes manage."""
     return f"{MANAGED_BY}={MANAGER}"
+
+
+def parts() -> str:
+    """The selector of what installations are made of, whoever installed them: Helm writes itself over `managed-by`."""
+    return f"{PART_OF}={MANAGER}"
