@@ -3,8 +3,8 @@
 The configuration is `ControlPlaneConfig` as JSON. The process owns the catalogue: it migrates the database at its
 start, serves the catalogue on its socket, and tells the node agent which cells must keep hosts (at its start, after
 each change, and every half minute, so that a lost message costs that long and no more). It makes the checkpoints of the
-audit log, does the upkeep of the database, and takes change requests through their stages, and rolls changes
-out, while it holds the leases of these.
+audit log, does the upkeep of the database, takes change requests through their stages, runs agents' tests, rolls
+changes out and follows branches, each while it holds the lease of it.
 
 In a cluster there is no node agent: the process keeps Knative Services as the catalogue wants them, while it holds the
 lease of that, and serves the catalogue over TCP, to whoever shows the key that gateways hold.

@@ -2,13 +2,14 @@
 
 The change is the build: from a definition, at a commit where it came from Git, by checks and people, to a revision that
 may become live. So the statement's subject is the revision by its digest, what went into it are its dependencies, and
-each verdict and approval is a by-product with what was said. Anybody who holds the public key can check it without the
-platform.
+each verdict and approval is a by-product with what was said and the digest of that: a resource of in-toto's has an
+address, a digest or contents. Anybody who holds the public key can check it without the platform.
 
 A statement says of a change what was so when it was signed. It is signed once it is built, and anew when more is said
 of it; the last one says all.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -104,7 +105,7 @@ def _verdicts(change: Change, agent: str) -> list[Verdict]:
 
 def _verdict(one: Verdict) -> Json:
     said = {"at": _moment(one.at), "detail": one.detail, "evidence": one.evidence, "outcome": one.outcome}
-    return {"name": f"verdict/{one.stage}/{one.check}", "annotations": {**said, "of": one.agent or "the change"}}
+    return _byproduct(f"verdict/{one.stage}/{one.check}", {**said, "of": one.agent or "the change"})
 
 
 def _approvals(change: Change) -> Iterator[Json]:
@@ -112,11 +113,15 @@ def _approvals(change: Change) -> Iterator[Json]:
     for one in change.approvals:
         if one.content == change.content:
             said = {"at": _moment(one.at), "by": one.by, "comment": one.comment, "decision": one.decision}
-            yield {"name": f"approval/{one.person}", "annotations": {**said, "roles": list(one.roles)}}
+            yield _byproduct(f"approval/{one.person}", {**said, "roles": list(one.roles)})
     if change.emergency is not None:
         one_more = change.emergency
         said = {"at": _moment(one_more.at), "by": one_more.by, "reason": one_more.reason}
-        yield {"name": f"emergency/{one_more.person}", "annotations": said}
+        yield _byproduct(f"emergency/{one_more.person}", said)
+
+
+def _byproduct(name: str, said: Json) -> Json:
+    return {"name": name, "digest": {"sha256": hashlib.sha256(_ENCODER.encode(said)).hexdigest()}, "annotations": said}
 
 
 def _of_agent(reasons: Sequence[Any], agent: str) -> list[Any]:

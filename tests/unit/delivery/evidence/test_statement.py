@@ -1,6 +1,7 @@
 """Statements and envelopes are what others' readers take them for, and say what was decided about a change."""
 
 import base64
+import hashlib
 import json
 from typing import Any
 
@@ -74,6 +75,18 @@ def test_in_totos_own_types_take_the_statement_and_the_predicate() -> None:
     taken = Statement([], found["predicateType"], predicate)
     taken.pb.CopyFrom(other)
     taken.validate()
+
+
+def test_every_resource_has_an_address_or_a_digest() -> None:
+    """In-toto: a ResourceDescriptor must specify one of `uri`, `digest` and `content`; a name alone is none."""
+    found = json.loads(made(emergency=Emergency(by="user:d", person="user:d", reason="now", at=8.0, review_due=9.0)))
+    predicate = found["predicate"]
+    products = predicate["runDetails"]["byproducts"]
+    resources = [*found["subject"], *predicate["buildDefinition"]["resolvedDependencies"], *products]
+    assert len(products) >= 5 and all(one.get("uri") or one.get("digest") for one in resources)
+    for one in products[1:]:
+        said = json.dumps(one["annotations"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        assert one["digest"] == {"sha256": hashlib.sha256(said.encode()).hexdigest()}
 
 
 def test_it_says_what_went_in_what_was_found_and_who_said_yes_to_this_content() -> None:
