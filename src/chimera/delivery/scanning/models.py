@@ -71,13 +71,15 @@ def scan_file(file: Inner, allowed: Collection[str] = ()) -> Iterator[Result]:
         return
     if re.search(r"!(?:[^/]+/)?code/[^!]+\.py$", path) and ".ts" not in ending:
         yield _found("torchscript", "medium", path, "code of TorchScript, which runs when the model is called", path)
+    keras = data.startswith(HDF5) or re.split(r"[/!]", path)[-1] == "config.json"
+    if keras and _LAMBDA.search(data):
+        yield _found("keras-lambda", "critical", path, "a layer of Keras that holds code (Lambda)", "Lambda")
     if data.startswith(NUMPY):
         yield from _numpy(path, data, allowed)
     elif data.startswith(b"GGUF"):
         yield from _gguf(path, data)
-    elif data.startswith(HDF5) or re.split(r"[/!]", path)[-1] == "config.json":
-        if _LAMBDA.search(data):
-            yield _found("keras-lambda", "critical", path, "a layer of Keras that holds code (Lambda)", "Lambda")
+    elif data.startswith(HDF5):
+        return
     elif pickles.looks_like_pickle(data) or (ending in PICKLES and data) or pickles.is_text_pickle(data):
         yield from _pickle(path, data, allowed)
     elif ending == ".safetensors":
@@ -105,6 +107,8 @@ def _pickle(path: str, data: bytes, allowed: Collection[str], depth: int = 0) ->
                 seen.add(odd)
                 yield _found("pickle-odd", "high", path, f"a pickle, and {odd}", odd)
         for inner in reading.nested:
+            if not (pickles.looks_like_pickle(inner) or pickles.is_text_pickle(inner)):
+                continue
             if depth < MOST_DEPTH:
                 yield from _pickle(f"{path}!bytes", inner, allowed, depth + 1)
             else:

@@ -17,11 +17,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from chimera.delivery.scanning.pickle_globals import is_allowed
+from chimera.delivery.scanning.pickle_globals import is_allowed, is_harmful
 
 MOST_OPCODES = 3_000_000
 MOST_GLOBALS = 1_000
+MOST_PICKLES = 1_000
+_OPENERS = frozenset(b"\x80(c]}lditpIFLSVN)KMJGUTXqQ0123456789\x8c\x8d\x8a\x88\x89\x94\x95")
+"""What pickles without a mark of their own begin with, and such as have one that is odd."""
 _ARRAY = "joblib.numpy_pickle.NumpyArrayWrapper"
 _DTYPE = re.compile(r"[<>|=]?([?biufcSUVmM])([0-9]*)")
 
@@ -39,13 +43,17 @@ class Global(Struct, frozen=True):
 
 
 class Reading(Struct, frozen=True, kw_only=True):
-    """What was read of one pickle: globals it names, oddities, and why it could not be read to its end."""
+    """What was read of one pickle: globals it names, oddities, and why it could not be read to its end.
+
+    `called` says that it calls something, `nested` are bytes in it that may be pickles themselves.
+    """
 
     globals: tuple[Global, ...]
     odd: tuple[str, ...]
     fault: str | None
     end: int
-    nested: tuple[bytes, ...]
+    called: bool = False
+    nested: tuple[bytes, ...] = ()
 
 
 class _Mark:
@@ -84,6 +92,7 @@ class _Machine:
     globals: dict[Global, None] = field(default_factory=dict)
     odd: dict[str, None] = field(default_factory=dict)
     nested: list[bytes] = field(default_factory=list)
+    called: bool = False
 
     def run(self) -> None:
         """Follow the opcodes to STOP."""
@@ -99,7 +108,7 @@ class _Machine:
             special(self, argument)
         elif opcode.name in _PUSHES:
             self.stack.append(argument if isinstance(argument, (str, int, bool)) else _UNKNOWN)
-            if isinstance(argument, (bytes, bytearray)) and looks_like_pickle(bytes(argument[:64])):
+            if isinstance(argument, (bytes, bytearray)) and argument[:1] and argument[0] in _OPENERS:
                 self.nested.append(bytes(argument))
         else:
             self.generic(opcode)
@@ -145,6 +154,7 @@ class _Machine:
 
     def call(self, function: Any, arguments: Any) -> None:
         """A call, which isn't made."""
+        self.called = True
         if not isinstance(function, Global):
             self.odd["it calls something that another call gave"] = None
         self.stack.append(_Call(function, arguments))
@@ -171,6 +181,7 @@ class _Machine:
             inner = _Machine(stream=self.stream, arrays=True)
             inner.globals, inner.odd, inner.nested = self.globals, self.odd, self.nested
             inner.run()
+            self.called |= inner.called
             return
         if state.get("numpy_array_alignment_bytes") is not None:
             padding = self.stream.read(1)
@@ -355,29 +366,46 @@ def read(data: bytes, start: int = 0, *, arrays: bool = False) -> Reading:
     except _Fault as error:
         fault = str(error)
     # pickletools raises ValueError for what isn't whole, and what int(), float() and the codecs raise.
-    except (ValueError, OverflowError, IndexError, UnicodeError, SyntaxError, MemoryError, TypeError) as error:
+    # Arrays of objects of joblib may lie in each other deeper than Python goes.
+    except (
+        *(ValueError, OverflowError, IndexError, UnicodeError, SyntaxError, MemoryError, TypeError),
+        RecursionError,
+    ) as error:
         fault = f"it can't be read on: {str(error)[:200]}"
     return Reading(
         globals=tuple(machine.globals),
         odd=tuple(machine.odd),
         fault=fault,
         end=stream.tell(),
+        called=machine.called,
         nested=tuple(machine.nested),
     )
 
 
-def read_all(data: bytes, *, most: int = 1_000) -> Iterator[Reading]:
-    """Every pickle of a file that holds several behind each other, as PyTorch's old format does."""
+def read_all(data: bytes) -> Iterator[Reading]:
+    """Every pickle of a file that holds several behind each other, as PyTorch's old format does.
+
+    A later one may be of a protocol that has no mark. What lies behind the last one, such as weights, is none.
+    """
     start = 0
-    for _ in range(most):
-        reading = read(data, start)
+    reading = read(data, start)
+    for _ in range(MOST_PICKLES):
         if reading.fault and any(one.full == _ARRAY for one in reading.globals):
             yield reading  # as plain pickle.load meets it
             reading = read(data, start, arrays=True)
         yield reading
-        start = reading.end
-        if reading.fault or not looks_like_pickle(data[start : start + 64]):
+        if reading.fault:
             return
+        start = reading.end
+        reading = read(data, start)
+        if not (looks_like_pickle(data[start : start + 64]) or names_something(reading)):
+            return
+    yield replace(reading, fault=f"is one of more than {MOST_PICKLES:,} behind each other")
+
+
+def names_something(reading: Reading) -> bool:
+    """Whether bytes without a mark that were read as a pickle are one that does something."""
+    return bool(reading.globals) or (reading.fault is None and bool(reading.odd))
 
 
 def looks_like_pickle(data: bytes) -> bool:
@@ -386,11 +414,16 @@ def looks_like_pickle(data: bytes) -> bool:
 
 
 def is_text_pickle(data: bytes) -> bool:
-    """Whether bytes are a whole pickle that has no mark at its beginning, and names something (protocols 0 and 1)."""
-    if not data[:1] or data[:1] not in b"(c]}lditpIFLSVN)KMJGUTXqQ0123456789\x8c\x8d\x8a\x88\x89\x94\x95":
+    """Whether bytes without a mark are a pickle that does something (protocols 0 and 1, and odd beginnings).
+
+    One that is whole, or that calls what does harm before it breaks: until then the real machine has done so too.
+    """
+    if not data[:1] or data[0] not in _OPENERS:
         return False
     reading = read(data)
-    return reading.fault is None and bool(reading.globals or reading.odd)
+    if reading.fault is None:
+        return names_something(reading)
+    return reading.called and any(is_harmful(one.module) for one in reading.globals)
 
 
 def forbidden(reading: Reading, allowed: Collection[str]) -> list[Global]:

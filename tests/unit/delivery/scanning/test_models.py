@@ -97,6 +97,13 @@ HARMFUL: dict[str, tuple[str, bytes]] = {
     "by a number": ("a.pkl", frame(b"\x82\x01")),
     "a call of what a call gave": ("a.pkl", frame(text("collections") + text("OrderedDict") + b"\x93)R)R")),
     "a change of what it names": ("a.pkl", frame(text("collections") + text("OrderedDict") + b"\x93}b")),
+    "behind other pickles, without a mark": ("a.pt", pickle.dumps(1, 2) * 3 + b"cos\nsystem\n(S'id'\ntR." + b"\0" * 64),
+    "behind others in a file of another name": ("a.txt", pickle.dumps(1, 2) + b"(S'id'\nios\nsystem\n."),
+    "without a mark in the bytes of another": ("a.pkl", pickle.dumps({"state": b"cos\nsystem\n(S'id'\ntR."})),
+    "called config.json": ("config.json", SYSTEM),
+    "with a mark of an old protocol": ("a.txt", b"\x80\x01cos\nsystem\n(S'id'\ntR."),
+    "with a mark twice": ("a.txt", b"\x80\x04" + SYSTEM),
+    "without a mark, cut after the call": ("a.txt", b"cos\nsystem\n(S'id'\ntR"),
     "before a zip": ("a.pt", SYSTEM + zipped({"archive/data.pkl": pickle.dumps(1)})),
 }
 
@@ -147,6 +154,9 @@ BENIGN: dict[str, bytes] = {
     "many.npz": zipped({"x.npy": numpy("'<i4'", b"\0" * 4)}),
     "weights.safetensors": tensors(TENSORS),
     "model.gguf": gguf(("tokenizer.chat_template", CHAT), ("general.name", "x")),
+    "legacy.pt": pickle.dumps(1, 2) * 3 + pickle.dumps(OrderedDict(a=1), 2) + bytes(range(256)) * 20,
+    "odd.pt": pickle.dumps(1, 2) + b"\x82\x01\xff" * 20,
+    "modules.txt": b"ctypes\nos\nsys\n",
     "main.py": b"import os\nimport pickle\n\n\ndef answer(text):\n    return text\n",
     "notes.txt": b"collect cars\nsort them\n(all of them)\nin order.\n",
     "words.txt": b"In the beginning.\nI.\nN.\n(t.\n",
@@ -169,8 +179,8 @@ def test_a_pickle_that_runs_something_is_found(what: str) -> None:
 def test_every_disguise_is_seen_through_and_nothing_harmless_is_one() -> None:
     found = {what for what, file in HARMFUL.items() if any(isinstance(one, Finding) for one in scan_files([file]))}
     false = {name: list(scan_files([(name, data)])) for name, data in BENIGN.items()}
-    assert (len(found), len(HARMFUL)) == (30, 30)
-    assert ({name: one for name, one in false.items() if one}, len(BENIGN)) == ({}, 19)
+    assert (len(found), len(HARMFUL)) == (37, 37)
+    assert ({name: one for name, one in false.items() if one}, len(BENIGN)) == ({}, 22)
 
 
 def test_what_the_operator_allows_is_allowed_by_its_full_name_alone() -> None:
@@ -181,6 +191,21 @@ def test_what_the_operator_allows_is_allowed_by_its_full_name_alone() -> None:
         assert list(scan_files([("a.pkl", data)], {allowed}))
 
 
+ARRAY = (
+    text("joblib.numpy_pickle")
+    + text("NumpyArrayWrapper")
+    + b"\x93)\x81}("
+    + text("dtype")
+    + text("numpy")
+    + text("dtype")
+    + b"\x93"
+    + text("O8")
+    + b"\x85R"
+    + text("shape")
+    + b"K\x01\x85ub"
+)
+ARRAYS = b"\x80\x04" + ARRAY * 3_000
+"""Arrays of objects of joblib, each in the one before."""
 UNJUDGED: dict[str, bytes] = {
     "empty of sense.pkl": b"\xff\xfe\xfd",
     "cut.pkl": pickle.dumps([1, 2, 3])[:-1],
@@ -188,6 +213,8 @@ UNJUDGED: dict[str, bytes] = {
     "underflow.pkl": frame(b"000"),
     "no mark.pkl": frame(b"t"),
     "no memo.pkl": frame(b"h\x05"),
+    "1,001 behind each other.pkl": pickle.dumps(1, 2) * 1_001,
+    "arrays in arrays.joblib": ARRAYS,
     "a.npy": b"\x93NUMPY\x01\x00\xff\xffrest",
     "b.npy": b"\x93NUMPY\x01\x00" + struct.pack("<H", 200) + b"(" * 200,
     "c.npy": b"\x93NUMPY\x02\x00" + struct.pack("<I", 0xFFFFFFF0),
