@@ -15,6 +15,7 @@ import yaml
 from chimera.adapters.substrates.knative.installation import Installation, manifests
 from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.adapters.substrates.knative.settings import KnativeSettings
+from chimera.delivery.git.settings import SyncSettings
 from chimera.delivery.scanning.settings import ScanningSettings
 from chimera.delivery.settings import DeliverySettings
 from chimera.delivery.trials.settings import TrialSettings
@@ -32,6 +33,7 @@ DEFAULTS = Installation(
     delivery=dataclasses.asdict(DeliverySettings()),
     scanning=dataclasses.asdict(ScanningSettings()),
     trials=dataclasses.asdict(TrialSettings()),
+    sync=dataclasses.asdict(SyncSettings()),
     operator=dataclasses.asdict(OperatorSettings()),
 )
 """The database is what a Service of that name in the platform's namespace leads to."""

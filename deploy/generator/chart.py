@@ -17,6 +17,7 @@ from chimera.adapters.substrates.knative.installation import MADE
 from chimera.adapters.substrates.knative.labelling import labels
 from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.adapters.substrates.knative.settings import KnativeSettings
+from chimera.delivery.git.settings import SyncSettings
 from chimera.delivery.scanning.settings import ScanningSettings
 from chimera.delivery.settings import DeliverySettings
 from chimera.delivery.trials.settings import TrialSettings
@@ -37,6 +38,7 @@ GROUPS = {
     "delivery": DeliverySettings,
     "scanning": ScanningSettings,
     "trials": TrialSettings,
+    "sync": SyncSettings,
 }
 FILES = {
     "CustomResourceDefinition": "crds",
@@ -128,6 +130,23 @@ TEXTS: dict[str, tuple[str, Any, Json]] = {
         "Where Prometheus runs: the namespace that may read metrics.",
         "monitoring",
         {"type": "string", "pattern": NAME},
+    ),
+    "egress": (
+        "What control planes may reach beside port 443 and the database (Git hosts, advisories, registries): egress "
+        "rules as a NetworkPolicy has them.",
+        [],
+        {"type": "array", "items": {"type": "object"}},
+    ),
+    "advisories_claim": (
+        "A PersistentVolumeClaim that holds advisories, which control planes read; empty: none.",
+        "",
+        {"type": "string"},
+    ),
+    "repositories_size": ("Room for clones in each control plane's pod.", "8Gi", {"type": "string", "minLength": 1}),
+    "control_plane_memory": (
+        "Most memory of each control plane's pod.",
+        "3Gi",
+        {"type": "string", "minLength": 1},
     ),
 }
 CHART_ONLY: dict[str, tuple[str, Any, Json]] = {

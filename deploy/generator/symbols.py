@@ -83,10 +83,10 @@ def _knative() -> KnativeSettings:
 
 
 SCALARS = ("database", "database_secret", "image", "namespace", "replicas", "database_port", "priority_class")
-SCALARS += ("monitoring",)
+SCALARS += ("monitoring", "advisories_claim", "repositories_size", "control_plane_memory")
 MAPPINGS = ("models", "issuers", "settings", "retention", "upkeep", "delivery", "operator", "jaegis", "node_selector")
-MAPPINGS += ("scanning", "trials")
-LISTS = ("hosts", "tolerations")
+MAPPINGS += ("scanning", "trials", "sync")
+LISTS = ("hosts", "tolerations", "egress")
 SWITCHES = ("strict_spread", "eventing", "monitors")
 OFF: dict[str, Any] = {
     "database_secret": None,
@@ -96,6 +96,8 @@ OFF: dict[str, Any] = {
     "strict_spread": False,
     "eventing": False,
     "monitors": False,
+    "egress": (),
+    "advisories_claim": "",
 }
 """Choices that may be left out, and what they are then."""
 KNATIVE_OFF: dict[str, Any] = {"pull_secrets": (), "most_pods": 0}

@@ -48,13 +48,16 @@ from chimera.adapters.storage.sources import SourceStorage
 from chimera.adapters.storage.upkeep.jobs import make_jobs
 from chimera.adapters.storage.upkeep.store import UpkeepStorage
 from chimera.adapters.substrates.knative.client import Kubernetes
+from chimera.adapters.substrates.knative.ledger import Ledger, LedgerKeys
 from chimera.adapters.substrates.knative.observing import CellObserver
+from chimera.adapters.substrates.knative.places import PROVENANCE_KEYS
 from chimera.adapters.substrates.knative.reconciler import Reconciler
 from chimera.adapters.substrates.node_observer import NodeObserver
 from chimera.bootstrap.admission_parts import AdmissionConfig, start_admission
-from chimera.bootstrap.audit_parts import make_checkpointer, started
+from chimera.bootstrap.audit_parts import make_checkpointer, sign_in_cluster, started
 from chimera.bootstrap.database import when_there
 from chimera.bootstrap.delivery_parts import make_delivery, parts_of
+from chimera.bootstrap.delivery_places import DeliveryPlaces, follow, make_ledger, scanning_places
 from chimera.bootstrap.evidence_parts import make_evidence
 from chimera.bootstrap.gateway_config import read_secret
 from chimera.bootstrap.lifeline import end_with
@@ -68,7 +71,6 @@ from chimera.bootstrap.substrate_parts import (
     knative_settings,
     machine_place,
 )
-from chimera.bootstrap.sync_parts import make_sync
 from chimera.bootstrap.trial_parts import make_trials
 from chimera.entrypoints.control_plane.app import ControlPlaneApp
 from chimera.entrypoints.control_plane.conditions import ConditionMetrics
@@ -103,14 +105,14 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The control plane's start; paths are absolute. `max_hosts` bounds every shared cell.
 
     `database` is a SQLite file or a server's URL, `database_password` a reference (`env:NAME`, `file:PATH`). `home` is
-    where the audit log's key and files are, `audit` its settings; without a home no checkpoints are made. `events`,
-    `retention`, `upkeep`, `delivery`, `sync`, `scanning` and `trials` are the settings of these groups; branches are
-    followed where there is a home. Where `key_file` is given, it listens at `host` and `port` instead of `socket`. With
-    `knative`, the group of that name, it keeps cells in the cluster of `kubeconfig` (by default the one that it is a
-    pod of); `settings` are the gateway's. With `admission`, it answers what the API server asks of resources. `jaegis`
-    are the groups of JAEGIS' settings; of `models`, where they are given, the names are those that agents may use;
-    provider and model of each stand in bills of materials.
-    `provenance_key_file` holds the secret that the key of provenance is made of, where it isn't the home's.
+    where the audit log's key and files are, `audit` its settings. `events`, `retention`, `upkeep`, `delivery`, `sync`,
+    `scanning` and `trials` are the settings of these groups; branches are followed, and checkpoints made, where there
+    is a home, or where `places` says what a cluster has in place of it. Where `key_file` is given, it listens at
+    `host` and `port` instead of `socket`. With `knative`, the group of that name, it keeps cells in the cluster of
+    `kubeconfig` (by default the one that it is a pod of); `settings` are the gateway's. With `admission`, it answers
+    what the API server asks of resources. `jaegis` are the groups of JAEGIS' settings; of `models`, where they are
+    given, the names are those that agents may use; provider and model of each stand in bills of materials.
+    `provenance_key_file` and `audit_key_file` hold the secrets that these keys are made of where they aren't a home's.
     """
 
     database: str
@@ -134,6 +136,8 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
     jaegis: dict[str, dict[str, Any]] = {}
     models: dict[str, Any] | None = None
     provenance_key_file: str | None = None
+    audit_key_file: str | None = None
+    places: DeliveryPlaces | None = None
     delivery: dict[str, Any] = {}
     sync: dict[str, Any] = {}
     scanning: dict[str, Any] = {}
@@ -155,15 +159,21 @@ async def serve(config: ControlPlaneConfig) -> None:
     home = make_home(config, database, catalogue, changed)
     trials = make_trials(database, catalogue, home.poke, config.trials)
     jaegis = make_jaegis(catalogue, config)
+    ledger = make_ledger(config.places, home.api)
     evidence = make_evidence(
-        database, catalogue, home=config.home, key_file=config.provenance_key_file, models=config.models
+        database,
+        catalogue,
+        home=config.home,
+        key_file=config.provenance_key_file,
+        public_keys=None if ledger is None else LedgerKeys(ledger, PROVENANCE_KEYS),
+        models=config.models,
     )
-    scanners = make_checks(catalogue, config.scanning, config.knative, config.settings)
+    scanners = make_checks(catalogue, config.scanning, config.knative, config.settings, scanning_places(config.places))
     parts = parts_of(jaegis, evidence, [*scanners, trials.check])
     parts.staging = trials.staging
     delivery = make_delivery(database, catalogue, config.delivery, home.poke, parts, max_hosts=config.max_hosts)
     loops = [
-        asyncio.create_task(keep_audit(database, config), name="audit"),
+        asyncio.create_task(keep_audit(database, config, ledger), name="audit"),
         asyncio.create_task(upkeep.while_held(StoredLeases(database), new_id("cp"), LEASE_LIFE), name="upkeep"),
         asyncio.create_task(evidence.while_held(StoredLeases(database), new_id("cp"), LEASE_LIFE), name="provenance"),
         asyncio.create_task(
@@ -177,17 +187,17 @@ async def serve(config: ControlPlaneConfig) -> None:
     loops += [asyncio.create_task(loop, name=name) for name, loop in home.loops.items()]
     shown_too = start_admission(config.admission, home.api, StoredLeases(database), LEASE_LIFE, loops)
     shown_too = [*shown_too, ConditionMetrics(home.keeper.counts), home.leading]
-    sync = None
-    if config.home is not None:
-        sync = make_sync(
-            database,
-            catalogue,
-            delivery.changes,
-            home.poke,
-            group=config.sync,
-            home=Path(config.home),
-            environ=os.environ,
-        )
+    sync = follow(
+        database,
+        catalogue,
+        delivery.changes,
+        home.poke,
+        group=config.sync,
+        home=config.home,
+        places=config.places,
+        environ=os.environ,
+    )
+    if sync is not None:
         loops.append(asyncio.create_task(sync.loop(), name="sync"))
     sources = SourceHandlers(SourceStorage(database, catalogue), sync.settings if sync is not None else None)
     rollouts = RolloutHandlers(delivery.rollouts, delivery.contents, delivery.changes.check_direct)
@@ -300,25 +310,30 @@ def make_jaegis(catalogue: Catalogue, config: ControlPlaneConfig) -> Jaegis:
     return Jaegis(catalogue, SystemClock(), quality=found.quality, creator=found.creator, models=models)
 
 
-async def keep_audit(database: Database, config: ControlPlaneConfig) -> None:
+async def keep_audit(database: Database, config: ControlPlaneConfig, ledger: Ledger | None) -> None:
     """Make the checkpoints of the audit log, whenever this process holds their lease.
 
     A key that can't be used stops no work: it is said in the log, and changes and calls are recorded all the same.
     """
     store, clock = AuditStorage(database), SystemClock()
+    settings = load_group(AuditSettings, config.audit, where="audit")
+    leases, owner = StoredLeases(database), new_id("cp")
     try:
         await store.record([started("control-plane", clock, {"audit": config.audit, "max_hosts": config.max_hosts})])
+        if ledger is not None and config.audit_key_file is not None:
+            key = Path(config.audit_key_file)
+            await sign_in_cluster(store, ledger, key, settings, clock, leases, owner=owner, life=LEASE_LIFE)
+            return
         if config.home is None:
             await asyncio.Event().wait()
             return
-        settings = load_group(AuditSettings, config.audit, where="audit")
         checkpointer = make_checkpointer(store, Path(config.home), settings, clock)
     except ProblemError as error:
         extra = {"problem": error.detail, "next_step": error.next_step}
         log.error("no checkpoints of the audit log are made", extra=extra)
         await asyncio.Event().wait()
         return
-    await sign_while_held(checkpointer, StoredLeases(database), new_id("cp"), LEASE_LIFE)
+    await sign_while_held(checkpointer, leases, owner, LEASE_LIFE)
 
 
 async def keep_cells(

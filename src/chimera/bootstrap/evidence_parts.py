@@ -1,8 +1,8 @@
 """Evidence of revisions put together: the locks of runtimes, requirements in bundles, models by name, and the key ring.
 
 In the home: `provenance.key`, made when the control plane first looks what there is to sign, and
-`provenance/public-keys`. In a cluster it is made of a Secret that control planes alone have. Without either nothing is
-signed.
+`provenance/public-keys`. In a cluster it is made of a Secret that control planes alone have, and public keys are in the
+ledger. Without either nothing is signed.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from chimera.adapters.signing.ring import FileRing, SecretRing
+from chimera.adapters.signing.ring import FileRing, PublicKeys, SecretRing
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.evidence import EvidenceStorage
@@ -70,11 +70,16 @@ def make_evidence(
     *,
     home: str | None = None,
     key_file: str | None = None,
+    public_keys: PublicKeys | None = None,
     models: Mapping[str, Any] | None = None,
     clock: Clock | None = None,
 ) -> Evidence:
-    """Evidence of the revisions of `catalogue`, signed by the Secret in `key_file` or the key ring of `home`."""
+    """Evidence of the revisions of `catalogue`, signed by the Secret in `key_file` or the key ring of `home`.
+
+    Public keys of the Secret's are noted in `public_keys`.
+    """
     release = importlib.metadata.version(PLATFORM)
     materials = CatalogueMaterials(catalogue, release, known_models(models))
-    ring = FileRing(None if home is None else Path(home)) if key_file is None else SecretRing(Path(key_file))
+    here = None if home is None else Path(home)
+    ring = FileRing(here) if key_file is None else SecretRing(Path(key_file), public_keys)
     return Evidence(EvidenceStorage(database), materials, ring, clock or SystemClock(), release=release)

@@ -58,7 +58,8 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     (`internal_names` are what that address says in a Host header), and at `platform_url`, this one, for its calls. The
     control plane is at an http URL instead of a socket's path, and shown `control_plane_key_file`. `mounted_secrets`
     says that who may read the secrets' files was decided where they were mounted. `broker` is the ingress of the Broker
-    that events go to agents by, unless the settings name another; it delivers to `broker_port`.
+    that events go to agents by, unless the settings name another; it delivers to `broker_port`. `audit_keys_file` has
+    the public keys of the audit log, in place of the home's.
     """
 
     home: str
@@ -83,6 +84,7 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     broker_port: Port = 0
     platform_url: str | None = None
     control_plane_key_file: str | None = None
+    audit_keys_file: str | None = None
     knative: dict[str, Any] | None = None
     kubeconfig: str | None = None
     mounted_secrets: bool = False

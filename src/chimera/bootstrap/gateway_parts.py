@@ -433,7 +433,9 @@ class Gateway:
     def _audit_service(self) -> AuditService:
         keys: tuple[PublicKey, ...] = ()
         try:
-            keys = public_keys(places(Path(self._config.home), self._settings.audit))
+            given = self._config.audit_keys_file
+            home = Path(self._config.home)
+            keys = public_keys(places(home, self._settings.audit).public_keys if given is None else Path(given))
         except (ProblemError, OSError) as error:
             log.error("the audit log's public keys can't be read", extra={"error": str(error)})
         return AuditService(self._ports.audit, keys, check_signature)

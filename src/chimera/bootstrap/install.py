@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
+import ipaddress
 import os
 import sys
 from collections.abc import Sequence
@@ -23,9 +24,11 @@ from chimera.adapters.storage.opening import is_url
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.installation import Installation, manifests
 from chimera.adapters.substrates.knative.installer import can_carry_events, can_monitor, install, uninstall, wait
+from chimera.adapters.substrates.knative.netpolicies import NAMESPACE
 from chimera.adapters.substrates.knative.preflight import NotFit, Seen, findings, look, told
 from chimera.bootstrap import settings as machine
 from chimera.bootstrap.substrate_parts import cluster
+from chimera.kernel.ids import is_name
 from chimera.kernel.settings import SettingsError
 from chimera_host.contract.problem import ProblemError
 
@@ -69,6 +72,7 @@ def choices(options: argparse.Namespace) -> Installation:
         delivery=dataclasses.asdict(found.delivery),
         scanning=dataclasses.asdict(found.scanning),
         trials=dataclasses.asdict(found.trials),
+        sync=dataclasses.asdict(found.sync),
         operator=dataclasses.asdict(found.operator),
         eventing=bool(options.eventing),
         monitors=bool(options.monitors),
@@ -77,6 +81,10 @@ def choices(options: argparse.Namespace) -> Installation:
         tolerations=tuple(_toleration(one) for one in options.tolerate),
         priority_class=options.priority_class,
         strict_spread=options.strict_spread,
+        egress=tuple(_egress(one) for one in options.egress),
+        advisories_claim=options.advisories_claim,
+        repositories_size=options.repositories_size,
+        control_plane_memory=options.control_plane_memory,
     )
 
 
@@ -100,6 +108,23 @@ def _toleration(text: str) -> dict[str, str]:
     key, separator, value = named.partition("=")
     found = {"key": key, "operator": "Equal", "value": value} if separator else {"key": key, "operator": "Exists"}
     return {**found, "effect": effect}
+
+
+def _egress(text: str) -> dict[str, Any]:
+    """What may be reached: `ADDRESSES:PORT`, `NAMESPACE:PORT`, or `*:PORT` for any address."""
+    where, separator, port = text.rpartition(":")
+    if not separator or not where or not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise SettingsError([f"--egress {text}: write 203.0.113.0/24:PORT, NAMESPACE:PORT or *:PORT"])
+    ports = [{"protocol": "TCP", "port": int(port)}]
+    if where == "*":
+        return {"ports": ports}
+    if is_name(where):
+        return {"to": [{"namespaceSelector": {"matchLabels": {NAMESPACE: where}}}], "ports": ports}
+    try:
+        block = str(ipaddress.ip_network(where.replace("[", "").replace("]", "")))
+    except ValueError as error:
+        raise SettingsError([f"--egress {text}: {error}"]) from None
+    return {"to": [{"ipBlock": {"cidr": block}}], "ports": ports}
 
 
 async def run(options: argparse.Namespace, chosen: Installation) -> int:
@@ -199,6 +224,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--tolerate", action="append", default=[])
     made.add_argument("--priority-class", default="")
     made.add_argument("--strict-spread", action=argparse.BooleanOptionalAction, default=False)
+    made.add_argument("--egress", action="append", default=[])
+    made.add_argument("--advisories-claim", default="")
+    made.add_argument("--repositories-size", default="8Gi")
+    made.add_argument("--control-plane-memory", default="3Gi")
     made.add_argument("--warm-pool", type=int)
     made.add_argument("--yes", action=argparse.BooleanOptionalAction, default=False)
     made.add_argument("--kubeconfig")

@@ -110,22 +110,22 @@ def make_sync(
     changed: Callable[[], None],
     *,
     group: Mapping[str, Any],
-    home: Path,
-    environ: Mapping[str, str],
+    copies: Path,
+    secrets: Credentials,
     clock: Clock | None = None,
 ) -> SyncParts:
-    """Put it together; copies and secrets are in `home`. Raises `SettingsError`."""
+    """Put it together; copies of repositories are in `copies`, which nobody else uses. Raises `SettingsError`."""
     settings = load_group(SyncSettings, group, where="sync")
     clock = clock or SystemClock()
     sources = SourceStorage(database, catalogue, clock)
-    repositories = WorkerRepositories(home / COPIES, settings)
+    repositories = WorkerRepositories(copies, settings)
     follower = Follower(
         sources,
         repositories,
         ByPolicy(sources, changes),
         clock,
         settings,
-        secrets=sync_secrets(home, environ).value,
+        secrets=secrets.value,
         unpack=unpacked,
         changed=changed,
     )
@@ -141,10 +141,18 @@ def make_sync(
 
 def sync_secrets(home: Path, environ: Mapping[str, str]) -> Credentials:
     """Secrets of sources: the home's, else those of the environment."""
-    named = {
+    return Credentials(home / SECRETS, _named(environ))
+
+
+def mounted_secrets(folder: Path, environ: Mapping[str, str]) -> Credentials:
+    """Secrets of sources in a cluster: those that are mounted, else those of the environment."""
+    return Credentials(folder / SECRETS, _named(environ), [folder])
+
+
+def _named(environ: Mapping[str, str]) -> dict[str, str]:
+    return {
         name.removeprefix(SECRET_PREFIX): value for name, value in environ.items() if name.startswith(SECRET_PREFIX)
     }
-    return Credentials(home / SECRETS, named)
 
 
 def unpacked(data: bytes, digest: str) -> Bundle:

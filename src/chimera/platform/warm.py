@@ -2,7 +2,8 @@
 
 An agent type is a runtime class with its template, and hosts of one runtime class run every agent of it: a host that
 is kept warm for one type of a cell is warm for all that share the cell. So the pool of a type is that of its cell, and
-types that share one share it. A dedicated agent has what it asks for and no pool, since nobody shares it.
+types that share one share it. A dedicated agent has what it asks for and no pool, since nobody shares it; nor have
+environments, which are there for the length of a test.
 
 All that is kept has one bound. What agents ask for comes first, then pools: of declarations, then of owners' code, by
 name, so that another cell moves the bound's edge and nothing else.
@@ -11,6 +12,7 @@ name, so that another cell moves the bound's edge and nothing else.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from chimera.kernel.ids import is_environment
 from chimera.platform.model import CellSpec
 
 DEDICATED = "dedicated"
@@ -45,8 +47,8 @@ def keep(cells: Iterable[CellSpec], *, pool: int, most: int, most_hosts: int = 1
 
 
 def shared(cell: CellSpec) -> bool:
-    """Whether agents of several types may live in the cell."""
-    return cell.runtime_class.resources.name != DEDICATED
+    """Whether agents of several types may live in the cell, and stay."""
+    return cell.runtime_class.resources.name != DEDICATED and not is_environment(cell.runtime_class.tenant)
 
 
 def _order(cell: CellSpec) -> tuple[int, str]:

@@ -197,9 +197,18 @@ class Cluster(Home):
         return [*place, "--wait", str(PATIENCE)]
 
     async def install(
-        self, *, threads: int = 8, hosts: str = "chimera-host-{framework}", start_timeout: int = 30, script: str = ""
+        self,
+        *,
+        threads: int = 8,
+        hosts: str = "chimera-host-{framework}",
+        start_timeout: int = 30,
+        script: str = "",
+        more: str = "",
     ) -> None:
-        """Install it, or install it again with other settings; `script` is what the scripted model answers by."""
+        """Install it, or install it again with other settings.
+
+        `script` is what the scripted model answers by, `more` are further groups of settings.
+        """
         settings = f"""
             [node]
             database = "{os.environ["CHIMERA_TEST_CLUSTER_DATABASE"]}"
@@ -221,6 +230,7 @@ class Cluster(Home):
             [model.default]
             provider = "scripted"
             {f'script = "{CONFIG_FOLDER}/{SCRIPT}"' if script else ""}
+            {more}
         """
         if script:
             await self._keep(script)

@@ -1,12 +1,13 @@
 """The scanners as checks of the pipeline: what is found or can't be judged stops a change, with its agents named."""
 
+import datetime
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chimera.adapters.scanners.knowing import Knowing
+from chimera.adapters.scanners.knowing import Knowing, Places
 from chimera.adapters.substrates.knative.render import HostBounds, pod_manifest
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.agents.archive import ArchivedFile
@@ -17,6 +18,7 @@ from chimera.delivery.model import Change, ChangeItem, Verdict
 from chimera.delivery.ports import Revision
 from chimera.delivery.scanning import checking
 from chimera.delivery.scanning.checking import checks
+from chimera.delivery.scanning.errors import InvalidWaivers
 from chimera.delivery.scanning.settings import ScanningSettings
 from chimera.kernel.settings import SettingsError
 from chimera.testing.definitions import definition
@@ -159,3 +161,30 @@ async def test_source_folders_are_scanned_few_at_a_time_and_one_that_is_gone_is_
     assert "of 10 agents" in verdicts["scan-secrets", None].detail
     (gone,) = [batch async for batch in checking.batches(delivery.catalogue, "other", parts[-1:], with_code=True)]
     assert gone.missing == {"bad": "its source folder isn't kept any more"}
+
+
+async def test_a_cluster_mounts_waivers_and_advisories_and_they_may_come_later(
+    delivery: Delivery, tmp_path: Path
+) -> None:
+    files, volume = tmp_path / "config", tmp_path / "volume"
+    files.mkdir()
+    given = ScanningSettings(advisories_days=36_500.0)
+    mounted = Places(files=files, secrets=tmp_path, advisories=volume, mounted=True)
+    today = datetime.date(2026, 1, 2)
+
+    def knows(settings: ScanningSettings) -> Knowing:
+        return Knowing(settings, delivery.clock, lambda _: None, mounted)
+
+    assert (await knows(given).knowledge("dependencies", [])).advisories is None, "nothing is mounted: it is not judged"
+    assert await knows(given).waivers(today) == ()
+    with_scanners(delivery, volume)
+    found = (await knows(given).knowledge("dependencies", [])).advisories
+    assert found is not None and found.records == 1
+    (files / "osv.json").write_bytes((volume / "one.json").read_bytes())
+    named = (await knows(ScanningSettings(advisories=("osv.json",))).knowledge("dependencies", [])).advisories
+    assert named is not None and named.records == 1
+    waiver = {"rule": "secrets/stripe-key", "file": "a.py", "reason": "a key of a test account", "until": "2026-02-03"}
+    (files / "waivers.yaml").write_text(json.dumps({"waivers": [waiver]}))
+    assert [one.rule for one in await knows(given).waivers(today)] == ["secrets/stripe-key"]
+    with pytest.raises(InvalidWaivers):
+        await knows(ScanningSettings(waivers="others.yaml")).waivers(today)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chimera.adapters.substrates.knative.plan import Apply, Wanted, plan
+from chimera.delivery.trials.environment import name_of
 from chimera.platform.cells import LARGE, MOST_DECLARATIVE_CELLS, STANDARD, cell_id
 from chimera.platform.model import CellSpec, ResourceClass, RuntimeClass
 from chimera.platform.warm import keep, shared
@@ -83,6 +84,23 @@ def test_types_that_share_a_cell_share_its_pool() -> None:
     assert len(found) == MOST_DECLARATIVE_CELLS
     kept = keep(found, pool=100, most=1_000)
     assert [one.kept for one in kept.values()] == [100] * 8
+
+
+def test_environments_of_tests_have_no_pool_and_take_none_from_production() -> None:
+    runtimes = [
+        RuntimeClass(
+            tenant=tenant,
+            framework="function",
+            runtime="python",
+            isolation=f"tenant:{tenant}",
+            resources=STANDARD,
+        )
+        for tenant in ("default", name_of("default", "staging", "chg"))
+    ]
+    production, environment = (CellSpec(cell=cell_id(runtime), runtime_class=runtime) for runtime in runtimes)
+    kept = keep([environment, production], pool=100, most=100)
+    assert (kept[production.cell].kept, kept[environment.cell].kept) == (100, 0)
+    assert kept[environment.cell].wanted == 0, "no condition says that its pool is missing"
 
 
 @settings(deadline=None)

@@ -17,6 +17,7 @@ from chimera.adapters.substrates.knative.errors import (
     QuotaExceeded,
 )
 from chimera.adapters.substrates.knative.plan import Apply, Delete, Memory, Observed, Phase, Wanted, plan
+from chimera.delivery.trials.environment import name_of
 
 names = st.sampled_from([f"c-{letter}" for letter in "abcdef"])
 digests = st.sampled_from(["one", "two"])
@@ -107,6 +108,17 @@ def test_what_is_as_wanted_and_unchanged_is_left_alone(
     decided = plan(wanted, observed, memory, now, most=most, grace=GRACE)
     assert not [action for action in decided.actions if action.name in wanted]
     assert {state.phase for state in decided.states if state.service in wanted} <= {Phase.READY, Phase.FAILED}
+
+
+def test_a_cell_of_an_environment_goes_a_minute_after_it_and_others_after_their_grace() -> None:
+    gone = {
+        name: Observed(uid=name, generation=1, digest="one", cell=f"{tenant}-function-standard-0123456789abcdef")
+        for name, tenant in (("c-test", name_of("default", "staging", "chg")), ("c-live", "default"))
+    }
+    first = plan({}, gone, {}, 0.0, most=8, grace=GRACE)
+    assert first.actions == () and first.look_again == 60.0
+    later = plan({}, gone, first.memory, 60.0, most=8, grace=GRACE)
+    assert [(one.name, type(one)) for one in later.actions] == [("c-test", Delete)] and later.look_again == GRACE
 
 
 @dataclass

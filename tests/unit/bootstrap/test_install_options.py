@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -39,7 +40,7 @@ def rendered(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     code = install.main()
     printed = capsys.readouterr()
     assert code == 0, printed.err
-    found: list[dict[str, object]] = json.loads(printed.out)
+    found: list[dict[str, Any]] = json.loads(printed.out)
     return found
 
 
@@ -70,6 +71,21 @@ def test_options_reach_the_manifests(
     assert '"prometheus"' in json.dumps([one for one in found if one["kind"] == "NetworkPolicy"])
 
 
+def test_what_control_planes_may_reach_is_said_by_address_namespace_or_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--egress", "203.0.113.0/24:8443", "--egress", "[2001:db8::]/32:80", "--egress", "forgejo:3000")
+    found: list[dict[str, Any]] = rendered(tmp_path / "home", monkeypatch, capsys, *words, "--egress", "*:5000")
+    (policy,) = [one for one in found if one["metadata"]["name"] == "control-plane-egress"]
+    assert policy["spec"]["policyTypes"] == ["Egress"]
+    assert [(rule.get("to"), rule["ports"][0]["port"]) for rule in policy["spec"]["egress"]] == [
+        ([{"ipBlock": {"cidr": "203.0.113.0/24"}}], 8443),
+        ([{"ipBlock": {"cidr": "2001:db8::/32"}}], 80),
+        ([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "forgejo"}}}], 3000),
+        (None, 5000),
+    ]
+
+
 def test_without_a_cluster_to_ask_there_are_no_monitors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,6 +99,9 @@ def test_without_a_cluster_to_ask_there_are_no_monitors(
         (["--node-selector", "pool"], "LABEL=VALUE"),
         (["--tolerate", "pool=control"], "KEY=VALUE:EFFECT"),
         (["--tolerate", "pool:Sometimes"], "NoSchedule"),
+        (["--egress", "203.0.113.0/24"], "NAMESPACE:PORT"),
+        (["--egress", "203.0.113.1/24:443"], "has host bits set"),
+        (["--egress", "*:70000"], "NAMESPACE:PORT"),
     ],
 )
 def test_a_wrong_option_is_refused(

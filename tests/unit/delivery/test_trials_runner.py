@@ -15,7 +15,7 @@ from chimera.delivery.trials import judging
 from chimera.delivery.trials.asking import Ask, Told
 from chimera.delivery.trials.expectations import faults
 from chimera.delivery.trials.model import Case, CaseResult
-from chimera.delivery.trials.runner import Judge, Place, Runner
+from chimera.delivery.trials.runner import WAKING, Judge, Place, Runner
 from chimera.testing.trials import FakeCalls, echo, problem
 from chimera_host.contract.call import Message
 
@@ -98,6 +98,18 @@ async def test_the_script_of_a_case_goes_with_its_call() -> None:
 async def test_each_way_to_fail_says_what_happened(told: Told, said: str) -> None:
     [result] = await run(FakeCalls(lambda _: told), case())
     assert result.outcome == "failed" and said in result.detail
+
+
+async def test_a_cell_that_starts_for_its_first_call_is_no_fault_of_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chimera.delivery.trials.runner.WAKE_PAUSE", 0.0)
+    left = [problem("cell-unavailable"), problem("cell-unavailable")]
+    calls = FakeCalls(lambda ask: left.pop() if left else echo(ask))
+    [result] = await run(calls, case())
+    assert result.outcome == "passed"
+    assert len({one.key for one in calls.asked}) == 3, "each is a call of its own"
+    never = FakeCalls(lambda _: problem("cell-unavailable", "ImagePullFailed"))
+    [result] = await run(never, case())
+    assert result.outcome == "failed" and "ImagePullFailed" in result.detail and len(never.asked) == WAKING
 
 
 # -- turns, checks, rubrics -------------------------------------------------------------------------------------------

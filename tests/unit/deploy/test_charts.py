@@ -42,6 +42,15 @@ CHOICES: dict[str, dict[str, Any]] = {
     },
     "eventing": {"eventing": True},
     "monitors": {"monitors": True, "monitoring": "prometheus"},
+    "delivery": {
+        "egress": [
+            {"ports": [{"protocol": "TCP", "port": 8443}]},
+            {"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}], "ports": [{"protocol": "TCP", "port": 80}]},
+        ],
+        "advisories_claim": "osv",
+        "repositories_size": "20Gi",
+        "control_plane_memory": "1Gi",
+    },
     "settings": {
         "hosts": ["agents.example", "other.example"],
         "models": {"default": {"provider": "openai", "base_url": "https://m.example/v1?a=1&b=<2>", "timeout": 12.5}},
@@ -57,6 +66,7 @@ CHOICES: dict[str, dict[str, Any]] = {
         "delivery": {"check_seconds": 60.0, "parallel": 2},
         "scanning": {"advisories": ["https://osv.example/all.zip"], "fails_at": "medium", "scanners": ["secrets"]},
         "trials": {"judge_model": "default", "parallel": 4, "patience": 12.5},
+        "sync": {"hosts": ["git.example:8443"], "poll": 5, "memory_bytes": 512 * 1024**2},
         "operator": {"tenant": "", "tenants": ["billing=finance", "shop=retail"], "grace": 30},
         "knative": {"scratch_bytes": 8 * 1024**3, "utilisation": 66.6, "spread": True, "most_cells": 3000},
         "revision": "2 é",
@@ -71,7 +81,7 @@ def installation(values: dict[str, Any]) -> Installation:
     knative = groups.pop("knative")
     assert isinstance(knative, KnativeSettings)
     plain = {name: whole[name] for name in chart.TEXTS}
-    plain |= {name: tuple(plain[name]) for name in ("hosts", "tolerations")}
+    plain |= {name: tuple(plain[name]) for name in ("hosts", "tolerations", "egress")}
     plain["database_secret"] = plain["database_secret"] or None
     return Installation(
         knative=knative, **plain, **{name: msgspec.to_builtins(group) for name, group in groups.items()}

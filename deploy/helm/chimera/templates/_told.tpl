@@ -59,10 +59,18 @@ retention: {{ $.Values.retention | toJson }}
 upkeep: {{ $.Values.upkeep | toJson }}
 jaegis: {{ $.Values.jaegis | toJson }}
 provenance_key_file: /var/run/secrets/chimera-provenance/provenance.key
+audit_key_file: /var/run/secrets/chimera-audit/audit.key
+places:
+  namespace: {{ $.Values.namespace | toJson }}
+  ledger: chimera-ledger
+  repositories: /var/lib/chimera-repositories
+  secrets: /var/run/secrets/chimera-delivery
+  scanning: /etc/chimera-scanning
 models: {{ $.Values.models | toJson }}
 delivery: {{ $.Values.delivery | toJson }}
 scanning: {{ $.Values.scanning | toJson }}
 trials: {{ $.Values.trials | toJson }}
+sync: {{ $.Values.sync | toJson }}
 admission:
   host: 0.0.0.0
   port: 9443
@@ -86,6 +94,7 @@ knative:
   service_account: {{ $.Values.knative.service_account | toJson }}
   audience: {{ $.Values.knative.audience | toJson }}
 home: /var/lib/chimera
+audit_keys_file: /etc/chimera-ledger/audit-keys
 key_file: /var/run/secrets/chimera/chimera.key
 token_secret_file: /var/run/secrets/chimera/token.secret
 webhook_key_file: /var/run/secrets/chimera-webhooks/webhooks.key

@@ -7,6 +7,7 @@ between the index stays in memory. What can't be read raises, so the check is as
 import asyncio
 import datetime
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,35 @@ from chimera.delivery.scanning.waivers import Waiver, read_waivers
 from chimera.kernel.clock import Clock
 
 MOST_WAIVERS = 4 * 1024**2
+WAIVERS = "waivers.yaml"
+ADDRESSES = ("https://", "http://")
 
 Manifest = Callable[[CanonicalDefinition], Mapping[str, Any] | None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Places:
+    """Where files are that settings name without a whole path; by default, below where this process was started.
+
+    Where settings name none, waivers are `WAIVERS` in `files`, and advisories those in the folder `advisories`, if
+    these are there. A cluster mounts them, so they may come and go.
+    """
+
+    files: Path = Path()
+    secrets: Path = Path()
+    advisories: Path | None = None
+    mounted: bool = False
 
 
 class Knowing:
     """Knowledge by the settings of the group `scanning`."""
 
-    def __init__(self, settings: ScanningSettings, clock: Clock, manifest_of: Manifest) -> None:
+    def __init__(
+        self, settings: ScanningSettings, clock: Clock, manifest_of: Manifest, places: Places | None = None
+    ) -> None:
         """Nothing is read before somebody asks."""
         self._settings = settings
+        self._places = places or Places()
         self._clock = clock
         self._manifest_of = manifest_of
         self._index: Advisories | None = None
@@ -54,7 +74,7 @@ class Knowing:
         )
         if scanner != "images" or not (names := custom_images(values)):
             return found
-        credentials = Path(settings.registry_config) if settings.registry_config else None
+        credentials = self._places.secrets / settings.registry_config if settings.registry_config else None
         images = await look_into(
             names, found.against, found.pickle_globals, only=settings.registries, credentials=credentials
         )
@@ -62,16 +82,29 @@ class Knowing:
 
     async def waivers(self, today: datetime.date) -> tuple[Waiver, ...]:
         """See `Knows`."""
-        return (
-            await asyncio.to_thread(waivers_of, Path(self._settings.waivers), today) if self._settings.waivers else ()
-        )
+        return await asyncio.to_thread(self._waivers, today)
+
+    def _waivers(self, today: datetime.date) -> tuple[Waiver, ...]:
+        if self._settings.waivers:
+            return waivers_of(self._places.files / self._settings.waivers, today)
+        given = self._places.files / WAIVERS
+        return waivers_of(given, today) if self._places.mounted and given.exists() else ()
+
+    def _sources(self) -> list[str]:
+        """Where advisories are, with their whole paths."""
+        given = self._places.advisories
+        if not self._settings.advisories and given is not None and given.is_dir():
+            return [str(given)]
+        return [
+            name if name.startswith(ADDRESSES) else str(self._places.files / name) for name in self._settings.advisories
+        ]
 
     async def _advisories(self, now: float) -> Advisories | None:
-        if not self._settings.advisories:
+        if not (sources := await asyncio.to_thread(self._sources)):
             return None
         async with self._lock:
             if self._index is None or now - self._read > self._settings.advisories_refresh:
-                self._index = await load_advisories(self._settings.advisories, now=now)
+                self._index = await load_advisories(sources, now=now)
                 self._read = now
             return self._index
 

@@ -9,10 +9,11 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from chimera.adapters.signing.ed25519 import Ed25519Signer, make_key, read_key
 from chimera.delivery.evidence.errors import EvidenceKeyUnusable
-from chimera.immune.audit.errors import AuditError
+from chimera.immune.audit.errors import AuditError, AuditKeyUnusable
 from chimera.immune.audit.note import KEY_BYTES, PublicKey, parse_public_key
 
 KEY, PUBLIC_KEYS = "provenance.key", "provenance/public-keys"
@@ -90,34 +91,62 @@ class FileRing:
         return self._public.read_text("utf-8").splitlines()
 
 
-class SecretRing:
-    """A key ring of one key, made of a secret text that several machines have (the port `KeyRing`).
+class PublicKeys(Protocol):
+    """Where public keys are kept, a line for each, beside the database. Its methods may block."""
 
-    Another text is another key. What the one before signed is checked by its public key, which whoever checks has kept.
+    def lines(self) -> list[str]:
+        """All that are there."""
+
+    def add(self, line: str) -> None:
+        """Add one that isn't there yet; it is kept when this returns."""
+
+
+class SecretRing:
+    """A key ring whose key is made of a secret text that several machines have (the port `KeyRing`).
+
+    Another text is another key. Public keys are noted in `kept` before anything is signed, and stay there.
     """
 
-    def __init__(self, file: Path) -> None:
-        """The secret is in `file`, which a cluster mounts."""
+    def __init__(self, file: Path, kept: PublicKeys | None = None) -> None:
+        """The secret is in `file`, which a cluster mounts; without `kept` nobody notes older keys."""
         self._file = file
+        self._kept = kept
+        self._noted = ""
 
     def signer(self) -> RingSigner:
         """See `KeyRing`."""
-        try:
-            text = self._file.read_bytes().strip()
-        except OSError as error:
-            raise EvidenceKeyUnusable(
-                f"the secret of the provenance key {self._file} can't be read: {error.strerror}",
-                next_step="see that the Secret is there and mounted",
-            ) from None
-        if len(text) < KEY_BYTES:
-            raise EvidenceKeyUnusable(
-                f"the secret of the provenance key has {len(text)} characters", next_step=f"give it {KEY_BYTES} or more"
-            )
-        return RingSigner(Ed25519Signer(_NAME, hashlib.sha256(_PURPOSE + text).digest()))
+        signer = RingSigner(self._current())
+        if self._kept is not None and self._noted != signer.key_id:
+            self._kept.add(signer.key_id)
+            self._noted = signer.key_id
+        return signer
 
     def public(self) -> Mapping[str, bytes]:
         """See `KeyRing`."""
-        return ring_of([self.signer().key_id])
+        older = [] if self._kept is None else self._kept.lines()
+        return ring_of([*older, str(self._current().public)])
+
+    def _current(self) -> Ed25519Signer:
+        try:
+            return secret_signer(self._file, _NAME, _PURPOSE)
+        except AuditError as error:
+            raise _unusable(error) from None
+
+
+def secret_signer(file: Path, name: str, purpose: bytes) -> Ed25519Signer:
+    """The key of this name that a secret text makes for a purpose; raises `AuditKeyUnusable`."""
+    try:
+        text = file.read_bytes().strip()
+    except OSError as error:
+        raise AuditKeyUnusable(
+            f"the secret of the audit key {file} can't be read: {error.strerror}",
+            next_step="see that the Secret is there and mounted",
+        ) from None
+    if len(text) < KEY_BYTES:
+        raise AuditKeyUnusable(
+            f"the secret of the audit key has {len(text)} characters", next_step=f"give it {KEY_BYTES} or more"
+        )
+    return Ed25519Signer(name, hashlib.sha256(purpose + text).digest())
 
 
 def ring_of(lines: list[str]) -> dict[str, bytes]:

@@ -64,7 +64,7 @@ class MaterialsOf(Protocol):
 
 
 class KeyRing(Protocol):
-    """The key that signs now, and all that have."""
+    """The key that signs now, and all that have. Its methods may block: they are called in threads."""
 
     def signer(self) -> Signing | None:
         """The key, None where this machine has none; raises `EvidenceKeyUnusable`."""

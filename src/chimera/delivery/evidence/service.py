@@ -128,7 +128,7 @@ class Evidence:
 
     async def look(self, lease: Lease | None = None) -> bool:
         """Sign what is due, a bounded part of it; whether there was as much as that bound."""
-        signer = self._ring.signer()
+        signer = await asyncio.to_thread(self._ring.signer)
         if signer is None:
             return False
         began = self._clock.wall()

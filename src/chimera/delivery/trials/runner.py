@@ -2,6 +2,9 @@
 
 A case can't hold up others: its calls end at their deadlines. One that kills its host may take others down with it, so
 whoever was lost with a host is run once more at the end, alone: then it is seen whose fault it was.
+
+An environment is made for its tests, so its cells start with their first calls; in a cluster that takes longer than a
+case may. A call that found no host has done nothing, and is made again.
 """
 
 import asyncio
@@ -24,6 +27,10 @@ from chimera_host.contract.problem import Problem
 from chimera_host.contract.trial import CheckAsk, CheckVerdict, Trial
 
 HOST_FAILED = "host-failed"
+NO_HOST = "cell-unavailable"
+WAKING = 10
+"""Calls that a case makes until there is a host; each waits for one as long as any call does."""
+WAKE_PAUSE = 5.0
 ALONE = 3
 """Times that a case is tried by itself whose host was lost: one that ends its host does so each time."""
 JUDGE_SECONDS = 120.0
@@ -132,7 +139,7 @@ class Runner:
         seconds, tokens, told = 0.0, 0, Told()
         for place_of_turn, turn in enumerate(test.turns):
             said.append(Message(role="user", content=turn.input))
-            told = await self._calls.call(
+            told = await self._call(
                 Ask(
                     environment=environment,
                     agent=case.agent,
@@ -165,6 +172,16 @@ class Runner:
             said.append(Message(role="assistant", content=told.output))
         answer = told.output[:SHOWN]
         return Try(outcome="passed", judged=tuple(judged), seconds=seconds, tokens=tokens, answer=answer)
+
+    async def _call(self, ask: Ask) -> Told:
+        """A call, once its cell has a host."""
+        told = await self._calls.call(ask)
+        for number in range(1, WAKING):
+            if told.problem is None or told.problem.code != NO_HOST:
+                break
+            await asyncio.sleep(min(told.problem.retry_after or 1.0, WAKE_PAUSE))
+            told = await self._calls.call(msgspec.structs.replace(ask, key=_key(ask.key, f"waking-{number}")))
+        return told
 
     # -- one answer ---------------------------------------------------------------------------------------------------
 
@@ -210,7 +227,7 @@ class Runner:
         problems: list[str],
     ) -> list[str]:
         ask = CheckAsk(function=function, answer=told.output, case=case.test.name)
-        answered = await self._calls.call(
+        answered = await self._call(
             Ask(
                 environment=place.of(case.tools),
                 agent=case.agent,
@@ -234,7 +251,7 @@ class Runner:
         why = ""
         for number in range(JUDGE_TRIES):
             question = judging.question(rubric, said, told.output)
-            answered = await self._calls.call(
+            answered = await self._call(
                 Ask(
                     environment=place.judge.environment,
                     agent=place.judge.agent,

@@ -78,6 +78,25 @@ def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
     help="Let a pod of the platform wait rather than share a zone or node more than it must.",
 )
 @click.option(
+    "--egress",
+    multiple=True,
+    metavar="WHERE:PORT",
+    help="Where control planes may connect to beside port 443 and the database, for Git hosts, advisories and "
+    "registries: addresses (203.0.113.0/24), a namespace, or * for any.",
+)
+@click.option(
+    "--advisories-claim",
+    default="",
+    metavar="NAME",
+    help="A PersistentVolumeClaim of the platform's namespace that holds advisories; control planes read it.",
+)
+@click.option(
+    "--repositories-size", default="8Gi", show_default=True, help="Room for clones in each control plane's pod."
+)
+@click.option(
+    "--control-plane-memory", default="3Gi", show_default=True, help="Most memory of each control plane's pod."
+)
+@click.option(
     "--warm-pool",
     type=click.IntRange(0, 1_000),
     help="Pods kept warm for each agent type, in place of the setting `knative.warm_pool`; 0 keeps none.",

@@ -55,11 +55,14 @@ class Checkpointer:
         keys: Sequence[PublicKey],
         checker: Checker,
         signer: Signer | None,
-        archive: Archive,
+        archive: Archive | None,
         clock: Clock,
         settings: AuditSettings,
     ) -> None:
-        """Sign with `signer` (None: another machine signs; then this only checks, copies and archives)."""
+        """Sign with `signer` (None: another machine signs; then this only checks, copies and archives).
+
+        Without an archive no entry is ever old enough to be removed.
+        """
         self._store = store
         self._files = files
         self._keys = keys
@@ -133,7 +136,7 @@ class Checkpointer:
 
     async def archive(self, lease: Lease) -> None:
         """Write entries to the archive that retention may then remove."""
-        if not self._settings.keep_days:
+        if self._archive is None or not self._settings.keep_days:
             return
         begin, end = await self._store.unarchived(self._clock.wall() - self._settings.keep_days * 86_400)
         if end is None:
@@ -194,19 +197,20 @@ class Checkpointer:
 
 
 async def sign_while_held(checkpointer: Checkpointer, leases: Leases, owner: str, life: float) -> None:
-    """Make checkpoints whenever this owner holds the lease; until cancelled.
+    """Make checkpoints whenever this owner holds the lease; until cancelled."""
+    await work_while_held(leases, LEASE, owner, life, lambda lease: sign(checkpointer, leases, lease))
+
+
+async def sign(checkpointer: Checkpointer, leases: Leases, lease: Lease) -> None:
+    """Make checkpoints under a lease that is held; until cancelled.
 
     Who finds a log that is signed by a key he doesn't know gives the lease back at once, each time he gets it, so that
     whoever has the key comes to it.
     """
-
-    async def work(lease: Lease) -> None:
-        if await checkpointer.is_ours():
-            await checkpointer.run(lease)
-        await leases.release(lease)
-        await asyncio.Event().wait()  # until the lease is taken anew
-
-    await work_while_held(leases, LEASE, owner, life, work)
+    if await checkpointer.is_ours():
+        await checkpointer.run(lease)
+    await leases.release(lease)
+    await asyncio.Event().wait()  # until the lease is taken anew
 
 
 async def grown(

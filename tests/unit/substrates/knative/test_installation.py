@@ -7,10 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from chimera.adapters.substrates.knative import names, netpolicies
+from chimera.adapters.substrates.knative import names, places
 from chimera.adapters.substrates.knative.access import ClusterAccess, NoToken
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.installation import (
+    AUDIT,
+    AUDIT_FOLDER,
+    CONFIG,
     KEY_NAMES,
     KEYS,
     MADE,
@@ -23,7 +26,6 @@ from chimera.adapters.substrates.knative.installation import (
 )
 from chimera.adapters.substrates.knative.installer import KINDS, install, uninstall, wait
 from chimera.adapters.substrates.knative.netpolicies import (
-    CONTROL_PLANE,
     GATEWAY,
     HOST,
     OPERATOR,
@@ -61,6 +63,13 @@ def found(kind: str) -> list[dict[str, Any]]:
     return [one for one in manifests(CHOSEN) if one["kind"] == kind]
 
 
+def processes() -> dict[str, str]:
+    """What processes are told, by the name of the file."""
+    (config,) = [one for one in found("ConfigMap") if one["metadata"]["name"] == CONFIG]
+    told: dict[str, str] = config["data"]
+    return told
+
+
 def test_it_is_the_same_each_time_and_the_installer_knows_every_kind() -> None:
     assert manifests(CHOSEN) == manifests(CHOSEN)
     assert {one["kind"] for one in manifests(CHOSEN)} == KINDS.keys()
@@ -78,8 +87,7 @@ def test_what_is_applied_holds_no_secret() -> None:
 
 
 def test_what_signs_deliveries_is_the_same_for_all_gateways_and_no_other_process_has_it() -> None:
-    (config,) = found("ConfigMap")
-    told = msgspec.json.decode(config["data"]["gateway.json"], type=GatewayConfig)
+    told = msgspec.json.decode(processes()["gateway.json"], type=GatewayConfig)
     at: dict[str, dict[str, str]] = {}
     for one in found("Deployment"):
         pod = one["spec"]["template"]["spec"]
@@ -91,17 +99,55 @@ def test_what_signs_deliveries_is_the_same_for_all_gateways_and_no_other_process
     assert MADE[SIGNING] == ("webhooks.key",) and not set(MADE[SIGNING]) & set(MADE[KEYS])
 
 
-def test_what_signs_provenance_is_the_same_for_all_control_planes_and_no_other_process_has_it() -> None:
-    (config,) = found("ConfigMap")
-    told = msgspec.json.decode(config["data"]["control-plane.json"], type=ControlPlaneConfig)
-    having = [
-        one["metadata"]["name"]
-        for one in found("Deployment")
-        for volume in one["spec"]["template"]["spec"]["volumes"]
-        if volume.get("secret", {}).get("secretName") == PROVENANCE
+@pytest.mark.parametrize(("secret", "folder"), [(PROVENANCE, PROVENANCE_FOLDER), (AUDIT, AUDIT_FOLDER)])
+def test_what_signs_is_the_same_for_all_control_planes_and_no_other_process_has_it(secret: str, folder: str) -> None:
+    told = msgspec.json.decode(processes()["control-plane.json"], type=ControlPlaneConfig)
+    assert mounted(secret) == {"chimera-control-plane": folder}
+    given = {PROVENANCE: told.provenance_key_file, AUDIT: told.audit_key_file}
+    assert given[secret] == f"{folder}/{MADE[secret][0]}"
+
+
+def test_control_planes_find_what_delivery_needs_in_places_that_may_be_left_out() -> None:
+    told = msgspec.json.decode(processes()["control-plane.json"], type=ControlPlaneConfig).places
+    assert told is not None
+    assert mounted(places.DELIVERY) == {"chimera-control-plane": told.secrets}, "gateways clone nothing"
+    assert mounted(places.SCANNING) == {"chimera-control-plane": told.scanning}
+    assert mounted(places.LEDGER) == {"chimera-gateway": places.LEDGER_FOLDER}, "it is asked for, not mounted"
+    (pod,) = [one for one in pods() if one["containers"][0]["name"] == "control-plane"]
+    volumes = {one["name"]: one for one in pod["volumes"]}
+    assert volumes["delivery"]["secret"]["optional"] and volumes["scanning"]["configMap"]["optional"]
+    assert volumes["repositories"]["emptyDir"] == {"sizeLimit": "8Gi"}
+    writable = {mount["name"] for mount in pod["containers"][0]["volumeMounts"] if not mount.get("readOnly")}
+    assert writable == {"home", "repositories"}
+    (ledger,) = [one for one in found("ConfigMap") if one["metadata"]["name"] == told.ledger]
+    assert "data" not in ledger, "who installs again takes away no key and no checkpoint"
+
+
+def test_advisories_may_be_on_a_volume() -> None:
+    with_claim = manifests(msgspec.structs.replace(CHOSEN, advisories_claim="osv"))
+    (deployment,) = [
+        one
+        for one in with_claim
+        if one["metadata"]["name"] == "chimera-control-plane" and "spec" in one and one["kind"] == "Deployment"
     ]
-    assert having == ["chimera-control-plane"]
-    assert told.provenance_key_file == f"{PROVENANCE_FOLDER}/{MADE[PROVENANCE][0]}"
+    (volume,) = [one for one in deployment["spec"]["template"]["spec"]["volumes"] if one["name"] == "advisories"]
+    assert volume["persistentVolumeClaim"] == {"claimName": "osv", "readOnly": True}
+
+
+def pods() -> list[dict[str, Any]]:
+    return [one["spec"]["template"]["spec"] for one in found("Deployment")]
+
+
+def mounted(name: str) -> dict[str, str]:
+    """Which Deployments mount a Secret or ConfigMap of this name, and where."""
+    at: dict[str, str] = {}
+    for one in found("Deployment"):
+        pod = one["spec"]["template"]["spec"]
+        for volume in pod["volumes"]:
+            if name in (volume.get("secret", {}).get("secretName"), volume.get("configMap", {}).get("name")):
+                mounts = pod["containers"][0]["volumeMounts"]
+                (at[one["metadata"]["name"]],) = [m["mountPath"] for m in mounts if m["name"] == volume["name"]]
+    return at
 
 
 async def test_keys_are_made_once_and_those_that_a_later_release_needs_beside_them() -> None:
@@ -116,7 +162,7 @@ async def test_keys_are_made_once_and_those_that_a_later_release_needs_beside_th
         await install(api, CHOSEN, told.append)
         first = kept()
         assert {name: tuple(values) for name, values in first.items()} == MADE
-        assert len({value for values in first.values() for value in values.values()}) == 5, "each is another"
+        assert len({value for values in first.values() for value in values.values()}) == 6, "each is another"
         await install(api, CHOSEN, told.append)
         assert kept() == first and sum("made anew" in line for line in told) == len(MADE)
         await cluster.remove("secrets", CHOSEN.namespace, SIGNING)  # as an earlier release has left it
@@ -218,10 +264,9 @@ async def test_cells_are_found_where_they_are_if_settings_are_lost_and_anothers_
 
 
 def test_the_processes_understand_what_they_are_told() -> None:
-    (config,) = found("ConfigMap")
-    gateway = msgspec.json.decode(config["data"]["gateway.json"], type=GatewayConfig)
-    control_plane = msgspec.json.decode(config["data"]["control-plane.json"], type=ControlPlaneConfig)
-    told = msgspec.json.decode(config["data"]["operator.json"], type=OperatorConfig)
+    gateway = msgspec.json.decode(processes()["gateway.json"], type=GatewayConfig)
+    control_plane = msgspec.json.decode(processes()["control-plane.json"], type=ControlPlaneConfig)
+    told = msgspec.json.decode(processes()["operator.json"], type=OperatorConfig)
     assert told.namespace == "platform"
     assert (told.cells, told.database, told.max_hosts) == ("agents", CHOSEN.database, control_plane.max_hosts)
     assert load_group(OperatorSettings, told.operator, where="operator").tenant_of("bank") == "finance"
@@ -322,98 +367,12 @@ def test_rights_in_the_whole_cluster_are_few_and_hosts_have_none() -> None:
     assert secrets["resourceNames"] == ["chimera-admission"], "no key and no credential"
 
 
-# -- flows -------------------------------------------------------------------------------------------------------------
-
 gateway = Peer(namespace="platform", labels=GATEWAY)
-control_plane = Peer(namespace="platform", labels=CONTROL_PLANE)
-operator = Peer(namespace="platform", labels=OPERATOR)
 host = Peer(namespace="agents", labels=HOST)
-stranger = Peer(namespace="elsewhere", labels={})
-same_name_elsewhere = Peer(namespace="elsewhere", labels=GATEWAY)
-intruder = Peer(namespace="agents", labels={})
-activator = Peer(namespace="knative-serving", labels={"app": "activator"})
-ingress = Peer(namespace="kourier-system", labels={"app": "3scale-kourier-gateway"})
-dns = Peer(namespace="kube-system", labels={"k8s-app": "kube-dns"})
-outside = Peer(namespace=None, labels={})
-
-WANTED = [
-    ("callers reach the gateway", stranger, gateway, 8080),
-    ("callers from outside reach the gateway", outside, gateway, 8080),
-    ("the gateway calls hosts by their queue-proxy", gateway, host, 8012),
-    ("the gateway asks the control plane", gateway, control_plane, 8082),
-    ("the gateway wakes a cell through the ingress inside", gateway, ingress, 8081),
-    ("the gateway and the control plane ask the API server", gateway, outside, 6443),
-    ("the gateway asks models", gateway, outside, 443),
-    ("the control plane reaches the database", control_plane, outside, 5432),
-    ("the operator reaches the database", operator, outside, 5432),
-    ("the operator asks the API server", operator, outside, 6443),
-    ("hosts ask the gateway", host, gateway, 8081),
-    ("the activator passes calls on", activator, host, 8012),
-    ("the autoscaler reads metrics", activator, host, 9090),
-    ("names are looked up", host, dns, 53),
-    ("the API server asks the webhook", outside, control_plane, 9443),
-]
-UNWANTED = [
-    ("anybody asks the operator", stranger, operator, 8083),
-    ("the gateway asks the operator", gateway, operator, 8083),
-    ("the operator reaches the control plane", operator, control_plane, 8082),
-    ("the operator calls hosts", operator, host, 8012),
-    ("a host reaches another host", host, host, 8012),
-    ("a host reaches the user's port of another", host, host, 8080),
-    ("a host reaches the control plane", host, control_plane, 8082),
-    ("a host calls the public API", host, stranger, 8080),
-    ("a host reaches the API server", host, outside, 6443),
-    ("a host reaches the internet", host, outside, 443),
-    ("a host reaches the database", host, outside, 5432),
-    ("a stranger reaches the internal API", stranger, gateway, 8081),
-    ("a stranger reaches the control plane", stranger, control_plane, 8082),
-    ("a stranger calls hosts", stranger, host, 8012),
-    ("a pod that only calls itself the gateway calls hosts", same_name_elsewhere, host, 8012),
-    ("another pod among the cells reaches the internal API", intruder, gateway, 8081),
-    ("another pod among the cells goes anywhere", intruder, outside, 443),
-    ("the gateway reaches the host past its queue-proxy", gateway, host, 8080),
-]
 
 
-@pytest.mark.parametrize(("source", "target", "port"), [row[1:] for row in WANTED], ids=[row[0] for row in WANTED])
-def test_wanted_flows_are_allowed(source: Peer, target: Peer, port: int) -> None:
-    protocol = "UDP" if port == 53 else "TCP"
-    assert allows(policies("platform", "agents"), source, target, port, protocol)
-
-
-@pytest.mark.parametrize(("source", "target", "port"), [row[1:] for row in UNWANTED], ids=[row[0] for row in UNWANTED])
-def test_unwanted_flows_are_not(source: Peer, target: Peer, port: int) -> None:
-    assert not allows(policies("platform", "agents"), source, target, port)
-
-
-def test_without_policies_everything_is_allowed_so_the_table_can_fail() -> None:
-    assert all(allows([], source, target, port) for _, source, target, port in UNWANTED)
-    assert netpolicies.policies("platform", "agents", monitoring="monitoring", eventing=True) == found("NetworkPolicy")
-
-
-prometheus = Peer(namespace="monitoring", labels={"app.kubernetes.io/name": "prometheus"})
-READ = [
-    ("the gateway's page", gateway, 9090),
-    ("the control plane's", control_plane, 8082),
-    ("the operator's", operator, 8083),
-    ("a sidecar's", host, 9091),
-]
-
-
-@pytest.mark.parametrize(("target", "port"), [row[1:] for row in READ], ids=[row[0] for row in READ])
-def test_prometheus_reads_pages_and_nobody_else_does(target: Peer, port: int) -> None:
-    opened = policies("platform", "agents", monitoring="monitoring")
-    assert allows(opened, prometheus, target, port)
-    assert not allows(opened, stranger, target, port)
-    assert not allows(opened, host, target, port)
-    assert not allows(policies("platform", "agents"), prometheus, target, port)
-
-
-@pytest.mark.parametrize("port", [8081, 8012, 8080])
-def test_prometheus_calls_no_host_and_no_internal_api(port: int) -> None:
-    opened = policies("platform", "agents", monitoring="monitoring")
-    assert not allows(opened, prometheus, host, port)
-    assert port == 8080 or not allows(opened, prometheus, gateway, port)
+def test_what_is_applied_has_the_policies_whose_flows_are_tried() -> None:
+    assert policies("platform", "agents", monitoring="monitoring", eventing=True) == found("NetworkPolicy")
 
 
 def test_monitors_name_ports_that_are_there_and_come_only_where_asked_for() -> None:
@@ -470,7 +429,8 @@ def test_one_trigger_hands_every_event_to_the_gateways_and_only_the_brokers_pods
     at = f"http://chimera-broker.{CHOSEN.namespace}.svc.cluster.local:8083"
     assert spec["subscriber"] == {"uri": f"{at}/events"}
     assert spec["delivery"]["deadLetterSink"] == {"uri": f"{at}/dead-letters"}
-    told = json.loads(next(one for one in with_events if one["kind"] == "ConfigMap")["data"]["gateway.json"])
+    config = next(one for one in with_events if one["kind"] == "ConfigMap" and one["metadata"]["name"] == CONFIG)
+    told = json.loads(config["data"]["gateway.json"])
     address = f"http://broker-ingress.knative-eventing.svc.cluster.local/{CHOSEN.namespace}/chimera"
     assert (told["broker"], told["broker_port"]) == (address, 8083)
     opened = policies("platform", "agents", eventing=True)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from chimera.adapters.substrates.knative import eventing, monitors, names
+from chimera.adapters.substrates.knative import eventing, monitors, names, places
 from chimera.adapters.substrates.knative.admission import manifests as admission
 from chimera.adapters.substrates.knative.labelling import labels, meta, selector
 from chimera.adapters.substrates.knative.netpolicies import HOST, METRICS, policies
@@ -27,12 +27,14 @@ KEYS, CREDENTIALS = "chimera-keys", "chimera-credentials"
 KEY_NAMES = ("chimera.key", "token.secret", "control-plane.key")
 SIGNING, SIGNING_KEY = "chimera-webhooks", "webhooks.key"
 PROVENANCE, PROVENANCE_KEY = "chimera-provenance", "provenance.key"
-MADE = {KEYS: KEY_NAMES, SIGNING: (SIGNING_KEY,), PROVENANCE: (PROVENANCE_KEY,)}
+AUDIT, AUDIT_KEY = "chimera-audit", "audit.key"
+MADE = {KEYS: KEY_NAMES, SIGNING: (SIGNING_KEY,), PROVENANCE: (PROVENANCE_KEY,), AUDIT: (AUDIT_KEY,)}
 """The Secrets that an installation makes once, and the keys in each."""
 CONFIG = "chimera-config"
 SECRETS_FOLDER, CONFIG_FOLDER, HOME = "/var/run/secrets/chimera", "/etc/chimera", "/var/lib/chimera"
 SIGNING_FOLDER = "/var/run/secrets/chimera-webhooks"
 PROVENANCE_FOLDER = "/var/run/secrets/chimera-provenance"
+AUDIT_FOLDER = "/var/run/secrets/chimera-audit"
 PASSWORD = "DATABASE_PASSWORD"
 DRAIN = 30
 MODULES = {
@@ -55,13 +57,18 @@ class Installation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `namespace` is the platform's own. `database` is a PostgreSQL URL without a password, `database_secret` the Secret
     in that namespace whose key `password` holds it. `hosts` are further names that callers may use for the gateway.
     `models`, `issuers` and `settings` are what a home's settings file holds in its groups, `retention`, `upkeep`,
-    `delivery`, `scanning`, `trials` and `operator` those six, `jaegis` those of JAEGIS. `revision` changes nothing but
-    the pods: a new one starts them anew.
+    `delivery`, `scanning`, `trials`, `sync` and `operator` those seven, `jaegis` those of JAEGIS. `revision` changes
+    nothing but the pods: a new one starts them anew.
 
     `node_selector`, `tolerations` and `priority_class` say which nodes the platform's pods may use and what they push
     aside; with `strict_spread` a pod waits rather than share a zone or a node more than it must, which needs nodes that
     name their zone. With `eventing` events go to agents through a Broker of Knative Eventing. `monitors` adds what
     Prometheus' operator reads, `monitoring` is the namespace that it runs in.
+
+    `egress` are further rules, as a NetworkPolicy has them, of what control planes may reach: hosts of Git, advisories
+    and registries that aren't at port 443. `advisories_claim` is a PersistentVolumeClaim whose files they read at
+    `places.ADVISORIES_FOLDER`; `repositories_size` bounds their clones, `control_plane_memory` the whole process with
+    those that read repositories for it.
     """
 
     knative: KnativeSettings
@@ -90,6 +97,11 @@ class Installation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     eventing: bool = False
     monitors: bool = False
     monitoring: str = "monitoring"
+    sync: dict[str, Any] = {}
+    egress: tuple[dict[str, Any], ...] = ()
+    advisories_claim: str = ""
+    repositories_size: str = "8Gi"
+    control_plane_memory: str = "3Gi"
 
 
 def manifests(chosen: Installation) -> list[Json]:
@@ -113,8 +125,10 @@ def objects(chosen: Installation, words: Mapping[str, Said]) -> list[Json]:
             database_port=chosen.database_port,
             monitoring=chosen.monitoring if chosen.monitors else None,
             eventing=chosen.eventing,
+            egress=chosen.egress,
         ),
         _config(chosen, words),
+        places.ledger(chosen.namespace),
         _service(chosen, "chimera-control-plane", CONTROL_PLANE, ("catalogue",)),
         _service(chosen, "chimera-internal", GATEWAY, ("internal", "metrics")),
         _service(chosen, "chimera", GATEWAY, ("public",)),
@@ -193,10 +207,13 @@ def told(chosen: Installation) -> dict[str, Json]:
         "upkeep": chosen.upkeep,
         "jaegis": chosen.jaegis,
         "provenance_key_file": f"{PROVENANCE_FOLDER}/{PROVENANCE_KEY}",
+        "audit_key_file": f"{AUDIT_FOLDER}/{AUDIT_KEY}",
+        "places": places.told(chosen.namespace),
         "models": chosen.models,
         "delivery": chosen.delivery,
         "scanning": chosen.scanning,
         "trials": chosen.trials,
+        "sync": chosen.sync,
         "admission": {
             "host": "0.0.0.0",
             "port": admission.PORT,
@@ -213,6 +230,7 @@ def told(chosen: Installation) -> dict[str, Json]:
         # What a gateway knows of cells, and no more: a change of their image is none of its own.
         "knative": {name: knative[name] for name in ("namespace", "service_account", "audience")},
         "home": HOME,
+        "audit_keys_file": f"{places.LEDGER_FOLDER}/{places.AUDIT_KEYS}",
         "key_file": f"{SECRETS_FOLDER}/chimera.key",
         "token_secret_file": f"{SECRETS_FOLDER}/token.secret",
         "webhook_key_file": f"{SIGNING_FOLDER}/{SIGNING_KEY}",
@@ -339,12 +357,18 @@ def _pod(chosen: Installation, component: str) -> Json:
     if component != OPERATOR:  # which nobody asks, and which asks nobody but the cluster and the database
         volumes.append({"name": "keys", "secret": {"secretName": KEYS, "defaultMode": 0o444}})
         mounts.append({"name": "keys", "mountPath": SECRETS_FOLDER, "readOnly": True})
+    more: tuple[list[Json], list[Json]] = ([], [])
     if component == GATEWAY:  # whichever delivers, the signature is the same
         volumes.append({"name": "webhooks", "secret": {"secretName": SIGNING, "defaultMode": 0o444}})
         mounts.append({"name": "webhooks", "mountPath": SIGNING_FOLDER, "readOnly": True})
+        more = places.gateway_volumes()
     if component == CONTROL_PLANE:  # whichever holds the lease, the signature is the same
-        volumes.append({"name": "provenance", "secret": {"secretName": PROVENANCE, "defaultMode": 0o444}})
-        mounts.append({"name": "provenance", "mountPath": PROVENANCE_FOLDER, "readOnly": True})
+        for name, secret, folder in (("provenance", PROVENANCE, PROVENANCE_FOLDER), ("audit", AUDIT, AUDIT_FOLDER)):
+            volumes.append({"name": name, "secret": {"secretName": secret, "defaultMode": 0o444}})
+            mounts.append({"name": name, "mountPath": folder, "readOnly": True})
+        more = places.volumes(repositories_size=chosen.repositories_size, advisories_claim=chosen.advisories_claim)
+    volumes += more[0]
+    mounts += more[1]
     environment: list[Json] = [
         {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         {"name": "HOME", "value": HOME},
@@ -377,8 +401,12 @@ def _pod(chosen: Installation, component: str) -> Json:
                 # Models' keys and tools' credentials, by the names that settings and definitions refer to.
                 "envFrom": [{"secretRef": {"name": CREDENTIALS, "optional": True}}] if component == GATEWAY else [],
                 "ports": [{"name": name, "containerPort": port} for name, port in _ports(chosen, component).items()],
-                # Measured: 80 MB each with nothing, 100 with 17,597 agents (docs/scale.md); the bound is for calls.
-                "resources": {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
+                # Measured: 80 MB each with nothing, 100 with 17,597 agents (docs/scale.md); the bound is for calls, and
+                # in control planes for advisories and for the processes that read repositories.
+                "resources": {
+                    "requests": {"cpu": "250m", "memory": "256Mi"},
+                    "limits": {"memory": chosen.control_plane_memory if component == CONTROL_PLANE else "1Gi"},
+                },
                 "startupProbe": {**probe, "failureThreshold": 60},
                 "readinessProbe": probe,
                 "livenessProbe": {

@@ -4,6 +4,8 @@ A cluster's network plugin enforces these or doesn't; Kubernetes has no way to s
 values (`allows`), and a test holds them against a table of wanted and unwanted flows.
 """
 
+import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +29,18 @@ API_PORTS = (443, 6443)
 
 
 def policies(
-    platform: str, cells: str, *, database_port: int = 5432, monitoring: str | None = None, eventing: bool = False
+    platform: str,
+    cells: str,
+    *,
+    database_port: int = 5432,
+    monitoring: str | None = None,
+    eventing: bool = False,
+    egress: Sequence[Json] = (),
 ) -> list[Json]:
     """All policies of both namespaces; `monitoring` is the one from which Prometheus reads.
 
-    With `eventing` gateways send to a Broker's ingress, and its data plane reaches them at one port.
+    With `eventing` gateways send to a Broker's ingress, and its data plane reaches them at one port. Control planes may
+    reach what `egress` says, too.
     """
     dns = {"to": [_in(SYSTEM)], "ports": [_port(53, "UDP"), _port(53)]}
     # An API server, a database and models are outside any namespace, or in one that nobody knows here.
@@ -73,6 +82,9 @@ def policies(
             [dns, {"to": [_in(platform, GATEWAY)], "ports": [_port(8081)]}],
         ),
     ]
+    if egress:
+        # Of its own, beside the control plane's: policies add up.
+        found.append(_policy(platform, "control-plane-egress", CONTROL_PLANE, None, list(egress)))
     if eventing:
         found.append(
             _policy(
@@ -98,10 +110,10 @@ def policies(
 
 
 def _policy(
-    namespace: str, name: str, chosen: dict[str, str], ingress: list[Json], egress: list[Json] | None = None
+    namespace: str, name: str, chosen: dict[str, str], ingress: list[Json] | None, egress: list[Json] | None = None
 ) -> Json:
     labels = {"app.kubernetes.io/managed-by": "chimera", "app.kubernetes.io/part-of": "chimera"}
-    both = {"Ingress": ingress, **({"Egress": egress} if egress is not None else {})}
+    both = {kind: rules for kind, rules in (("Ingress", ingress), ("Egress", egress)) if rules is not None}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -132,10 +144,11 @@ def _port(number: int, protocol: str = "TCP") -> Json:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Peer:
-    """A pod, or what is outside the cluster (no namespace)."""
+    """A pod, or what is outside the cluster (no namespace), at an address where that matters."""
 
     namespace: str | None
     labels: dict[str, str]
+    address: str = ""
 
 
 def allows(found: list[Json], source: Peer, target: Peer, port: int, protocol: str = "TCP") -> bool:
@@ -167,6 +180,10 @@ def _peer(peers: list[Json] | None, *, spec_namespace: str | None, other: Peer) 
     if not peers:
         return True
     for peer in peers:
+        if "ipBlock" in peer:
+            if other.address and ipaddress.ip_address(other.address) in ipaddress.ip_network(peer["ipBlock"]["cidr"]):
+                return True
+            continue
         if "namespaceSelector" in peer:
             in_namespace = other.namespace is not None and _matches(
                 peer["namespaceSelector"], {NAMESPACE: other.namespace}

@@ -3,7 +3,8 @@
 Level-triggered: the plan is made from what is there, whatever happened before. Nothing is written for a cell whose
 Service already says the same (its digest annotation) and that nobody else has changed since (its generation). What
 fails waits: each failure of a cell doubles its delay up to the bound of its kind: minutes for a cell that is refused as
-it is, a minute for all else. A Service that no cell wants any more goes after a grace, and never more Services than
+it is, a minute for all else. A Service that no cell wants any more goes after a grace (one of an environment, which
+comes with a test and goes with it, after a minute), and never more Services than
 `most` are made, those that exist first. Who of a Service's revisions gets calls is `rollout`'s to say; of all cells no
 more than `rollouts` change over at once, since each has its pods twice meanwhile.
 """
@@ -32,12 +33,14 @@ from chimera.adapters.substrates.knative.rollout import (
     Target,
     decide,
 )
+from chimera.kernel.ids import is_environment
 from chimera.platform.reasons import Reason
 
 FIRST_DELAY = 1.0
 LONGEST_DELAY = 60.0
 LONGEST_REFUSED = 600.0
 """Between two tries of a cell that is refused as it is, which a person must mend; a change of it is tried at once."""
+ENVIRONMENT_GRACE = 60.0
 AS_USUAL = Pace()
 SOON = 0.01
 PATIENT = (ClusterRefused,)
@@ -233,13 +236,14 @@ def plan(
         if known != Memory():
             kept[name] = known
     for name in sorted(observed.keys() - wanted.keys()):
-        kept[name], state, due = _unused(name, observed[name], memory.get(name, Memory()), now, grace)
+        for_it = min(grace, ENVIRONMENT_GRACE) if is_environment(observed[name].cell) else grace
+        kept[name], state, due = _unused(name, observed[name], memory.get(name, Memory()), now, for_it)
         states.append(state)
         if now < due:
             again.append(due)
             actions += _let_go(name, observed[name], memory.get(name, Memory()), now)
         elif not observed[name].deleting:
-            reason = f"no agent has belonged to it for {grace:.0f} s"
+            reason = f"no agent has belonged to it for {for_it:.0f} s"
             actions.append(Delete(name=name, uid=observed[name].uid, reason=reason))
     return Plan(
         actions=tuple(actions),

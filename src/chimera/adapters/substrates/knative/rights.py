@@ -6,6 +6,7 @@ Hosts have no right at all: their service account is what they are known by.
 from dataclasses import dataclass
 
 from chimera.adapters.substrates.knative.admission.manifests import NAME, configuration_name
+from chimera.adapters.substrates.knative.places import LEDGER
 
 CONTROL_PLANE, GATEWAY, OPERATOR = "control-plane", "gateway", "operator"
 _OURS = "chimera.ecosystem"
@@ -36,6 +37,8 @@ RIGHTS: dict[str, tuple[Right, ...]] = {
         Right(group="chimera.ecosystem", resource="agenttemplates", verbs=("list", "watch"), everywhere=True),
         # The webhook's certificates, and whom the API server believes: both are the installation's to make.
         Right(group="", resource="secrets", verbs=("list", "watch", "patch"), own=True, only=(NAME,)),
+        # Public keys and checkpoints, out of the database's reach.
+        Right(group="", resource="configmaps", verbs=("get", "patch"), own=True, only=(LEDGER,)),
         Right(
             group="admissionregistration.k8s.io",
             resource="validatingwebhookconfigurations",
