@@ -8,6 +8,7 @@ import yaml
 from click.testing import CliRunner
 
 from chimera.entrypoints.cli.main import cli
+from chimera.kernel.settings import SettingsError
 from chimera.testing.definitions import definition
 
 
@@ -40,6 +41,23 @@ def test_the_table_names_the_weakest_criteria_and_explaining_says_what_would_mee
     _, output = asked(str(folder), "--offline", "--explain")
     assert "invoice-auditor is in the same change and nearly the same" in output
     assert "set `owner.team` and `owner.contact`" in output
+
+
+def test_without_an_api_the_home_says_what_criteria_weigh(folder: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+
+    def scores() -> list[float]:
+        told = ["--home", str(home), "quality", str(folder), "--offline", "-o", "json"]
+        done = CliRunner().invoke(cli, told, standalone_mode=False)
+        return [row["quality"]["score"] for row in json.loads(done.stdout)]
+
+    before = scores()
+    (home / "settings.toml").write_text("[quality]\nunique = 0\ntests = 0\n")
+    assert all(after > one for after, one in zip(scores(), before, strict=True))
+    (home / "settings.toml").write_text("[quality]\nunique = -1\n")
+    with pytest.raises(SettingsError, match="unique"):
+        cli.main(["--home", str(home), "quality", str(folder), "--offline"], standalone_mode=False)
 
 
 def test_a_least_score_and_a_fault_end_with_65(folder: Path) -> None:

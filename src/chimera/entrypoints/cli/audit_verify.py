@@ -16,6 +16,7 @@ from chimera.adapters.storage.audit import AuditStorage
 from chimera.adapters.storage.naming import open_named
 from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.client import Api, connect
+from chimera.entrypoints.cli.places import home_folder
 from chimera.immune.audit.api import CheckpointPage, LogEnds, Proof, Proposal
 from chimera.immune.audit.chain import link
 from chimera.immune.audit.checkpoint import Checkpoint, check, head_of, parse_text
@@ -26,7 +27,6 @@ from chimera.immune.audit.note import PublicKey, parse_public_key, sign
 from chimera.immune.audit.ports import Log
 from chimera.immune.audit.reading import verify
 from chimera.immune.audit.verify import Report
-from chimera.kernel.places import default_home
 
 SHOWN = 10
 EVERYTHING = "/v1/tenants/*/audit"
@@ -120,7 +120,9 @@ async def verified(options: Mapping[str, Any], sources: Sources, progress: Calla
     if sources.exports:
         # Not the home's checkpoints: they may be of entries that the export does not reach.
         return await _verified(ExportedLog(sources.exports), keys, sources.files, sources, progress)
-    files = sources.files or tuple(str(file) for file in [_home(options) / "audit" / "checkpoints"] if file.exists())
+    files = sources.files or tuple(
+        str(file) for file in [home_folder(options) / "audit" / "checkpoints"] if file.exists()
+    )
     if sources.database is not None:
         database = open_named(sources.database, sources.database_password, os.environ)
         try:
@@ -134,7 +136,7 @@ async def verified(options: Mapping[str, Any], sources: Sources, progress: Calla
 def keys_of(options: Mapping[str, Any], given: Sequence[str]) -> tuple[PublicKey, ...]:
     """The log's public keys: as given, each itself or a file of lines; else the home's. Raises `InvalidNote`."""
     texts: list[str] = []
-    for one in given or [str(_home(options) / "audit" / "public-keys")]:
+    for one in given or [str(home_folder(options) / "audit" / "public-keys")]:
         file = Path(one)
         if file.exists():
             texts += [line for line in file.read_text("utf-8").splitlines() if line.strip() and line[0] != "#"]
@@ -229,10 +231,6 @@ def _there(file: Path) -> Path:
     if not file.exists():
         raise InvalidNote(f"there is no file of checkpoints at {file}", next_step="give one that is there")
     return file
-
-
-def _home(options: Mapping[str, Any]) -> Path:
-    return Path(options["home"]) if options.get("home") else default_home(os.environ)
 
 
 def _refused(why: str) -> UntrustedCheckpoint:

@@ -1,10 +1,8 @@
 """The API's client: where it is, one request, one stream of events. Asynchronous, with one bridge for commands."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -13,8 +11,8 @@ import click
 import msgspec
 
 from chimera.entrypoints.cli.failing import NotRunning
+from chimera.entrypoints.cli.places import home_folder
 from chimera.kernel.ids import new_id
-from chimera.kernel.places import default_home
 from chimera_host.contract.problem import Problem, ProblemError, RemoteProblem
 from chimera_host.sending import READING, sent_once
 
@@ -152,7 +150,7 @@ async def connect(options: Mapping[str, Any]) -> AsyncIterator[Api]:
 
 def address(options: Mapping[str, Any]) -> tuple[str, str]:
     """URL and key; raises `NotRunning` where there is none."""
-    home = Path(options["home"]) if options.get("home") else default_home(os.environ)
+    home = home_folder(options)
     url, key = options.get("url"), options.get("key")
     endpoint, key_file = home / "run" / "endpoint.json", "chimera.key"
     if url is None:

@@ -10,6 +10,7 @@ import click
 
 from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.client import Api, options_of, run
+from chimera.entrypoints.cli.places import home_folder
 from chimera.entrypoints.cli.text import clean
 
 COMPONENTS = (("type", "TYPE"), ("name", "NAME"), ("version", "VERSION"), ("purl", "PACKAGE URL"))
@@ -116,7 +117,7 @@ def rotate(context: click.Context, /, output: str) -> None:
     """Put a new signing key in the place of the home's. What older ones signed can still be checked."""
     from chimera.adapters.signing.ring import FileRing
 
-    made = FileRing(_home(context)).rotate()
+    made = FileRing(home_folder(options_of(context))).rotate()
     out.show({"key": made}, output, columns=(("key", "SIGNS FROM NOW ON"),), rows=[{"key": made}])
 
 
@@ -129,7 +130,7 @@ def _ring(context: click.Context, given: Sequence[str]) -> dict[str, bytes]:
     from chimera.adapters.signing.ring import ring_of
 
     lines: list[str] = []
-    for one in given or (str(_home(context) / KEYS_FILE),):
+    for one in given or (str(home_folder(options_of(context)) / KEYS_FILE),):
         file = Path(one)
         if file.exists():
             lines += file.read_text("utf-8").splitlines()
@@ -138,15 +139,6 @@ def _ring(context: click.Context, given: Sequence[str]) -> dict[str, bytes]:
         else:
             raise click.UsageError(f"There is no file of public keys at {one}; `chimera provenance keys` prints them.")
     return ring_of(lines)
-
-
-def _home(context: click.Context) -> Path:
-    import os
-
-    from chimera.kernel.places import default_home
-
-    given = options_of(context).get("home")
-    return Path(given) if given else default_home(os.environ)
 
 
 def _told(statement: dict[str, Any]) -> None:

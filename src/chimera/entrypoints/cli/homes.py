@@ -17,9 +17,10 @@ from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.errors import StorageError
 from chimera.adapters.storage.naming import database_name, open_of_settings
 from chimera.adapters.storage.opening import is_url
+from chimera.entrypoints.cli.places import home_folder, settings_of
 from chimera.immune.audit.settings import AuditSettings
-from chimera.kernel.places import BESIDE, PRIVATE, default_home, hold
-from chimera.kernel.settings import FILE_NAME, load_group, read_groups
+from chimera.kernel.places import BESIDE, PRIVATE, hold
+from chimera.kernel.settings import FILE_NAME, load_group
 from chimera.platform.settings import NodeSettings
 
 T = TypeVar("T")
@@ -66,9 +67,8 @@ class Home:
 
 def home_of(options: Mapping[str, Any]) -> Home:
     """The home that the command line or the environment names; raises `SettingsError`."""
-    path = (Path(options["home"]) if options.get("home") else default_home(os.environ)).absolute()
-    file = path / FILE_NAME
-    groups = read_groups(file, os.environ)
+    path = home_folder(options).absolute()
+    file, groups = path / FILE_NAME, settings_of(options)
     return Home(
         path=path,
         node=load_group(NodeSettings, groups.get("node", {}), where=f"{file}: node"),

@@ -7,14 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 
 from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.client import options_of
-from chimera.kernel.places import default_home
+from chimera.entrypoints.cli.places import home_folder
 
 
 def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -125,7 +124,7 @@ def uninstall(context: click.Context, /, substrate: str, **options: Any) -> int:
 
 def _run(context: click.Context, action: str, options: dict[str, Any]) -> int:
     shared = options_of(context)
-    home = Path(shared["home"]) if shared.get("home") else default_home(os.environ)
+    home = home_folder(shared)
     command = [sys.executable, "-m", "chimera.bootstrap.install", action, "--home", str(home)]
     for name, value in options.items():
         flag = "--" + name.replace("_", "-")

@@ -1,6 +1,6 @@
 """`chimera quality`: how good definitions are, and whether they fit the ecosystem, before anybody is asked."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -13,6 +13,7 @@ from chimera.agents.validate import check_text
 from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.client import Api, options_of, run
 from chimera.entrypoints.cli.failing import INVALID, place
+from chimera.entrypoints.cli.places import settings_of
 from chimera.entrypoints.cli.sources import Source, read_sources
 from chimera.entrypoints.cli.text import clean, shown
 
@@ -35,7 +36,7 @@ def quality(
     """Score definitions by named criteria, beside all live agents: whose change may go without a person's approval."""
     sources = list(read_sources(paths))
     if offline:
-        rows, live = _offline(options_of(context)["tenant"], sources), None
+        rows, live = _offline(options_of(context), sources), None
     else:
         rows, live = run(options_of(context), lambda api: _asked(api, sources))
     scores = [row["quality"]["score"] for row in rows if row.get("quality")]
@@ -77,11 +78,14 @@ async def _asked(api: Api, sources: list[Source]) -> tuple[list[dict[str, Any]],
     return rows, live
 
 
-def _offline(tenant: str, sources: list[Source]) -> list[dict[str, Any]]:
+def _offline(options: Mapping[str, Any], sources: list[Source]) -> list[dict[str, Any]]:
+    """What is said of definitions by the settings of the home, which need not be there."""
     from chimera.jaegis.ecosystem import Ecosystem
     from chimera.jaegis.quality.scoring import assess_all
-    from chimera.jaegis.quality.settings import QualitySettings
+    from chimera.jaegis.settings import jaegis_groups, load_jaegis
 
+    groups = settings_of(options)
+    settings = load_jaegis({name: groups[name] for name in jaegis_groups() if name in groups}).quality
     rows: list[dict[str, Any]] = []
     agents = []
     for source in sources:
@@ -93,12 +97,12 @@ def _offline(tenant: str, sources: list[Source]) -> list[dict[str, Any]]:
             text = source.document
             checked = check_text(text.text, file=text.file, first_line=text.first_line)
             bundle = source.packed.bundle if source.packed else None
-            agents.append((row, compile_definition(checked, tenant=tenant, bundle=bundle)))
+            agents.append((row, compile_definition(checked, tenant=options["tenant"], bundle=bundle)))
         except InvalidDefinition as error:
             row["faults"] = [msgspec.to_builtins(fault) for fault in error.faults]
         except UnreadableText as error:
             row["faults"] = [msgspec.to_builtins(error.fault)]
-    assessed = assess_all([one for _, one in agents], Ecosystem({}), QualitySettings())
+    assessed = assess_all([one for _, one in agents], Ecosystem({}), settings)
     for (row, _), one in zip(agents, assessed, strict=True):
         row["quality"] = msgspec.to_builtins(one)
     return rows

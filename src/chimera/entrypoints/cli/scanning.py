@@ -2,7 +2,6 @@
 
 import asyncio
 import datetime
-import os
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -35,10 +34,10 @@ from chimera.delivery.scanning.subject import Subject, unpacked
 from chimera.delivery.scanning.waivers import apply
 from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.failing import place as fault_line
+from chimera.entrypoints.cli.places import settings_of
 from chimera.entrypoints.cli.sources import Source, read_sources
 from chimera.entrypoints.cli.text import clean, shown
-from chimera.kernel.places import default_home
-from chimera.kernel.settings import FILE_NAME, load_group, read_groups
+from chimera.kernel.settings import load_group
 
 FOUND, NOT_JUDGED = 1, 2
 COLUMNS = (
@@ -82,7 +81,7 @@ def scan(
     """
     from chimera.adapters.scanners.knowing import waivers_of
 
-    groups = _groups(context)
+    groups = settings_of(context.find_root().obj or {})
     if not (paths or images):
         raise click.UsageError("Name definitions, or an image with --image.")
     settings = load_group(ScanningSettings, groups.get("scanning", {}), where="scanning")
@@ -105,13 +104,6 @@ def scan(
     report = apply(report, accepted, today=now.date(), file=str(file or ""))
     _show(report, threshold, output)
     return NOT_JUDGED if report.unjudged else 0 if report.passed(threshold) else FOUND
-
-
-def _groups(context: click.Context) -> dict[str, dict[str, Any]]:
-    """The settings of the home that is named, where there is one."""
-    given = context.find_root().obj or {}
-    home = Path(given["home"]) if given.get("home") else default_home(os.environ)
-    return read_groups(home / FILE_NAME, os.environ)
 
 
 def _knowledge(

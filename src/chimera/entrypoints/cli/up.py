@@ -14,7 +14,7 @@ import msgspec
 from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.client import options_of
 from chimera.entrypoints.cli.failing import UNAVAILABLE
-from chimera.kernel.places import default_home
+from chimera.entrypoints.cli.places import home_folder
 
 MACHINE, KNATIVE = "machine", "knative"
 IN_CLUSTER = ("port", "kubeconfig", "namespace", "image", "replicas", "database_secret", "wait", "address")
@@ -80,7 +80,7 @@ def up(context: click.Context, /, substrate: str, output: str, **options: Any) -
     this home until Ctrl-C (with --address for good); the platform goes on in the cluster.
     """
     shared = options_of(context)
-    home = Path(shared["home"]) if shared.get("home") else default_home(os.environ)
+    home = home_folder(shared)
     program = "supervisor"
     if substrate == KNATIVE:
         options["kubeconfig"] = options["kubeconfig"] or os.environ.get("KUBECONFIG")

@@ -1,0 +1,19 @@
+"""The home that the command line or the environment names, and its settings, for commands that need nothing to run."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from chimera.kernel.places import default_home
+from chimera.kernel.settings import FILE_NAME, read_groups
+
+
+def home_folder(options: Mapping[str, Any]) -> Path:
+    """Where the home is, whether it is there or not."""
+    return Path(options["home"]) if options.get("home") else default_home(os.environ)
+
+
+def settings_of(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The groups of settings of the home and of the environment; raises `SettingsError`."""
+    return read_groups(home_folder(options) / FILE_NAME, os.environ)
