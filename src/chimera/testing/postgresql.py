@@ -4,8 +4,9 @@ One server serves a whole test run, on a Unix socket in a folder of its own; eac
 migrated template. PostgreSQL refuses to run as root, so there it runs as the user `nobody`, from a copy of its programs
 where that user can't reach the installed ones.
 
-Without `durable` the server doesn't flush to the disk: it is fast, and a kill of the machine, not of the server, would
-lose data. Tests that kill the server itself ask for a durable one of their own.
+Without `durable` the server doesn't flush to the disk, and its files are in memory where there is room: it is fast, and
+a kill of the machine, not of the server, would lose data. Tests that kill the server itself ask for a durable one of
+their own.
 
 `python -m chimera.testing.postgresql ADDRESS` is a server at an address for a cluster's pods: it takes everybody who
 reaches it without a password, prints the URL of an empty database, and ends with SIGTERM.
@@ -39,6 +40,10 @@ from chimera.testing.elsewhere import elsewhere
 START_TIMEOUT = 120.0
 SUPERUSER = "chimera"
 PORT = 5432
+MEMORY = Path("/dev/shm")
+ROOM = 4 * 1024**3
+"""What must be free there: a database takes 9 MB, the log up to `_LOG`, and several processes have a server each."""
+_LOG = "256MB"
 _TEMPLATE = "migrated"
 
 
@@ -50,6 +55,8 @@ class PostgreSQLServer:
         self._listen = listen
         self.port = _free_port(listen) if listen else PORT
         self.folder = Path(tempfile.mkdtemp(prefix="chimera-pg-"))
+        in_memory = not durable and not listen and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
+        self._files = Path(tempfile.mkdtemp(prefix="chimera-pg-", dir=MEMORY)) if in_memory else self.folder
         self._account = _account()
         self._programs = _programs(self.folder, self._account)
         self._durable = durable
@@ -58,7 +65,8 @@ class PostgreSQLServer:
         self._lock = threading.Lock()
         self._has_template = False
         if self._account is not None:
-            os.chown(self.folder, self._account.pw_uid, self._account.pw_gid)
+            for folder in {self.folder, self._files}:
+                os.chown(folder, self._account.pw_uid, self._account.pw_gid)
         arguments = ["--pgdata", str(self._data), "--username", SUPERUSER, "--auth", "trust", "--locale", "C"]
         self._run("initdb", *arguments, "--encoding", "UTF8", "--no-sync")
         if listen:
@@ -76,14 +84,14 @@ class PostgreSQLServer:
 
     @property
     def _data(self) -> Path:
-        return self.folder / "data"
+        return self._files / "data"
 
     def start(self) -> None:
         """Start the server and wait until it takes connections."""
         options = ["-k", str(self.folder), "-p", str(self.port), "-c", f"listen_addresses={self._listen}"]
         options += ["-c", "max_connections=200", "-c", "jit=off"]
         if not self._durable:
-            options += ["-c", "fsync=off", "-c", "full_page_writes=off"]
+            options += ["-c", "fsync=off", "-c", "full_page_writes=off", "-c", f"max_wal_size={_LOG}"]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [str(self._programs / "postgres"), "-D", str(self._data), *options],
@@ -120,7 +128,8 @@ class PostgreSQLServer:
     def remove(self) -> None:
         """Stop it, and remove everything."""
         self.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in {self.folder, self._files}:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def url(self, database: str) -> str:
         """A database's URL."""
