@@ -15,15 +15,13 @@ import pytest
 from chimera.bootstrap.control_plane import ControlPlaneConfig
 from chimera.bootstrap.gateway_config import GatewayConfig, ModelConfig
 
-BODY_TIMEOUT = 0.3
-
 
 class Platform:
     """Both processes. `url` and `key` are what a caller knows."""
 
     def __init__(self, folder: Path, settings: dict[str, dict[str, Any]] | None = None) -> None:
         self.folder = folder
-        self.settings = {"http": {"body_timeout": BODY_TIMEOUT}, **(settings or {})}
+        self.settings = settings or {}
         self.key = secrets.token_urlsafe(32)
         self.url = ""
         self.http: aiohttp.ClientSession

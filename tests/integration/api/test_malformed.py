@@ -18,6 +18,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
+import pytest
+
 from chimera.agents.archive import ArchivedFile
 from chimera.agents.bundle import pack_files
 from chimera.entrypoints.gateway.operations import OPERATIONS
@@ -343,6 +345,12 @@ def fault_of(answer: bytes) -> str | None:
 def test_the_same_seed_makes_the_same_requests() -> None:
     assert requests(200, 3, "k") == requests(200, 3, "k") != requests(200, 4, "k")
     assert {name for name, _ in requests(200, 3, "k")} == set(KINDS)
+
+
+@pytest.fixture
+def settings() -> dict[str, dict[str, Any]]:
+    """Bodies that never come are not waited for; one that comes in two pieces has the time of a busy machine."""
+    return {"http": {"body_timeout": 1.0}}
 
 
 async def test_malformed_requests_are_answered_with_problems(platform: Any) -> None:
