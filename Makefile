@@ -73,6 +73,7 @@ bench-cluster: sync
 
 soak: runtimes
 	CHIMERA_TEST_KILLS=200 $(RUN) pytest tests/integration/storage tests/integration/backup -k kill
+	CHIMERA_TEST_KILLS=200 $(RUN) pytest -s tests/integration/delivery/kills
 	CHIMERA_TEST_KILLS=200 CHIMERA_TEST_AWAY=300 $(RUN) pytest tests/acceptance/platform/faults
 	CHIMERA_TEST_KILLS=50 $(RUN) pytest tests/integration/events
 	CHIMERA_TEST_REQUESTS=20000 $(RUN) pytest tests/integration/api tests/acceptance/platform -k malformed

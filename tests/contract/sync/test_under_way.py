@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from chimera.adapters.storage.changes.store import ChangeStorage
 from chimera.delivery.git.errors import Unreachable
 from chimera.delivery.git.sources import Source
+from chimera.delivery.pipeline import Parts, Pipeline
 from chimera.delivery.policy import DeliveryPolicy
 from chimera.delivery.service import Asker
+from chimera.delivery.settings import DeliverySettings
 from chimera.kernel.leases import Lease
-from chimera.testing.definitions import staged
+from chimera.testing.definitions import compiled, staged
 
 from .conftest import NAME, TENANT, WHO, Sync
 
@@ -145,6 +148,27 @@ class TestChanges:
         await strict.confirm()
         state = await strict.look()
         assert (state.phase, state.commit) == ("current", commit)
+
+    async def test_what_a_change_brings_back_is_pinned_again(self, strict: Sync) -> None:
+        await strict.add(drift="mend")
+        (commit, before) = (await strict.source()).state.commit, await strict.live()
+        await strict.catalogue.apply(TENANT, staged(compiled("ann")), keep_going=False, expect=None, by="key:eve")
+        state = await strict.look()
+        assert (state.phase, state.commit) == ("waiting", commit)
+        assert state.change is not None
+        change = await strict.changes.change(TENANT, state.change)
+        store = ChangeStorage(strict.database, strict.catalogue, strict.clock)
+        pipeline = Pipeline(store, Parts(), strict.clock, DeliverySettings())
+        await pipeline.settle()
+        assert await strict.live() != before
+        await strict.changes.decide(TENANT, ADMIN, change.id, "approved", content=change.content, comment="")
+        await pipeline.settle()
+        state = await strict.look()
+        assert (state.phase, state.drifted, state.change) == ("current", 0, None)
+        assert await strict.live() == before
+        (last, *_) = await strict.catalogue.history(TENANT, "ann")
+        assert last.pin is not None and last.pin.commit == commit
+        assert (await strict.look()).phase == "current"
 
 
 class Killed(BaseException):

@@ -19,6 +19,7 @@ from chimera.adapters.storage.tasks.store import TaskStorage
 from chimera.bootstrap.gateway import make_event_ports, make_functions
 from chimera.bootstrap.gateway_config import GatewayConfig, ModelConfig, load_settings
 from chimera.bootstrap.gateway_parts import Gateway, Ports
+from chimera.bootstrap.side_parts import SidePorts
 from chimera.gateway import tokens
 from chimera.gateway.ports import ModelRequest
 from chimera.kernel.clock import SystemClock
@@ -81,6 +82,8 @@ class World:
         self.folder = folder
         self.database = database
         self.store = MemoryStorage()
+        self.source: Any = self.store  # of routes and revisions
+        self.sides: SidePorts | None = None
         self.identity = FakeIdentityStore()
         self.pool = FakeHostPool()
         self.model = Model()
@@ -107,11 +110,10 @@ class World:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "World":
-        store = self.store
         settings = load_settings(self.config)
         ports = Ports(
-            routes=store,
-            revisions=store,
+            routes=self.source,
+            revisions=self.source,
             state=make_state(self.database, settings.state),
             quota=self.quota,
             tasks=TaskStorage(self.database, keep=settings.tasks.result_ttl, lease=settings.tasks.lease),
@@ -122,6 +124,7 @@ class World:
             hooks=SourceHooks(self.database),
             models=dict.fromkeys(self.config.models, self.model),
             functions=make_functions(settings.functions),
+            sides=self.sides,
         )
         self.gateway = Gateway(
             self.config,

@@ -323,6 +323,9 @@ class Follower:
             told = await self._repositories.fetch(_key(source), remote, commit, None)
             await self._deliver(look, told, commit, held, only=files)
             return
+        if state.change is not None and not drifted:
+            await self._record_mended(look, commit, held)
+            return
         reason = f"{drifted:,} agents are not as {commit[:12]} says" if drifted else ""
         step = "put what is meant into the repository, or have drift mended: --drift mend" if drifted else ""
         found = replace(
@@ -335,8 +338,38 @@ class Follower:
             drifted=drifted,
             drift=tuple(drift),
             sequence=sequence,
+            change=None,
         )
         await self._keep(source, found, held)
+
+    async def _record_mended(self, look: _Look, commit: str, held: Lease) -> None:
+        """Pin to the commit what a change request has brought back to it."""
+        source, state = look.source, look.state
+        handover = Handover(
+            source=source,
+            commit=commit,
+            subject=state.subject,
+            author=state.author,
+            contributors=(),
+            batch=None,
+            deletions=(),
+            rows=tuple(await self._store.rows(source, None)),
+            files=None,
+        )
+        kept = replace(
+            state,
+            phase="current",
+            reason="",
+            next_step="",
+            faults=(),
+            removals=0,
+            drifted=0,
+            drift=(),
+            failures=0,
+            change=None,
+            looked=self._clock.wall(),
+        )
+        await self._delivery.record(handover, kept, self._next(source, 0), held)
 
     async def _waits(self, look: _Look, tip: str, held: Lease) -> bool:
         """Whether a source only waits for its change request."""
