@@ -174,11 +174,6 @@ class Call:
         """Why it was cancelled."""
         return self._reason
 
-    @property
-    def wall_deadline(self) -> float:
-        """The deadline as a Unix time."""
-        return time.time() + self._deadline - self._loop.time()
-
     def timings(self) -> Timings:
         """Where the time went so far."""
         return Timings(

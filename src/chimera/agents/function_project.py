@@ -26,7 +26,7 @@ SPEC_VERSION = "0.36.0"
 DOCUMENT, SOURCE = "agent.json", "source.tar.gz"
 MODEL_SECRET = "{name}-model"
 UTILISATION = 70
-_PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)\s*(?:;\s*([^\\]*?))?\s*\\?$")
+_PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)\s*(?:;([^\\]*))?\\?$")
 
 
 class FunctionProject(Struct, frozen=True, kw_only=True):
@@ -168,7 +168,7 @@ def pins(lock: str) -> list[str]:
     for line in lock.splitlines():
         if (pin := _PIN.match(line)) is not None:
             name, version, marker = pin.groups()
-            found.append(f"{name}=={version}" + (f"; {marker}" if marker else ""))
+            found.append(f"{name}=={version}" + (f"; {marker.strip()}" if marker and marker.strip() else ""))
     return found
 
 

@@ -20,7 +20,6 @@ from msgspec import Struct
 Risk = Literal["low", "medium", "high"]
 RISKS: tuple[Risk, ...] = ("low", "medium", "high")
 Stage = Literal["build", "approval", "staging", "production"]
-STAGES: tuple[Stage, ...] = ("build", "approval", "staging", "production")
 Wanted = Literal["go", "pause", "abort"]
 Outcome = Literal["passed", "failed", "skipped"]
 Origin = Literal["api", "git"]

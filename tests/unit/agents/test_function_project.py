@@ -95,6 +95,7 @@ def test_pins() -> None:
         "a-b==1.0 \\\n    --hash=sha256:0\n    # via c\nc==2 ; python_full_version < '3.12' \\\n    --hash=sha256:1\n"
     )
     assert pins(lock) == ["a-b==1.0", "c==2; python_full_version < '3.12'"]
+    assert pins("a==1;" + " " * 100_000 + "\\x") == [], "one that is made to be slow is read like any other"
 
 
 @pytest.mark.parametrize(

@@ -11,17 +11,6 @@ from msgspec import Meta, Struct
 from chimera.delivery.git.policy import is_branch
 
 Phase = Literal["new", "current", "waiting", "broken", "held", "rewritten", "unreachable", "unreadable", "refused"]
-PHASES: tuple[Phase, ...] = (
-    "new",
-    "current",
-    "waiting",
-    "broken",
-    "held",
-    "rewritten",
-    "unreachable",
-    "unreadable",
-    "refused",
-)
 STOPPED: frozenset[Phase] = frozenset({"broken", "unreadable"})
 """Phases that another commit alone leads out of: the same one is not read again."""
 CONFIRMED: frozenset[Phase] = frozenset({"held", "rewritten"})

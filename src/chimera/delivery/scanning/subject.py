@@ -12,8 +12,7 @@ import msgspec
 
 from chimera.agents.archive import read_archive
 from chimera.agents.compile import CanonicalDefinition
-from chimera.agents.errors import BadArchive
-from chimera.delivery.scanning.model import Finding, Result, Scanner, Unjudged, for_agent
+from chimera.delivery.scanning.model import Finding, Result, for_agent
 from chimera_host.bundles import LIMITS
 
 
@@ -74,10 +73,3 @@ def placed(results: Iterable[Result], subject: Subject) -> Iterator[Result]:
             yield msgspec.structs.replace(one, place=place, agent=subject.agent)
         else:
             yield msgspec.structs.replace(one, place=place, agent=subject.agent)
-
-
-def not_a_bundle(scanner: Scanner, subject: Subject, error: BadArchive) -> Unjudged:
-    """That a source folder can't be read."""
-    return Unjudged(
-        scanner=scanner, message=error.detail, next_step=error.next_step or "apply the agent again", agent=subject.agent
-    )
