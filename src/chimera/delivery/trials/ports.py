@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
-from chimera.agents.catalogue import Applied, StagedItem
+from chimera.agents.catalogue import Applied, OwnedAgent, StagedItem
 from chimera.agents.compile import CompiledAgent
 from chimera.delivery.model import Outcome
 from chimera.delivery.trials.asking import Ask, Told
@@ -26,6 +26,9 @@ class Definitions(Protocol):
 
     async def agent(self, tenant: str, name: str) -> dict[str, Any] | None:
         """A live agent's row."""
+
+    async def agents_named(self, tenant: str, names: Sequence[str]) -> list[OwnedAgent]:
+        """Live agents by name; those that aren't there are left out."""
 
     async def agents(self, tenant: str, filters: Mapping[str, str], after: str, limit: int) -> list[dict[str, Any]]:
         """A page of live agents by name."""

@@ -1,6 +1,7 @@
 """Handlers for runs of agents' own tests: begin one, see how far it is and what came of it, end it."""
 
 import base64
+from collections.abc import Sequence
 
 import msgspec
 from aiohttp import web
@@ -56,7 +57,7 @@ class TrialHandlers:
         elif body.all:
             candidates = await self._all(tenant)
         else:
-            candidates = [await self._live(tenant, name) for name in dict.fromkeys(body.agents)]
+            candidates = await self._live(tenant, list(dict.fromkeys(body.agents)))
         by, key = principal_of(request).actor, request.headers.get(HEADER_KEY)
         run = await self._trials.start(tenant, candidates, by=by, key=None if key is None else f"api\0{by}\0{key}")
         return answer(run, status=202)
@@ -90,11 +91,14 @@ class TrialHandlers:
         by = principal_of(request).actor
         return answer(await self._trials.cancel(tenant_of(request), request.match_info["run"], by=by))
 
-    async def _live(self, tenant: str, name: str) -> Candidate:
-        row = await self._definitions.agent(tenant, name)
-        if row is None:
-            raise no_agent(name)
-        return Candidate(agent=name, revision=row["revision"])
+    async def _live(self, tenant: str, names: Sequence[str]) -> list[Candidate]:
+        live: dict[str, str] = {}
+        for first in range(0, len(names), AT_ONCE):
+            rows = await self._definitions.agents_named(tenant, names[first : first + AT_ONCE])
+            live.update({row.name: row.revision for row in rows})
+        if unknown := next((name for name in names if name not in live), None):
+            raise no_agent(unknown)
+        return [Candidate(agent=name, revision=live[name]) for name in names]
 
     async def _all(self, tenant: str) -> list[Candidate]:
         found: list[Candidate] = []
