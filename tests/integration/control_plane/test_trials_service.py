@@ -113,6 +113,29 @@ async def test_a_run_tests_all_its_agents_in_environments_that_are_gone_afterwar
         assert await world.catalogue.agents(name, {}, "", 9) == []
 
 
+async def test_whom_agents_reach_is_read_in_a_few_looks_however_many_there_are(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def calling(name: str, *others: str) -> Any:
+        return compiled(name, tools=[{"type": "agent", "name": f"ask-{one}", "agent": one} for one in others])
+
+    helpers = [f"helper-{number:02d}" for number in range(40)]
+    agents = [calling("a", *helpers, "nobody"), *(calling(name, "last", "a") for name in helpers), calling("last")]
+    await world.put(*agents)
+    looks: list[int] = []
+    named = world.catalogue.agents_named
+
+    async def counted(tenant: str, names: list[str]) -> Any:
+        looks.append(len(names))
+        return await named(tenant, names)
+
+    monkeypatch.setattr(world.catalogue, "agents_named", counted)
+    environments = Environments(world.catalogue, StoredEnvironments(world.database), world.clock, world.settings)
+    found = await environments.neighbours("default", [agents[0].value])
+    assert [one.agent.name for one in found] == [*helpers, "last"]
+    assert looks == [41, 1]
+
+
 async def test_another_process_goes_on_where_one_died(world: World) -> None:
     candidates = await world.put(*(compiled(f"a{n}", tests=[case()]) for n in range(6)))
     first_two, never = asyncio.Semaphore(2), asyncio.Event()

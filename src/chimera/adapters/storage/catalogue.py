@@ -292,6 +292,20 @@ class Catalogue:
         data = await self._scalar(query)
         return None if data is None else CompiledAgent(digest=digest, canonical=data, value=read_canonical(data))
 
+    async def compiled_many(self, tenant: str, digests: Sequence[str]) -> dict[str, CompiledAgent]:
+        """Revisions by their digests; those that aren't kept are left out."""
+
+        def job(connection: Connection) -> dict[str, CompiledAgent]:
+            wanted = select(revision.c.digest, revision.c.canonical).where(
+                (revision.c.tenant == tenant) & revision.c.digest.in_(list(digests))
+            )
+            return {
+                digest: CompiledAgent(digest=digest, canonical=data, value=read_canonical(data))
+                for digest, data in connection.execute(wanted)
+            }
+
+        return await self._database.read(job)
+
     async def history(self, tenant: str, name: str) -> list[HistoryEntry]:
         """The changes of an agent's live revision, the newest first (at most 500)."""
         same = (revision.c.tenant == history.c.tenant) & (revision.c.digest == history.c.revision)

@@ -96,14 +96,14 @@ class Environments:
         found: list[CanonicalDefinition] = []
         todo = sorted({name for value in values for name in reached(value)} - known)
         while todo:
-            name = todo.pop()
-            known.add(name)
-            row = await self._definitions.agent(tenant, name)
-            compiled = None if row is None else await self._definitions.compiled(tenant, row["revision"])
-            if compiled is None:
-                continue  # the call of one that isn't there fails there as it does in production
-            found.append(compiled.value)
-            todo += sorted(reached(compiled.value) - known - set(todo))
+            some, todo = todo[:CHUNK], todo[CHUNK:]
+            known.update(some)
+            # The call of one that isn't there fails there as it does in production.
+            rows = await self._definitions.agents_named(tenant, some)
+            kept = await self._definitions.compiled_many(tenant, [row.revision for row in rows])
+            live = [kept[row.revision].value for row in sorted(rows, key=lambda row: row.name) if row.revision in kept]
+            found += live
+            todo += sorted({name for value in live for name in reached(value)} - known - set(todo))
         return found
 
     async def remove(self, tenant: str, purpose: str, key: str) -> None:

@@ -21,11 +21,8 @@ class Calls(Protocol):
 class Definitions(Protocol):
     """The catalogue of agents, of all tenants."""
 
-    async def compiled(self, tenant: str, digest: str) -> CompiledAgent | None:
-        """A revision."""
-
-    async def agent(self, tenant: str, name: str) -> dict[str, Any] | None:
-        """A live agent's row."""
+    async def compiled_many(self, tenant: str, digests: Sequence[str]) -> dict[str, CompiledAgent]:
+        """Revisions by their digests; those that aren't kept are left out."""
 
     async def agents_named(self, tenant: str, names: Sequence[str]) -> list[OwnedAgent]:
         """Live agents by name; those that aren't there are left out."""

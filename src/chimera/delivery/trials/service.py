@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 LOOK_EVERY = 1.0
 FLUSH_EVERY = 0.5
 SWEEP_EVERY = 30.0
+READ_AT_ONCE = 500
+"""Revisions that are read together."""
 NO_ROOM = 5.0
 """Seconds until a run that found no room for its environments is tried again."""
 SCRIPTED, REAL = "tests", "integration-tests"
@@ -175,14 +177,16 @@ class Trials:
 
     async def _values(self, run: Run) -> list[tuple[str, CanonicalDefinition]]:
         values: list[tuple[str, CanonicalDefinition]] = []
-        for one in await self._store.candidates(run.tenant, run.run):
-            compiled = await self._definitions.compiled(run.tenant, one.revision)
-            if compiled is None:
+        candidates = await self._store.candidates(run.tenant, run.run)
+        for first in range(0, len(candidates), READ_AT_ONCE):
+            some = candidates[first : first + READ_AT_ONCE]
+            compiled = await self._definitions.compiled_many(run.tenant, [one.revision for one in some])
+            if gone := next((one for one in some if one.revision not in compiled), None):
                 raise NothingToTest(
-                    f"the revision {one.revision[:19]} of agent {one.agent} is not here any more",
+                    f"the revision {gone.revision[:19]} of agent {gone.agent} is not here any more",
                     next_step="send its definition again",
                 )
-            values.append((one.revision, compiled.value))
+            values += [(one.revision, compiled[one.revision].value) for one in some]
         return values
 
     async def _place(self, run: Run, cases: Sequence[Case], values: dict[str, CanonicalDefinition]) -> Place:
