@@ -15,7 +15,7 @@ from math import comb
 import pytest
 
 from chimera.delivery.rollout.judging import Subject, judge
-from chimera.delivery.rollout.sequential import Evidence, Objective, Tolerance, Window, observe
+from chimera.delivery.rollout.sequential import Evidence, Objective, Tolerance, Window, observe, patience
 
 BOUNDS = (1.0, 5.0, 30.0)
 OBJECTIVE, TOLERANCE = Objective(0.02, 0.05, 30.0), Tolerance(0.0, 0.0)
@@ -159,3 +159,45 @@ def test_agents_with_the_same_change_find_together_what_one_alone_does_not() -> 
     together = runs(World(agents=30, windows=6, most=20, fails=a_little_worse, same=True), 60)
     assert share(alone) <= 0.5
     assert share(together) >= 0.95
+
+
+SHARES = ((0.1, 30), (0.5, 30), (0.9, 120))
+"""Green's share of the calls, and for how many windows, as a rollout goes."""
+PROMISED, ALLOWED = Objective(0.01, 0.05, 30.0), Tolerance(0.005, 0.02)
+WAVES = 3
+
+
+def shared(seed: int, calls: int, fails: Callable[[int], tuple[float, float]]) -> bool:
+    """Whether an agent is condemned whose `calls` of a window are drawn to one side or the other."""
+    chance, known, window = random.Random(seed), Evidence(), 0
+    for share, windows in SHARES:
+        for _ in range(windows):
+            window += 1
+            greens = binomial(chance, chance.randint(0, 2 * calls), share) if calls > 1 else chance.random() < share
+            blues = binomial(chance, chance.randint(0, 2 * calls), 1 - share) if calls > 1 else not greens
+            bad_blue, bad_green = fails(window)
+            blue = Window(int(blues), binomial(chance, int(blues), bad_blue), (int(blues), 0, 0, 0))
+            green = Window(int(greens), binomial(chance, int(greens), bad_green), (int(greens), 0, 0, 0))
+            known = observe(known, blue, green, PROMISED, ALLOWED, BOUNDS, alone=patience(share))
+            wave = [Subject(agent="a", group="g", evidence=known, objective=PROMISED)]
+            if not judge(wave, size=1, groups=1, error=ERROR / WAVES, least_calls=5).clean:
+                return True
+    return False
+
+
+@pytest.mark.parametrize("calls", [1, 4, 16])
+def test_an_outage_is_held_against_nobody_though_blue_has_few_calls_in_it(calls: int) -> None:
+    def outage(window: int) -> tuple[float, float]:
+        return (0.6, 0.6) if 80 < window <= 110 else (0.002, 0.002)
+
+    assert sum(shared(seed, calls, outage) for seed in range(40)) / 40 <= ERROR
+
+
+@pytest.mark.parametrize("rate", [0.03, 0.1, 0.3])
+def test_a_green_that_misses_its_objective_as_blue_did_is_condemned_no_more_often(rate: float) -> None:
+    assert sum(shared(seed, 1, lambda _: (rate, rate)) for seed in range(60)) / 60 <= ERROR
+
+
+def test_a_green_that_fails_often_is_found_though_blue_has_few_calls_left() -> None:
+    assert sum(shared(seed, 1, lambda _: (0.002, 1.0)) for seed in range(40)) == 40
+    assert sum(shared(seed, 4, lambda _: (0.002, 0.2)) for seed in range(40)) / 40 >= 0.9

@@ -39,7 +39,8 @@ and 300 bytes of state.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import reduce
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -54,6 +55,8 @@ REFERENCE_ERROR = 1e-6
 """How likely blue's earlier rate may be above the limit taken for it, where blue has no calls beside green's."""
 ALONE_CALLS = 20
 """After so many of green's calls without any of blue's, green is held against what blue was before."""
+SLACK = 3.0
+"""How far evidence that green misses its objective may go beyond what blue's calls beside it bear out (nats)."""
 PACE_SHARE = 0.1
 PACE_CALLS = 20
 """Blue's own pace is the latency that a tenth of its calls exceed, where it had so many."""
@@ -94,7 +97,8 @@ class Evidence(Struct, frozen=True, array_like=True):
 
     `failing` and `slowing` compare green with blue; `faulty` and `late` with the objective. `pace` is the bucket of
     latencies that counts as slow (-1: not chosen yet), and `latencies` those of blue that it is chosen by (empty then).
-    `open_blue` and `open_green` are windows that are not yet joined to a block.
+    `open_blue` and `open_green` are windows that are not yet joined to a block. `borne_out` is what blue's calls of all
+    blocks say against a blue that failed, or was late, as green was then (`counted`).
     """
 
     blue: Counts = Counts()
@@ -107,10 +111,11 @@ class Evidence(Struct, frozen=True, array_like=True):
     latencies: tuple[int, ...] = ()
     open_blue: Counts = Counts()
     open_green: Counts = Counts()
+    borne_out: tuple[float, float] = (0.0, 0.0)
 
     @property
     def bets(self) -> tuple[float, ...]:
-        """The logarithms of all e-processes."""
+        """The logarithms of all bets."""
         return self.failing + self.slowing + self.faulty + self.late
 
 
@@ -123,13 +128,21 @@ class Window(Struct, frozen=True, array_like=True):
 
 
 def observe(
-    before: Evidence, blue: Window, green: Window, objective: Objective, tolerance: Tolerance, bounds: Sequence[float]
+    before: Evidence,
+    blue: Window,
+    green: Window,
+    objective: Objective,
+    tolerance: Tolerance,
+    bounds: Sequence[float],
+    *,
+    alone: int = ALONE_CALLS,
 ) -> Evidence:
     """The evidence with one more window. `bounds` are those of the buckets, in seconds.
 
     Bets are made by what was seen before this window. The bet that green misses the objective is made where blue keeps
-    it, before and in this window: where neither does, green isn't at fault. (Blue's part of the window may be looked at
-    for that: given the rates of a window, the two sides' calls are independent.)
+    it, before and in this window: where neither does, green isn't at fault; it isn't a bet of this null hypothesis, so
+    judgements count it as `counted` says. `alone` is how many of green's calls without any of blue's are no chance
+    (`patience`).
     """
     promised = bucket_of(objective.seconds, bounds)
     if before.pace < 0 and green.calls:
@@ -145,12 +158,48 @@ def observe(
     if g.calls and _keeps(past.late, past.calls, late_share) and _keeps(b.late, b.calls, late_share):
         late = against_limit(late, g.calls, g.late, late_share)
     after = replace(before, blue=past.plus(b), green=before.green.plus(g), faulty=faulty, late=late)
-    return _join(after, before.open_blue.plus(b), before.open_green.plus(g), objective, tolerance)
+    return _join(after, before.open_blue.plus(b), before.open_green.plus(g), objective, tolerance, alone)
 
 
-def _join(after: Evidence, blue: Counts, green: Counts, objective: Objective, tolerance: Tolerance) -> Evidence:
+def patience(share: float) -> int:
+    """After how many calls of green's it is no chance that blue had none, where green gets this `share` of the calls.
+
+    With nine of ten calls green has twenty in a row an eighth of the time; whoever then held it against blue's past
+    would take a provider's outage for its fault.
+    """
+    if share >= 1.0:
+        return ALONE_CALLS
+    return max(ALONE_CALLS, math.ceil(math.log(REFERENCE_ERROR) / math.log(max(share, REFERENCE_ERROR))))
+
+
+def counted(
+    bets: Sequence[float], blue: Counts, green: Counts, borne_out: tuple[float, float], objective: Objective
+) -> tuple[float, ...]:
+    """Bets (`Evidence.bets`) as judgements count them, where these are all calls of both sides.
+
+    That green misses its objective is no comparison with blue. It counts only as far as all of blue's calls say that
+    blue keeps the objective, and no more than `SLACK` further than those do that were beside green's. Without the
+    first, an agent that misses its objective as it did before is condemned while blue had few calls that all went well
+    by chance; without the second, by an outage that blue's few calls escaped.
+    """
+    if not blue.calls:
+        return tuple(bets)
+    failures = _speaks_for(blue.calls, blue.failures, green.calls, green.failures, objective.failures)
+    late = _speaks_for(blue.calls, blue.late, green.calls, green.late, objective.late)
+    each = len(EXCESS)
+    most = (
+        *(math.inf,) * 2 * each,
+        *(min(failures, borne_out[0] + SLACK),) * each,
+        *(min(late, borne_out[1] + SLACK),) * each,
+    )
+    return tuple(map(min, bets, most))
+
+
+def _join(
+    after: Evidence, blue: Counts, green: Counts, objective: Objective, tolerance: Tolerance, alone: int
+) -> Evidence:
     """The evidence with a block of both sides' calls; without one yet, where only one side had any."""
-    if not green.calls or (not blue.calls and green.calls < ALONE_CALLS):
+    if not green.calls or (not blue.calls and green.calls < alone):
         return replace(after, open_blue=blue, open_green=green)
     past = after.blue
     known = past.calls - blue.calls
@@ -178,6 +227,11 @@ def _join(after: Evidence, blue: Counts, green: Counts, objective: Objective, to
         ),
         open_blue=Counts(),
         open_green=Counts(),
+        borne_out=(
+            after.borne_out[0]
+            + _speaks_for(blue.calls, blue.failures, green.calls, green.failures, objective.failures),
+            after.borne_out[1] + _speaks_for(blue.calls, blue.late, green.calls, green.late, objective.late),
+        ),
     )
 
 
@@ -187,16 +241,23 @@ def log_e(bets: Sequence[float]) -> float:
     return most + math.log(sum(math.exp(bet - most) for bet in bets) / len(bets))
 
 
-def pooled(several: Iterable[Evidence], *, spare: int = 0) -> float:
+def pooled(several: Sequence[Evidence], *, spare: int = 0, objective: Objective | None = None) -> float:
     """The logarithm of the e-value of agents together, that none of them is worse: bet by bet, their product.
 
     With `spare`, the evidence that is left whichever so many agents one leaves out: bet by bet without the strongest.
     It is never more than that of the others without any fixed ones, which is an e-process, so it errs no more often.
-    One agent that is bad by itself says nothing of those that were changed alike.
+    One agent that is bad by itself says nothing of those that were changed alike. With an `objective`, bets count as
+    `counted` says.
     """
     by_bet = [sorted(bets) for bets in zip(*(one.bets for one in several), strict=True)]
     sums = [math.fsum(bets[: max(0, len(bets) - spare)]) for bets in by_bet]
-    return log_e(sums) if sums else 0.0
+    if not sums:
+        return 0.0
+    if objective is not None:
+        blue, green = (reduce(Counts.plus, (getattr(one, side) for one in several)) for side in ("blue", "green"))
+        borne_out = math.fsum(one.borne_out[0] for one in several), math.fsum(one.borne_out[1] for one in several)
+        sums = list(counted(sums, blue, green, borne_out, objective))
+    return log_e(sums)
 
 
 def log_factor(n: int, k: int, m: int, failed: int, b: float, g: float, d: float) -> float:
@@ -308,6 +369,15 @@ def _against_blue(
 def _keeps(failures: int, calls: int, share: float) -> bool:
     """Whether a side kept what is promised; one without calls broke nothing."""
     return failures <= calls * share
+
+
+def _speaks_for(calls: int, seen: int, green_calls: int, green_seen: int, limit: float) -> float:
+    """How much likelier blue's calls are where it keeps `limit` than where it does as green did (a logarithm)."""
+    share = (green_seen + 0.5) / (green_calls + 1)
+    limit = min(max(limit, LEAST_RATE), MOST_RATE)
+    if not green_seen or share <= limit:
+        return 0.0
+    return seen * math.log(limit / share) + (calls - seen) * math.log((1 - limit) / (1 - share))
 
 
 def _counts(window: Window, promised: int, pace: int) -> Counts:
