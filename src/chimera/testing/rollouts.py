@@ -8,7 +8,7 @@ from chimera.adapters.storage.leases import LeaseLost
 from chimera.agents.compile import CanonicalDefinition
 from chimera.delivery.rollout.errors import RolloutConflict, RolloutState, UnknownRollout
 from chimera.delivery.rollout.model import ENDED, OVER, Member, Rollout, Summary, Wanted, counted
-from chimera.delivery.rollout.plan import Event
+from chimera.delivery.rollout.plan import Event, check_wanted
 from chimera.kernel.clock import Clock
 from chimera.kernel.leases import Lease
 from chimera.testing.leases import MemoryLeases
@@ -34,8 +34,10 @@ class MemoryRolloutStore:
         """See `RolloutStore`."""
         return self._clock.wall()
 
-    async def create(self, rollout: Rollout, members: Sequence[Member]) -> Rollout:
+    async def create(self, rollout: Rollout, members: Sequence[Member], *, held: Lease | None = None) -> Rollout:
         """See `RolloutStore`."""
+        if held is not None:
+            self._check(held)
         for one in self._rollouts.values():
             if rollout.change is not None and (one.tenant, one.change, one.content) == (
                 rollout.tenant,
@@ -97,10 +99,9 @@ class MemoryRolloutStore:
         self, rollout: Rollout, changed: Sequence[Member], *, told: Sequence[Event], lost: Sequence[Member], held: Lease
     ) -> None:
         """See `RolloutStore`."""
-        current = self._leases.leases.get(held.name)
-        if current is None or current.token != held.token:
-            raise LeaseLost(f"the lease {held.name!r} is another's", next_step="nothing: the other one goes on")
+        self._check(held)
         stored = self._rollouts[rollout.id]
+        check_wanted(rollout, stored)
         self._rollouts[rollout.id] = replace(
             rollout,
             wanted=stored.wanted,
@@ -125,6 +126,11 @@ class MemoryRolloutStore:
             found, wanted=wanted, asked_by=by, asked=reason, updated=self._clock.wall(), version=found.version + 1
         )
         return await self.get(tenant, rollout)
+
+    def _check(self, held: Lease) -> None:
+        current = self._leases.leases.get(held.name)
+        if current is None or current.token != held.token:
+            raise LeaseLost(f"the lease {held.name!r} is another's", next_step="nothing: the other one goes on")
 
     # -- Definitions ---------------------------------------------------------------------------------------------------
 

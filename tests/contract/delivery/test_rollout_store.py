@@ -11,6 +11,7 @@ from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.leases import LeaseLost, StoredLeases
 from chimera.adapters.storage.opening import open_database
 from chimera.adapters.storage.rollouts.store import StoredRollouts
+from chimera.agents.catalogue import ChangedMeanwhile
 from chimera.delivery.rollout.errors import RolloutConflict, RolloutState, UnknownRollout
 from chimera.delivery.rollout.model import Member, Policy, Rollout
 from chimera.delivery.rollout.sequential import Counts, Evidence, Objective
@@ -152,6 +153,18 @@ async def test_a_pass_is_kept_whole_and_what_people_want_stays(kept: Kept) -> No
     assert (found.rollout.state, found.rollout.wave, found.rollout.through) == ("paused", 1, 9)
     assert (found.phases, found.strengths, found.moved) == ({"waiting": 1, "pending": 1}, {"proven": 1}, 1)
     assert await kept.store.members(TENANT, "ro-1") == [moved, *members("bert")]
+
+
+@pytest.mark.parametrize("wanted", ["abort", "pause"])
+async def test_what_people_have_stopped_is_not_made_live_by_a_pass_that_began_before(kept: Kept, wanted: Any) -> None:
+    """They were told that it stops; the pass had read that it goes on."""
+    await kept.store.create(rollout(), members("anna"))
+    await kept.store.ask(TENANT, "ro-1", wanted, by="user:bob", reason="")
+    moved = [replace(members("anna")[0], phase="promoting")]
+    with pytest.raises(ChangedMeanwhile):
+        await kept.store.save(rollout(state="promoting"), moved, told=("promoting",), lost=(), held=await kept.held())
+    assert (await kept.store.get(TENANT, "ro-1")).rollout.state == "running"
+    assert await kept.store.members(TENANT, "ro-1") == members("anna")
 
 
 async def test_a_late_leader_writes_nothing(kept: Kept) -> None:

@@ -6,9 +6,11 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner
+from sqlalchemy import update
 
 import chimera.entrypoints.cli.client as client_module
 from chimera.adapters.storage.leases import StoredLeases
+from chimera.adapters.storage.schema.rollouts import rollout
 from chimera.adapters.storage.sides.store import SideStorage
 from chimera.delivery.rollout.service import LEASE
 from chimera.entrypoints.cli.main import cli
@@ -163,6 +165,16 @@ async def test_paused_and_aborted_nothing_of_it_is_live(live: Any) -> None:
     assert (shown["moved"], shown["reason"]) == (0, "aborted by system:local: no")
     late = await live.ask("POST", f"rollouts/{name}/pause")
     assert (late.status, late.json["type"].endswith("rollout-state")) == (409, True)
+
+
+async def test_the_rollout_of_a_change_goes_on_when_the_change_does(live: Any) -> None:
+    name = (await begun(live)).json["id"]
+    of_change = update(rollout).where(rollout.c.id == name).values(change="chg_1")
+    await live.database.write(lambda connection: connection.execute(of_change))
+    for verb in ("pause", "resume"):
+        answer = await live.ask("POST", f"rollouts/{name}/{verb}")
+        assert (answer.status, answer.json["next_step"]) == (409, f"`chimera change {verb} chg_1`")
+    assert (await live.ask("POST", f"rollouts/{name}/abort")).status == 200
 
 
 async def command(url: str, *arguments: str) -> Any:

@@ -6,8 +6,9 @@ platform without it, has none.
 
 from chimera.delivery.model import Change
 from chimera.delivery.ports import RolloutView
-from chimera.delivery.rollout.model import Cases, Item, Summary
+from chimera.delivery.rollout.model import Cases, Item, Summary, Wanted
 from chimera.delivery.rollout.service import RolloutService
+from chimera.kernel.leases import Lease
 from chimera_host.contract.problem import ProblemError
 
 _NEXT = "see `chimera rollout show {}`"
@@ -20,14 +21,20 @@ class ChangeRollouts:
         """Begin and ask there."""
         self._service = service
 
-    async def start(self, change: Change) -> None:
+    async def start(self, change: Change, *, held: Lease | None = None) -> None:
         """See `Rollouts`."""
         items = [
             Item(agent=one.agent, revision=one.revision, before=one.before, cases=cases_of(change, one.agent))
             for one in change.items
         ]
         await self._service.start(
-            change.tenant, items, title=change.title, by=change.author, change=change.id, content=change.content
+            change.tenant,
+            items,
+            title=change.title,
+            by=change.author,
+            change=change.id,
+            content=change.content,
+            held=held,
         )
 
     async def look(self, change: Change) -> RolloutView | None:
@@ -47,18 +54,12 @@ class ChangeRollouts:
         """See `Rollouts`."""
         await self._ask(change, "abort", by, reason)
 
-    async def _ask(self, change: Change, wanted: str, by: str, reason: str) -> None:
+    async def _ask(self, change: Change, wanted: Wanted, by: str, reason: str) -> None:
         found = await self._service.of_change(change.tenant, change.id, change.content)
         if found is None or found.rollout.wanted == wanted:
             return
         try:
-            match wanted:
-                case "pause":
-                    await self._service.ask(change.tenant, found.rollout.id, "pause", by=by, reason=reason)
-                case "run":
-                    await self._service.ask(change.tenant, found.rollout.id, "run", by=by, reason=reason)
-                case _:
-                    await self._service.ask(change.tenant, found.rollout.id, "abort", by=by, reason=reason)
+            await self._service.ask(change.tenant, found.rollout.id, wanted, by=by, reason=reason)
         except ProblemError as error:
             # It came too late: what became of the rollout, the pipeline sees when it looks.
             if error.code != "rollout-state":
@@ -83,7 +84,14 @@ def view_of(summary: Summary) -> RolloutView:
         case "done" | "rolled-back" | "aborted" | "paused":
             state = one.state
             return RolloutView(
-                state=state, agents=one.agents, moved=summary.moved, detail=detail, next_step=_NEXT.format(one.id)
+                state=state,
+                agents=one.agents,
+                moved=summary.moved,
+                detail=detail,
+                next_step=_NEXT.format(one.id),
+                asked=one.wanted,
             )
         case _:
-            return RolloutView(state="rolling-out", agents=one.agents, moved=summary.moved, detail=detail)
+            return RolloutView(
+                state="rolling-out", agents=one.agents, moved=summary.moved, detail=detail, asked=one.wanted
+            )

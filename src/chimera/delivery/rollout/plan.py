@@ -18,9 +18,10 @@ from typing import Literal
 
 from msgspec.structs import replace
 
+from chimera.agents.catalogue import ChangedMeanwhile
 from chimera.delivery.rollout.judging import Judgement, Subject, judge, strength, why
 from chimera.delivery.rollout.model import ENDED, MOVED, OVER, UNDER_WAY, Member, Phase, Rollout
-from chimera.delivery.rollout.sequential import Window, observe
+from chimera.delivery.rollout.sequential import Window, observe, patience
 from chimera.delivery.sides.model import WHOLE, Green, Seen, Standing
 from chimera.delivery.sides.rules import BOUNDS
 
@@ -72,11 +73,11 @@ def absorb(members: Sequence[Member], seen: Iterable[Seen], rollout: Rollout) ->
         if its is None or member.phase not in MOVED:
             found.append(member)
             continue
-        evidence = member.evidence
+        evidence, alone = member.evidence, patience(weight_of(rollout, member) / WHOLE)
         for window in sorted(its):
             blue = _window(one for one in its[window] if not one.green)
             green = _window(one for one in its[window] if one.green and one.revision == member.revision)
-            evidence = observe(evidence, blue, green, member.objective, rollout.policy.allowed, BOUNDS)
+            evidence = observe(evidence, blue, green, member.objective, rollout.policy.allowed, BOUNDS, alone=alone)
         found.append(replace(member, evidence=evidence))
     return tuple(found)
 
@@ -100,6 +101,18 @@ def plan(rollout: Rollout, members: Sequence[Member], standing: Mapping[str, Sta
         told=tuple(passing.told),
         actions=act(passing.rollout, passing.members, standing),
     )
+
+
+def check_wanted(decided: Rollout, stored: Rollout) -> None:
+    """Raise `ChangedMeanwhile` where a pass would make a rollout live that people want otherwise by now.
+
+    Whoever was told that it is aborted, or paused, must not find it live.
+    """
+    if decided.state == "promoting" and stored.state != "promoting" and stored.wanted != decided.wanted:
+        raise ChangedMeanwhile(
+            f"rollout {decided.id} is wanted otherwise by now ({stored.wanted})",
+            next_step="nothing: it is planned anew",
+        )
 
 
 def act(rollout: Rollout, members: Iterable[Member], standing: Mapping[str, Standing]) -> Actions:
@@ -236,6 +249,7 @@ class _Pass:
                     agent=one.agent,
                     group=one.group,
                     evidence=one.evidence,
+                    objective=one.objective,
                     doubted=one.doubted,
                     open=one.phase in MOVED,
                 )
@@ -307,10 +321,10 @@ class _Pass:
             return
         known = strength(one.evidence, least_calls=policy.least_calls, tolerance=policy.tolerance, error=policy.error)
         calls = one.evidence.green.calls
-        if one.doubted:
-            self._put(place, phase="waiting", strength="low", reason=f"in doubt to the end: {why(one.evidence)}")
-        elif known == "low" and one.cases == "failed":
+        if known == "low" and one.cases == "failed":
             self.members[place] = lose(one, f"its evaluation cases failed, and it had only {calls} calls", self.now)
+        elif one.doubted:
+            self._put(place, phase="waiting", strength="low", reason=f"in doubt to the end: {why(one.evidence)}")
         elif known == "low":
             cases = "its evaluation cases passed" if one.cases == "passed" else "it has no evaluation cases"
             self._put(place, phase="waiting", strength="low", reason=f"{calls} calls; {cases}")

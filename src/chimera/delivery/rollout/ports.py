@@ -15,11 +15,12 @@ class RolloutStore(Protocol):
     async def now(self) -> float:
         """Seconds since the epoch by the clock that all control planes share."""
 
-    async def create(self, rollout: Rollout, members: Sequence[Member]) -> Rollout:
+    async def create(self, rollout: Rollout, members: Sequence[Member], *, held: Lease | None = None) -> Rollout:
         """Keep a new rollout with its members, and tell it.
 
         Of the same change and content, or the same key, it is the one that is there. Raises `RolloutConflict` where an
-        agent is in another one that isn't over.
+        agent is in another one that isn't over, and `LeaseLost` where whoever begins it does so under a lease that is
+        another's by now.
         """
 
     async def active(self) -> Sequence[Rollout]:
@@ -45,7 +46,8 @@ class RolloutStore(Protocol):
     ) -> None:
         """Keep what a pass decided, with what is to be told of it. What people want is left as it is.
 
-        Raises `LeaseLost` where another process does this now; then nothing of it is kept.
+        Raises `LeaseLost` where another process does this now, and `ChangedMeanwhile` where the pass would make all of
+        it live and people want something else by now. Then nothing of it is kept.
         """
 
     async def ask(self, tenant: str, rollout: str, wanted: Wanted, *, by: str, reason: str) -> Summary:

@@ -68,8 +68,12 @@ class RolloutService:
         content: str = "",
         key: str | None = None,
         policy: Policy | None = None,
+        held: Lease | None = None,
     ) -> Summary:
-        """Begin a rollout; of a change and content that has one, or of a key, that one is meant."""
+        """Begin a rollout; of a change and content that has one, or of a key, that one is meant.
+
+        Raises `NothingToRollOut`, `RolloutConflict`, and `LeaseLost` where `held` is given and another's by now.
+        """
         if change is not None and (found := await self._store.of_change(tenant, change, content)) is not None:
             return found
         wanted = [one for one in items if one.revision != one.before]
@@ -100,7 +104,7 @@ class RolloutService:
             key=key,
             through=await self._sides.observed(),
         )
-        kept = await self._store.create(made, members)
+        kept = await self._store.create(made, members, held=held)
         self._poked.set()
         return await self._store.get(tenant, kept.id)
 

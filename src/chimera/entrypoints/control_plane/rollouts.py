@@ -13,6 +13,7 @@ from aiohttp import web
 
 from chimera.delivery.model import ChangeItem
 from chimera.delivery.rollout import api
+from chimera.delivery.rollout.errors import RolloutState
 from chimera.delivery.rollout.model import ENDED, Item, Wanted
 from chimera.delivery.rollout.service import RolloutService
 from chimera.entrypoints.control_plane.http import (
@@ -135,9 +136,20 @@ class RolloutHandlers:
             told = await body_of(request, api.Why, default=api.Why())
             tenant, by = tenant_of(request), principal_of(request).actor
             name = request.match_info["rollout"]
+            if wanted != "abort":
+                await self._check_alone(tenant, name, "resume" if wanted == "run" else wanted)
             return answer(api.row_of(await self._rollouts.ask(tenant, name, wanted, by=by, reason=told.reason)))
 
         return handle
+
+    async def _check_alone(self, tenant: str, name: str, verb: str) -> None:
+        """Raise `RolloutState` for the rollout of a change request: what that one wants would undo this."""
+        change = (await self._rollouts.get(tenant, name)).rollout.change
+        if change is not None:
+            raise RolloutState(
+                f"rollout {name} is that of the change {change}, which says whether it goes on",
+                next_step=f"`chimera change {verb} {change}`",
+            )
 
 
 def _key(request: web.Request) -> str | None:

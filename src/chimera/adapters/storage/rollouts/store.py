@@ -34,7 +34,7 @@ from chimera.adapters.storage.sequence import hold_sequence
 from chimera.agents.compile import CanonicalDefinition, read_canonical
 from chimera.delivery.rollout.errors import RolloutConflict, RolloutState, UnknownRollout
 from chimera.delivery.rollout.model import OVER, Member, Rollout, Summary, Wanted, counted
-from chimera.delivery.rollout.plan import Event
+from chimera.delivery.rollout.plan import Event, check_wanted
 from chimera.kernel.leases import Lease
 
 _CHUNK = 500
@@ -63,7 +63,7 @@ class StoredRollouts:
         """See `RolloutStore`."""
         return await self._database.read(self._database.now)
 
-    async def create(self, rollout: Rollout, members: Sequence[Member]) -> Rollout:
+    async def create(self, rollout: Rollout, members: Sequence[Member], *, held: Lease | None = None) -> Rollout:
         """See `RolloutStore`."""
         rows = await asyncio.to_thread(
             lambda: [member_row(rollout, place, member) for place, member in enumerate(members)]
@@ -71,6 +71,8 @@ class StoredRollouts:
 
         def job(connection: Connection) -> Rollout:
             hold_sequence(connection)  # of two who begin with the same agents, one sees the other
+            if held is not None:
+                check_lease(connection, held)
             if (found := _begun_before(connection, rollout)) is not None:
                 return found
             _refuse_taken(connection, rollout, members)
@@ -131,6 +133,7 @@ class StoredRollouts:
             check_lease(connection, held)
             now = self._database.now(connection)
             stored = _read(connection, rollout.tenant, rollout.id, lock=True).rollout
+            check_wanted(rollout, stored)
             self._move_member.run_many(connection, rows)
             kept = {name: getattr(stored, name) for name in PEOPLES}
             made = replace(rollout, **kept, updated=now, version=stored.version + 1)
