@@ -86,6 +86,7 @@ class CallTable:
         self._calls: dict[str, InFlightCall] = {}
         self._on_host: dict[str, set[InFlightCall]] = {}
         self._of_cell: dict[str, int] = {}
+        self._of_agent: dict[tuple[str, str], set[InFlightCall]] = {}
         self._lent: Counter[tuple[str, str, str]] = Counter()
 
     def __len__(self) -> int:
@@ -113,6 +114,7 @@ class CallTable:
     def add(self, call: InFlightCall) -> int:
         """The call begins; how many its cell has."""
         self._calls[call.call] = call
+        self._of_agent.setdefault((call.route.tenant, call.route.agent), set()).add(call)
         count = self._of_cell.get(call.route.cell, 0) + 1
         self._of_cell[call.route.cell] = count
         return count
@@ -121,6 +123,10 @@ class CallTable:
         """The call ended; how many its cell has left."""
         self.place(call, None)
         del self._calls[call.call]
+        key = (call.route.tenant, call.route.agent)
+        self._of_agent[key].remove(call)
+        if not self._of_agent[key]:
+            del self._of_agent[key]
         return self._less(self._of_cell, call.route.cell)
 
     def move(self, call: InFlightCall, route: Route) -> tuple[int, int]:
@@ -132,8 +138,8 @@ class CallTable:
         return left, count
 
     def of_agent(self, tenant: str, agent: str) -> list[InFlightCall]:
-        """The agent's calls in flight. Costs a step for each call."""
-        return [one for one in self._calls.values() if (one.route.tenant, one.route.agent) == (tenant, agent)]
+        """The agent's calls in flight."""
+        return list(self._of_agent.get((tenant, agent), ()))
 
     def place(self, call: InFlightCall, host: str | None) -> None:
         """The call runs on `host` (None: on none)."""
@@ -151,13 +157,9 @@ class CallTable:
         return len(self._on_host.get(host, ()))
 
     def in_session(self, tenant: str, agent: str, session: str) -> bool:
-        """Whether a call of a tenant's agent is under way in a session. Costs a step for each call in flight."""
-        return any(
-            call.opened is not None
-            and call.opened.run.session == session
-            and (call.route.tenant, call.route.agent) == (tenant, agent)
-            for call in self._calls.values()
-        )
+        """Whether a call of a tenant's agent is under way in a session. Costs a step for each call of the agent."""
+        its = self._of_agent.get((tenant, agent), ())
+        return any(call.opened is not None and call.opened.run.session == session for call in its)
 
     def revisions_on(self, host: str, *, cell: str) -> frozenset[str]:
         """The revisions that calls in flight on `host`, one of `cell`, are of, and those lent to it.

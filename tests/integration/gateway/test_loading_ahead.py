@@ -155,3 +155,9 @@ async def test_what_is_kept_is_touched_now_and_then_and_takes_no_place(rig: Rig)
     rig.clock.advance(TOUCH)
     await rig.look()
     assert len(rig.fakes["a"].loads) == 2
+    rig.store.put_route(replace(rig.routes.find("default", "anna"), others=()))
+    await rig.routes.refresh()
+    await rig.look()
+    await rig.agent("anna", kept=True)
+    await rig.look()
+    assert len(rig.fakes["a"].loads) == 3, "of what was kept no more nothing is remembered"

@@ -93,7 +93,10 @@ class Loader:
     async def look(self, held: Lease) -> int:
         """One pass; for how many agents something new was written down."""
         now = self._clock.wall()
-        pairs = [(live, one) for live in self._routes.sided() for one in live.others if self._wanted(one, now)]
+        sided = self._routes.sided()
+        there = {(one.tenant, one.revision) for live in sided for one in live.others}
+        self._touched = {key: at for key, at in self._touched.items() if key in there}
+        pairs = [(live, one) for live in sided for one in live.others if self._wanted(one, now)]
         if not pairs:
             return 0
         state = _Pass()
