@@ -1,11 +1,14 @@
 """What each kind's job removes, and above all what it doesn't."""
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
+from chimera.adapters.storage.batches import BatchStatements
+from chimera.adapters.storage.changes.contents import forget_revisions
 from chimera.adapters.storage.changes.people import StoredPeople
 from chimera.adapters.storage.changes.store import ChangeStorage
 from chimera.adapters.storage.events.reading import JournalStorage
@@ -13,7 +16,7 @@ from chimera.adapters.storage.events.subscriptions import SubscriptionStorage
 from chimera.adapters.storage.journal import journal
 from chimera.adapters.storage.leases import StoredLeases
 from chimera.adapters.storage.quota import QuotaStorage
-from chimera.adapters.storage.schema.catalogue import agent, batch, bundle, cell, history, revision
+from chimera.adapters.storage.schema.catalogue import agent, batch, batch_item, bundle, cell, history, revision
 from chimera.adapters.storage.schema.journal import event
 from chimera.adapters.storage.schema.quota import usage
 from chimera.adapters.storage.schema.state import session, space, space_entry
@@ -45,6 +48,35 @@ def version(number: int, name: str = "anna") -> CompiledAgent:
 
 async def there(kept: Kept, *agents: CompiledAgent) -> list[bool]:
     return [await kept.catalogue.canonical(TENANT, agent.digest) is not None for agent in agents]
+
+
+# -- revisions that are sent again meanwhile --------------------------------------------------------------------------
+
+
+async def test_a_revision_that_is_sent_again_while_a_change_lets_go_of_it_stays(kept: Kept) -> None:
+    again = version(1)
+    batch = await kept.catalogue.open_batch(TENANT)
+    await kept.catalogue.stage(TENANT, batch, staged(again))
+    batches = BatchStatements(kept.database, kept.clock)
+    other = await kept.catalogue.open_batch(TENANT)
+    unsent = delete(batch_item).where(batch_item.c.batch == batch)
+    await kept.database.write(lambda connection: connection.execute(unsent))
+    sent, go_on = threading.Event(), threading.Event()
+
+    def send(connection: Connection) -> None:
+        batches.stage(connection, TENANT, other, [(item, None) for item in staged(again)])
+        sent.set()
+        go_on.wait(10.0)
+
+    sending = asyncio.create_task(kept.database.write(send))
+    await asyncio.to_thread(sent.wait, 10.0)
+    letting_go = asyncio.create_task(
+        kept.database.write(lambda connection: forget_revisions(connection, TENANT, [again.digest]))
+    )
+    await asyncio.wait([letting_go], timeout=0.2)  # it has begun, and on SQLite waits for its turn
+    go_on.set()
+    await sending
+    assert (await letting_go, await there(kept, again)) == (0, [True])
 
 
 # -- changes ---------------------------------------------------------------------------------------------------------

@@ -108,8 +108,14 @@ def overlapping(connection: Connection, change: Change) -> list[Other]:
 
 
 def forget_revisions(connection: Connection, tenant: str, digests: Sequence[str]) -> int:
-    """Remove those of these revisions that nothing names: no history, no batch, no change; how many."""
+    """Remove those of these revisions that nothing names: no history, no batch, no change; how many.
+
+    Whoever sends one of them again holds its row until it stands in a batch, which nobody else sees before: a revision
+    whose row is held is left, and a held row is sought before the others are asked for.
+    """
     if not digests:
         return 0
     keys = is_one_of(connection, (revision.c.digest, revision.c.tenant), [(digest, tenant) for digest in digests])
-    return connection.execute(delete(revision).where(keys & ~is_known())).rowcount
+    free = connection.execute(select(revision.c.digest).where(keys).with_for_update(skip_locked=True)).scalars().all()
+    mine = is_one_of(connection, (revision.c.digest, revision.c.tenant), [(digest, tenant) for digest in free])
+    return connection.execute(delete(revision).where(mine & ~is_known())).rowcount if free else 0
