@@ -30,7 +30,7 @@ class Who(Struct, frozen=True, kw_only=True):
     @property
     def is_person(self) -> bool:
         """Whether somebody stands behind it who can answer for an approval."""
-        return self.actor.partition(":")[0] in PEOPLE
+        return all(name.partition(":")[0] in PEOPLE for name in (self.actor, self.person))
 
 
 class Standing(Struct, frozen=True, kw_only=True):
@@ -104,7 +104,8 @@ def check_approver(change: Change, policy: DeliveryPolicy, who: Who) -> None:
     """Raise `ApprovalRefused` where the word of `who` on `change` can't count."""
     if not who.is_person:
         raise ApprovalRefused(
-            f"{who.actor} is nobody's: approvals are people's", next_step="ask a person with an account or a key"
+            f"{who.actor} is nobody's: approvals are people's",
+            next_step="ask a person with an account, or with a key that they or somebody who is known made",
         )
     if made_by(change, who.person):
         same = "" if who.actor == who.person else f" ({who.actor} is a key of {who.person})"

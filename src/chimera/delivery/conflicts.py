@@ -5,11 +5,9 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from chimera.delivery.errors import ChangeConflicts
-from chimera.delivery.model import ChangeItem, State
+from chimera.delivery.model import NOT_MOVING, ChangeItem, State
 
 _SHOWN = 3
-NOT_MOVING: frozenset[State] = frozenset({"open", "building", "awaiting-approval", "staging"})
-"""States in which production has nothing of a change, so that it may give way."""
 
 
 class Other(Struct, frozen=True, kw_only=True):

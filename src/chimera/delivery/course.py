@@ -149,12 +149,10 @@ def _await(
         automatic = policy.approvals.of(change.risk).automatic
         if automatic and (silent := _silent(change, "approval", installed.reviewers)):
             return Ask("approval", silent)
-        if now - change.since > settings.approval_days * _DAY:
-            return GiveUp(f"nobody approved it within {settings.approval_days:g} days")
-        return _ask_people(change, policy, installed, found.missing)
+        return _ask_people(change, policy, installed, settings, found.missing, now)
     if installed.staging:
         return ToStaging()
-    return _gate(change, policy, installed, now)
+    return _gate(change, policy, installed, settings, now)
 
 
 def _stage(
@@ -173,14 +171,14 @@ def _stage(
                 f"see `chimera change show {change.id}`, then send it again with `chimera change amend`",
             )
         return Advance()
-    return _gate(change, policy, installed, now)
+    return _gate(change, policy, installed, settings, now)
 
 
-def _gate(change: Change, policy: DeliveryPolicy, installed: Installed, now: float) -> Step:
+def _gate(change: Change, policy: DeliveryPolicy, installed: Installed, settings: DeliverySettings, now: float) -> Step:
     """The last look before production. The policy may have become stricter since the approval."""
     found = standing(change, policy, installed.reviewers)
     if not found.approved:
-        return _ask_people(change, policy, installed, found.missing)
+        return _ask_people(change, policy, installed, settings, found.missing, now)
     if (window := frozen(policy.freezes, change.risk, now)) is not None:
         why = f": {window.freeze.reason}" if window.freeze.reason else ""
         return Wait(
@@ -190,7 +188,16 @@ def _gate(change: Change, policy: DeliveryPolicy, installed: Installed, now: flo
     return ToProduction(found.counted or installed.reviewers)
 
 
-def _ask_people(change: Change, policy: DeliveryPolicy, installed: Installed, missing: tuple[str, ...]) -> Wait:
+def _ask_people(
+    change: Change,
+    policy: DeliveryPolicy,
+    installed: Installed,
+    settings: DeliverySettings,
+    missing: tuple[str, ...],
+    now: float,
+) -> Wait | GiveUp:
+    if now - change.since > settings.approval_days * _DAY:
+        return GiveUp(f"nobody approved it within {settings.approval_days:g} days")
     people = "approval" if len(missing) == 1 else f"{len(missing)} approvals"
     roles = "; ".join(dict.fromkeys(missing))
     automatic = policy.approvals.of(change.risk).automatic

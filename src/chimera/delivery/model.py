@@ -45,6 +45,8 @@ ENDED: frozenset[State] = frozenset({"done", "rolled-back", "aborted", "supersed
 """States that nothing leads out of."""
 MOVING: frozenset[State] = frozenset({"rolling-out", "paused"})
 """States in which production has some of the change."""
+NOT_MOVING: frozenset[State] = IN_FLIGHT - MOVING
+"""States in which production has nothing of a change, so that it may give way, and that people's words are heard in."""
 
 
 class ChangeItem(Struct, frozen=True, kw_only=True, omit_defaults=True):

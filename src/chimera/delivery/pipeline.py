@@ -15,32 +15,25 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import assert_never
 
 from msgspec.structs import replace
 
 from chimera.agents.catalogue import ChangedMeanwhile
-from chimera.delivery import conflicts, transitions
+from chimera.delivery import conflicts, transitions, written
 from chimera.delivery.course import (
     STAGING_CHECK,
     Advance,
     Ask,
-    BeginBuild,
     Clean,
     Drive,
-    Fail,
-    FinishBuild,
-    GiveUp,
     Installed,
     Nothing,
     Step,
-    ToProduction,
-    ToStaging,
     Wait,
     next_step,
 )
 from chimera.delivery.errors import ChangeConflicts
-from chimera.delivery.model import MOVING, Change, Moved, Verdict
+from chimera.delivery.model import MOVING, NOT_MOVING, Change, Moved, Verdict
 from chimera.delivery.ports import (
     ChangeStore,
     Check,
@@ -49,7 +42,6 @@ from chimera.delivery.ports import (
     Reviewer,
     Revision,
     Rollouts,
-    RolloutView,
     Staging,
 )
 from chimera.delivery.settings import DeliverySettings
@@ -61,7 +53,6 @@ log = logging.getLogger(__name__)
 
 LEASE = "pipeline"
 _LEAST_BACKOFF, _MOST_BACKOFF = 1.0, 300.0
-_SERVER_ERROR = 500
 _TRIES = 4
 _WATCHED = 2.0
 """Seconds between two looks at work that others do: staging, a rollout."""
@@ -228,7 +219,7 @@ class Pipeline:
 
     async def _overtaken(self, state: _Pass, work: _Work, change: Change, sequence: int) -> bool:
         """Whether its agents were changed since it was made; then it has ended. Asked once for each change of any."""
-        if change.state not in conflicts.NOT_MOVING or work.checked == sequence:
+        if change.state not in NOT_MOVING or work.checked == sequence:
             return False
         live = {name: one.revision for name, one in (await self._store.live(change.tenant, change.names)).items()}
         work.checked = sequence
@@ -251,14 +242,15 @@ class Pipeline:
             case Clean():
                 await self._clean(state, work, change)
             case Wait() | Nothing():
-                written = _written(change, step, self._clock.wall())
-                if written is not None:
-                    await self._move(state, work, change, written)
+                made = written.of_step(change, step, self._clock.wall())
+                if made is not None:
+                    await self._move(state, work, change, made)
+                work.revisions = None  # definitions of a change that waits for days are no use in memory
                 return _WAITING
             case _:
-                written = _written(change, step, self._clock.wall())
-                assert written is not None, "only waiting writes nothing"
-                await self._move(state, work, change, written)
+                made = written.of_step(change, step, self._clock.wall())
+                assert made is not None, "only waiting writes nothing"
+                await self._move(state, work, change, made)
         return None
 
     async def _move(self, state: _Pass, work: _Work, before: Change, after: Moved | Change) -> Change:
@@ -306,14 +298,14 @@ class Pipeline:
             if not limit.expired():
                 raise
             why = f"it did not end within {self._settings.check_seconds:g} s"
-            return [_silent(name, "failed", why, "see what it waits for, or raise `delivery.check_seconds`")]
+            return [written.silent(name, "failed", why, "see what it waits for, or raise `delivery.check_seconds`")]
         except Exception as error:
             if patient and work.failures + 1 < _TRIES:
                 raise
             log.exception("a check failed", extra={"check": name, "change": change.id})
             what = error.detail if isinstance(error, ProblemError) else type(error).__name__
-            return [_silent(name, "skipped", f"it could not look: {what}", "see the control plane's log")]
-        return said or [_silent(name, "skipped", "it said nothing", "see the control plane's log")]
+            return [written.silent(name, "skipped", f"it could not look: {what}", "see the control plane's log")]
+        return said or [written.silent(name, "skipped", "it said nothing", "see the control plane's log")]
 
     async def _revisions(self, work: _Work, change: Change) -> Sequence[Revision]:
         if work.revisions is None:
@@ -383,7 +375,7 @@ class Pipeline:
         except ChangedMeanwhile:
             raise
         except ProblemError as error:
-            if _passes(error):
+            if written.may_pass(error):
                 raise
             await self._move(state, work, change, transitions.failed(change, error.detail, error.next_step or "", now))
             return None
@@ -400,9 +392,9 @@ class Pipeline:
             await self._move(state, work, change, transitions.ended(change, "superseded", why, now))
             return None
         try:
-            await rollouts.start(change)
+            await rollouts.start(change, held=state.lease)
         except ProblemError as error:
-            if _passes(error):
+            if written.may_pass(error):
                 raise
             await self._move(state, work, change, transitions.failed(change, error.detail, error.next_step or "", now))
             return None
@@ -418,7 +410,7 @@ class Pipeline:
                 await self._move(state, work, change, transitions.ended(change, "aborted", "aborted in time", now))
                 return None
             return await self._start(rollouts, state, work, change)
-        moved = _moved(change, view, now)
+        moved = written.of_rollout(change, view, now)
         if moved is not None:
             await self._move(state, work, change, moved)
             self._changed()
@@ -431,61 +423,3 @@ class Pipeline:
             elif change.wanted == "go" and view.state == "paused":
                 await rollouts.resume(change, by=change.wanted_by)
         return _WATCHED
-
-
-def _written(
-    change: Change,
-    step: BeginBuild | FinishBuild | Fail | Wait | GiveUp | ToStaging | ToProduction | Nothing,
-    now: float,
-) -> Moved | Change | None:
-    """What is written of a step that is nothing but that; None where it is written already."""
-    match step:
-        case BeginBuild():
-            return transitions.begin_build(change, now)
-        case FinishBuild():
-            return transitions.built(change, now)
-        case Fail():
-            return transitions.failed(change, step.reason, step.next_step, now)
-        case Wait():
-            return transitions.wait(change, step.reason, step.next_step, now)
-        case GiveUp():
-            return transitions.ended(change, "aborted", step.reason, now)
-        case ToStaging():
-            return transitions.stage(change, now)
-        case ToProduction():
-            return transitions.roll_out(change, now, approved_by=list(step.by))
-        case Nothing():
-            return None
-        case _:
-            assert_never(step)
-
-
-def _moved(change: Change, view: RolloutView, now: float) -> Moved | Change | None:
-    """What a change becomes by how its rollout is; None where that is written down already."""
-    match view.state:
-        case "done" | "rolled-back" | "aborted":
-            return transitions.ended(change, view.state, view.detail, now)
-        case "failed":
-            return transitions.failed(change, view.detail or "the rollout failed", view.next_step, now)
-        case "paused" if change.state == "rolling-out" and change.wanted != "abort":
-            # It stands still by its own judgement as long as nobody said so: then somebody has to let it go on.
-            stopped = transitions.paused(change, view.detail, now)
-            return replace(stopped, change=replace(stopped.change, wanted="pause"))
-        case "rolling-out" if change.state == "paused":
-            return transitions.roll_out(change, now, resumed_by=change.wanted_by)
-    return transitions.wait(change, view.detail or f"{view.moved} of {view.agents} agents", view.next_step, now)
-
-
-def _passes(error: ProblemError) -> bool:
-    """Whether asking again later may go well: the database is away, or another process has the lease."""
-    return error.status >= _SERVER_ERROR or error.retry_after is not None or error.code == "lease-lost"
-
-
-def _silent(name: str, outcome: str, detail: str, next_step: str) -> Verdict:
-    return Verdict(
-        stage="build",
-        check=name,
-        outcome="failed" if outcome == "failed" else "skipped",
-        detail=detail,
-        next_step=next_step,
-    )

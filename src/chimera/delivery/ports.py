@@ -36,13 +36,14 @@ class Progress(Struct, frozen=True, kw_only=True):
 
 
 class RolloutView(Struct, frozen=True, kw_only=True):
-    """How a rollout is: `moved` of `agents` have their new revision for all their calls."""
+    """How a rollout is: `moved` of `agents` have their new revision for all calls. `asked` is what it was told last."""
 
     state: Literal["rolling-out", "paused", "done", "rolled-back", "aborted", "failed"]
     agents: int
     moved: int
     detail: str = ""
     next_step: str = ""
+    asked: Literal["run", "pause", "abort"] = "run"
 
 
 class Check(Protocol):
@@ -84,14 +85,17 @@ class Staging(Protocol):
 class Rollouts(Protocol):
     """What brings a change to production bit by bit, watches it, and keeps it or takes it back."""
 
-    async def start(self, change: Change) -> None:
-        """Begin; nothing where it has begun."""
+    async def start(self, change: Change, *, held: Lease | None) -> None:
+        """Begin; nothing where it has begun. Raises `LeaseLost` where `held`, the pipeline's, is another's by now.
+
+        Else a pipeline that comes late would roll out a change which another has ended since.
+        """
 
     async def look(self, change: Change) -> RolloutView | None:
         """How it is; None where it never began."""
 
     async def pause(self, change: Change, *, by: str, reason: str) -> None:
-        """Move no further, and take nothing back."""
+        """Begin no further agents and raise no share; go on watching, and take back what gets worse all the same."""
 
     async def resume(self, change: Change, *, by: str) -> None:
         """Go on."""
@@ -196,4 +200,7 @@ class People(Protocol):
     """Who stands behind a name in facts."""
 
     async def person_of(self, actor: str) -> str:
-        """The user who made a key, and whoever made the key that made it; other names stand for themselves."""
+        """The user who made a key, and whoever made the key that made it; other names stand for themselves.
+
+        Behind a key that a removed key made stands nobody: the name is none of a user's or a key's then.
+        """

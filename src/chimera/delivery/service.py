@@ -119,6 +119,7 @@ class Changes:
         """Give a change other content; its approvals end with the old one."""
         who = await self._who(asker)
         before = await self.change(tenant, change)
+        _check_reach(asker, before.names)
         items = await self._items(tenant, asker, batch, remove)
         risk, reasons = await self._assess(tenant, items)
         moved = transitions.amend(before, items, risk, reasons, who, self._clock.wall())

@@ -22,6 +22,7 @@ from chimera.delivery.model import (
     ENDED,
     IN_FLIGHT,
     MOVING,
+    NOT_MOVING,
     RESTING,
     Approval,
     Change,
@@ -33,6 +34,7 @@ from chimera.delivery.model import (
     State,
     Told,
     Verdict,
+    Wanted,
     content_of,
 )
 from chimera.delivery.policy import DeliveryPolicy
@@ -59,6 +61,11 @@ def amend(
     if change.state in ENDED or change.state in MOVING:
         raise _wrong(change, "be given other content", "open a new change")
     content = content_of(items)
+    if content == change.content and change.state == "rejected":
+        raise NoChange(
+            f"change {change.id} was rejected with this very content",
+            next_step="send other content, or open a new change: it is judged from the beginning",
+        )
     if content == change.content and change.state not in RESTING:
         raise NoChange(f"change {change.id} has this content already", next_step="nothing; it goes on")
     people = change.contributors
@@ -88,8 +95,11 @@ def decide(
     comment: str,
     now: float,
 ) -> Moved:
-    """Somebody's word on the `content` that they looked at. A rejection rests the change."""
-    if change.state not in ("open", "building", "awaiting-approval"):
+    """Somebody's word on the `content` that they looked at. A rejection rests the change.
+
+    It is heard until production begins: a policy that has become stricter may ask for more words after staging.
+    """
+    if change.state not in NOT_MOVING:
         raise _wrong(change, f"be {decision}", "see it with `chimera change show`")
     if content != change.content:
         raise WrongState(
@@ -238,22 +248,40 @@ def cleaned(change: Change, now: float) -> Change:
 
 
 def roll_out(change: Change, now: float, **detail: Any) -> Moved:
-    """It begins to go to production, or goes on."""
+    """It begins to go to production."""
     return Moved(change=_to(change, "rolling-out", now), told=_told("rolling-out", PIPELINE, **detail))
+
+
+def resumed(change: Change, now: float) -> Moved:
+    """Its rollout goes on again."""
+    return Moved(
+        change=_to(change, "rolling-out", now), told=_told("rolling-out", PIPELINE, resumed_by=_asker(change, "go"))
+    )
 
 
 def paused(change: Change, reason: str, now: float) -> Moved:
     """Its rollout stands still."""
     made = _to(change, "paused", now, reason, f"`chimera change resume {change.id}`, or abort it")
-    return Moved(change=made, told=_told("paused", change.wanted_by or PIPELINE, reason=reason))
+    return Moved(change=made, told=_told("paused", _asker(change, "pause"), reason=reason))
 
 
 def ended(
-    change: Change, state: Literal["done", "rolled-back", "aborted", "superseded"], reason: str, now: float
+    change: Change,
+    state: Literal["done", "rolled-back", "aborted", "superseded"],
+    reason: str,
+    now: float,
+    *,
+    by: str = PIPELINE,
 ) -> Moved:
-    """It has come to its end."""
+    """It has come to its end, `by` whom; an abort by whoever wanted it."""
     made = _to(change, state, now, reason, _NEXT.get(state, ""))
-    return Moved(change=made, told=_told(state, change.wanted_by or PIPELINE, reason=reason))
+    who = _asker(change, "abort") if state == "aborted" else by
+    return Moved(change=made, told=_told(state, who, reason=reason))
+
+
+def _asker(change: Change, wanted: Wanted) -> str:
+    """Who is told to have done what is `wanted`: whoever asked for that, else the pipeline."""
+    return change.wanted_by if change.wanted == wanted and change.wanted_by else PIPELINE
 
 
 def _to(change: Change, state: State, now: float, reason: str = "", next_step: str | None = None) -> Change:

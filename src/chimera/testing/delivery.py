@@ -11,6 +11,7 @@ from typing import Literal
 
 from chimera.delivery.model import Change, Outcome, Verdict
 from chimera.delivery.ports import Progress, Revision, RolloutView
+from chimera.kernel.leases import Lease
 from chimera_host.contract.problem import ProblemError
 
 Key = tuple[str, str]
@@ -77,6 +78,7 @@ class _Rollout:
     moved: int = 0
     state: Literal["rolling-out", "paused", "done", "rolled-back", "aborted", "failed"] = "rolling-out"
     detail: str = ""
+    told: Literal["run", "pause", "abort"] = "run"
 
 
 @dataclass(kw_only=True)
@@ -88,7 +90,7 @@ class FakeRollouts:
     asked: list[str] = field(default_factory=list)
     refuses: ProblemError | None = None
 
-    async def start(self, change: Change) -> None:
+    async def start(self, change: Change, *, held: Lease | None) -> None:
         """See `Rollouts`."""
         if self.refuses is not None:
             raise self.refuses
@@ -101,7 +103,7 @@ class FakeRollouts:
         one = self.rollouts.get(change.id)
         if one is None:
             return None
-        return RolloutView(state=one.state, agents=one.agents, moved=one.moved, detail=one.detail)
+        return RolloutView(state=one.state, agents=one.agents, moved=one.moved, detail=one.detail, asked=one.told)
 
     async def pause(self, change: Change, *, by: str, reason: str) -> None:
         """See `Rollouts`."""
@@ -122,8 +124,14 @@ class FakeRollouts:
             one.moved += 1
             one.state = "done" if one.moved >= one.agents else "rolling-out"
 
-    def _ask(self, what: str, change: Change, state: Literal["paused", "rolling-out", "aborted"]) -> None:
+    def _ask(
+        self,
+        what: Literal["pause", "resume", "abort"],
+        change: Change,
+        state: Literal["paused", "rolling-out", "aborted"],
+    ) -> None:
         one = self.rollouts[change.id]
         self.asked.append(what)
+        one.told = "run" if what == "resume" else what
         if one.state in ("rolling-out", "paused"):
             one.state = state

@@ -49,10 +49,10 @@ class MemoryRolloutStore:
                 return one
         names = {one.agent for one in members}
         for one in self._rollouts.values():
-            held = {member.agent for member in self._members[one.id].values() if member.phase not in OVER}
-            if one.tenant == rollout.tenant and one.state not in ENDED and held & names:
+            taken = {member.agent for member in self._members[one.id].values() if member.phase not in OVER}
+            if one.tenant == rollout.tenant and one.state not in ENDED and taken & names:
                 raise RolloutConflict(
-                    f"rollout {one.id} has {min(held & names)!r}", next_step="wait for it, or abort it"
+                    f"rollout {one.id} has {min(taken & names)!r}", next_step="wait for it, or abort it"
                 )
         self._rollouts[rollout.id] = rollout
         self._members[rollout.id] = {one.agent: one for one in members}

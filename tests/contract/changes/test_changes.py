@@ -126,6 +126,8 @@ async def test_a_rejected_change_rests_until_it_is_another(delivery: Delivery) -
     assert (resting.state, resting.reason) == ("rejected", f"rejected by {BEN.actor}: no tests")
     with pytest.raises(WrongState):
         await delivery.approve(change)
+    with pytest.raises(NoChange, match="was rejected with this very content"):
+        await delivery.changes.amend(TENANT, ANNA, change.id, batch=await delivery.batch(plain("one")), remove=())
     await delivery.changes.amend(TENANT, ANNA, change.id, batch=await delivery.batch(better("one")), remove=())
     await delivery.settle()
     assert (await delivery.now(change)).state == "awaiting-approval"

@@ -1,9 +1,11 @@
 """A key counts as whoever made it, however many keys lie between."""
 
 import pytest
+from sqlalchemy import delete
 
 from chimera.adapters.storage.changes.people import StoredPeople
 from chimera.adapters.storage.identity import IdentityStorage
+from chimera.adapters.storage.schema.identity import api_key
 from chimera.delivery.errors import ApprovalRefused
 from chimera.delivery.service import Asker
 from chimera.gateway.identity.model import StoredKey
@@ -53,3 +55,13 @@ async def test_nobody_approves_their_own_by_a_key_of_theirs(delivery: Delivery, 
     change = await delivery.open(plain("one"), by=opener)
     with pytest.raises(ApprovalRefused, match="nobody approves their own"):
         await delivery.approve(change, approver)
+
+
+async def test_a_key_that_a_removed_key_made_approves_nothing(delivery: Delivery) -> None:
+    """Upkeep removes keys that have ended: who made the one that is left can't be told any more."""
+    key = await make(delivery, "k2", await make(delivery, "k1", ANNA))
+    change = await delivery.open(plain("one"), by=Asker(actor=ANNA.actor, roles=frozenset({"admin"})))
+    gone = delete(api_key).where(api_key.c.id == "k1")
+    await delivery.database.write(lambda connection: connection.execute(gone))
+    with pytest.raises(ApprovalRefused, match="is nobody's"):
+        await delivery.approve(change, Asker(actor=key.actor, roles=frozenset({"admin"})))

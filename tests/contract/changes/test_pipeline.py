@@ -255,6 +255,10 @@ async def test_an_emergency_is_live_at_once(delivery: Delivery) -> None:
     await delivery.settle()
     assert ((await delivery.now(change)).state, rollouts.started) == ("done", [])
     assert await delivery.live("one") == plain("one").digest
+    assert [one.change for one in await delivery.catalogue.history(TENANT, "one")] == [change.id]
+    await delivery.open(by=ADMIN, remove=("one",), emergency="customers get wrong answers")
+    await delivery.settle()
+    assert [bool(one.change) for one in await delivery.catalogue.history(TENANT, "one")] == [True, True]
 
 
 async def test_other_content_stops_the_checks_of_the_old_one(delivery: Delivery) -> None:

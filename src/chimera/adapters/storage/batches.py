@@ -75,6 +75,16 @@ class _Item(msgspec.Struct, frozen=True, array_like=True):
         return self.live_status == "live"
 
 
+class _Commit(msgspec.Struct, frozen=True, kw_only=True):
+    """Which batch becomes live, and who makes it so: the principal, the agents' resources, the change request."""
+
+    tenant: str
+    batch: str
+    by: str | None
+    owners: Mapping[str, str]
+    change: str | None
+
+
 class BatchStatements:
     """The statements of applying, compiled once for a database."""
 
@@ -183,10 +193,12 @@ class BatchStatements:
         expect: int | None = None,
         by: str | None = None,
         owners: Mapping[str, str] = NOBODY,
+        change: str | None = None,
     ) -> Applied:
         """Point the batch's agents to their revisions; a second commit answers what the first one did.
 
-        `owners` are the resources that agents of the batch come from, by the agents' names.
+        `owners` are the resources that agents of the batch come from, by the agents' names; `change` is the change
+        request that does it, if one does.
         """
         sequence = hold_sequence(connection)
         its = (batch.c.tenant == tenant) & (batch.c.id == batch_id)
@@ -199,7 +211,8 @@ class BatchStatements:
         twice = names_twice(connection, tenant, batch_id, keep_going)
         if expect is not None:
             check_unchanged(connection, tenant, batch_id, expect)
-        result = self._flip(connection, tenant, batch_id, sequence, refused, twice, by, owners)
+        told = _Commit(tenant=tenant, batch=batch_id, by=by, owners=owners, change=change)
+        result = self._flip(connection, told, sequence, refused, twice)
         if not keep_going:
             named = {one.name: one.owner for one in agents_named(connection, tenant, result.owned)}
             refuse_owned([(name, named[name]) for name in result.owned])
@@ -212,20 +225,18 @@ class BatchStatements:
     def _flip(
         self,
         connection: Connection,
-        tenant: str,
-        batch_id: str,
+        commit: _Commit,
         sequence: int,
         refused: int,
         twice: frozenset[str],
-        by: str | None,
-        owners: Mapping[str, str],
     ) -> Applied:
+        tenant, by = commit.tenant, commit.by
         now, compiler = self._clock.wall(), compiler_id()
         since = last_event(connection)
         takes_events = False
         created = updated = unchanged = same_version = 0
         owned: list[str] = []
-        for page in self._pages(connection, tenant, batch_id):
+        for page in self._pages(connection, tenant, commit.batch):
             rows: list[dict[str, Any]] = []
             changes: list[dict[str, Any]] = []
             cells: dict[str, dict[str, Any]] = {}
@@ -234,7 +245,7 @@ class BatchStatements:
                     refused += 1
                     continue
                 facts = msgspec.json.decode(item.facts, type=AgentFacts)
-                row_sequence, owner = None, owners.get(item.name)
+                row_sequence, owner = None, commit.owners.get(item.name)
                 if item.is_live and item.live_owner != owner:
                     # The same content once more changes nothing, so a file of it hurts nobody.
                     if owner is None and _same_agent(item, facts):
@@ -253,14 +264,9 @@ class BatchStatements:
                     created += not item.is_live
                     updated += item.is_live
                     same_version += item.is_live and item.live_version == facts.version
-                    changes.append(history_row(tenant, item.name, sequence, item.revision, now, by))
-                    told = {"revision": item.revision, "version": facts.version, "batch": batch_id}
-                    if item.is_live:
-                        told["before"] = item.live_revision or ""
-                    if owner is not None:
-                        told["owner"] = owner
+                    changes.append(history_row(tenant, item.name, sequence, item.revision, now, by, commit.change))
                     what = "agent.updated" if item.is_live else "agent.created"
-                    tell_agent(connection, what, tenant, item.name, now, by, told, sequence)
+                    tell_agent(connection, what, tenant, item.name, now, by, _told(item, facts, commit), sequence)
                     if facts.cell.cell not in cells:
                         cells[facts.cell.cell] = cell_columns(tenant, facts.cell)
                 row = _agent_row(tenant, item, facts, row_sequence, now, compiler, owner)
@@ -382,6 +388,18 @@ def is_known() -> ColumnElement[bool]:
     m = rollout_member.c
     rolled = exists().where((m.tenant == revision.c.tenant) & (m.revision == revision.c.digest))
     return was_live | named | coming | beside | rolled
+
+
+def _told(item: _Item, facts: AgentFacts, commit: _Commit) -> dict[str, Any]:
+    """What the fact of an agent's change says beside who did it."""
+    told = {"revision": item.revision, "version": facts.version, "batch": commit.batch}
+    if commit.change is not None:
+        told["change"] = commit.change
+    if item.is_live:
+        told["before"] = item.live_revision or ""
+    if item.name in commit.owners:
+        told["owner"] = commit.owners[item.name]
+    return told
 
 
 def _same_agent(item: _Item, facts: AgentFacts) -> bool:

@@ -139,11 +139,12 @@ class Catalogue:
         removed: Sequence[str],
         *,
         by: str,
+        change: str,
         held: Lease | None,
         before: Callable[[Connection], None],
         after: Callable[[Connection], None],
     ) -> int:
-        """A change's definitions and removals in one transaction, between `before` and `after`; the sequence."""
+        """The definitions and removals of `change` in one transaction, between `before` and `after`; the sequence."""
         staged = await asyncio.to_thread(self._with_facts, items)
         batches = self._batches
 
@@ -155,9 +156,9 @@ class Catalogue:
             if staged:
                 batch_id = batches.open(connection, tenant, None)
                 batches.stage(connection, tenant, batch_id, staged)
-                sequence = batches.commit(connection, tenant, batch_id, by=by).sequence
+                sequence = batches.commit(connection, tenant, batch_id, by=by, change=change).sequence
             if removed:
-                _, sequence = batches.delete_agents(connection, tenant, removed, by)
+                _, sequence = batches.delete_agents(connection, tenant, removed, by, change=change)
             after(connection)
             return sequence
 

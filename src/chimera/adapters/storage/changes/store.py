@@ -192,9 +192,15 @@ class ChangeStorage:
             self._save(connection, before, done)
 
         removed = [item.agent for item in before.items if item.revision is None]
-        by = before.author
         return await self._catalogue.deliver(
-            before.tenant, staged, removed, by=by, held=held, before=check, after=finish
+            before.tenant,
+            staged,
+            removed,
+            by=before.author,
+            change=before.id,
+            held=held,
+            before=check,
+            after=finish,
         )
 
     # -- delivery policies ---------------------------------------------------------------------------------------------
@@ -258,7 +264,8 @@ class ChangeStorage:
             other = read_change(connection, change.tenant, one.id, lock=True)
             assert other is not None, "it was read under the same lock"
             why = f"change {change.id} touches the same agents"
-            self._save(connection, other, transitions.ended(other, "superseded", why, self._clock.wall()))
+            ended = transitions.ended(other, "superseded", why, self._clock.wall(), by=change.author)
+            self._save(connection, other, ended)
 
 
 def _moved_on(connection: Connection, before: Change) -> ChangedMeanwhile | UnknownChange:
