@@ -96,6 +96,13 @@ def test_each_form_of_a_file_is_read(write: str, tmp_path: Path) -> None:
     assert "!layer 2 (" in one.place.file and one.place.file.endswith("!app/settings.py") and one.place.line == 1
 
 
+def test_deletions_without_number_are_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scanning, "MOST_STEPS", 100)
+    setuid = {f"opt/{number}": (b"\x7fELF", 0o4755) for number in range(10)}
+    gone = {f"opt/.wh.never-{number}": b"" for number in range(20)}
+    assert "unjudged: it deletes more than can be followed" in rules(scanned(image(setuid, gone), tmp_path))
+
+
 def test_a_layer_that_is_a_link_in_dockers_archive_is_read(tmp_path: Path) -> None:
     made = TestImage(layers=[BASE, BASE])
     with image_files(made.saved(tmp_path / "a.tar")) as found:

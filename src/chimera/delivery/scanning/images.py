@@ -53,6 +53,8 @@ MOST_SHOWN = 200
 LARGEST_LISTS = 512 * 1024**2
 """Bytes of all that says what is installed, over all layers: it is kept until the last of them is read."""
 MOST_FINDINGS = 20_000
+MOST_STEPS = 20_000_000
+"""Looks at paths that deleted files may cost. A layer that deletes a million times would take hours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,7 @@ class _State:
     rpm: bool = False
     listed: int = 0
     findings: int = 0
+    steps: int = 0
 
 
 def scan_image(image: ImageParts, against: Against, allowed: Collection[str] = ()) -> Iterator[Result]:
@@ -196,6 +199,9 @@ def _remove(state: _State, index: int, folder: str, base: str) -> None:
     """A whiteout: a path, or all that lower layers have in a folder."""
     gone = folder if base == ".wh..wh..opq" else f"{folder}/{base.removeprefix('.wh.')}".lstrip("/")
     inside = gone + "/" if gone else ""
+    state.steps += len(state.databases) + len(state.setuid) + sum(map(len, state.added.values()))
+    if state.steps > MOST_STEPS:
+        raise LayerUnreadable("it deletes more than can be followed")
     for path in [one for one in state.databases if one == gone or one.startswith(inside)]:
         if state.databases[path][0] != index:
             state.replaced.append((state.databases[path][0], path, state.databases.pop(path)[1]))
