@@ -1,10 +1,14 @@
-"""Repositories by worker processes: started when they are first wanted, and killed when they take too long."""
+"""Repositories by worker processes: started when they are first wanted, and killed when they take too long.
+
+Copies are a cache: of those that no look has needed for a while, the oldest go where all of them take too much room.
+"""
 
 import asyncio
 import contextlib
 import os
 import shutil
 import sys
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 
@@ -45,6 +49,8 @@ INHERITED = (
 KINDS = {
     one.__name__: one for one in (errors.Unreachable, errors.RepositoryTooLarge, errors.MalformedObject, errors.BadTree)
 }
+IN_USE = 900.0
+"""Seconds since a copy was last used in which a look may still need it."""
 _decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
 
 
@@ -56,6 +62,7 @@ class WorkerRepositories:
         self._folder = folder
         self._settings = settings
         self._idle: list[asyncio.subprocess.Process] = []
+        self._used: dict[str, float] = {}
 
     async def aclose(self) -> None:
         """End the processes."""
@@ -71,8 +78,11 @@ class WorkerRepositories:
 
     async def fetch(self, key: str, remote: Remote, commit: str, before: str | None) -> CommitTold:
         """See `Repositories`."""
+        self._used[key] = time.monotonic()
+        await asyncio.to_thread(self._make_room)
         found = await self._one(AskFetch(key, remote, commit, before), self._settings.fetch_timeout)
         assert isinstance(found, Fetched)
+        self._used[key] = time.monotonic()
         return found.told
 
     async def compare(self, key: str, before: str | None, commit: str, path: str) -> Touched:
@@ -90,7 +100,22 @@ class WorkerRepositories:
 
     async def forget(self, key: str) -> None:
         """See `Repositories`."""
+        self._used.pop(key, None)
         await asyncio.to_thread(shutil.rmtree, self._folder / key, ignore_errors=True)
+
+    def _make_room(self) -> None:
+        """Remove copies that were used longest ago, as many as leave the others room; none that may be in use."""
+        if not self._folder.is_dir():
+            return
+        sizes = {one.name: _size(one) for one in self._folder.iterdir() if one.is_dir()}
+        over = sum(sizes.values()) - self._settings.copies_bytes
+        still = time.monotonic() - IN_USE
+        for key in sorted(sizes, key=lambda one: self._used.get(one, 0.0)):
+            if over <= 0 or self._used.get(key, 0.0) > still:
+                return
+            shutil.rmtree(self._folder / key, ignore_errors=True)
+            self._used.pop(key, None)
+            over -= sizes[key]
 
     async def _one(self, ask: Ask, seconds: float) -> Frame:
         async with contextlib.aclosing(self._frames(ask, seconds)) as frames:
@@ -137,6 +162,16 @@ class WorkerRepositories:
             stdout=asyncio.subprocess.PIPE,
             env={name: os.environ[name] for name in INHERITED if name in os.environ},
         )
+
+
+def _size(folder: Path) -> int:
+    """What is in a folder, as far as it is there: others may be writing into it."""
+    found = 0
+    for here, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                found += os.lstat(os.path.join(here, name)).st_size  # noqa: PTH118 - many files
+    return found
 
 
 async def _send(process: asyncio.subprocess.Process, ask: Ask) -> None:

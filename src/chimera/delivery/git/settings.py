@@ -27,6 +27,13 @@ class SyncSettings:
     repository_bytes: int = setting(
         1024 * 1024**2, "Largest repository, history included.", unit="bytes", minimum=1024**2
     )
+    copies_bytes: int = setting(
+        4096 * 1024**2,
+        "Room for the copies of all repositories. Those that were used longest ago go first, and are fetched anew when "
+        "they are needed.",
+        unit="bytes",
+        minimum=1024**2,
+    )
     memory_bytes: int = setting(
         2048 * 1024**2, "Most memory of the process that reads a repository.", unit="bytes", minimum=256 * 1024**2
     )

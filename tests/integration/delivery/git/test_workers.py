@@ -159,3 +159,26 @@ async def test_no_process_stays(server: GitServer, tmp_path: Path) -> None:
     assert 1 <= len(processes) <= 2
     await made.aclose()
     assert all(process.returncode is not None for process in processes)
+
+
+async def test_copies_that_were_not_used_for_a_while_make_room_for_others(
+    repository: Repository, server: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = tmp_path / "copies"
+    left = copies / "left-by-another-process"
+    left.mkdir(parents=True)
+    (left / "pack").write_bytes(b"x" * 2_000_000)
+    small = SyncSettings(look_timeout=20.0, fetch_timeout=30.0, copies_bytes=1024**2)
+    made = WorkerRepositories(copies, small)
+    commit = await made.tip(remote(server))
+    await made.fetch("one", remote(server), commit, None)
+    assert {one.name for one in copies.iterdir()} == {"one"}, "what nobody here has used goes first"
+    (copies / "one" / "pack").write_bytes(b"x" * 2_000_000)
+    await made.fetch("two", remote(server), commit, None)
+    assert (copies / "one").exists(), "a look may still need it"
+    monkeypatch.setattr("chimera.adapters.git.workers.IN_USE", 0.0)
+    await made.fetch("two", remote(server), commit, None)
+    assert {one.name for one in copies.iterdir()} == {"two"}
+    told = await made.fetch("one", remote(server), commit, None)
+    assert told.commit == commit, "and is fetched anew"
+    await made.aclose()
