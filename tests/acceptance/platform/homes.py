@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -204,10 +204,11 @@ class Cluster(Home):
         start_timeout: int = 30,
         script: str = "",
         more: str = "",
+        options: Sequence[str] = (),
     ) -> None:
         """Install it, or install it again with other settings.
 
-        `script` is what the scripted model answers by, `more` are further groups of settings.
+        `script` is what the scripted model answers by, `more` are further groups of settings, `options` of the command.
         """
         settings = f"""
             [node]
@@ -236,7 +237,7 @@ class Cluster(Home):
             await self._keep(script)
         (self.folder / "settings.toml").write_text("\n".join(line.strip() for line in settings.splitlines()))
         image = self.images.replace("{name}", "chimera-platform")
-        await self.run("install", *self.place(), "--image", image, "--replicas", "1", "--database-secret", "")
+        await self.run("install", *self.place(), "--image", image, "--replicas", "1", "--database-secret", "", *options)
 
     async def _keep(self, script: str) -> None:
         """Put a script where gateways find their configuration: a file more, which the installation leaves alone."""
