@@ -2,8 +2,9 @@
 
 The pool and the choices are those of `deploy/gke`. Nodes are made here and "run" pods where KWOK does so for nodes with
 the annotation `kwok.x-k8s.io/node: fake` (`CHIMERA_TEST_KUBECONFIG` says which cluster). Everything else is the real
-thing: API server, scheduler, controllers of Deployments, of disruption budgets and of nodes. A simulated pod answers
-nobody; what the loss of a leader does is held by real ones (`test_leaders.py`).
+thing: API server, scheduler, controllers of Deployments, of disruption budgets and of nodes. KWOK answers for its
+nodes, so that none falls silent: they are given up by the taint for it, or go. A simulated pod answers nobody; what the
+loss of a leader does is held by real ones (`test_leaders.py`).
 """
 
 import asyncio
@@ -11,7 +12,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -41,10 +41,9 @@ ZONES = ("zone-a", "zone-b", "zone-c")
 N2_STANDARD_4 = {"cpu": "4", "memory": "16Gi", "pods": "110", "ephemeral-storage": "100Gi"}
 SIMULATED = {"kwok.x-k8s.io/node": "fake"}
 TEST = "chimera.ecosystem/test"
-LEASES = "kube-node-lease"
-UNREACHABLE = "node.kubernetes.io/unreachable"
-SOON = {"key": UNREACHABLE, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}
-PATIENCE = 180.0  # a node is given up after 50 s, what was on one that is gone is cleared away after a minute
+OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
+TAINT = {field: VALUES["tolerations"][0][field] for field in ("key", "value", "effect")}
+PATIENCE = 180.0  # what was on a node that is gone is cleared away after a minute
 
 
 class NodeStatus(Struct, frozen=True, kw_only=True):
@@ -69,12 +68,7 @@ class Budget(Struct, frozen=True, kw_only=True):
     status: BudgetStatus = BudgetStatus()
 
 
-class Anything(Struct, frozen=True, kw_only=True):
-    metadata: Meta = Meta()
-
-
 NODES = Resource("", "v1", "nodes", "Node", Node, namespaced=False)
-NODE_LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", Anything)
 BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", Budget)
 
 
@@ -86,6 +80,7 @@ class Pool:
         self.id = uuid4().hex[:8]
         self.namespace = f"chimera-test-{self.id}"
         self.zones: dict[str, str] = {}
+        self._made = 0
         self.chosen = Installation(
             knative=KnativeSettings(namespace=f"{self.namespace}-cells"),
             database="postgresql://chimera@nowhere.example/chimera",
@@ -93,24 +88,32 @@ class Pool:
             namespace=self.namespace,
             replicas=VALUES["replicas"],
             node_selector={**VALUES["node_selector"], TEST: self.id},
-            tolerations=(*VALUES["tolerations"], SOON),
+            tolerations=tuple(VALUES["tolerations"]),
             strict_spread=VALUES["strict_spread"],
         )
 
     async def add(self, zone: str) -> str:
         """One more node."""
-        name = f"control-{self.id}-{len(self.zones)}"
-        (toleration,) = VALUES["tolerations"]
-        taint = {field: toleration[field] for field in ("key", "value", "effect")}
-        labels = {**self.chosen.node_selector, ZONE: zone, NODE: name, "kubernetes.io/os": "linux"}
-        meta = {"name": name, "labels": labels, "annotations": SIMULATED}
-        node = {"apiVersion": "v1", "kind": "Node", "metadata": meta, "spec": {"taints": [taint]}}
-        await self.api.apply(NODES, node, manager="tests")
+        self._made += 1
+        name = f"control-{self.id}-{self._made}"
+        self.zones[name] = zone
+        await self._have(name, [TAINT])
         status = {"allocatable": N2_STANDARD_4, "capacity": N2_STANDARD_4}
         whole = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": status}
         await self.api.apply(NODES, whole, force=True, manager="tests", part="status")
-        self.zones[name] = zone
         return name
+
+    async def cordon(self, cordoned: bool) -> None:
+        """Let no new pod onto any node, or let them again."""
+        for name in self.zones:
+            await self._have(name, [TAINT], unschedulable=cordoned)
+
+    async def _have(self, name: str, taints: list[dict[str, str]], *, unschedulable: bool = False) -> None:
+        labels = {**self.chosen.node_selector, ZONE: self.zones[name], NODE: name, "kubernetes.io/os": "linux"}
+        meta = {"name": name, "labels": labels, "annotations": SIMULATED}
+        spec = {"taints": taints, **({"unschedulable": True} if unschedulable else {})}
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": meta, "spec": spec}
+        await self.api.apply(NODES, node, force=True, manager="tests")
 
     async def are_ready(self, seconds: float) -> bool:
         try:
@@ -122,13 +125,9 @@ class Pool:
             return False
         return True
 
-    async def silence(self, name: str) -> None:
-        """Have a node say nothing more, as one that lost its network: its lease is another's, who never renews it."""
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        spec = {"holderIdentity": "tests", "leaseDurationSeconds": 86_400, "renewTime": now}
-        meta = {"name": name, "namespace": LEASES}
-        lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
-        await self.api.apply(NODE_LEASES, lease, force=True, manager="tests")
+    async def give_up(self, name: str) -> None:
+        """Mark a node as lost for good while its object is still there, as whoever looks after nodes does."""
+        await self._have(name, [TAINT, {"key": OUT_OF_SERVICE, "value": "nodeshutdown", "effect": "NoExecute"}])
 
     async def remove(self, name: str) -> None:
         """Take a node's object away, as a cloud does with a machine that is gone."""
@@ -210,17 +209,20 @@ async def test_a_drain_takes_one_pod_of_each_process_at_a_time(pool: Pool) -> No
     async with asyncio.timeout(PATIENCE):
         while await pool.budgets() != dict.fromkeys(RIGHTS, 1):  # noqa: ASYNC110 - a controller's doing
             await asyncio.sleep(0.5)
+    await pool.cordon(True)  # what is made in place of the first has to wait
     for component in RIGHTS:
         asked = await asyncio.gather(*(pool.evict(pod) for pod in await pool.pods(component)))
         assert sorted(asked) == [False, False, True], component
+    await pool.cordon(False)
     await pool.until_placed(*pool.zones)
 
 
-async def test_what_was_on_a_node_that_does_not_answer_is_made_anew_on_the_others(pool: Pool) -> None:
+async def test_what_was_on_a_node_that_was_given_up_is_made_anew_on_the_others(pool: Pool) -> None:
+    """The node is still there, and its zone would be the emptiest."""
     lost, *others = pool.zones
-    await pool.silence(lost)
-    print(f"a silent node's pods were elsewhere after {await pool.until_placed(*others):.1f} s")
-    assert not (await pool.api.get(NODES, None, lost)).ready, "it was given up, and is still there"
+    await pool.give_up(lost)
+    print(f"the pods of a node that was given up were elsewhere after {await pool.until_placed(*others):.1f} s")
+    assert (await pool.api.get(NODES, None, lost)).metadata.deletion_timestamp is None
     await pool.remove(lost)
 
 
