@@ -15,7 +15,9 @@ from aiohttp import web
 from chimera.adapters.substrates.local.children import Child
 from chimera_host.contract.problem import ProblemError
 
-READY_TIMEOUT = 60.0
+READY_TIMEOUT = 300.0
+"""Seconds that a process may take to listen. On a free processor it takes two, and one that ends is told of at once. So
+only a machine that is busy beyond measure, or a process that hangs, makes anybody wait for so long."""
 
 
 class PortTaken(ProblemError):

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NEEDED = ("AUTOGEN", "LANGGRAPH")
 ENDLESS = ("up", "top")
-UP_WITHIN = 90.0
+UP_WITHIN = 300.0
 FILES = {
     "packing/code/clothes.py": "def wear(",
     "packing/packing.yaml": "name: packing-advisor",

@@ -67,6 +67,7 @@ class Platform:
             said += line
             if line.rstrip() == "}":
                 break
+        assert said, f"`chimera up` ended with {self.process.wait()}; what it said is above"
         self.where: dict[str, Any] = json.loads(said)
         self.url: str = self.where["public"]
         self.key = (home / "chimera.key").read_text().strip()

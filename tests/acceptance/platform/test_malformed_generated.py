@@ -11,6 +11,7 @@ what isn't HTTP) is in `tests/integration/api/test_malformed.py`.
 
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,7 +33,9 @@ REQUESTS = int(os.environ.get("CHIMERA_TEST_REQUESTS", "500"))
 SEED = int(os.environ.get("CHIMERA_TEST_SEED", "7"))
 VALID = 8
 """For so many malformed requests of an operation one is sent that is as the document says; one at least."""
-TIMEOUT = 20.0
+TIMEOUT = 60.0
+BUSY, ASKED_AGAIN = 503, 5
+"""A busy machine may say so, and for how long: it is asked again then, but not for ever."""
 SECRETS = ("chimera.key", "token.secret", "audit.key")
 MEMBERS = ("type", "title", "status", "detail", "code", "next_step")
 FIXED = {"tenant": "default", "agent": "anna"}
@@ -82,14 +85,25 @@ class Sender:
             return  # it would be answered for ever
         headers = {"Authorization": f"Bearer {self.key}"}
         self.found.sent[mode] += 1
-        try:
-            response = case.call(base_url=self.url, session=self.session, headers=headers, timeout=TIMEOUT)
-        except (requests.RequestException, OSError) as error:
-            self.found.faults.append(f"{case.operation.label}: no answer: {error!r}\n  {case!r}")
+        if (response := self._answer(case, headers)) is None:
             return
         self._judge(case, response)
         if mode is GenerationMode.POSITIVE:
             self._send_spoilt(case, headers)
+
+    def _answer(self, case: Case, headers: dict[str, str]) -> Response | None:
+        """What is answered in the end; None, and a fault, if nothing is."""
+        try:
+            response = case.call(base_url=self.url, session=self.session, headers=headers, timeout=TIMEOUT)
+            for _ in range(ASKED_AGAIN):
+                if response.status_code != BUSY or not (after := response.headers.get("retry-after")):
+                    break
+                time.sleep(float(after[0]))
+                response = case.call(base_url=self.url, session=self.session, headers=headers, timeout=TIMEOUT)
+        except (requests.RequestException, OSError) as error:
+            self.found.faults.append(f"{case.operation.label}: no answer: {error!r}\n  {case!r}")
+            return None
+        return response
 
     def _send_spoilt(self, case: Case, headers: dict[str, str]) -> None:
         """The same with NUL in every text, which is JSON, and which a database may not take."""
@@ -98,7 +112,8 @@ class Sender:
         case.query = spoilt(case.query)
         if not FIXED.items() >= dict(case.path_parameters or {}).items():
             case.path_parameters = spoilt(case.path_parameters)
-        response = case.call(base_url=self.url, session=self.session, headers=headers, timeout=TIMEOUT)
+        if (response := self._answer(case, headers)) is None:
+            return
         self.found.spoilt += 1
         if said := faults_of(response, self.secrets):
             asked = f"{response.request.method} {response.request.url} {response.request.body!r}"
