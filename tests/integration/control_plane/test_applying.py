@@ -187,6 +187,16 @@ async def test_validate_keeps_nothing(client: Any) -> None:
     assert (status["revisions"], status["agents"]) == (0, 0)
 
 
+async def test_diff_looks_for_all_that_is_live_at_once(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [item(definition(f"agent-{number}")) for number in range(9)]
+    assert (await client.ask("POST", "apply", {"items": items[:6]})).status == 200
+    for one in ("agent", "canonical", "compiled"):
+        monkeypatch.setattr(client.catalogue, one, None)  # none is asked for by itself
+    changed = item(definition("agent-0", metadata={"description": "Another."}))
+    rows = (await client.ask("POST", "diff", {"items": [changed, *items[1:]]})).json["agents"]
+    assert [row["state"] for row in rows] == ["changed", *["unchanged"] * 5, *["new"] * 3]
+
+
 async def test_diff_tells_what_an_apply_would_change(client: Any) -> None:
     await client.ask("POST", "apply", {"items": [item(definition("anna")), item(definition("bert"))]})
     items = [

@@ -134,19 +134,22 @@ class Applying:
         told = await body_of(request, api.Definitions)
         tenant = tenant_of(request)
         taken = await self.take(tenant, told.items, 0)
+        # Two looks for all of them, which are at most `MAX_ITEMS`.
+        names = [item.compiled.value.agent.name for item in taken.staged if item.compiled is not None]
+        live = {row.name: row.revision for row in await self._catalogue.agents_named(tenant, names)}
+        kept = await self._catalogue.compiled_many(tenant, list(live.values()))
         rows: list[api.AgentDifference] = []
         for item, result in zip(taken.staged, taken.results, strict=True):
             if item.compiled is None:
                 rows.append(api.AgentDifference(state="invalid", file=item.file, faults=result.faults))
                 continue
             name = item.compiled.value.agent.name
-            live = await self._catalogue.agent(tenant, name)
-            old = await self._catalogue.canonical(tenant, live["revision"]) if live is not None else None
-            if live is None or old is None:
+            old = kept.get(live.get(name, ""))
+            if old is None:
                 rows.append(api.AgentDifference(state="new", agent=name, file=item.file))
                 continue
-            changes = msgspec.structs.asdict(compare(old, item.compiled.value))
-            same = live["revision"] == item.compiled.digest
+            changes = msgspec.structs.asdict(compare(old.value, item.compiled.value))
+            same = old.digest == item.compiled.digest
             state: Literal["unchanged", "changed"] = "unchanged" if same else "changed"
             rows.append(api.AgentDifference(state=state, agent=name, file=item.file, **changes))
         return answer(api.Differences(agents=rows))
