@@ -117,12 +117,14 @@ class Delivered(Cluster):
         known = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"advisories.json": advisories()}}
         await self.api.apply(CONFIG_MAPS, known, force=True)
         await self.install(start_timeout=180, more=toml(SETTINGS))
-        await self.connect()
-        # Another gateway alone: a node of two cores has no room for two of everything.
-        scaled = {"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 2}}
-        scaled["metadata"] = {"name": "chimera-gateway", "namespace": self.namespace}
+        # Another gateway alone, and both asking for less: a node of two cores has no room for two of everything.
+        small = {"name": "gateway", "resources": {"requests": {"cpu": "50m"}}}
+        spec = {"replicas": 2, "template": {"spec": {"containers": [small]}}}
+        meta = {"name": "chimera-gateway", "namespace": self.namespace}
+        scaled = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec}
         await self.api.apply(DEPLOYMENTS, scaled, force=True, manager="test")
         assert not await wait_for(self.api, self.namespace, ["chimera-gateway"], PATIENCE)
+        await self.connect()
 
     async def gateways(self) -> list[str]:
         selector = "app.kubernetes.io/name=chimera,app.kubernetes.io/component=gateway"
