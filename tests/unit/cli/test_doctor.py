@@ -38,6 +38,18 @@ def test_the_setting_names_the_program(home: Path) -> None:
     assert check("node") == {"check": "node", "state": "ok", "detail": f"{mine} v99.1.0", "next": ""}
 
 
+def test_the_home_that_the_command_names_is_looked_at(home: Path, tmp_path: Path) -> None:
+    named = tmp_path / "named"
+    named.mkdir()
+    (home / "settings.toml").write_text("node = 3")
+    (named / "chimera.key").write_text("k")
+    (named / "chimera.key").chmod(0o644)
+    rows = json.loads(CliRunner().invoke(cli, ["--home", str(named), "doctor", "--output", "json"]).stdout)
+    found = {row["check"]: row for row in rows}
+    assert "settings" not in found and found["database"]["state"] == "ok"
+    assert (found["key"]["state"], found["key"]["next"]) == ("broken", f"chmod 600 {named / 'chimera.key'}")
+
+
 def test_a_variable_names_the_program(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHIMERA_NODE__NODE_PROGRAM", str(program(home, "v18.20.0")))
     row = check("node")

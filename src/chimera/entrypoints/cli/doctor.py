@@ -13,7 +13,8 @@ import click
 
 from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.client import connect, options_of
-from chimera.kernel.places import default_home, runtime_overrides, runtimes_folder
+from chimera.entrypoints.cli.places import home_folder
+from chimera.kernel.places import runtime_overrides, runtimes_folder
 from chimera.kernel.settings import FILE_NAME, SettingsError, load_group, read_groups
 from chimera_host.contract.problem import ProblemError
 
@@ -28,7 +29,8 @@ Row = dict[str, Any]
 @click.pass_context
 def doctor(context: click.Context, output: str) -> int:
     """Check this machine: system, disk, runtimes, keys, database, what runs. Ends with 1 where something is broken."""
-    rows = [*_machine(), *_runtimes(), *_home(), *_database(), *_audit(), _running(context)]
+    home = home_folder(options_of(context))
+    rows = [*_machine(home), *_runtimes(), *_home(home), *_database(home), *_audit(home), _running(context)]
     out.show(rows, output, columns=COLUMNS, rows=rows)
     return int(any(row["state"] == "broken" for row in rows))
 
@@ -37,7 +39,7 @@ def _row(check: str, state: str, detail: str, following: str = "") -> Row:
     return {"check": check, "state": state, "detail": detail, "next": following}
 
 
-def _machine() -> Iterator[Row]:
+def _machine(home: Path) -> Iterator[Row]:
     system = platform.system()
     if system == "Linux":
         yield _row("system", "ok", f"{system} {platform.release()}")
@@ -49,7 +51,7 @@ def _machine() -> Iterator[Row]:
     free = shutil.disk_usage(Path.home()).free
     state = "ok" if free > FREE_BYTES else "limited"
     yield _row("disk", state, f"{free >> 30} GiB free", "" if state == "ok" else "make room: 2 GiB are needed")
-    yield _node(default_home(os.environ))
+    yield _node(home)
     from chimera.adapters.substrates.local.limits import detect
 
     groups = detect()
@@ -87,8 +89,7 @@ def _runtimes() -> Iterator[Row]:
             yield _row(f"runtime {one.name}", "missing", "not installed", f"chimera runtime install {one.name}")
 
 
-def _home() -> Iterator[Row]:
-    home = default_home(os.environ)
+def _home(home: Path) -> Iterator[Row]:
     key = home / "chimera.key"
     if not key.exists():
         yield _row("home", "ok", f"{home} (not used yet)")
@@ -98,11 +99,10 @@ def _home() -> Iterator[Row]:
         yield _row("key", "ok", str(key))
 
 
-def _database() -> Iterator[Row]:
+def _database(home: Path) -> Iterator[Row]:
     from chimera.adapters.storage.checking import check
     from chimera.platform.settings import NodeSettings
 
-    home = default_home(os.environ)
     file = home / FILE_NAME
     try:
         settings = load_group(NodeSettings, read_groups(file, os.environ).get("node", {}), where=f"{file}: node")
@@ -118,11 +118,10 @@ def _database() -> Iterator[Row]:
             yield _row("database", "limited", what, step)
 
 
-def _audit() -> Iterator[Row]:
+def _audit(home: Path) -> Iterator[Row]:
     from chimera.adapters.signing.ed25519 import read_key
     from chimera.immune.audit.settings import AuditSettings
 
-    home = default_home(os.environ)
     file = home / FILE_NAME
     try:
         settings = load_group(AuditSettings, read_groups(file, os.environ).get("audit", {}), where=f"{file}: audit")
