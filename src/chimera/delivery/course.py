@@ -135,7 +135,7 @@ def _build(change: Change, installed: Installed, settings: DeliverySettings, now
         return Ask("build", silent)
     said = tuple(one for one in change.verdicts if one.stage == "build")
     if (found := failing(said)) is not None:
-        return _fail(found, said)
+        return _fail(change, found, said)
     return FinishBuild()
 
 
@@ -162,7 +162,7 @@ def _stage(
         return ToProduction((change.emergency.by,))
     said = tuple(one for one in change.verdicts if one.stage == "staging")
     if (found := failing(said)) is not None:
-        return _fail(found, said)
+        return _fail(change, found, said)
     passed = any(one.check == STAGING_CHECK and one.outcome == "passed" for one in said)
     if installed.staging and not passed:
         if now - change.since > settings.staging_hours * _HOUR:
@@ -215,9 +215,10 @@ def _silent(change: Change, stage: Stage, names: tuple[str, ...]) -> tuple[str, 
     return tuple(name for name in names if name not in said)
 
 
-def _fail(found: Verdict, said: tuple[Verdict, ...]) -> Fail:
+def _fail(change: Change, found: Verdict, said: tuple[Verdict, ...]) -> Fail:
     more = sum(one.outcome != "passed" for one in said) - 1
     whom = f" of agent {found.agent}" if found.agent else ""
     others = f" (and {more} more)" if more else ""
     what = found.detail or ("it looked at nothing" if found.outcome == "skipped" else "it did not pass")
-    return Fail(f"{found.check}{whom}: {what}{others}", found.next_step)
+    step = found.next_step or "mend that"
+    return Fail(f"{found.check}{whom}: {what}{others}", f"{step}; then `chimera change amend {change.id} PATHS`")

@@ -63,7 +63,7 @@ async def test_a_check_that_fails_or_skips_stops_it(delivery: Delivery, outcome:
     await delivery.approve(change)
     await delivery.settle()
     found = await delivery.now(change)
-    assert (found.state, found.next_step) == ("failed", "mend it")
+    assert (found.state, found.next_step) == ("failed", f"mend it; then `chimera change amend {change.id} PATHS`")
     assert found.reason == "secrets: secrets found something"
     assert checks[1].asked, "all of them look, so that everything is known at once"
     checks[0].outcome = "passed"

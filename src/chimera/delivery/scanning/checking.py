@@ -150,7 +150,7 @@ def verdicts(name: str, report: Report, fails_at: Severity, now: float) -> list[
     said += f"{len(report.accepted)} waived, {len(report.unjudged)} not judged, of {looked} agents"
     whole = _verdict(name, None, failing, report.unjudged, now)
     evidence = {**whole.evidence, "other": len(report.findings) - len(failing), "waived": len(report.accepted)}
-    detail = f"{said}: {whole.detail}" if whole.detail else said
+    detail = f"{whole.detail} ({said})" if whole.detail else said
     made = [msgspec.structs.replace(whole, detail=detail, evidence=evidence)]
     by_agent: dict[str, tuple[list[Finding], list[Unjudged]]] = {}
     for finding in failing:

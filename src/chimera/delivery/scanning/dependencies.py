@@ -11,7 +11,10 @@ from chimera.delivery.scanning.advisories import Advisories, Vulnerability
 from chimera.delivery.scanning.model import Place, Result, Scanner, Unjudged, found
 from chimera.delivery.scanning.packages import Listed, PackageFault
 
-NAME_ADVISORIES = "name a folder, file or address of advisories in OSV format (`scanning.advisories`, `--advisories`)"
+NAME_ADVISORIES = (
+    "name a folder, file or address of advisories in OSV format: `scanning.advisories` of settings.toml, or "
+    "`--advisories`"
+)
 FETCH_THEM = "fetch them anew, or raise `scanning.advisories_days`"
 
 
