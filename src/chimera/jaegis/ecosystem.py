@@ -19,7 +19,8 @@ from chimera.jaegis.words import telling
 from chimera.kernel.clock import Clock
 from chimera_host.contract.tools import AgentTool, McpTool, MessageTool
 
-PAGE = 2_000
+PAGE = 250
+"""Definitions that are read at once: each takes ten times what is kept of it."""
 TENANTS_KEPT = 16
 KEPT_FOR = 3_600.0
 """Seconds after which a snapshot is read anew: what is deleted leaves a trace in the catalogue for days alone."""
