@@ -15,7 +15,8 @@ class MemorySides:
     """A `Sides` over agents that a test makes live (`apply`), with what it says of loading and of calls.
 
     `stored` are the revisions there are, by tenant and agent; `live` those that are live; `owned` agents that another
-    owner changes alone. `withdrawn` and `cancelled` note what was taken back, and of what calls were ended.
+    owner changes alone. `withdrawn` and `cancelled` note what was taken back, and of what calls were ended; `back_by`
+    who took back.
     """
 
     def __init__(self, clock: Clock, leases: MemoryLeases) -> None:
@@ -28,6 +29,7 @@ class MemorySides:
         self.changes: list[tuple[str, str, str | None, str | None]] = []
         self.withdrawn: dict[tuple[str, str], set[str]] = {}
         self.cancelled: list[tuple[str, str, str]] = []
+        self.back_by: set[str] = set()
         self._green: dict[tuple[str, str], Standing] = {}
         self._kept: dict[tuple[str, str], tuple[str, float]] = {}
         self._windows: list[tuple[tuple[str, str, Seen], ...]] = []
@@ -143,6 +145,7 @@ class MemorySides:
             self._green.pop(key, None)
             if one not in green and one.revision is not None and (had_green or live != to):
                 self.withdrawn.setdefault(key, set()).add(one.revision)
+                self.back_by.add(by)
                 if now:
                     self.cancelled.append((*key, one.revision))
         return refused

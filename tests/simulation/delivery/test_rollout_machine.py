@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from chimera.adapters.storage.leases import LeaseLost
 from chimera.delivery.rollout.errors import NothingToRollOut, RolloutConflict, RolloutState
-from chimera.delivery.rollout.model import MOVED, Item, Policy
+from chimera.delivery.rollout.model import LEADER, MOVED, Item, Policy
 from chimera.delivery.sides.model import WHOLE
 from chimera.testing.rollout_world import QUICK, TENANT, Killed, Killer, Rates, RolloutWorld
 
@@ -94,6 +94,19 @@ async def test_one_bad_agent_takes_all_of_the_change_back_whichever_wave_it_is_i
     assert "calls failed" in found.rollout.reason
     assert set(found.phases) <= {"rolled-back", "skipped"}
     assert await world.all_at(new=False)
+
+
+async def test_who_takes_agents_back_is_whoever_wanted_that() -> None:
+    by_itself = RolloutWorld(AGENTS, rates=fails("a2"))
+    assert (await by_itself.until_over(await begun(by_itself))).rollout.state == "rolled-back"
+    assert by_itself.sides.back_by == {LEADER}
+    asked = RolloutWorld(AGENTS)
+    rollout = await begun(asked)
+    for _ in range(4):
+        await asked.tick()
+    await asked.service.ask(TENANT, rollout, "abort", by="user:bob")
+    assert (await asked.until_over(rollout)).rollout.state == "aborted"
+    assert asked.sides.back_by == {"user:bob"}
 
 
 async def test_a_bad_agent_goes_back_alone_where_that_is_tolerated() -> None:

@@ -134,6 +134,16 @@ def judge(said: str, check: str = '{"passed": true}') -> Callable[[Ask], str]:
     return answer
 
 
+async def test_a_host_that_gives_no_verdict_fails_its_case_alone() -> None:
+    calls = FakeCalls(judge("", check="<html>"))
+    results = await run(calls, case(expect={"check": "checks:long"}), case("b"))
+    found = {one.agent: (one.outcome, one.detail) for one in results}
+    assert found == {
+        "a": ("failed", "the check checks:long: its host gave no verdict, but '<html>'"),
+        "b": ("passed", ""),
+    }
+
+
 async def test_a_check_is_given_the_answer_and_the_conversation() -> None:
     calls = FakeCalls(judge("", '{"passed": false, "reason": "too short"}'))
     [result] = await run(calls, case(expect={"check": "checks:long"}))

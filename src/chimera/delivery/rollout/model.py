@@ -42,6 +42,8 @@ ENDED: frozenset[State] = frozenset({"done", "rolled-back", "aborted"})
 Wanted = Literal["run", "pause", "abort"]
 Cases = Literal["passed", "failed", "none"]
 
+LEADER = "system:rollouts"
+"""Who does, in facts and the audit log, what nobody asked for."""
 _Share = Annotated[float, Meta(gt=0, le=100)]
 
 

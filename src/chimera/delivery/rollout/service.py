@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from chimera.delivery.rollout.beginning import members_of
 from chimera.delivery.rollout.errors import NothingToRollOut
-from chimera.delivery.rollout.model import ENDED, MOVED, Item, Member, Policy, Rollout, Summary, Wanted
+from chimera.delivery.rollout.model import ENDED, LEADER, MOVED, Item, Member, Policy, Rollout, Summary, Wanted
 from chimera.delivery.rollout.plan import Actions, absorb, plan, refuse
 from chimera.delivery.rollout.ports import Definitions, RolloutStore
 from chimera.delivery.sides.ports import Sides
@@ -209,7 +209,7 @@ class RolloutService:
                 rollout=rollout.id,
                 change=rollout.change,
                 keep=policy.hold_seconds,
-                by=rollout.by,
+                by=rollout.asked_by if rollout.wanted == "abort" else LEADER,
                 held=held,
             )
         if actions.weights:

@@ -49,9 +49,9 @@ class Sides(Protocol):
 
         Where green won, blue is kept warm for `keep` seconds. Where blue is wanted, it may be live still, or green may
         be live already: then blue comes back. With `now` calls that run on what is withdrawn are cancelled. `change` is
-        written into the history of the agents. Agents that stand as is asked are passed over; refused, with the reason,
-        are those that somebody else changed meanwhile. One transaction: who reads the catalogue sees all of it or
-        nothing.
+        written into the history of the agents, and so is `by`, who did it. Agents that stand as is asked are passed
+        over; refused, with the reason, are those that somebody else changed meanwhile. One transaction: who reads the
+        catalogue sees all of it or nothing.
         """
 
     async def observations(self, tenant: str, rollout: str, after: int, limit: int = 100) -> Observations:

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import msgspec
 from msgspec import Struct
@@ -66,6 +67,23 @@ class Place(Struct, frozen=True, kw_only=True):
     def of(self, tools: Tools) -> str:
         """The environment of a case."""
         return self.scripted if tools == "scripted" else self.real
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Answer:
+    """An answer to be looked at: what case and turn it is of, and what was said before.
+
+    `judged` and `problems` are its try's: what judges said, and the codes of calls that failed, are added to them.
+    """
+
+    case: Case
+    place: Place
+    key: str
+    turn: Turn
+    said: Sequence[Message]
+    told: Told
+    judged: list[str]
+    problems: list[str]
 
 
 class Runner:
@@ -155,9 +173,17 @@ class Runner:
                 )
             )
             seconds, tokens = seconds + told.seconds, tokens + told.tokens
-            reasons, skipped = await self._look(
-                case, place, _key(key, f"look-{place_of_turn}"), turn, said, told, judged, problems
+            answer = _Answer(
+                case=case,
+                place=place,
+                key=_key(key, f"look-{place_of_turn}"),
+                turn=turn,
+                said=said,
+                told=told,
+                judged=judged,
+                problems=problems,
             )
+            reasons, skipped = await self._look(answer)
             if reasons or skipped:
                 where = f"turn {place_of_turn + 1}: " if len(test.turns) > 1 else ""
                 return Try(
@@ -170,8 +196,8 @@ class Runner:
                     problem=next(iter(problems), None),
                 )
             said.append(Message(role="assistant", content=told.output))
-        answer = told.output[:SHOWN]
-        return Try(outcome="passed", judged=tuple(judged), seconds=seconds, tokens=tokens, answer=answer)
+        shown = told.output[:SHOWN]
+        return Try(outcome="passed", judged=tuple(judged), seconds=seconds, tokens=tokens, answer=shown)
 
     async def _call(self, ask: Ask) -> Told:
         """A call, once its cell has a host."""
@@ -185,77 +211,59 @@ class Runner:
 
     # -- one answer ---------------------------------------------------------------------------------------------------
 
-    async def _look(
-        self,
-        case: Case,
-        place: Place,
-        key: str,
-        turn: Turn,
-        said: Sequence[Message],
-        told: Told,
-        judged: list[str],
-        problems: list[str],
-    ) -> tuple[list[str], list[str]]:
-        """Why the answer fails, and why it can't be said whether it does: what costs nothing first.
-
-        What judges say, and the codes of calls that failed, the check's too, are added to `judged` and `problems`.
-        """
+    async def _look(self, answer: _Answer) -> tuple[list[str], list[str]]:
+        """Why the answer fails, and why it can't be said whether it does: what costs nothing first."""
+        told, expect = answer.told, answer.turn.expect
         if told.problem is not None:
-            problems.append(told.problem.code)
-            return [_in_words(told.problem, case.test.seconds)], []
+            answer.problems.append(told.problem.code)
+            return [_in_words(told.problem, answer.case.test.seconds)], []
         size = len(told.output.encode("utf-8", "replace"))
         if size > self._answer_bytes:
             return [f"the answer has {size:,} bytes, and a test reads {self._answer_bytes:,} (trials.answer_bytes)"], []
         if len(told.output) > INLINE:
-            found = await asyncio.to_thread(lambda: list(faults(turn.expect, told.output)))
+            found = await asyncio.to_thread(lambda: list(faults(expect, told.output)))
         else:
-            found = list(faults(turn.expect, told.output))
-        if not found and turn.expect.check is not None:
-            found = await self._checked(case, place, key, turn.expect.check, said, told, problems)
-        if found or turn.expect.rubric is None:
+            found = list(faults(expect, told.output))
+        if not found and expect.check is not None:
+            found = await self._checked(answer, expect.check)
+        if found or expect.rubric is None:
             return found, []
-        return await self._judged(place, key, turn.expect.rubric, said, told, judged)
+        return await self._judged(answer, expect.rubric)
 
-    async def _checked(
-        self,
-        case: Case,
-        place: Place,
-        key: str,
-        function: str,
-        said: Sequence[Message],
-        told: Told,
-        problems: list[str],
-    ) -> list[str]:
-        ask = CheckAsk(function=function, answer=told.output, case=case.test.name)
+    async def _checked(self, answer: _Answer, function: str) -> list[str]:
+        case = answer.case
+        ask = CheckAsk(function=function, answer=answer.told.output, case=case.test.name)
         answered = await self._call(
             Ask(
-                environment=place.of(case.tools),
+                environment=answer.place.of(case.tools),
                 agent=case.agent,
-                key=_key(key, "check"),
-                messages=tuple(said),
+                key=_key(answer.key, "check"),
+                messages=tuple(answer.said),
                 seconds=case.test.seconds,
                 request=TrialRequest(model="scripted", trial=Trial(tools=case.tools, check=ask)),
             )
         )
         if answered.problem is not None:
-            problems.append(answered.problem.code)
+            answer.problems.append(answered.problem.code)
             return [f"the check {function}: {_in_words(answered.problem, case.test.seconds)}"]
-        verdict = _VERDICTS.decode(answered.output)
+        try:
+            verdict = _VERDICTS.decode(answered.output)
+        except msgspec.MsgspecError:
+            return [f"the check {function}: its host gave no verdict, but {answered.output[:SHOWN]!r}"]
         return [] if verdict.passed else [f"the check {function}: {verdict.reason}"]
 
-    async def _judged(
-        self, place: Place, key: str, rubric: str, said: Sequence[Message], told: Told, judged: list[str]
-    ) -> tuple[list[str], list[str]]:
-        if place.judge is None:
+    async def _judged(self, answer: _Answer, rubric: str) -> tuple[list[str], list[str]]:
+        judge = answer.place.judge
+        if judge is None:
             return [], ["no model judges rubrics here: set trials.judge_model"]
         why = ""
         for number in range(JUDGE_TRIES):
-            question = judging.question(rubric, said, told.output)
+            question = judging.question(rubric, answer.said, answer.told.output)
             answered = await self._call(
                 Ask(
-                    environment=place.judge.environment,
-                    agent=place.judge.agent,
-                    key=_key(key, f"judge-{number}"),
+                    environment=judge.environment,
+                    agent=judge.agent,
+                    key=_key(answer.key, f"judge-{number}"),
                     messages=(Message(role="user", content=question),),
                     seconds=JUDGE_SECONDS,
                     request=TrialRequest(model="real"),
@@ -268,7 +276,7 @@ class Runner:
             if judgement is None:
                 why = f"the judge gave no judgement; it said {answered.output[:SHOWN]!r}"
                 continue
-            judged.append(judgement.reasons)
+            answer.judged.append(judgement.reasons)
             return ([] if judgement.passed else [f"the rubric isn't met: {judgement.reasons}"]), []
         return [], [why]
 

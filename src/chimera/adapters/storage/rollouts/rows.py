@@ -18,7 +18,6 @@ from chimera.events.model import Fact
 from chimera.immune.audit.model import AuditRecord
 from chimera.kernel.ids import new_id
 
-LEADER = "system:rollouts"
 PEOPLES = ("wanted", "asked_by", "asked")
 """Columns that people write, and the leader doesn't."""
 _APART = ("policy",)

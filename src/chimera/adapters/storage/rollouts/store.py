@@ -18,7 +18,6 @@ from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.leases import check_lease
 from chimera.adapters.storage.removing import is_one_of
 from chimera.adapters.storage.rollouts.rows import (
-    LEADER,
     PEOPLES,
     member_row,
     read_member,
@@ -33,7 +32,7 @@ from chimera.adapters.storage.schema.rollouts import rollout_member
 from chimera.adapters.storage.sequence import hold_sequence
 from chimera.agents.compile import CanonicalDefinition, read_canonical
 from chimera.delivery.rollout.errors import RolloutConflict, RolloutState, UnknownRollout
-from chimera.delivery.rollout.model import OVER, Member, Rollout, Summary, Wanted, counted
+from chimera.delivery.rollout.model import LEADER, OVER, Member, Rollout, Summary, Wanted, counted
 from chimera.delivery.rollout.plan import Event, check_wanted
 from chimera.kernel.leases import Lease
 

@@ -2,7 +2,8 @@
 
 A change that is in flight has `ended` null, and an index holds only those, so that the pipeline's look costs what is in
 flight and not what ever was. `record` is the rest of it as JSON, which nothing searches. The index of items by agent
-finds changes that touch an agent; the one by revision says to upkeep which revisions a change still needs.
+finds changes that touch an agent; the one by revision says to upkeep which revisions a change still needs. The one by
+`updated` is for whoever signs statements, and asks every few seconds which changes are newer than a time.
 """
 
 from sqlalchemy import Column, Float, ForeignKeyConstraint, Index, Integer, LargeBinary, String, Table, Text, text
@@ -37,6 +38,7 @@ change = Table(
         postgresql_where=text("ended IS NULL OR staged = 1"),
     ),
     Index("ix_change_request_ended", "ended"),
+    Index("ix_change_request_updated", "updated"),
 )
 
 change_item = Table(
