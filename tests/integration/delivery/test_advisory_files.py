@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from yarl import URL
 
 from chimera.adapters.scanners import advisory_files
 from chimera.adapters.scanners.advisory_files import load_advisories
@@ -150,6 +151,25 @@ async def test_an_address_gives_a_zip_or_json(data: bytes) -> None:
         assert known(await load_advisories([str(server.make_url("/all.zip"))], now=NOW)) == {"p1"}
     finally:
         await server.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "way", "unsafe"),
+    [
+        ("https://a.example/x", ["https://a.example/x"], None),
+        ("https://a.example/x", ["https://a.example/x", "https://b.example/y"], None),
+        ("https://a.example/x", ["https://a.example/x", "http://b.example/y"], "http://b.example/y"),
+        (
+            "https://a.example/x",
+            ["https://a.example", "http://b.example/y", "https://c.example/z"],
+            "http://b.example/y",
+        ),
+        ("http://a.example/x", ["http://a.example/x", "http://b.example/y"], None),
+    ],
+)
+def test_who_asks_encrypted_is_not_led_out_of_it(asked: str, way: list[str], unsafe: str | None) -> None:
+    found = advisory_files.unencrypted(asked, [URL(one) for one in way])
+    assert (None if found is None else str(found)) == unsafe
 
 
 async def test_an_address_that_gives_none_or_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from chimera.delivery.scanning.advisories import Advisories, OsvRecord
 from chimera.delivery.scanning.errors import AdvisoriesUnreadable
@@ -146,6 +147,8 @@ async def _download(url: str) -> bytes:
     limits = aiohttp.ClientTimeout(total=LONGEST_DOWNLOAD, sock_connect=30, sock_read=60)
     try:
         async with aiohttp.ClientSession(timeout=limits, trust_env=True) as session, session.get(url) as response:
+            if unsafe := unencrypted(url, [one.url for one in (*response.history, response)]):
+                raise _unreachable(url, f"it leads to {unsafe}, without encryption")
             if response.status != 200:
                 raise _unreachable(url, f"it answers {response.status}")
             data = bytearray()
@@ -156,6 +159,11 @@ async def _download(url: str) -> bytes:
             return bytes(data)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise _unreachable(url, str(error) or type(error).__name__) from error
+
+
+def unencrypted(asked: str, way: Iterable[URL]) -> URL | None:
+    """Where the way of an answer left the encryption that was asked for: what came from there may be anybody's."""
+    return next((one for one in way if one.scheme != "https"), None) if asked.startswith("https://") else None
 
 
 def _unreachable(url: str, reason: str) -> AdvisoriesUnreadable:
