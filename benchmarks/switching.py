@@ -24,6 +24,7 @@ from chimera.adapters.storage.sides.store import SideStorage
 from chimera.adapters.storage.source_rows import SourceHooks
 from chimera.adapters.storage.state.stores import make_state
 from chimera.adapters.storage.tasks.store import TaskStorage
+from chimera.adapters.storage.trials.copies import StoredCopies
 from chimera.agents.compile import CompiledAgent
 from chimera.bootstrap.gateway import make_event_ports, make_functions
 from chimera.bootstrap.gateway_config import GatewayConfig, ModelConfig, load_settings
@@ -61,12 +62,15 @@ async def gateway_on(folder: Path, database: Database, pool: FakeHostPool, **set
     )
     loaded = load_settings(config)
     storage, sides = GatewayStorage(database), SideStorage(database, max_hosts=1)
+    state = make_state(database, loaded.state)
+    tasks = TaskStorage(database, keep=loaded.tasks.result_ttl, lease=loaded.tasks.lease)
     ports = Ports(
         routes=storage,
         revisions=storage,
-        state=make_state(database, loaded.state),
+        state=state,
         quota=QuotaStorage(database),
-        tasks=TaskStorage(database, keep=loaded.tasks.result_ttl, lease=loaded.tasks.lease),
+        tasks=tasks,
+        copies=StoredCopies(database, tasks, state.subjects),
         events=make_event_ports(database, loaded.events),
         pool=pool,
         identity=FakeIdentityStore(),

@@ -47,6 +47,7 @@ from chimera.adapters.storage.sides.store import SideStorage
 from chimera.adapters.storage.source_rows import SourceHooks
 from chimera.adapters.storage.state.stores import make_state
 from chimera.adapters.storage.tasks.store import TaskStorage
+from chimera.adapters.storage.trials.copies import StoredCopies
 from chimera.bootstrap.audit_parts import started
 from chimera.bootstrap.database import when_there
 from chimera.bootstrap.event_parts import EventPorts, webhook_key
@@ -127,17 +128,17 @@ def make_ports(
     storage = GatewayStorage(database)
     sides = SideStorage(database, max_hosts=1)  # it writes what is loaded and seen, and places nothing
     substrate = make_substrate(config, settings, environ, token_secret, database)
+    state = make_state(database, settings.state)
+    tasks = TaskStorage(
+        database, keep=settings.tasks.result_ttl, lease=settings.tasks.lease, letter_keep=settings.events.letter_keep
+    )
     ports = Ports(
         routes=storage,
         revisions=storage,
-        state=make_state(database, settings.state),
+        state=state,
         quota=QuotaStorage(database),
-        tasks=TaskStorage(
-            database,
-            keep=settings.tasks.result_ttl,
-            lease=settings.tasks.lease,
-            letter_keep=settings.events.letter_keep,
-        ),
+        tasks=tasks,
+        copies=StoredCopies(database, tasks, state.subjects),
         events=make_event_ports(database, settings.events),
         identity=IdentityStorage(database),
         audit=AuditStorage(database),

@@ -121,6 +121,7 @@ class Ports:
     state: StateStores
     quota: QuotaStore
     tasks: TaskKeeper
+    copies: SubjectPart
     events: EventPorts
     identity: IdentityStore
     audit: AuditLog
@@ -177,7 +178,8 @@ class Gateway:
         self._hosts = HostClient()
         warmer = Warmer(calls=self.calls, hosts=self._hosts, routes=self.routes, platform_url=config.platform_url)
         ports.pool.on_new_side(warmer.warm)
-        self.state = make_state_services(ports.state, settings, clock, self.metrics, {"tasks": ports.tasks})
+        others = {"tasks": ports.tasks, "copies": ports.copies}
+        self.state = make_state_services(ports.state, settings, clock, self.metrics, others)
         documents = Documents(ports.revisions)
         self._sides = make_sides(
             ports.sides,

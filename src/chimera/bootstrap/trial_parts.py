@@ -10,6 +10,7 @@ from chimera.adapters.storage.tasks.store import TaskStorage
 from chimera.adapters.storage.trials.calls import TaskCalls
 from chimera.adapters.storage.trials.environments import StoredEnvironments
 from chimera.adapters.storage.trials.runs import StoredRuns
+from chimera.adapters.storage.trials.traffic import StoredTraffic
 from chimera.delivery.staging.service import ChangeStaging
 from chimera.delivery.trials.check import OwnTests
 from chimera.delivery.trials.environments import Environments
@@ -58,5 +59,5 @@ def make_trials(
         calls=calls,
         handlers=TrialHandlers(trials, runs, catalogue),
         check=OwnTests(trials, runs, clock),
-        staging=ChangeStaging(environments, calls, clock, settings),
+        staging=ChangeStaging(environments, calls, StoredTraffic(database, clock), clock, settings),
     )

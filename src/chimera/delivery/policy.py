@@ -1,4 +1,4 @@
-"""A tenant's delivery policy: which risk needs whose approval, when nothing goes live, whether apply is direct.
+"""A tenant's delivery policy: which risk needs whose approval, when nothing goes live, what is replayed.
 
 It is data that an administrator puts, as JSON or YAML of exactly these types; a tenant without one has the default. Two
 kinds of freeze: once (`starts` and `ends` are dates with a time) and every week (`days`, and times of day, an end
@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from chimera.agents.spec import DataClass
 from chimera.delivery.model import Risk
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -60,11 +61,23 @@ class Freeze(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     reason: Annotated[str, Meta(max_length=500)] = ""
 
 
+class ReplayPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What of earlier inputs staging may put to new revisions: of agents whose data is of one of `data_classes`.
+
+    What belongs to a person (it was said with a `subject`) only with `people`. Agents that code of their own answers
+    for only with `own_code`: nobody can keep it from reaching out by itself.
+    """
+
+    data_classes: Annotated[tuple[DataClass, ...], Meta(max_length=4)] = ("public", "internal")
+    people: bool = False
+    own_code: bool = False
+
+
 class DeliveryPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How agents of a tenant are changed.
 
     `direct`: definitions may be applied without a change request. `emergency_roles` may take the emergency path;
-    somebody else looks at such a change within `review_hours`.
+    somebody else looks at such a change within `review_hours`. `replay`: what staging may replay.
     """
 
     direct: bool = True
@@ -72,6 +85,7 @@ class DeliveryPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     freezes: Annotated[tuple[Freeze, ...], Meta(max_length=100)] = ()
     emergency_roles: Annotated[tuple[RoleName, ...], Meta(max_length=10)] = ("admin",)
     review_hours: Annotated[float, Meta(gt=0, le=8760)] = 72.0
+    replay: ReplayPolicy = ReplayPolicy()
 
 
 def roles_named(policy: DeliveryPolicy) -> frozenset[str]:

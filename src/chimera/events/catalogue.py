@@ -119,6 +119,7 @@ class SubjectTold(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     checkpoints: int = 0
     answers: int = 0
     tasks: int = 0
+    copies: int = 0
 
 
 class TaskChanged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -29,6 +29,8 @@ CHIMERA = str(Path(sys.executable).with_name("chimera"))
 SCRIPT = """
 - {when: {agent: "^rubric-judge", last: impossible}, reply: '{"passed": false, "reasons": "nobody can"}'}
 - {when: {agent: "^rubric-judge"}, reply: '{"passed": true, "reasons": "it greets"}'}
+- {when: {agent: "^replayed", last: "^Briefly(?!.*order 7)"}, reply: It was shipped.}
+- {when: {agent: "^replayed", last: "order"}, reply: "It was shipped. Thank you!"}
 - {when: {last: slow}, reply: late, delay: 1.5}
 - {when: {last: remember}, reply: noted}
 - {when: {agent: "^steps-", last: "second done"}, reply: all done}

@@ -2,6 +2,7 @@
 
 import json
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -222,3 +223,84 @@ def test_a_change_is_tested_and_evaluated_in_staging_before_it_is_live(tried: An
     assert (staged["outcome"], staged["evidence"]["calls"], staged["evidence"]["errors"]) == ("passed", 20, 0), shown
     assert shown["state"] in ("rolling-out", "done")
     assert not (tmp_path / "ran").exists()
+
+
+DESK = """\
+schema_version: "ADaC v2.0"
+metadata: {{name: replayed, version: "{version}", description: Says where orders are.}}
+specification: {{framework: LangGraph}}
+capabilities: {{primary_functions: [say where orders are]}}
+owner: {{team: tried}}
+behaviour: {{langgraph: {{start: [say], nodes: [{{type: prompt, name: say, prompt: "{prompt}"}}]}}}}
+tests: [{{name: thanks, input: "Where is order 7?", expect: {{contains: ["Thank you"]}}}}]
+"""
+
+
+def through(tried: Any, change: str) -> dict[str, Any]:
+    """The change once it has left staging, approved by two people where it wants them."""
+    tenant = ("--tenant", "replayed")
+    for _ in range(400):
+        shown: dict[str, Any] = tried.data(*tenant, "change", "show", change)
+        if shown["state"] == "awaiting-approval" and not shown.get("approvals"):
+            for number in range(2):
+                key = tried.data(*tenant, "keys", "create", f"p{number}-{change[-6:].lower()}", "--role", "approver")
+                tried.run(*tenant, "--key", key["token"], "change", "approve", change)
+        if shown["state"] not in ("open", "building", "awaiting-approval", "staging"):
+            break
+        time.sleep(0.3)
+    return shown
+
+
+def revision_of(tried: Any) -> str:
+    """The agent's live revision."""
+    [row] = tried.data("--tenant", "replayed", "get", "agents", "-q", "replayed")
+    revision: str = row["revision"]
+    return revision
+
+
+def ask(tried: Any, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """A request as callers make it."""
+    headers = {"Authorization": f"Bearer {tried.key}", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{tried.url}/v1/tenants/replayed/{path}", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        told: dict[str, Any] = json.load(answer)
+    return told
+
+
+def test_a_change_that_answers_earlier_callers_worse_is_stopped_though_its_own_cases_pass(
+    tried: Any, tmp_path: Path
+) -> None:
+    tried.ok("tenants", "create", "replayed")
+    file = tmp_path / "replayed.yaml"
+    file.write_text(DESK.format(version="1.0.0", prompt="{input}"))
+    tried.ok("--tenant", "replayed", "apply", str(file))
+    live = revision_of(tried)
+    for number in range(10, 18):
+        said = {"input": f"Where is order {number}?", "session": f"talk-{number}"}
+        assert ask(tried, "agents/replayed/invoke", said)["output"] == "It was shipped. Thank you!"
+    tasks = [{"agent": "replayed", "key": f"k{number}", "input": f"And order {number}?"} for number in range(20, 28)]
+    ask(tried, "tasks", {"tasks": tasks})
+    for _ in range(200):
+        if len(tried.data("--tenant", "replayed", "tasks", "list", "--state", "succeeded")) == 8:
+            break
+        time.sleep(0.2)
+
+    file.write_text(DESK.format(version="1.1.0", prompt="Briefly: {input}"))
+    change = tried.data("--tenant", "replayed", "change", "open", str(file))["id"]
+    shown = through(tried, change)
+    found = {one["check"]: one for one in shown["verdicts"] if one["stage"] == "staging" and one.get("agent")}
+    assert shown["state"] == "failed" and found["staging"]["outcome"] == "passed", shown
+    evidence = found["replay"]["evidence"]
+    assert (found["replay"]["outcome"], evidence["inputs"], evidence["worse_answers"]) == ("failed", 16, 16), found
+    assert (evidence["sessions"], evidence["tasks"], evidence["better_answers"]) == (8, 8, 0)
+    assert evidence["missed"] == {"contains 'Thank you'": 16} and not evidence["low_evidence"]
+    assert "order 1" not in json.dumps(shown["verdicts"]), "what callers said is told to nobody"
+    # Production saw nothing of it.
+    assert revision_of(tried) == live
+    assert len(tried.data("--tenant", "replayed", "sessions", "list")) == 8
+
+    file.write_text(DESK.format(version="1.1.0", prompt="Kindly: {input}"))
+    shown = through(tried, tried.data("--tenant", "replayed", "change", "open", str(file))["id"])
+    found = {one["check"]: one for one in shown["verdicts"] if one["stage"] == "staging" and one.get("agent")}
+    assert (found["replay"]["outcome"], found["replay"]["evidence"]["inputs"]) == ("passed", 16), shown
+    assert shown["state"] in ("rolling-out", "done")

@@ -5,89 +5,19 @@ from typing import Any
 
 import pytest
 
-from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.database import Database
-from chimera.adapters.storage.trials.environments import StoredEnvironments
-from chimera.delivery.model import Change, ChangeItem, content_of
-from chimera.delivery.ports import Progress, Revision
-from chimera.delivery.staging.service import ChangeStaging, evaluated
+from chimera.delivery.staging.sampling import evaluated
 from chimera.delivery.trials.asking import Ask, Told
-from chimera.delivery.trials.environment import name_of
-from chimera.delivery.trials.environments import Environments
-from chimera.delivery.trials.settings import TrialSettings
-from chimera.kernel.clock import SystemClock
 from chimera.testing.definitions import compiled, staged
 from chimera.testing.trials import FakeCalls, echo, problem
 from chimera_host.testing.doubles import until
 
-NEW, LIVE = name_of("default", "staging", "chg_1"), name_of("default", "staging-live", "chg_1")
-
-
-def case(name: str = "t", **changes: Any) -> dict[str, Any]:
-    return {"name": name, "input": "hi", "expect": {"contains": ["hi"]}, **changes}
-
-
-class World:
-    def __init__(self, database: Database, **settings: Any) -> None:
-        self.database, self.clock = database, SystemClock()
-        self.catalogue = Catalogue(database, max_hosts=2)
-        self.settings = TrialSettings(**settings)
-        self.calls = FakeCalls()
-        self.staging = self.process(self.calls)
-
-    def process(self, calls: FakeCalls) -> ChangeStaging:
-        environments = Environments(self.catalogue, StoredEnvironments(self.database), self.clock, self.settings)
-        return ChangeStaging(environments, calls, self.clock, self.settings)
-
-    async def over(self, change: Change, revisions: list[Revision]) -> Progress:
-        how = Progress(state="running")
-
-        async def ended() -> bool:
-            nonlocal how
-            how = await self.staging.advance(change, revisions)
-            return how.state != "running"
-
-        await until(ended)
-        return how
-
-    async def open(self) -> list[str]:
-        found = await StoredEnvironments(self.database).all()
-        return [one.name for one in found if one.closed is None]
+from .staging_world import LIVE, NEW, World, case, change
 
 
 @pytest.fixture
 def world(database: Database) -> World:
     return World(database)
-
-
-def change(*pairs: tuple[Any, Any]) -> tuple[Change, list[Revision]]:
-    """A change of agents, each from what is live (or None) to what it becomes (or None)."""
-    items = tuple(
-        ChangeItem(
-            agent=(new or live).value.agent.name,
-            revision=None if new is None else new.digest,
-            before=None if live is None else live.digest,
-        )
-        for live, new in pairs
-    )
-    rest: dict[str, Any] = dict.fromkeys(("created", "updated", "since"), 0.0)
-    made = Change(
-        id="chg_1",
-        tenant="default",
-        title="t",
-        author="user:u",
-        author_person="user:u",
-        items=items,
-        content=content_of(items),
-        risk="low",
-        state="staging",
-        **rest,
-    )
-    revisions = [
-        Revision(item=item, compiled=new, before=None if live is None else live.value)
-        for item, (live, new) in zip(items, pairs, strict=True)
-    ]
-    return made, revisions
 
 
 async def test_a_change_is_evaluated_beside_what_is_live_and_taken_away(world: World) -> None:
@@ -115,7 +45,7 @@ async def test_a_change_is_evaluated_beside_what_is_live_and_taken_away(world: W
         (LIVE, "a", "scripted"): 20,
         (NEW, "b", "real"): 20,
     }
-    figures = {one.agent: one.evidence for one in how.verdicts}
+    figures = {one.agent: one.evidence for one in how.verdicts if one.check == "staging"}
     assert figures["a"]["live_calls"] == 20 and "live_calls" not in figures["b"]
     assert await world.open() == []
 

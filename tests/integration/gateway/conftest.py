@@ -16,6 +16,7 @@ from chimera.adapters.storage.opening import open_database
 from chimera.adapters.storage.source_rows import SourceHooks
 from chimera.adapters.storage.state.stores import make_state
 from chimera.adapters.storage.tasks.store import TaskStorage
+from chimera.adapters.storage.trials.copies import StoredCopies
 from chimera.bootstrap.gateway import make_event_ports, make_functions
 from chimera.bootstrap.gateway_config import GatewayConfig, ModelConfig, load_settings
 from chimera.bootstrap.gateway_parts import Gateway, Ports
@@ -111,12 +112,15 @@ class World:
 
     async def __aenter__(self) -> "World":
         settings = load_settings(self.config)
+        state = make_state(self.database, settings.state)
+        tasks = TaskStorage(self.database, keep=settings.tasks.result_ttl, lease=settings.tasks.lease)
         ports = Ports(
             routes=self.source,
             revisions=self.source,
-            state=make_state(self.database, settings.state),
+            state=state,
             quota=self.quota,
-            tasks=TaskStorage(self.database, keep=settings.tasks.result_ttl, lease=settings.tasks.lease),
+            tasks=tasks,
+            copies=StoredCopies(self.database, tasks, state.subjects),
             events=make_event_ports(self.database, settings.events),
             pool=self.pool,
             identity=self.identity,

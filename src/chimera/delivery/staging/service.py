@@ -8,21 +8,30 @@ An agent with integration tests is evaluated by those, with its tools real and t
 by its tests with a real model, with scripted tools. One that has neither is deployed and not called: nobody said what
 may be asked of it.
 
+A change whose cases have passed is then held against earlier traffic (`replaying`). All calls for a change together
+are bounded (`shares`); cases come first, but leave half of the bound to the replay where it has use for it.
+
 The work is a task of this process, and `advance` says how it is. Calls are found again by their keys, so a control
 plane that takes over makes none of them twice.
 """
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
+from msgspec import Struct
 
 from chimera.agents.cases import AgentTest
 from chimera.agents.compile import CanonicalDefinition
 from chimera.delivery.model import Change, Verdict
 from chimera.delivery.ports import Progress, Revision
+from chimera.delivery.staging.ports import Traffic
+from chimera.delivery.staging.replay import Replayer
+from chimera.delivery.staging.replaying import Both, Replays
 from chimera.delivery.staging.rules import Objective, Seen, judge
+from chimera.delivery.staging.sampling import evaluated
+from chimera.delivery.staging.shares import Want, cost_of_rounds, rounds_within, shares
 from chimera.delivery.trials.environments import Environments
 from chimera.delivery.trials.errors import TooManyEnvironments
 from chimera.delivery.trials.model import Case, CaseResult
@@ -38,16 +47,40 @@ MISFITS = frozenset({"trial-misfit", "script-over"})
 """Problems of a case that was made for another revision: they say nothing of the live one."""
 
 
+class _Rounds(Struct, frozen=True, kw_only=True):
+    """How an agent is evaluated: its `tests` so many times, by `calls` in all; not at all with 0 rounds."""
+
+    tests: tuple[AgentTest, ...]
+    rounds: int
+    calls: int
+
+    def repeated(self) -> list[tuple[int, AgentTest]]:
+        """Each case once a round, and as often as it says itself.
+
+        The number tells the calls of one repetition from those of another.
+        """
+        return [
+            (number, msgspec.structs.replace(test, runs=1, pass_share=1.0))
+            for test in self.tests
+            for number in range(max(self.rounds, test.runs))
+        ]
+
+
 class ChangeStaging:
     """The port `Staging`."""
 
-    def __init__(self, environments: Environments, calls: Calls, clock: Clock, settings: TrialSettings) -> None:
-        """Deploy into `environments`, and evaluate by `calls`."""
+    def __init__(
+        self, environments: Environments, calls: Calls, traffic: Traffic, clock: Clock, settings: TrialSettings
+    ) -> None:
+        """Deploy into `environments`, and evaluate by `calls`, with cases and with earlier `traffic`."""
         self._environments = environments
+        self._traffic = traffic
         self._clock = clock
         self._settings = settings
         side = max(1, settings.parallel // 2)
         self._runner = Runner(calls, parallel=side, answer_bytes=settings.answer_bytes)
+        replayer = Replayer(self._runner, parallel=side)
+        self._replays = Replays(environments, traffic, replayer, clock, settings)
         self._working: dict[str, tuple[str, asyncio.Task[Progress]]] = {}
 
     async def advance(self, change: Change, revisions: Sequence[Revision]) -> Progress:
@@ -80,6 +113,7 @@ class ChangeStaging:
     async def _clear(self, change: Change) -> None:
         for purpose in (NEW, LIVE):
             await self._environments.remove(change.tenant, purpose, change.id)
+        await self._replays.clear(change)
 
     async def aclose(self) -> None:
         """End the work; whoever takes over goes on."""
@@ -92,35 +126,76 @@ class ChangeStaging:
     async def _validate(self, change: Change, revisions: Sequence[Revision]) -> Progress:
         new = [one.compiled.value for one in revisions if one.compiled is not None]
         if not new:
-            return self._over([], agents=0, evaluated=0)
-        live = [one.before for one in revisions if one.before is not None and one.compiled is not None]
-        tests = {value.agent.name: evaluated(value) for value in new}
+            return self._over([], said="no agent is made or changed")
+        both = [
+            Both(new=one.compiled.value, live=one.before)
+            for one in revisions
+            if one.compiled is not None and one.before is not None
+        ]
+        policy = await self._traffic.allowed(change.tenant)
+        bound = self._settings.staging_most_calls
+        kept = min(self._replays.wanted_calls(both, policy), bound // 2)
+        rounds = self._rounds(new, {one.agent for one in both}, bound - kept)
         try:
-            place = await self._place(change, NEW, new, tests, judge=True)
-            beside = await self._place(change, LIVE, live, tests, judge=False) if live else None
+            verdicts = await self._cases(change, new, [one.live for one in both], rounds)
+            said = self._told_of_cases(new, rounds)
+            if not _wrong(verdicts):
+                spent = sum(rounds[value.agent.name].calls for value in new)
+                replayed = await self._replays.run(change, both, policy, bound - spent)
+                verdicts += replayed.verdicts
+                said += f"; {replayed.said}" if replayed.said else ""
         except TooManyEnvironments:
             await self._clear(change)  # who waits for room holds none, or all might wait for each other
             raise
+        return self._over(verdicts, said=said)
+
+    def _rounds(self, new: Sequence[CanonicalDefinition], live: Collection[str], bound: int) -> dict[str, _Rounds]:
+        """How often each agent answers its cases, within `bound` calls together."""
+        tests = [evaluated(value) for value in new]
+        sides = [2 if value.agent.name in live else 1 for value in new]
+        most = [math.ceil(self._settings.staging_calls / len(some)) if some else 0 for some in tests]
+        wants = [
+            Want(least=times * cost_of_rounds(some, 1), most=times * cost_of_rounds(some, each))
+            for some, times, each in zip(tests, sides, most, strict=True)
+        ]
+        found = {}
+        for value, some, times, each, share in zip(new, tests, sides, most, shares(wants, bound), strict=True):
+            rounds = rounds_within(some, share // times, each)
+            found[value.agent.name] = _Rounds(
+                tests=some if rounds else (), rounds=rounds, calls=times * cost_of_rounds(some, rounds) if rounds else 0
+            )
+        return found
+
+    async def _cases(
+        self,
+        change: Change,
+        new: Sequence[CanonicalDefinition],
+        live: Sequence[CanonicalDefinition],
+        rounds: Mapping[str, _Rounds],
+    ) -> list[Verdict]:
+        """What the agents' cases show of them."""
+        place = await self._place(change, NEW, new, rounds, judge=True)
+        beside = await self._place(change, LIVE, live, rounds, judge=False) if live else None
         found, of_live = await asyncio.gather(
-            self._run(place, new, tests),
-            self._run(beside, live, tests) if beside is not None else _nothing(),
+            self._run(place, new, rounds),
+            self._run(beside, live, rounds) if beside is not None else _nothing(),
         )
         await self._clear(change)
-        asked = [value for value in new if tests[value.agent.name]]
-        verdicts = [self._of_agent(value, found, of_live, len(asked)) for value in asked]
-        return self._over(verdicts, agents=len(new), evaluated=len(asked))
+        asked = [value for value in new if rounds[value.agent.name].rounds]
+        return [self._of_agent(value, found, of_live, len(asked)) for value in asked]
 
     async def _place(
         self,
         change: Change,
         purpose: str,
         values: Sequence[CanonicalDefinition],
-        tests: Mapping[str, Sequence[AgentTest]],
+        rounds: Mapping[str, _Rounds],
         *,
         judge: bool,
     ) -> Place:
-        scripted = {name for name, some in tests.items() if some and not some[0].integration}
-        rubrics = any(turn.expect.rubric is not None for some in tests.values() for one in some for turn in one.turns)
+        scripted = {name for name, one in rounds.items() if one.tests and not one.tests[0].integration}
+        tests = [test for one in rounds.values() for test in one.tests]
+        rubrics = any(turn.expect.rubric is not None for one in tests for turn in one.turns)
         name, agent = await self._environments.make(
             change.tenant,
             purpose,
@@ -134,7 +209,7 @@ class ChangeStaging:
         return Place(key=f"{purpose}\0{change.id}\0{change.content}", scripted=name, real=name, judge=found)
 
     async def _run(
-        self, place: Place, values: Sequence[CanonicalDefinition], tests: Mapping[str, Sequence[AgentTest]]
+        self, place: Place, values: Sequence[CanonicalDefinition], rounds: Mapping[str, _Rounds]
     ) -> dict[str, list[CaseResult]]:
         results: dict[str, list[CaseResult]] = {}
 
@@ -144,22 +219,10 @@ class ChangeStaging:
         cases = [
             Case(agent=value.agent.name, revision=f"{number}", test=test)
             for value in values
-            for number, test in self._repeated(tests[value.agent.name])
+            for number, test in rounds[value.agent.name].repeated()
         ]
         await self._runner.run(cases, place, done)
         return results
-
-    def _repeated(self, tests: Sequence[AgentTest]) -> list[tuple[int, AgentTest]]:
-        """Each case as often as makes `staging_calls` of all of them, and as often as it says itself.
-
-        The number tells the calls of one repetition from those of another.
-        """
-        each = math.ceil(self._settings.staging_calls / len(tests)) if tests else 0
-        return [
-            (number, msgspec.structs.replace(test, runs=1, pass_share=1.0))
-            for test in tests
-            for number in range(max(each, test.runs))
-        ]
 
     # -- judging ------------------------------------------------------------------------------------------------------
 
@@ -184,11 +247,19 @@ class ChangeStaging:
             outcome, said, agent=name, evidence={**judged.figures, "low_evidence": judged.low_evidence}
         )
 
-    def _over(self, verdicts: Sequence[Verdict], *, agents: int, evaluated: int) -> Progress:
-        wrong = [one for one in verdicts if one.outcome != "passed"]
-        said = f"{evaluated:,} of {agents:,} agents were evaluated in staging"
-        if evaluated < agents:
-            said += ", the others have no tests with a real model (low evidence)"
+    @staticmethod
+    def _told_of_cases(new: Sequence[CanonicalDefinition], rounds: Mapping[str, _Rounds]) -> str:
+        asked = sum(bool(one.rounds) for one in rounds.values())
+        untested = sum(not evaluated(value) for value in new)
+        said = f"{asked:,} of {len(new):,} agents were evaluated in staging"
+        if untested:
+            said += f", {untested:,} have no tests with a real model (low evidence)"
+        if left := len(new) - asked - untested:
+            said += f", {left:,} were left out by trials.staging_most_calls (low evidence)"
+        return said
+
+    def _over(self, verdicts: Sequence[Verdict], *, said: str) -> Progress:
+        wrong = _wrong(verdicts)
         if wrong:
             said += f"; {len(wrong):,} did not pass, first {wrong[0].agent}: {wrong[0].detail}"
         step = "mend the agents, or their tests, and send the change again" if wrong else ""
@@ -213,10 +284,8 @@ class ChangeStaging:
         )
 
 
-def evaluated(value: CanonicalDefinition) -> tuple[AgentTest, ...]:
-    """The tests that an agent is evaluated by: its integration tests, else those with a real model."""
-    integration = tuple(test for test in value.tests if test.integration)
-    return integration or tuple(test for test in value.tests if not test.is_scripted)
+def _wrong(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    return [one for one in verdicts if one.outcome != "passed"]
 
 
 def _seen(results: Sequence[CaseResult]) -> Seen:

@@ -24,7 +24,8 @@ class TrialRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Ask(Struct, frozen=True, kw_only=True):
     """One call in an environment (a tenant). The same `key` is the same call, however often it is asked for.
 
-    `seconds` is what it may take, `session` what it belongs to where a case has several turns.
+    `seconds` is what it may take, `session` what it belongs to where a case has several turns, `subject` the person
+    of whom what is said is.
     """
 
     environment: str
@@ -34,6 +35,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     seconds: float
     request: TrialRequest
     session: str | None = None
+    subject: str | None = None
 
 
 class Told(Struct, frozen=True, kw_only=True):

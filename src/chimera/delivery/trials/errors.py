@@ -9,6 +9,14 @@ class TrialsError(ProblemError):
     title = "The agents can't be tested"
 
 
+class NotRun(TrialsError):
+    """No gateway ran a test's call in time."""
+
+    code = "trial-not-run"
+    status = 504
+    title = "The test was not run"
+
+
 class UnknownTestRun(TrialsError):
     """No run of tests has this id."""
 

@@ -15,7 +15,11 @@ class Calls(Protocol):
     """Whatever makes calls in environments, in the hosts that serve."""
 
     async def call(self, ask: Ask) -> Told:
-        """One call, over at its deadline whatever happens to it; the same key is the same call."""
+        """One call, over at its deadline whatever happens to it.
+
+        The same key is the same call, whoever else waits for it or has waited; it raises `NotRun` where the key was
+        another call's. A call that nobody waits for any more is cancelled, and made anew when it is asked for again.
+        """
 
 
 class Definitions(Protocol):

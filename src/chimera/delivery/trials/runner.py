@@ -56,13 +56,15 @@ class Judge(Struct, frozen=True, kw_only=True):
 class Place(Struct, frozen=True, kw_only=True):
     """Where cases are run: the environment of those whose tools are scripted, and that of those whose tools are real.
 
-    `key` tells the calls of this run from those of others; `judge` is None where no model judges.
+    `key` tells the calls of this run from those of others; `judge` is None where no model judges. `subject` is the
+    person of whom what is said is, where it is of one.
     """
 
     key: str
     scripted: str
     real: str
     judge: Judge | None = None
+    subject: str | None = None
 
     def of(self, tools: Tools) -> str:
         """The environment of a case."""
@@ -70,10 +72,11 @@ class Place(Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Answer:
+class Answer:
     """An answer to be looked at: what case and turn it is of, and what was said before.
 
     `judged` and `problems` are its try's: what judges said, and the codes of calls that failed, are added to them.
+    `other` is another answer to the same, where a rubric compares two.
     """
 
     case: Case
@@ -84,6 +87,7 @@ class _Answer:
     told: Told
     judged: list[str]
     problems: list[str]
+    other: str | None = None
 
 
 class Runner:
@@ -150,21 +154,22 @@ class Runner:
 
     async def _try(self, case: Case, place: Place, number: str) -> Try:
         test, environment = case.test, place.of(case.tools)
-        key = _key(place.key, case.agent, case.revision, test.name, number)
+        key = call_key(place.key, case.agent, case.revision, test.name, number)
         said: list[Message] = []
         judged: list[str] = []
         problems: list[str] = []
         seconds, tokens, told = 0.0, 0, Told()
         for place_of_turn, turn in enumerate(test.turns):
             said.append(Message(role="user", content=turn.input))
-            told = await self._call(
+            told = await self.call(
                 Ask(
                     environment=environment,
                     agent=case.agent,
-                    key=_key(key, f"turn-{place_of_turn}"),
+                    key=call_key(key, f"turn-{place_of_turn}"),
                     messages=(said[-1],),
                     seconds=test.seconds,
                     session=key if len(test.turns) > 1 else None,
+                    subject=place.subject,
                     request=TrialRequest(
                         model="scripted" if test.is_scripted else "real",
                         says=turn.answers,
@@ -173,17 +178,17 @@ class Runner:
                 )
             )
             seconds, tokens = seconds + told.seconds, tokens + told.tokens
-            answer = _Answer(
+            answer = Answer(
                 case=case,
                 place=place,
-                key=_key(key, f"look-{place_of_turn}"),
+                key=call_key(key, f"look-{place_of_turn}"),
                 turn=turn,
                 said=said,
                 told=told,
                 judged=judged,
                 problems=problems,
             )
-            reasons, skipped = await self._look(answer)
+            reasons, skipped = await self.look(answer)
             if reasons or skipped:
                 where = f"turn {place_of_turn + 1}: " if len(test.turns) > 1 else ""
                 return Try(
@@ -199,19 +204,19 @@ class Runner:
         shown = told.output[:SHOWN]
         return Try(outcome="passed", judged=tuple(judged), seconds=seconds, tokens=tokens, answer=shown)
 
-    async def _call(self, ask: Ask) -> Told:
+    async def call(self, ask: Ask) -> Told:
         """A call, once its cell has a host."""
         told = await self._calls.call(ask)
         for number in range(1, WAKING):
             if told.problem is None or told.problem.code != NO_HOST:
                 break
             await asyncio.sleep(min(told.problem.retry_after or 1.0, WAKE_PAUSE))
-            told = await self._calls.call(msgspec.structs.replace(ask, key=_key(ask.key, f"waking-{number}")))
+            told = await self._calls.call(msgspec.structs.replace(ask, key=call_key(ask.key, f"waking-{number}")))
         return told
 
     # -- one answer ---------------------------------------------------------------------------------------------------
 
-    async def _look(self, answer: _Answer) -> tuple[list[str], list[str]]:
+    async def look(self, answer: Answer) -> tuple[list[str], list[str]]:
         """Why the answer fails, and why it can't be said whether it does: what costs nothing first."""
         told, expect = answer.told, answer.turn.expect
         if told.problem is not None:
@@ -230,16 +235,17 @@ class Runner:
             return found, []
         return await self._judged(answer, expect.rubric)
 
-    async def _checked(self, answer: _Answer, function: str) -> list[str]:
+    async def _checked(self, answer: Answer, function: str) -> list[str]:
         case = answer.case
         ask = CheckAsk(function=function, answer=answer.told.output, case=case.test.name)
-        answered = await self._call(
+        answered = await self.call(
             Ask(
                 environment=answer.place.of(case.tools),
                 agent=case.agent,
-                key=_key(answer.key, "check"),
+                key=call_key(answer.key, "check"),
                 messages=tuple(answer.said),
                 seconds=case.test.seconds,
+                subject=answer.place.subject,
                 request=TrialRequest(model="scripted", trial=Trial(tools=case.tools, check=ask)),
             )
         )
@@ -252,20 +258,21 @@ class Runner:
             return [f"the check {function}: its host gave no verdict, but {answered.output[:SHOWN]!r}"]
         return [] if verdict.passed else [f"the check {function}: {verdict.reason}"]
 
-    async def _judged(self, answer: _Answer, rubric: str) -> tuple[list[str], list[str]]:
+    async def _judged(self, answer: Answer, rubric: str) -> tuple[list[str], list[str]]:
         judge = answer.place.judge
         if judge is None:
             return [], ["no model judges rubrics here: set trials.judge_model"]
         why = ""
         for number in range(JUDGE_TRIES):
-            question = judging.question(rubric, answer.said, answer.told.output)
-            answered = await self._call(
+            question = judging.question(rubric, answer.said, answer.told.output, answer.other)
+            answered = await self.call(
                 Ask(
                     environment=judge.environment,
                     agent=judge.agent,
-                    key=_key(answer.key, f"judge-{number}"),
+                    key=call_key(answer.key, f"judge-{number}"),
                     messages=(Message(role="user", content=question),),
                     seconds=JUDGE_SECONDS,
+                    subject=answer.place.subject,
                     request=TrialRequest(model="real"),
                 )
             )
@@ -281,7 +288,8 @@ class Runner:
         return [], [why]
 
 
-def _key(*parts: str) -> str:
+def call_key(*parts: str) -> str:
+    """The key of a call: the same parts are the same call, whichever process asks."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

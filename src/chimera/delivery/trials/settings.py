@@ -32,6 +32,22 @@ class TrialSettings:
         "Calls by which each agent of a change is evaluated in staging, and as many of its live revision.",
         minimum=1,
     )
+    staging_replays: int = setting(
+        20,
+        "Earlier inputs that are put to each agent of a change in staging, and to its live revision, where the "
+        "tenant's delivery policy lets them; 0: none.",
+        minimum=0,
+        maximum=1_000,
+    )
+    staging_most_calls: int = setting(
+        20_000,
+        "Calls that staging of one change makes at most, for all its agents, both sides, checks and judges together; "
+        "a large change has fewer for each agent.",
+        minimum=2,
+    )
+    replay_bytes: int = setting(
+        32_768, "The longest earlier input, with the conversation before it, that is replayed.", unit="bytes", minimum=1
+    )
     environments: int = setting(6, "Environments that a tenant may have at once.", minimum=1, maximum=1_000)
     agents: int = setting(20_000, "Agents that one environment may hold.", minimum=1)
     life: float = setting(

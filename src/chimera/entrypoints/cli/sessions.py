@@ -19,7 +19,7 @@ COLUMNS = (
     ("saved", "SAVED"),
     ("ends", "ENDS"),
 )
-KINDS = ("sessions", "runs", "steps", "checkpoints", "answers", "tasks")
+KINDS = ("sessions", "runs", "steps", "checkpoints", "answers", "tasks", "copies")
 
 
 @click.group(epilog="Example: chimera sessions list --subject ann@example.org")

@@ -141,7 +141,7 @@ class SpaceEntry(Struct, frozen=True, kw_only=True):
 
 
 class SubjectCounts(Struct, frozen=True, kw_only=True):
-    """How much is kept of a person, or was erased."""
+    """How much is kept of a person, or was erased; `copies` of what they said are replayed in staging."""
 
     sessions: int = 0
     runs: int = 0
@@ -149,3 +149,4 @@ class SubjectCounts(Struct, frozen=True, kw_only=True):
     checkpoints: int = 0
     answers: int = 0
     tasks: int = 0
+    copies: int = 0

@@ -47,7 +47,7 @@ def put_policy(
     data = DeliveryPolicyChanged(version=version, direct=policy.direct, freezes=freezes, by=by)
     record = journal(connection)
     record.fact(Fact(id=new_id("evt"), type="delivery.changed", tenant=tenant, subject="delivery", at=now, data=data))
-    approvals = msgspec.to_builtins(policy.approvals)
+    approvals, replay = msgspec.to_builtins(policy.approvals), msgspec.to_builtins(policy.replay)
     record.audit(
         AuditRecord(
             at=now,
@@ -56,7 +56,13 @@ def put_policy(
             action="delivery.changed",
             resource="delivery",
             outcome="done",
-            detail={"version": version, "direct": policy.direct, "freezes": list(freezes), "approvals": approvals},
+            detail={
+                "version": version,
+                "direct": policy.direct,
+                "freezes": list(freezes),
+                "approvals": approvals,
+                "replay": replay,
+            },
         )
     )
     return version

@@ -8,12 +8,15 @@ transaction, asks for all versions in one query, and ends when nobody waits.
 import asyncio
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
+from msgspec.structs import replace
 
 from chimera.adapters.storage.tasks.store import TaskStorage
 from chimera.delivery.trials.asking import Ask, Told
+from chimera.delivery.trials.errors import NotRun
 from chimera.gateway.api import InvokeAnswer
 from chimera.gateway.identity.principal import system
 from chimera.gateway.state.rules import run_id
@@ -36,21 +39,18 @@ _ANSWERS = msgspec.json.Decoder(InvokeAnswer)
 _PRINCIPAL = _ENCODER.encode(PRINCIPAL)
 
 
-class NotRun(ProblemError):
-    """No gateway ran a test's call in time."""
-
-    code = "trial-not-run"
-    status = 504
-    title = "The test was not run"
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting:
-    """A call that somebody waits for, until the clock says `until`."""
+    """A call that somebody waits for, until the clock says `until`.
 
+    `found` says that the task was there before it was asked for, `again` how often it was found cancelled.
+    """
+
+    made: Submission
     answer: "asyncio.Future[Told]"
     until: float
-    version: int = 0
+    found: bool = False
+    again: int = 0
 
 
 class TaskCalls:
@@ -62,22 +62,22 @@ class TaskCalls:
         self._clock = clock
         self._patience = patience
         self._poll = poll
-        self._new: list[tuple[Submission, _Waiting]] = []
-        self._waiting: dict[TaskKey, _Waiting] = {}
+        self._new: list[_Waiting] = []
+        self._waiting: dict[TaskKey, list[_Waiting]] = {}
+        self._versions: dict[TaskKey, int] = {}
         self._loop: asyncio.Task[None] | None = None
 
     async def call(self, ask: Ask) -> Told:
-        """One call; cancelling this cancels it."""
-        made = self._submission(ask)
-        waiting = _Waiting(asyncio.get_running_loop().create_future(), self._clock.wall() + ask.seconds)
-        waiting.until += self._patience + GRACE
-        self._new.append((made, waiting))
+        """See `Calls`."""
+        until = self._clock.wall() + ask.seconds + self._patience + GRACE
+        waiting = _Waiting(self._submission(ask), asyncio.get_running_loop().create_future(), until)
+        self._new.append(waiting)
         if self._loop is None or self._loop.done():
             self._loop = asyncio.create_task(self._work(), name="trial-calls")
         try:
             return await waiting.answer
         except asyncio.CancelledError:
-            await self._give_up(waiting)
+            await self._give_up(waiting.answer)
             raise
 
     async def aclose(self) -> None:
@@ -100,6 +100,7 @@ class TaskCalls:
             max_attempts=ATTEMPTS,
             key=run_id(ask.environment, ask.agent, PRINCIPAL.actor, ask.key).encode(),
             session=ask.session,
+            subject=ask.subject,
             actor=PRINCIPAL.actor,
         )
 
@@ -114,41 +115,73 @@ class TaskCalls:
             await asyncio.sleep(self._poll)
 
     async def _submit(self) -> None:
-        new = [one for one in self._new if not one[1].answer.done()]
+        new = [one for one in self._new if not one.answer.done()]
         if new:
-            accepted = await self._store.submit([made for made, _ in new])
-            for (made, waiting), one in zip(new, accepted, strict=True):
-                if one.mismatch:
-                    waiting.answer.set_exception(
-                        NotRun(f"the key of a test's call was used for another one of agent {made.agent}")
-                    )
-                    continue
-                self._waiting[TaskKey(tenant=made.tenant, task=one.task.task)] = waiting
-        self._new = [one for one in self._new if one not in new and not one[1].answer.done()]
+            accepted = await self._store.submit([one.made for one in new])
+            for waiting, one in zip(new, accepted, strict=True):
+                key = TaskKey(tenant=waiting.made.tenant, task=one.task.task)
+                if waiting.answer.done():
+                    if key not in self._waiting:
+                        await self._cancel(key)  # it was given up while it was written
+                elif one.mismatch:
+                    said = f"the key of a test's call was used for another one of agent {waiting.made.agent}"
+                    waiting.answer.set_exception(NotRun(said))
+                else:
+                    waiting.found = one.existed
+                    self._waiting.setdefault(key, []).append(waiting)
+                    self._versions.pop(key, None)  # who has come late is told, too
+        self._new = [one for one in self._new if one not in new and not one.answer.done()]
 
     async def _look(self) -> None:
-        self._waiting = {key: one for key, one in self._waiting.items() if not one.answer.done()}
+        self._forget()
         versions = await self._store.versions(list(self._waiting))
         now = self._clock.wall()
         for key, waiting in list(self._waiting.items()):
             found = versions.get(key)
-            if found is not None and found[0] != waiting.version:
-                waiting.version = found[0]
+            if found is not None and found[0] != self._versions.get(key):
                 details = await self._store.get(key)
-                if details is not None and details.task.is_finished and not waiting.answer.done():
-                    waiting.answer.set_result(_told(details))
-            elif (found is None or now >= waiting.until) and not waiting.answer.done():
-                waiting.answer.set_result(Told(problem=_not_run(key).problem()))
+                self._versions[key] = found[0]
+                if details is not None and details.task.is_finished:
+                    self._over(key, waiting, details)
+            for one in waiting:
+                if (found is None or now >= one.until) and not one.answer.done():
+                    one.answer.set_result(Told(problem=_not_run(key).problem()))
 
-    async def _give_up(self, waiting: _Waiting) -> None:
-        self._new = [one for one in self._new if one[1] is not waiting]
-        for key, one in list(self._waiting.items()):
-            if one is waiting:
+    def _over(self, key: TaskKey, waiting: Sequence[_Waiting], details: Details) -> None:
+        for one in waiting:
+            if one.answer.done():
+                continue
+            if details.task.state == "cancelled" and one.found:
+                # Whoever waited for it before gave it up, such as a control plane that ended: it is made anew.
+                one.again += 1
+                again = f"{one.again}".encode()
+                made = replace(one.made, task=new_id("task"), key=(one.made.key or b"") + b"\0" + again)
+                self._new.append(_Waiting(made, one.answer, one.until, again=one.again))
+            else:
+                one.answer.set_result(_told(details))
+        self._waiting.pop(key, None)
+
+    def _forget(self) -> None:
+        """Those that nobody waits for any more."""
+        left = {key: [one for one in some if not one.answer.done()] for key, some in self._waiting.items()}
+        self._waiting = {key: some for key, some in left.items() if some}
+        self._versions = {key: version for key, version in self._versions.items() if key in self._waiting}
+
+    async def _give_up(self, answer: "asyncio.Future[Told]") -> None:
+        self._new = [one for one in self._new if one.answer is not answer]
+        for key, some in list(self._waiting.items()):
+            if all(one.answer is not answer for one in some):
+                continue
+            self._waiting[key] = left = [one for one in some if one.answer is not answer]
+            if not left:
                 del self._waiting[key]
-                try:
-                    await self._store.cancel(key, PRINCIPAL.actor)
-                except (TaskFinished, ProblemError) as error:
-                    log.info("a test's call was not cancelled", extra={"task": key.task, "problem": str(error)})
+                await self._cancel(key)
+
+    async def _cancel(self, key: TaskKey) -> None:
+        try:
+            await self._store.cancel(key, PRINCIPAL.actor)
+        except (TaskFinished, ProblemError) as error:
+            log.info("a test's call was not cancelled", extra={"task": key.task, "problem": str(error)})
 
 
 def _told(details: Details) -> Told:
