@@ -26,5 +26,7 @@ async def test_a_parameter_that_the_document_does_not_name_is_refused(name: str,
         refused = await client.ask("GET", f"{path}?{query}")
         assert (refused.status, refused.json["code"]) == (400, "invalid-request"), query
         assert refused.json["next_step"]
+    empty, without = [(await client.ask("GET", f"{path}{query}")) for query in ("?after=", "")]
+    assert (empty.status, empty.body) == (without.status, without.body), "nothing to go on after is the beginning"
     for parameter, _, _ in LISTS[name].query:
         assert parameter in (await client.ask("GET", f"{path}?colour=red")).json["next_step"]

@@ -1,9 +1,14 @@
 """The operation `run_tests`: which agents are meant, looked up a thousand at a time."""
 
+import asyncio
+import json
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from chimera.entrypoints.cli import identity
+from chimera.entrypoints.cli.main import cli
 from chimera.entrypoints.control_plane import trials
 from chimera.testing.definitions import definition
 
@@ -35,3 +40,21 @@ async def test_agents_are_looked_up_together(client: Any, monkeypatch: pytest.Mo
 async def test_it_must_be_said_what_to_test_in_one_way(body: dict[str, Any], client: Any) -> None:
     refused = await client.ask("POST", "tests", body)
     assert (refused.status, refused.json["code"]) == (400, "invalid-request") and refused.json["next_step"]
+
+
+async def test_the_command_line_lists_as_many_runs_as_are_asked_for(
+    client: Any, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (
+        await client.ask("POST", "apply", {"items": [{"definition": definition("anna", tests=[CASE])}]})
+    ).status == 200
+    runs = [(await client.ask("POST", "tests", {"agents": ["anna"]})).json["run"] for _ in range(3)]
+    monkeypatch.setattr(identity, "PAGE", 1)
+
+    async def listed(*options: str) -> list[str]:
+        told = ["--url", url, "--key", "k", "test", "--list", *options, "-o", "json"]
+        done = await asyncio.to_thread(lambda: CliRunner().invoke(cli, told, standalone_mode=False))
+        return [row["run"] for row in json.loads(done.stdout)]
+
+    assert sorted(await listed()) == sorted(runs)
+    assert len(await listed("--limit", "2")) == 2

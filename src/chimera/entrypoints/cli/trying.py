@@ -18,6 +18,7 @@ from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.applying import CHUNK, SHOWN_FAULTS
 from chimera.entrypoints.cli.client import Api, options_of, run
 from chimera.entrypoints.cli.failing import INVALID, place
+from chimera.entrypoints.cli.identity import limit_option, pages
 from chimera.entrypoints.cli.sources import Source, read_sources
 from chimera.entrypoints.cli.text import clean
 from chimera_host.contract.problem import ProblemError
@@ -37,7 +38,8 @@ RUNS = (
 @click.argument("what", nargs=-1, metavar="PATH…|AGENT…")
 @click.option("--all", "everything", is_flag=True, help="All live agents.")
 @click.option("--run", "known", metavar="RUN", help="Follow a run that was begun before, or show what came of it.")
-@click.option("--list", "listed", is_flag=True, help="List runs.")
+@click.option("--list", "listed", is_flag=True, help="List runs, the newest first.")
+@limit_option
 @click.option("--junit", type=click.Path(dir_okay=False), help="Write what came of it as JUnit XML into this file.")
 @out.output_option
 @click.pass_context
@@ -47,6 +49,7 @@ def test(
     everything: bool,
     known: str | None,
     listed: bool,
+    limit: int,
     junit: str | None,
     output: str,
 ) -> int:
@@ -59,7 +62,7 @@ def test(
         raise click.UsageError("Name files or agents, or give --all, --run or --list.")
     options = options_of(context)
     if listed:
-        _list(run(options, lambda api: api.call("GET", api.path("tests"))), output)
+        _list(run(options, lambda api: pages(api, api.path("tests"), "runs", limit)), output)
         return 0
     followed = run(options, lambda api: _followed(api, what, everything, known))
     if (faults := followed.get("faults")) is not None:
@@ -172,9 +175,9 @@ def _show(followed: dict[str, Any], output: str) -> None:
         click.echo(f"The run is {found['state']}: {clean(str(found.get('problem', 'somebody ended it')))}", err=True)
 
 
-def _list(page: dict[str, Any], output: str) -> None:
-    rows = [{**one, **one["counts"]} for one in page["runs"]]
-    out.show(page["runs"], output, columns=RUNS, rows=rows)
+def _list(runs: list[dict[str, Any]], output: str) -> None:
+    rows = [{**one, **one["counts"]} for one in runs]
+    out.show(runs, output, columns=RUNS, rows=rows)
 
 
 def _refused(faults: list[dict[str, Any]], output: str) -> int:

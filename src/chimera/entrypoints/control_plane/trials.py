@@ -65,7 +65,7 @@ class TrialHandlers:
     async def page(self, request: web.Request) -> web.StreamResponse:
         """A page of runs."""
         limit = page_size(request, PAGE)
-        rows = await self._runs.page(tenant_of(request), request.query.get("after"), limit + 1)
+        rows = await self._runs.page(tenant_of(request), request.query.get("after") or None, limit + 1)
         more = rows[limit - 1].run if len(rows) > limit else None
         return answer(RunPage(runs=list(rows[:limit]), next=more))
 
@@ -112,7 +112,7 @@ def _named(agent: str, case: str) -> str:
 
 
 def _place(text: str | None) -> tuple[str, str]:
-    if text is None:
+    if not text:
         return "", ""
     try:
         return msgspec.json.decode(base64.b64decode(text, altchars=b"-_", validate=True), type=tuple[str, str])
