@@ -167,30 +167,47 @@ PROMISED, ALLOWED = Objective(0.01, 0.05, 30.0), Tolerance(0.005, 0.02)
 WAVES = 3
 
 
-def shared(seed: int, calls: int, fails: Callable[[int], tuple[float, float]]) -> bool:
-    """Whether an agent is condemned whose `calls` of a window are drawn to one side or the other."""
-    chance, known, window = random.Random(seed), Evidence(), 0
+def shared(seed: int, calls: int, fails: Callable[[int], tuple[float, float]], agents: int = 1) -> bool:
+    """Whether anybody is condemned of agents with the same change whose `calls` of a window fall to either side."""
+    chance, known, window = random.Random(seed), [Evidence()] * agents, 0
     for share, windows in SHARES:
         for _ in range(windows):
             window += 1
-            greens = binomial(chance, chance.randint(0, 2 * calls), share) if calls > 1 else chance.random() < share
-            blues = binomial(chance, chance.randint(0, 2 * calls), 1 - share) if calls > 1 else not greens
-            bad_blue, bad_green = fails(window)
-            blue = Window(int(blues), binomial(chance, int(blues), bad_blue), (int(blues), 0, 0, 0))
-            green = Window(int(greens), binomial(chance, int(greens), bad_green), (int(greens), 0, 0, 0))
-            known = observe(known, blue, green, PROMISED, ALLOWED, BOUNDS, alone=patience(share))
-            wave = [Subject(agent="a", group="g", evidence=known, objective=PROMISED)]
-            if not judge(wave, size=1, groups=1, error=ERROR / WAVES, least_calls=5).clean:
+            for one in range(agents):
+                blue, green = sides(chance, calls, share, fails(window))
+                known[one] = observe(known[one], blue, green, PROMISED, ALLOWED, BOUNDS, alone=patience(share))
+            wave = [
+                Subject(agent=f"a{one}", group="g", evidence=evidence, objective=PROMISED)
+                for one, evidence in enumerate(known)
+            ]
+            if not judge(wave, size=agents, groups=1, error=ERROR / WAVES, least_calls=5).clean:
                 return True
     return False
 
 
-@pytest.mark.parametrize("calls", [1, 4, 16])
-def test_an_outage_is_held_against_nobody_though_blue_has_few_calls_in_it(calls: int) -> None:
-    def outage(window: int) -> tuple[float, float]:
-        return (0.6, 0.6) if 80 < window <= 110 else (0.002, 0.002)
+def sides(chance: random.Random, calls: int, share: float, fails: tuple[float, float]) -> tuple[Window, Window]:
+    """A window's calls, about so many, each drawn to green by its share: blue's and green's."""
+    total = chance.randint(0, 2 * calls)
+    greens = binomial(chance, total, share)
+    blues = total - greens
+    return (
+        Window(blues, binomial(chance, blues, fails[0]), (blues, 0, 0, 0)),
+        Window(greens, binomial(chance, greens, fails[1]), (greens, 0, 0, 0)),
+    )
 
-    assert sum(shared(seed, calls, outage) for seed in range(40)) / 40 <= ERROR
+
+def outage(rate: float) -> Callable[[int], tuple[float, float]]:
+    """Both sides fail as often for half a minute, while green gets nine of ten calls."""
+    return lambda window: (rate, rate) if 80 < window <= 110 else (0.002, 0.002)
+
+
+@pytest.mark.parametrize(("calls", "rate"), [(1, 0.6), (4, 0.6), (16, 0.6), (16, 0.2)])
+def test_an_outage_is_held_against_nobody_though_blue_has_few_calls_in_it(calls: int, rate: float) -> None:
+    assert sum(shared(seed, calls, outage(rate)) for seed in range(40)) / 40 <= ERROR
+
+
+def test_an_outage_is_held_against_no_group() -> None:
+    assert not any(shared(seed, 2, outage(0.3), agents=8) for seed in range(8))
 
 
 @pytest.mark.parametrize("rate", [0.03, 0.1, 0.3])

@@ -228,9 +228,8 @@ def _join(
         open_blue=Counts(),
         open_green=Counts(),
         borne_out=(
-            after.borne_out[0]
-            + _speaks_for(blue.calls, blue.failures, green.calls, green.failures, objective.failures),
-            after.borne_out[1] + _speaks_for(blue.calls, blue.late, green.calls, green.late, objective.late),
+            after.borne_out[0] + _bears_out(blue.calls, blue.failures, green.calls, green.failures, objective.failures),
+            after.borne_out[1] + _bears_out(blue.calls, blue.late, green.calls, green.late, objective.late),
         ),
     )
 
@@ -374,8 +373,24 @@ def _keeps(failures: int, calls: int, share: float) -> bool:
 def _speaks_for(calls: int, seen: int, green_calls: int, green_seen: int, limit: float) -> float:
     """How much likelier blue's calls are where it keeps `limit` than where it does as green did (a logarithm)."""
     share = (green_seen + 0.5) / (green_calls + 1)
+    return _likelier(calls, seen, share, limit) if green_seen else 0.0
+
+
+def _bears_out(calls: int, seen: int, green_calls: int, green_seen: int, limit: float) -> float:
+    """The same of the calls of one block.
+
+    Few of green's calls say its share badly, and one that is taken too high speaks for blue too much. So it is a
+    standard error lower; and where nothing is said against green, blue's calls may only speak against blue.
+    """
+    share = (green_seen + 0.5) / (green_calls + 1)
+    lower_share = share - math.sqrt(share * (1 - share) / (green_calls + 1))
+    said = _likelier(calls, seen, lower_share if seen <= limit * calls else share, limit)
+    return said if green_seen else min(0.0, said)
+
+
+def _likelier(calls: int, seen: int, share: float, limit: float) -> float:
     limit = min(max(limit, LEAST_RATE), MOST_RATE)
-    if not green_seen or share <= limit:
+    if share <= limit:
         return 0.0
     return seen * math.log(limit / share) + (calls - seen) * math.log((1 - limit) / (1 - share))
 
