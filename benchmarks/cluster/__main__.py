@@ -53,7 +53,11 @@ async def measure(part: str, options: argparse.Namespace, folder: Path) -> list[
             images, database = os.environ["CHIMERA_TEST_IMAGES"], os.environ["CHIMERA_TEST_CLUSTER_DATABASE"]
             return await calls.measure(cluster, folder, images, database, options.count, say)
         if part == "each":
-            async with cluster.namespace("chimera-each") as namespace, cluster.simulated_nodes(options.nodes):
+            async with (
+                cluster.namespace("chimera-each") as namespace,
+                cluster.simulated_nodes(options.nodes),
+                one_each.asleep_from_the_beginning(cluster),
+            ):
                 await fleet.account(cluster, namespace)
                 say("one Knative Service for each agent")
                 return one_each.rows(await one_each.measure(cluster, namespace, options.seconds, options.agents))

@@ -169,6 +169,9 @@ class Cluster:
     async def namespace(self, name: str, *, of: str | None = None) -> AsyncIterator[str]:
         """A namespace that is gone afterwards, with all that is in it; its agents are `of` an installation."""
         meta: dict[str, Any] = {"name": name, **({"labels": {CLAIM: of}} if of is not None else {})}
+        async with asyncio.timeout(300):  # one of that name that is ending would take with it what is made in it
+            while any(one.metadata.name == name for one in (await self.api.list(NAMESPACES, None)).items):  # noqa: ASYNC110
+                await asyncio.sleep(0.5)
         await self.api.apply(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
         try:
             yield name

@@ -1,23 +1,29 @@
 """What one Knative Service for each agent costs, on the same API server: as many as can be made in a time, and a fit.
 
-Each is as small as a Knative Service can be. Its pod runs on a simulated node, so what is measured is Knative and
-Kubernetes with objects and conditions, without a single container. Time grows faster than in step, since controllers
-list and resync all of them: `a·n + b·n²` is fitted to the time until n were ready.
+Each is as small as a Knative Service can be, and asleep from the beginning (initial scale 0): its pod would run on a
+simulated node, where the activator's probes find nobody. So what is measured is the least: Knative and Kubernetes with
+objects and conditions, without a single container. Time grows faster than in step, since controllers list and resync
+all of them: `a·n + b·n²` is fitted to the time until n were ready.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from msgspec import Struct
 
 from benchmarks.cluster.api import COUNTED, Cluster, Counters, Row, until
 from chimera.adapters.substrates.knative.errors import ClusterError
 from chimera.adapters.substrates.knative.following import Following
+from chimera.adapters.substrates.knative.installer import KINDS
+from chimera.adapters.substrates.knative.names import INITIAL_SCALE
 from chimera.adapters.substrates.knative.objects import KNATIVE_SERVICES, KnativeService
+from chimera.adapters.substrates.knative.preflight import ZERO_SCALE
 
 SETTLED = 300.0
+MANAGER = "chimera-benchmark"
 AHEAD = 40
 """How many may be made beyond those that are ready: whoever makes all at once measures a queue."""
 
@@ -85,6 +91,23 @@ def fit(samples: Sequence[tuple[float, float]]) -> tuple[float, float]:
 def ready(service: KnativeService) -> bool:
     """Whether Knative says so."""
     return any(one.type == "Ready" and one.status == "True" for one in service.status.conditions)
+
+
+@asynccontextmanager
+async def asleep_from_the_beginning(cluster: Cluster) -> AsyncIterator[None]:
+    """Knative allows an initial scale of 0 while the block runs."""
+
+    async def say(data: dict[str, Any]) -> None:
+        meta = {"name": "config-autoscaler", "namespace": "knative-serving"}
+        manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}
+        await cluster.api.apply(KINDS["ConfigMap"], manifest, manager=MANAGER)
+
+    await say({ZERO_SCALE: "true"})
+    await asyncio.sleep(2.0)  # Knative's webhook reads it from a watch
+    try:
+        yield
+    finally:
+        await say({})  # what a manager names no longer is gone
 
 
 async def measure(cluster: Cluster, namespace: str, seconds: float, of: int) -> OneEach:
@@ -155,6 +178,6 @@ async def _make(cluster: Cluster, namespace: str, number: int) -> None:
         "apiVersion": KNATIVE_SERVICES.api_version,
         "kind": KNATIVE_SERVICES.kind,
         "metadata": {"name": name, "namespace": namespace},
-        "spec": {"template": {"spec": {"containers": [container]}}},
+        "spec": {"template": {"metadata": {"annotations": {INITIAL_SCALE: "0"}}, "spec": {"containers": [container]}}},
     }
-    await cluster.api.apply(KNATIVE_SERVICES, manifest, manager="chimera-benchmark")
+    await cluster.api.apply(KNATIVE_SERVICES, manifest, manager=MANAGER)
