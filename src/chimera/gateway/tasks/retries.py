@@ -1,8 +1,8 @@
 """What a failed attempt means: for good, to be tried again and when, or refused before anything was done.
 
 The problem's code decides where it is known, else its status. A refusal that leaves nothing done (the agent is busy,
-its budget is used up, the gateway is full) costs no attempt: the task goes back to its place, and its agent's tasks
-rest for as long as the refusal says, so that a hundred thousand of them aren't tried one by one.
+its cell isn't up yet, its budget is used up, the gateway is full) costs no attempt: the task goes back to its place,
+and its agent's tasks rest for as long as the refusal says, so that a hundred thousand of them aren't tried one by one.
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ Kind = Literal["final", "retry", "put-back"]
 PUT_BACK = frozenset(
     {
         "agent-busy",
+        "cell-unavailable",
         "budget-exceeded",
         "rate-exceeded",
         "overloaded",
