@@ -6,17 +6,17 @@ from msgspec import Struct
 from prometheus_client.registry import Collector
 
 from chimera.adapters.substrates.knative.admission.certificates import Shown
-from chimera.adapters.substrates.knative.admission.judging import AgentJudge
+from chimera.adapters.substrates.knative.admission.judging import AgentJudge, judge_rollout
 from chimera.adapters.substrates.knative.admission.keeper import CertificateKeeper, CurrentCertificate
 from chimera.adapters.substrates.knative.client import Kubernetes
-from chimera.entrypoints.admission.review import Asked, Reviewed, review
+from chimera.entrypoints.admission.review import Asked, Judge, Reviewed, review
 from chimera.entrypoints.admission.server import AdmissionServer
 from chimera.kernel.clock import Clock, SystemClock
 from chimera.kernel.ids import new_id
 from chimera.kernel.leases import Lease, Leases, work_while_held
 
 LEASE = "admission-certificates"
-AGENTS = "agents"
+AGENTS, ROLLOUTS = "agents", "rollouts"
 
 
 class AdmissionConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,6 +37,7 @@ class Admission:
         """Nothing runs before `serve`."""
         self._config, self._api, self._clock = config, api, clock
         self._judge = AgentJudge(api)
+        self._judges: dict[str, Judge] = {AGENTS: self._judge, ROLLOUTS: judge_rollout}
         self.server = AdmissionServer(self._review, host=config.host, port=config.port)
 
     @property
@@ -78,7 +79,7 @@ class Admission:
         self.server.show(shown.certificate, shown.key, shown.ends)
 
     def _review(self, asked: Asked) -> Reviewed:
-        return review(asked, self._judge if asked.resource.resource == AGENTS else None)
+        return review(asked, self._judges.get(asked.resource.resource))
 
 
 def start_admission(

@@ -25,19 +25,31 @@ import uvloop
 from aiohttp import web
 from msgspec import Struct
 
+from chimera.adapters.storage.carrying import StoredCarriers
 from chimera.adapters.storage.catalogue import Catalogue
+from chimera.adapters.storage.changes.people import StoredPeople
+from chimera.adapters.storage.changes.store import ChangeStorage
 from chimera.adapters.storage.conditions import StoredConditions
+from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.leases import StoredLeases
 from chimera.adapters.storage.migrating import migrate
 from chimera.adapters.storage.naming import open_named
 from chimera.adapters.storage.opening import shown
+from chimera.adapters.storage.rollouts.store import StoredRollouts
+from chimera.adapters.storage.sides.store import SideStorage
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.bootstrap.database import when_there
+from chimera.bootstrap.delivery_parts import policy_of
 from chimera.bootstrap.substrate_parts import cluster, cluster_place
+from chimera.delivery.rollout.model import Policy
+from chimera.delivery.rollout.service import RolloutService
+from chimera.delivery.service import Changes
+from chimera.delivery.settings import DeliverySettings
 from chimera.entrypoints.operator.app import make_app
-from chimera.entrypoints.operator.service import Operator
-from chimera.kernel.clock import SystemClock
+from chimera.entrypoints.operator.loop import ACTOR
+from chimera.entrypoints.operator.service import Delivery, Operator
+from chimera.kernel.clock import Clock, SystemClock
 from chimera.kernel.ids import new_id
 from chimera.kernel.settings import SettingsError, load_group
 from chimera.platform.cells import unservable_in_cluster
@@ -54,8 +66,8 @@ class OperatorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `database` is a server's URL, `database_password` a reference (`env:NAME`, `file:PATH`). `cells` is the namespace
     of cells, `namespace` the platform's own (without it the one that this process is a pod of). `max_hosts` bounds each
-    shared cell as it does in the control plane. `operator` are the settings of that group; health and metrics are at
-    `host` and `port`. `kubeconfig` names a cluster other than the process's own.
+    shared cell as it does in the control plane. `operator` and `delivery` are the settings of these groups; health and
+    metrics are at `host` and `port`. `kubeconfig` names a cluster other than the process's own.
     """
 
     database: str
@@ -67,12 +79,14 @@ class OperatorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     host: str = "127.0.0.1"
     port: int = 8083
     operator: dict[str, Any] = {}
+    delivery: dict[str, Any] = {}
 
 
 async def serve(config: OperatorConfig) -> None:
     """Work until SIGTERM."""
     settings = load_group(OperatorSettings, config.operator, where="operator")
     settings.check()
+    policy = policy_of(load_group(DeliverySettings, config.delivery, where="delivery"))
     told_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
@@ -88,6 +102,7 @@ async def serve(config: OperatorConfig) -> None:
         settings,
         cells=config.cells,
         installation=config.namespace or api.namespace,
+        delivery=deliver_by(database, catalogue, policy, SystemClock()),
         conditions=conditions,
     )
     runner = web.AppRunner(make_app(operator), access_log=None, shutdown_timeout=1.0)
@@ -108,6 +123,17 @@ async def serve(config: OperatorConfig) -> None:
         await api.aclose()
         await asyncio.to_thread(database.close)
         log.info("operator ended")
+
+
+def deliver_by(database: Database, catalogue: Catalogue, policy: Policy, clock: Clock) -> Delivery:
+    """Change requests and rollouts on the database, where control planes, whose loops go on with them, find them."""
+    kept = StoredRollouts(database)
+    sides = SideStorage(database, max_hosts=catalogue.max_hosts, unservable=catalogue.unservable)
+    return Delivery(
+        carriers=StoredCarriers(database, ACTOR),
+        changes=Changes(ChangeStorage(database, catalogue, clock), StoredPeople(database), clock, lambda: None),
+        rollouts=RolloutService(kept, sides, kept, policy),
+    )
 
 
 def main() -> int:

@@ -54,7 +54,7 @@ class ChangeItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `revision` is the digest of what it becomes, None where it is taken out of service; `before` the revision that was
     live when the change was made, None for a new agent. `file` names where the definition stands, `source` is the
-    digest of its text (`chimera.agents.catalogue.source_digest`).
+    digest of its text (`chimera.agents.catalogue.source_digest`). `owner` is the resource of a cluster that brings it.
     """
 
     agent: str
@@ -62,6 +62,7 @@ class ChangeItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     before: str | None
     file: str | None = None
     source: str = ""
+    owner: str | None = None
 
 
 class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -6,7 +6,8 @@ The pipeline, which does the rest, is told by `poke`; it would find out by itsel
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 from msgspec import Struct
@@ -32,6 +33,7 @@ from chimera.kernel.ids import new_id
 
 _TRIES = 5
 _BATCH, _CHANGE = "batch_", "chg_"
+_NOBODY: Mapping[str, str] = MappingProxyType({})
 Rule = Callable[[Change, DeliveryPolicy], Moved]
 
 
@@ -47,6 +49,7 @@ class Draft(Struct, frozen=True, kw_only=True):
     """A change to be opened: the definitions of `batch`, and agents to take out of service.
 
     `supersede` has older changes of the same author give way. `emergency` is a reason to take the emergency path.
+    `owners` are the resources of a cluster that bring agents, by the agents' names.
     """
 
     title: str
@@ -59,6 +62,7 @@ class Draft(Struct, frozen=True, kw_only=True):
     commit: str | None = None
     repository: str | None = None
     contributors: tuple[str, ...] = ()
+    owners: dict[str, str] = {}
 
 
 class Changes:
@@ -79,7 +83,7 @@ class Changes:
         if known is not None:
             return known
         who = await self._who(asker)
-        items = await self._items(tenant, asker, draft.batch, draft.remove)
+        items = await self._items(tenant, asker, draft.batch, draft.remove, draft.owners)
         risk, reasons = await self._assess(tenant, items)
         now = self._clock.wall()
         change = Change(
@@ -282,7 +286,12 @@ class Changes:
         return None if batch is None else await self._store.change(tenant, _id_of(batch))
 
     async def _items(
-        self, tenant: str, asker: Asker, batch: str | None, remove: Sequence[str]
+        self,
+        tenant: str,
+        asker: Asker,
+        batch: str | None,
+        remove: Sequence[str],
+        owners: Mapping[str, str] = _NOBODY,
     ) -> tuple[ChangeItem, ...]:
         items = [] if batch is None else await self._store.batch(tenant, batch)
         if twice := sorted({item.agent for item in items} & set(remove)):
@@ -298,7 +307,8 @@ class Changes:
         if not items:
             raise NoChange("all of it is live as it is", next_step="nothing is to be done")
         _check_reach(asker, [item.agent for item in items])
-        return tuple(sorted(items, key=lambda item: item.agent))
+        owned = (replace(item, owner=owners.get(item.agent)) for item in items)
+        return tuple(sorted(owned, key=lambda item: item.agent))
 
     async def _assess(self, tenant: str, items: Sequence[ChangeItem]) -> tuple[Risk, tuple[Reason, ...]]:
         revisions = await self._store.revisions(tenant, items)

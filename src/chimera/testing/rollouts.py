@@ -1,5 +1,6 @@
 """The store of rollouts in memory: the shipped fake that passes the same conformance suite as the database's."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
@@ -47,6 +48,11 @@ class MemoryRolloutStore:
                 return one
             if rollout.key is not None and (one.tenant, one.key) == (rollout.tenant, rollout.key):
                 return one
+            if rollout.resource is not None and (one.tenant, one.resource, one.attempt, one.content) == (
+                *(rollout.tenant, rollout.resource),
+                *(rollout.attempt, rollout.content),
+            ):
+                return one
         names = {one.agent for one in members}
         for one in self._rollouts.values():
             taken = {member.agent for member in self._members[one.id].values() if member.phase not in OVER}
@@ -83,6 +89,19 @@ class MemoryRolloutStore:
             if (one.tenant, one.key) == (tenant, key):
                 return await self.get(tenant, one.id)
         return None
+
+    async def of_resources(self, resources: Sequence[tuple[str, str]]) -> Sequence[Summary]:
+        """See `RolloutStore`."""
+        newest: dict[tuple[str, str | None], str] = {}
+        for one in self._rollouts.values():
+            key = (one.tenant, one.resource)
+            if key in resources:
+                newest[key] = max(newest.get(key, ""), one.id)
+        return [await self.get(tenant, name) for (tenant, _), name in newest.items()]
+
+    async def counts(self) -> dict[str, int]:
+        """See `RolloutStore`."""
+        return dict(Counter(one.state for one in self._rollouts.values()))
 
     async def page(self, tenant: str, after: str, limit: int) -> Sequence[Summary]:
         """See `RolloutStore`."""

@@ -14,9 +14,9 @@ from chimera.testing.leases import MemoryLeases
 class MemorySides:
     """A `Sides` over agents that a test makes live (`apply`), with what it says of loading and of calls.
 
-    `stored` are the revisions there are, by tenant and agent; `live` those that are live; `owned` agents that another
-    owner changes alone. `withdrawn` and `cancelled` note what was taken back, and of what calls were ended; `back_by`
-    who took back.
+    `stored` are the revisions there are, by tenant and agent; `live` those that are live; `owned` the resources that
+    own agents and alone change them. `withdrawn` and `cancelled` note what was taken back, and what calls were ended;
+    `back_by` who took back.
     """
 
     def __init__(self, clock: Clock, leases: MemoryLeases) -> None:
@@ -25,7 +25,7 @@ class MemorySides:
         self._leases = leases
         self.stored: dict[tuple[str, str], set[str]] = {}
         self.live: dict[tuple[str, str], str] = {}
-        self.owned: set[tuple[str, str]] = set()
+        self.owned: dict[tuple[str, str], str] = {}
         self.changes: list[tuple[str, str, str | None, str | None]] = []
         self.withdrawn: dict[tuple[str, str], set[str]] = {}
         self.cancelled: list[tuple[str, str, str]] = []
@@ -86,7 +86,7 @@ class MemorySides:
         for one in greens:
             key = (tenant, one.agent)
             live, side = self.live.get(key), self._green.get(key)
-            if key in self.owned:
+            if live is not None and self.owned.get(key) != one.owner:
                 refused[one.agent] = "it belongs to another owner"
             elif one.revision is not None and one.revision not in self.stored.get(key, ()):
                 refused[one.agent] = "its revision isn't stored"
@@ -134,12 +134,17 @@ class MemorySides:
             if live not in (one.before, one.revision):
                 refused[one.agent] = "it was changed meanwhile"
                 continue
+            if live is not None and live != to and self.owned.get(key) != one.owner:
+                refused[one.agent] = "it belongs to another owner"
+                continue
             if to is not None and to not in self.stored.get(key, ()):
                 refused[one.agent] = "its revision isn't stored"
                 continue
             had_green = side is not None
             if live != to:
                 self._point(key, to, change)
+                if to is not None and one.owner is not None:
+                    self.owned[key] = one.owner
                 if one in green and live is not None and to is not None:
                     self._kept[key] = (live, self._clock.wall() + keep)
             self._green.pop(key, None)
@@ -168,6 +173,7 @@ class MemorySides:
         self._kept.pop(key, None)
         if revision is None:
             self.live.pop(key, None)
+            self.owned.pop(key, None)
         else:
             self.live[key] = revision
             self.withdrawn.get(key, set()).discard(revision)

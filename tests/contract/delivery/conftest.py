@@ -43,7 +43,10 @@ class World(Protocol):
         """The agent is taken out of service directly."""
 
     async def own(self, agent: str) -> None:
-        """The agent belongs to a resource."""
+        """The agent belongs to the resource `there/agent`."""
+
+    async def owner(self, agent: str) -> str | None:
+        """The resource that the live agent belongs to."""
 
     async def load(self, agent: str, wanted: int, holding: int, problem: str | None = None) -> None:
         """A gateway has looked where blue is loaded, and loaded green there."""
@@ -81,7 +84,11 @@ class InMemory:
         self.sides.apply(TENANT, agent, None)
 
     async def own(self, agent: str) -> None:
-        self.sides.owned.add((TENANT, agent))
+        self.sides.owned[TENANT, agent] = "there/agent"
+
+    async def owner(self, agent: str) -> str | None:
+        owner: str | None = self.sides.owned.get((TENANT, agent))
+        return owner
 
     async def load(self, agent: str, wanted: int, holding: int, problem: str | None = None) -> None:
         self.sides.load(TENANT, agent, wanted, holding, problem)
@@ -131,6 +138,10 @@ class InDatabase:
     async def own(self, agent: str) -> None:
         owned = update(agents).where(agents.c.name == agent).values(owner="there/agent")
         await self.database.write(lambda connection: connection.execute(owned).rowcount)
+
+    async def owner(self, agent: str) -> str | None:
+        query = select(agents.c.owner).where(agents.c.name == agent)
+        return await self.database.read(lambda connection: connection.execute(query).scalar())
 
     async def load(self, agent: str, wanted: int, holding: int, problem: str | None = None) -> None:
         green = (await self.sides.look(TENANT, [agent]))[agent].green

@@ -120,6 +120,20 @@ async def test_a_change_has_one_rollout_of_a_content(kept: Kept) -> None:
     assert await kept.store.of_change(TENANT, "chg-ro-1", "sha256:other") is None
 
 
+async def test_a_resource_has_one_rollout_of_an_attempt_and_content(kept: Kept) -> None:
+    resource = {"change": None, "resource": "team/all", "attempt": 0}
+    first = await kept.store.create(rollout(**resource), members("anna"))
+    assert await kept.store.create(rollout("ro-2", **resource), members("anna")) == first
+    with pytest.raises(RolloutConflict):
+        await kept.store.create(rollout("ro-2", **{**resource, "attempt": 1}), members("anna"))
+    await kept.store.create(rollout("ro-3", **{**resource, "resource": "team/other"}), members("bert"))
+    await kept.store.create(rollout("ro-4", **resource, content="sha256:d"), members("carl"))
+    found = await kept.store.of_resources([(TENANT, "team/all"), (TENANT, "team/other"), ("other", "team/all")])
+    assert sorted(one.rollout.id for one in found) == ["ro-3", "ro-4"], "the newest of each"
+    assert await kept.store.of_resources([]) == []
+    assert await kept.store.counts() == {"running": 3}
+
+
 async def test_an_agent_is_in_one_rollout_until_that_is_over(kept: Kept) -> None:
     await kept.store.create(rollout(), members("anna", "bert"))
     with pytest.raises(RolloutConflict, match="bert"):

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from chimera.adapters.storage.leases import LeaseLost
 from chimera.delivery.sides.model import WHOLE, Green, Seen
@@ -261,3 +262,20 @@ async def test_windows_are_read_in_pages(world: Any) -> None:
     assert [each.calls for each in found.seen] == [1, 2]
     found = await world.sides.observations(TENANT, ROLLOUT, found.through, 2)
     assert [each.calls for each in found.seen] == [3]
+
+
+async def test_the_owner_of_an_agent_may_and_is_known_of_a_new_one(world: Any) -> None:
+    bert = replace(await two(world, "bert"), owner="there/agent")
+    dora = replace(await two(world, "dora"), owner="elsewhere/agent")
+    api = replace(await two(world, "emil"), owner="there/agent")
+    await world.own("bert")
+    await world.own("dora")
+    new = Green(agent="anna", revision=await world.store("anna", "first"), before=None, owner="there/agent")
+    refused = await set_green(world, bert, dora, api, new)
+    assert set(refused) == {"dora", "emil"}
+    assert set(await finish(world, green=(bert, dora, api, new))) == {"dora", "emil"}
+    assert (await standing(world, "bert")).blue == bert.revision
+    assert await world.owner("anna") == await world.owner("bert") == "there/agent"
+    assert await finish(world, blue=(bert, new)) == {}
+    assert (await standing(world, "bert")).blue == bert.before and await world.owner("bert") == "there/agent"
+    assert await world.sides.look(TENANT, ["anna"]) == {}

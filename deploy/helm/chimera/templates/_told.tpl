@@ -135,6 +135,7 @@ max_hosts: {{ $.Values.knative.max_hosts | toJson }}
 host: 0.0.0.0
 port: 8083
 operator: {{ $.Values.operator | toJson }}
+delivery: {{ $.Values.delivery | toJson }}
 {{- end }}
 {{- /* What a process is told, as the text of its file: (list $ NAME). */ -}}
 {{- define "chimera.text" }}

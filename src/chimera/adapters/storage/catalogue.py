@@ -65,7 +65,7 @@ class Catalogue:
         self.unservable = unservable
         self._clock = clock or SystemClock()
         self._database = database
-        self._max_hosts = max_hosts
+        self.max_hosts = max_hosts
         self._batches = BatchStatements(database, self._clock)
         self.rollbacks = Rollbacks(database, max_hosts=max_hosts, clock=self._clock, unservable=unservable)
 
@@ -140,11 +140,15 @@ class Catalogue:
         *,
         by: str,
         change: str,
+        owners: Mapping[str, str] = NOBODY,
         held: Lease | None,
         before: Callable[[Connection], None],
         after: Callable[[Connection], None],
     ) -> int:
-        """The definitions and removals of `change` in one transaction, between `before` and `after`; the sequence."""
+        """The definitions and removals of `change` in one transaction, between `before` and `after`; the sequence.
+
+        `owners` as for `apply`.
+        """
         staged = await asyncio.to_thread(self._with_facts, items)
         batches = self._batches
 
@@ -156,9 +160,9 @@ class Catalogue:
             if staged:
                 batch_id = batches.open(connection, tenant, None)
                 batches.stage(connection, tenant, batch_id, staged)
-                sequence = batches.commit(connection, tenant, batch_id, by=by, change=change).sequence
+                sequence = batches.commit(connection, tenant, batch_id, by=by, owners=owners, change=change).sequence
             if removed:
-                _, sequence = batches.delete_agents(connection, tenant, removed, by, change=change)
+                _, sequence = batches.delete_agents(connection, tenant, removed, by, owners, change=change)
             after(connection)
             return sequence
 
@@ -357,7 +361,7 @@ class Catalogue:
         return [
             (
                 item,
-                facts_of(item.compiled.value, max_hosts=self._max_hosts, unservable=self.unservable)
+                facts_of(item.compiled.value, max_hosts=self.max_hosts, unservable=self.unservable)
                 if item.compiled
                 else None,
             )

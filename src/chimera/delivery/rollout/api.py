@@ -31,7 +31,8 @@ class Why(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class RolloutRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A rollout: `moved` of `agents` have their new revision for nearly all calls, or for all of them.
 
-    `phases` counts its agents by phase, `strengths` by how much is known of those that are decided.
+    `phases` counts its agents by phase, `strengths` by how much is known of those that are decided. `resource` is the
+    Rollout of a cluster (`namespace/name`) that it belongs to.
     """
 
     id: str
@@ -51,6 +52,7 @@ class RolloutRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: int
     reason: str = ""
     change: str | None = None
+    resource: str | None = None
     ended: float | None = None
 
 

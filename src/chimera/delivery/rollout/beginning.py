@@ -50,6 +50,7 @@ def members_of(
             objective=_objective(by_agent[one.agent], definitions),
             cases=by_agent[one.agent].cases,
             since=now,
+            owner=by_agent[one.agent].owner,
         )
         for number, wave in enumerate(waves.waves(candidates, policy.canary, policy.waves))
         for one in wave

@@ -24,7 +24,13 @@ class ChangeRollouts:
     async def start(self, change: Change, *, held: Lease | None = None) -> None:
         """See `Rollouts`."""
         items = [
-            Item(agent=one.agent, revision=one.revision, before=one.before, cases=cases_of(change, one.agent))
+            Item(
+                agent=one.agent,
+                revision=one.revision,
+                before=one.before,
+                cases=cases_of(change, one.agent),
+                owner=one.owner,
+            )
             for one in change.items
         ]
         await self._service.start(

@@ -79,7 +79,7 @@ class Member(Struct, frozen=True, kw_only=True):
     `revision` is what it becomes (None: it is taken out of service), `before` what was live (None: it is new). `step`
     is the number of its weight in the policy's `steps`, -1 before the first; `since` is when it came into its phase or
     step. `doubted`: the evidence is against it and not enough. `strength` is how well it is known that it is no worse,
-    once that is decided. `reason` says why it is where it is.
+    once that is decided. `reason` says why it is where it is. `owner` is the resource of a cluster that brings it.
     """
 
     agent: str
@@ -96,6 +96,7 @@ class Member(Struct, frozen=True, kw_only=True):
     strength: Strength | None = None
     reason: str = ""
     evidence: Evidence = Evidence()
+    owner: str | None = None
 
 
 class Rollout(Struct, frozen=True, kw_only=True):
@@ -103,8 +104,9 @@ class Rollout(Struct, frozen=True, kw_only=True):
 
     `wave` is the one under way, of `waves`. `asked_by` is who wanted what is wanted, and `asked` why. `reason` says why
     it is in its state. `change` is the change request that it belongs to, None where one was started alone; `content`
-    the digest of its items. `key` is the digest of the Idempotency-Key that it was asked for with. `version` grows with
-    each write.
+    the digest of its items. `key` is the digest of the Idempotency-Key that it was asked for with. `resource` is the
+    Rollout of a cluster that it belongs to (`namespace/name`), and `attempt` the one of that. `version` grows with each
+    write.
     """
 
     id: str
@@ -119,6 +121,8 @@ class Rollout(Struct, frozen=True, kw_only=True):
     change: str | None = None
     content: str = ""
     key: str | None = None
+    resource: str | None = None
+    attempt: int | None = None
     state: State = "running"
     wanted: Wanted = "run"
     asked_by: str = ""
@@ -131,12 +135,16 @@ class Rollout(Struct, frozen=True, kw_only=True):
 
 
 class Item(Struct, frozen=True, kw_only=True):
-    """An agent to be rolled out: its new revision (None: out of service), and the live one (None: it is new)."""
+    """An agent to be rolled out: its new revision (None: out of service), and the live one (None: it is new).
+
+    `owner` is the resource of a cluster that brings it, if one does.
+    """
 
     agent: str
     revision: str | None
     before: str | None
     cases: Cases = "none"
+    owner: str | None = None
 
 
 class Summary(Struct, frozen=True, kw_only=True):

@@ -121,7 +121,7 @@ def act(rollout: Rollout, members: Iterable[Member], standing: Mapping[str, Stan
     weights: dict[str, int] = {}
     for one in members:
         how = standing.get(one.agent)
-        item = Green(agent=one.agent, revision=one.revision, before=one.before)
+        item = Green(agent=one.agent, revision=one.revision, before=one.before, owner=one.owner)
         if one.phase == "loading":
             if how is None or (how.green != one.revision and how.blue != one.revision):
                 green.append(item)

@@ -18,9 +18,9 @@ class RolloutStore(Protocol):
     async def create(self, rollout: Rollout, members: Sequence[Member], *, held: Lease | None = None) -> Rollout:
         """Keep a new rollout with its members, and tell it.
 
-        Of the same change and content, or the same key, it is the one that is there. Raises `RolloutConflict` where an
-        agent is in another one that isn't over, and `LeaseLost` where whoever begins it does so under a lease that is
-        another's by now.
+        Of the same change and content, or the same key, or the same resource, attempt and content, it is the one that
+        is there. Raises `RolloutConflict` where an agent is in another one that isn't over, and `LeaseLost` where
+        whoever begins it does so under a lease that is another's by now.
         """
 
     async def active(self) -> Sequence[Rollout]:
@@ -34,6 +34,12 @@ class RolloutStore(Protocol):
 
     async def of_key(self, tenant: str, key: str) -> Summary | None:
         """The one that was begun with this key, if there is one."""
+
+    async def of_resources(self, resources: Sequence[tuple[str, str]]) -> Sequence[Summary]:
+        """The newest of each of these resources (tenant and `namespace/name`) that began one."""
+
+    async def counts(self) -> dict[str, int]:
+        """How many of those that are kept are in each state, over all tenants."""
 
     async def page(self, tenant: str, after: str, limit: int) -> Sequence[Summary]:
         """A page, the newest first; `after` is the id of the last one seen."""

@@ -67,10 +67,12 @@ class RolloutService:
         change: str | None = None,
         content: str = "",
         key: str | None = None,
+        resource: str | None = None,
+        attempt: int | None = None,
         policy: Policy | None = None,
         held: Lease | None = None,
     ) -> Summary:
-        """Begin a rollout; of a change and content that has one, or of a key, that one is meant.
+        """Begin a rollout; of a change or resource's attempt and content that has one, or of a key, it is meant.
 
         Raises `NothingToRollOut`, `RolloutConflict`, and `LeaseLost` where `held` is given and another's by now.
         """
@@ -102,6 +104,8 @@ class RolloutService:
             change=change,
             content=content,
             key=key,
+            resource=resource,
+            attempt=attempt,
             through=await self._sides.observed(),
         )
         kept = await self._store.create(made, members, held=held)
@@ -119,6 +123,14 @@ class RolloutService:
     async def of_key(self, tenant: str, key: str) -> Summary | None:
         """How the one is that was begun with a key, if there is one."""
         return await self._store.of_key(tenant, key)
+
+    async def of_resources(self, resources: Sequence[tuple[str, str]]) -> Sequence[Summary]:
+        """The newest of each of these resources (tenant and `namespace/name`) that began one."""
+        return await self._store.of_resources(resources)
+
+    async def counts(self) -> dict[str, int]:
+        """How many of those that are kept are in each state, over all tenants."""
+        return await self._store.counts()
 
     async def page(self, tenant: str, after: str, limit: int) -> Sequence[Summary]:
         """A page, the newest first."""

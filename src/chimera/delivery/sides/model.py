@@ -16,12 +16,14 @@ class Green(Struct, frozen=True, kw_only=True):
     """The revision that is to be live, and the live one that this was decided on (None: there is no such agent yet).
 
     A revision of None says that the agent is to be taken out of service: it has no green side and no traffic is moved;
-    `finish` with green deletes it.
+    `finish` with green deletes it. `owner` is the resource of a cluster that brings it: an agent has one owner,
+    who alone changes it.
     """
 
     agent: str
     revision: str | None
     before: str | None
+    owner: str | None = None
 
 
 class Standing(Struct, frozen=True, kw_only=True):

@@ -136,5 +136,7 @@ class ControlPlaneApp:
         return web.Response(body=files[FILE_NAME].data, content_type="text/plain")
 
     async def _page(self, _: web.Request) -> web.StreamResponse:
-        page = self._metrics.exposition(await self._catalogue.status(), await self._changes.counts())
+        page = self._metrics.exposition(
+            await self._catalogue.status(), await self._changes.counts(), await self._rollouts.counts()
+        )
         return web.Response(body=page, headers={"Content-Type": METRICS_TYPE})

@@ -81,6 +81,9 @@ class Metrics:
         self.changes = Gauge(
             "chimera_control_plane_changes", "Change requests in flight by state.", ("state",), registry=self.registry
         )
+        self.rollouts = Gauge(
+            "chimera_control_plane_rollouts", "Rollouts by state.", ("state",), registry=self.registry
+        )
         self.sequence = Gauge(
             "chimera_control_plane_sequence", "Number of the catalogue's newest change.", registry=self.registry
         )
@@ -88,8 +91,14 @@ class Metrics:
             "chimera_control_plane_database_bytes", "Size of the database.", registry=self.registry
         )
 
-    def exposition(self, status: dict[str, Any], changes: dict[str, int]) -> bytes:
-        """The page for Prometheus; `status` is the catalogue's, `changes` counts those in flight by state."""
+    def exposition(self, status: dict[str, Any], changes: dict[str, int], rollouts: dict[str, int]) -> bytes:
+        """The page for Prometheus; `status` is the catalogue's, `changes` counts those in flight by state.
+
+        `rollouts` counts all that are kept by state.
+        """
+        self.rollouts.clear()
+        for state, count in rollouts.items():
+            self.rollouts.labels(state).set(count)
         self.changes.clear()
         for state, count in changes.items():
             self.changes.labels(state).set(count)

@@ -65,6 +65,10 @@ class RolloutHandlers:
             "abort_rollout": self._ask("abort"),
         }
 
+    async def counts(self) -> dict[str, int]:
+        """How many rollouts are in each state, over all tenants."""
+        return await self._rollouts.counts()
+
     async def list(self, request: web.Request) -> web.StreamResponse:
         """A page of rollouts."""
         limit = page_size(request, PAGE)

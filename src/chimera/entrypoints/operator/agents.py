@@ -15,10 +15,12 @@ import msgspec
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.following import Following
+from chimera.adapters.substrates.knative.resources.carrying import Governor, Want
 from chimera.adapters.substrates.knative.resources.claims import Claim
 from chimera.adapters.substrates.knative.resources.composing import Json, compose, digest_of
 from chimera.adapters.substrates.knative.resources.kinds import AGENTS, Definition, Key
 from chimera.adapters.substrates.knative.resources.plan import (
+    Outcome,
     Phase,
     Place,
     Plan,
@@ -27,14 +29,17 @@ from chimera.adapters.substrates.knative.resources.plan import (
     applied_elsewhere,
     owner_key,
     plan,
+    still,
 )
 from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.adapters.substrates.knative.resources.status import agent_status, document
 from chimera.agents.api import Item
-from chimera.agents.catalogue import OwnedAgent, compiler_id
+from chimera.agents.catalogue import OwnedAgent, StagedItem, compiler_id
 from chimera.agents.errors import Fault
 from chimera.agents.intake import Taken, take_in
 from chimera.entrypoints.operator.claiming import Claims
+from chimera.entrypoints.operator.delivering import Deliveries, Held, departure
+from chimera.entrypoints.operator.governing import Group, Rollouts
 from chimera.entrypoints.operator.loop import ACTOR, Loop, moment_of
 from chimera.entrypoints.operator.writing import StatusWriter
 from chimera.kernel.clock import Clock
@@ -67,6 +72,8 @@ class AgentLoop(Loop):
         settings: OperatorSettings,
         templates: Following[Definition],
         claims: Claims,
+        deliveries: Deliveries,
+        rollouts: Rollouts,
     ) -> None:
         """Nothing is followed yet."""
         super().__init__(catalogue, clock, settings)
@@ -76,12 +83,16 @@ class AgentLoop(Loop):
         self._templates = templates
         self._claims = claims
         claims.on_change(self._claims_changed)
+        rollouts.on_change(self.poke)
         self._parsed: dict[Key, tuple[str, Json]] = {}
         self._wanted: dict[Key, Wanted] = {}
         self._rows: dict[Place, OwnedAgent] = {}
         self._verdicts: dict[Key, Verdict] = {}
         self._missing: Mapping[Place, float] = {}
         self._seen: set[Key] = set()
+        self._deliveries = deliveries
+        self._rollouts = rollouts
+        self.groups: dict[str, Group] | None = None
         self.phases: dict[str, int] = {}
 
     # -- what is known -------------------------------------------------------------------------------------------------
@@ -90,7 +101,10 @@ class AgentLoop(Loop):
         """See `Loop`."""
         await self._claims.known()
         await self._templates.synced.wait()
+        await self._rollouts.rollouts.synced.wait()
         await self.agents.synced.wait()
+        self._deliveries.begin()
+        self.groups = self._rollouts.groups = None
         self._verdicts, self._missing, self._seen = {}, {}, set()
         self._rows = {}
 
@@ -194,6 +208,7 @@ class AgentLoop(Loop):
         decided = self._plan(now)
         self._missing = decided.missing
         self._seen.update(self._wanted)
+        changed = bool(decided.apply or decided.delete)
         for tenant, rows in _by_tenant(decided.delete, lambda row: row.tenant).items():
             await self._delete(tenant, rows, held)
         tenants = {key: self._wanted[key].tenant or "" for key in decided.apply if key in self._wanted}
@@ -201,18 +216,28 @@ class AgentLoop(Loop):
             await self._apply(tenant, keys, held)
         if decided.more:
             return now  # to be live comes before to be told so
-        if decided.apply or decided.delete:
+        if changed:
             decided = self._plan(now)
-        self._count(decided)
+        waiting = self._deliveries.held
+        self._deliveries.held = {key: waiting[key] for key in decided.held}
+        self._deliveries.leaving = dict(decided.leaving)
+        carried = await self._deliveries.settle(now, self._rows, self._governor, self._stage)
+        outcomes = {**decided.outcomes, **self._carried(decided.held)}
+        self._count(outcomes)
+        self._group()
         owners = {owner_key(row) for row in self._rows.values()}
         self._seen &= owners | self._wanted.keys()
-        more = await self._tell(decided)
+        more = await self._tell(outcomes)
         if more or decided.more or decided.apply:
             return now
-        due = [time for time in (decided.look_again, self.writer.look_again()) if time is not None]
+        due = [time for time in (decided.look_again, carried, self.writer.look_again()) if time is not None]
         return min(due) if due else None
 
     def _plan(self, now: float) -> Plan:
+        for key, one in list(self._deliveries.held.items()):
+            row = self._rows.get((one.tenant, key[1]))
+            if row is not None and row.revision == one.revision:
+                del self._deliveries.held[key]  # it is live; an apply writes down from which definition
         return plan(
             self._wanted,
             self._rows,
@@ -223,9 +248,16 @@ class AgentLoop(Loop):
             compiler=compiler_id(),
             grace=self.settings.grace,
             limit=self.settings.batch,
+            held=self._deliveries.digests,
+            leaving=self._deliveries.leaving,
         )
 
     async def _delete(self, tenant: str, rows: Sequence[OwnedAgent], held: Lease) -> None:
+        free = await self._deliveries.free([departure(row) for row in rows], self._rows)
+        self._deliveries.leaving.update({place: row for row in rows if (place := (tenant, row.name)) not in free})
+        rows = [row for row in rows if (tenant, row.name) in free]
+        if not rows:
+            return
         owners = {row.name: row.owner for row in rows if row.owner is not None}
         names = sorted(owners)
         deleted, _ = await self.catalogue.delete_agents(tenant, names, by=ACTOR, owners=owners, held=held)
@@ -245,6 +277,7 @@ class AgentLoop(Loop):
             else:
                 self._verdicts.pop(key, None)
         good = {key: one for key, one in zip(keys, taken.staged, strict=True) if one.compiled is not None}
+        good = await self._at_once(tenant, good)
         if not good:
             return
         owners = {key[1]: "/".join(key) for key in good}
@@ -260,12 +293,89 @@ class AgentLoop(Loop):
         counts = {"new": done.created, "changed": done.updated, "unchanged": done.unchanged, "refused": done.refused}
         log.info("agents applied from resources", extra={"tenant": tenant, **counts})
 
-    async def _tell(self, decided: Plan) -> bool:
+    async def _at_once(self, tenant: str, good: Mapping[Key, StagedItem]) -> dict[Key, StagedItem]:
+        """Those that may be applied now; the others are held."""
+        wants: dict[Key, Want] = {}
+        for key, one in good.items():
+            row, revision = self._rows.get((tenant, key[1])), one.compiled.digest if one.compiled else ""
+            before = None if row is None else row.revision
+            if revision != before:  # what is live as it is changes nothing
+                governor = self._governor(key)
+                wants[key] = Want(key=key, tenant=tenant, revision=revision, before=before, governor=governor)
+        free = await self._deliveries.free(list(wants.values()), self._rows) if wants else set()
+        later = {key: want for key, want in wants.items() if want.place not in free}
+        for row in await self.catalogue.agents_named(tenant, [key[1] for key in later]) if later else ():
+            for key in [key for key, want in later.items() if key[1] == row.name and row.owner != want.owner]:
+                self._verdicts[key] = applied_elsewhere(key, good[key].source)
+                del wants[key], later[key]
+                free.discard((tenant, row.name))
+        for key, want in later.items():
+            held = Held(digest=good[key].source, tenant=tenant, revision=want.revision or "")
+            self._deliveries.held[key] = held
+        return {key: one for key, one in good.items() if key not in later and key not in self._verdicts}
+
+    def _governor(self, key: Key) -> Governor | None:
+        one = self.agents.objects.get(key)
+        return None if one is None else self._rollouts.governor_of(key, one.metadata.labels)
+
+    async def _stage(self, keys: Sequence[Key]) -> list[StagedItem]:
+        """Those of these Agents that are held, compiled again."""
+        held = {key: self._deliveries.held[key] for key in keys if key in self._deliveries.held}
+        digests = {key: one.digest for key, one in held.items() if self._is_as_held(key, one)}
+        if not digests:
+            return []
+        specs = [(key, self.agents.objects[key].spec, self._templates_of(key[0])) for key in digests]
+        tenant = next(iter(held.values())).tenant
+        taken = await asyncio.to_thread(_compile, specs, digests, tenant)
+        return [one for one in taken.staged if one.compiled is not None]
+
+    def _is_as_held(self, key: Key, one: Held) -> bool:
+        return key in self.agents.objects and key in self._wanted and self._wanted[key].digest == one.digest
+
+    def _carried(self, held: Iterable[Key]) -> dict[Key, Outcome]:
+        """What to tell of Agents that something else brings to production."""
+        found: dict[Key, Outcome] = {}
+        for key in held:
+            place = (self._wanted[key].tenant or "", key[1])
+            told = self._deliveries.told.get(place)
+            if told is None:
+                continue  # it is being gathered
+            row = self._rows.get(place)
+            found[key] = Outcome(
+                phase=told.phase,
+                message=still(told.message, row),
+                row=row,
+                change=told.id if told.way == "change" else "",
+                rollout=told.id if told.way == "rollout" else "",
+            )
+        return found
+
+    def _group(self) -> None:
+        """Count the Agents of each Rollout, for who tells of those."""
+        found: dict[str, Group] = {}
+        if self._rollouts.rollouts.objects:
+            for key, want in self._wanted.items():
+                governor = self._governor(key) if want.tenant and not want.refused else None
+                if governor is None:
+                    continue
+                group = found.setdefault(governor.resource, Group())
+                group.selected += 1
+                if key in self._deliveries.held:
+                    told = self._deliveries.told.get((want.tenant or "", key[1]))
+                    phase = Phase.HELD if told is None else told.phase
+                    group.waiting += phase is Phase.HELD
+                    group.refused += phase is Phase.REFUSED
+                    group.problem = group.problem or self._deliveries.problem(want.tenant or "", governor.resource)
+        if found != self.groups:
+            self.groups = found
+            self._rollouts.counted(found)
+
+    async def _tell(self, outcomes: Mapping[Key, Outcome]) -> bool:
         """Write statuses that differ; whether there are more."""
         now, moment = self.clock.monotonic(), moment_of(self.clock)
         self.writer.keep(self.agents.objects)
         found: list[tuple[Key, Json]] = []
-        for key, outcome in decided.outcomes.items():
+        for key, outcome in outcomes.items():
             one = self.agents.objects.get(key)
             if one is None:
                 continue
@@ -280,9 +390,9 @@ class AgentLoop(Loop):
         await self.writer.write(found)
         return False
 
-    def _count(self, decided: Plan) -> None:
+    def _count(self, outcomes: Mapping[Key, Outcome]) -> None:
         counts: dict[str, int] = {}
-        for outcome in decided.outcomes.values():
+        for outcome in outcomes.values():
             counts[outcome.phase.value] = counts.get(outcome.phase.value, 0) + 1
         self.phases = counts
 

@@ -25,6 +25,7 @@ class OperatorMetrics(Collector):
         operator = self._operator
         leading = GaugeMetricFamily("chimera_operator_leading", "1 if this operator is the one that works.")
         agents = GaugeMetricFamily("chimera_operator_agents", "Agents as resources, by phase.", labels=["phase"])
+        rollouts = GaugeMetricFamily("chimera_operator_rollouts", "Rollouts as resources, by phase.", labels=["phase"])
         passes = CounterMetricFamily("chimera_operator_passes", "Passes over all objects of a kind.", labels=["kind"])
         failures = GaugeMetricFamily(
             "chimera_operator_failures", "Passes that failed since the last that didn't.", labels=["kind"]
@@ -34,12 +35,14 @@ class OperatorMetrics(Collector):
             leading.add_metric([], float(operator.leading))
             for phase, count in operator.agents.phases.items() if operator.leading else ():
                 agents.add_metric([phase], count)
+            for phase, count in operator.rollouts.phases.items() if operator.leading else ():
+                rollouts.add_metric([phase], count)
             for loop in operator.loops:
                 passes.add_metric([loop.kind], loop.passes)
                 failures.add_metric([loop.kind], loop.failures)
             for kind, writer in operator.writers.items():
                 statuses.add_metric([kind], writer.written)
-        yield from (leading, agents, passes, failures, statuses)
+        yield from (leading, agents, rollouts, passes, failures, statuses)
 
 
 def make_app(operator: Operator) -> web.Application:

@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from chimera.adapters.substrates.knative.access import ClusterAccess, NoToken
 from chimera.adapters.substrates.knative.admission import manifests as admission
-from chimera.adapters.substrates.knative.admission.judging import AgentJudge
+from chimera.adapters.substrates.knative.admission.judging import AgentJudge, judge_rollout
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.installation import Installation, manifests
 from chimera.adapters.substrates.knative.objects import Identity
@@ -19,7 +19,9 @@ from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.agents.errors import Fault, InvalidDefinition
 from chimera.agents.validate import check_text
 from chimera.bootstrap.control_plane import ControlPlaneConfig
-from chimera.entrypoints.admission.review import Asked, GroupResource, review
+from chimera.delivery.rollout.api import policy_with
+from chimera.delivery.rollout.model import Policy
+from chimera.entrypoints.admission.review import Asked, GroupResource, Reviewed, review
 from chimera.testing.definitions import definition
 
 CHOSEN = Installation(knative=KnativeSettings(), database="postgresql://c@db.example/c", namespace="platform")
@@ -43,7 +45,7 @@ def test_the_api_server_finds_who_answers_by_the_name_of_the_certificate() -> No
     assert (told.secret, told.configuration) == ("chimera-admission", "chimera.platform")
     assert webhook["failurePolicy"] == "Ignore" and webhook["sideEffects"] == "None" and webhook["timeoutSeconds"] <= 5
     assert "caBundle" not in webhook["clientConfig"] and "data" not in found["Secret", told.secret]
-    assert [rule["resources"] for rule in webhook["rules"]] == [["agents"]], "no status is asked for"
+    assert [rule["resources"] for rule in webhook["rules"]] == [["agents", "rollouts"]], "no status is asked for"
 
 
 # -- the same words as `validate` --------------------------------------------------------------------------------------
@@ -187,3 +189,22 @@ def told(data: dict[str, Any]) -> list[Fault]:
 
 def in_spec(fault: Fault) -> Fault:
     return msgspec.structs.replace(fault, path=f"spec.{fault.path}" if fault.path else "spec")
+
+
+# -- rollouts ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", [{"canary": 0}, {"steps": []}, {"steps": [101]}, {"nothing": 1}, {"error": "much"}])
+def test_a_rollout_is_refused_in_the_words_of_the_api(policy: dict[str, Any]) -> None:
+    with pytest.raises(msgspec.ValidationError) as said:
+        policy_with(Policy(), policy)
+    answer = review(asked(resource({"policy": policy})), judge_rollout)
+    assert not answer.allowed and answer.status is not None
+    assert f"- spec.policy: {said.value}" in answer.status.message
+    assert answer.status.message.startswith("The rollout is not valid: 1 problem")
+    assert [one.field for one in answer.status.details.causes] == ["spec.policy"]
+
+
+@pytest.mark.parametrize("spec", [{}, {"policy": {}}, {"policy": {"canary": 3, "steps": [1, 50.0]}, "state": "Paused"}])
+def test_a_good_rollout_is_let_in(spec: dict[str, Any]) -> None:
+    assert review(asked(resource(spec)), judge_rollout) == Reviewed(uid="u", allowed=True)

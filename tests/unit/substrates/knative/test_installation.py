@@ -347,6 +347,8 @@ def test_rights_in_the_whole_cluster_are_few_and_hosts_have_none() -> None:
             {"apiGroups": ["chimera.ecosystem"], "resources": ["agents/status"], "verbs": ["patch"]},
             {"apiGroups": ["chimera.ecosystem"], "resources": ["agenttemplates"], "verbs": ["list", "watch"]},
             {"apiGroups": ["chimera.ecosystem"], "resources": ["agenttemplates/status"], "verbs": ["patch"]},
+            {"apiGroups": ["chimera.ecosystem"], "resources": ["rollouts"], "verbs": ["list", "watch"]},
+            {"apiGroups": ["chimera.ecosystem"], "resources": ["rollouts/status"], "verbs": ["patch"]},
             {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"]},
             {
                 "apiGroups": ["admissionregistration.k8s.io"],

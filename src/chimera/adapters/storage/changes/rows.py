@@ -89,7 +89,7 @@ def read_change(connection: Connection, tenant: str, id_: str, *, lock: bool = F
         return None
     its = (change_item.c.tenant == tenant) & (change_item.c.change == id_)
     items = tuple(
-        ChangeItem(agent=one.agent, revision=one.revision, before=one.before, file=one.file, source=one.source)
+        ChangeItem(**{name: getattr(one, name) for name in ChangeItem.__struct_fields__})
         for one in connection.execute(select(change_item).where(its).order_by(change_item.c.agent))
     )
     said = (change_verdict.c.tenant == tenant) & (change_verdict.c.change == id_)

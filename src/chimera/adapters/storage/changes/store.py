@@ -192,12 +192,14 @@ class ChangeStorage:
             self._save(connection, before, done)
 
         removed = [item.agent for item in before.items if item.revision is None]
+        owners = {item.agent: item.owner for item in before.items if item.owner is not None}
         return await self._catalogue.deliver(
             before.tenant,
             staged,
             removed,
             by=before.author,
             change=before.id,
+            owners=owners,
             held=held,
             before=check,
             after=finish,
@@ -241,14 +243,21 @@ class ChangeStorage:
         return made
 
     def _check_items(self, connection: Connection, change: Change) -> None:
-        """Refuse a change whose agents aren't as it was made from, or that a resource of a cluster owns."""
+        """Refuse a change whose agents aren't as it was made from, or that another owner than the item's has."""
         found = live_agents(connection, change.tenant, change.names)
+        brought = {item.agent: item.owner for item in change.items}
         for name, one in found.items():
-            if one.owner is not None:
+            if one.owner == brought[name]:
+                continue
+            if one.owner is None:
                 raise OwnedByResource(
-                    f"agent {name} comes from the resource {one.owner}",
-                    next_step="change the resource, or take the agent out of the change",
+                    f"agent {name} was applied through the API, and not by the resource {brought[name]}",
+                    next_step="delete the agent, or leave the resource out",
                 )
+            raise OwnedByResource(
+                f"agent {name} comes from the resource {one.owner}",
+                next_step="change the resource, or take the agent out of the change",
+            )
         live = {name: one.revision for name, one in found.items()}
         if late := conflicts.stale(change.items, live):
             raise ChangeConflicts(

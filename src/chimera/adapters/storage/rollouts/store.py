@@ -74,6 +74,8 @@ class StoredRollouts:
                 check_lease(connection, held)
             if (found := _begun_before(connection, rollout)) is not None:
                 return found
+            if rollout.resource is not None and (found := _of_resource(connection, rollout)) is not None:
+                return found
             _refuse_taken(connection, rollout, members)
             summary = counted(rollout, members)
             connection.execute(insert(table).values(rollout_row(summary)))
@@ -104,6 +106,24 @@ class StoredRollouts:
         its = (table.c.tenant == tenant) & (table.c.key == key)
         found = await self._summaries(select(table).where(its))
         return found[0] if found else None
+
+    async def of_resources(self, resources: Sequence[tuple[str, str]]) -> Sequence[Summary]:
+        """See `RolloutStore`."""
+        if not resources:
+            return []
+        c = table.c
+
+        def look(connection: Connection) -> Sequence[Summary]:
+            these = is_one_of(connection, (c.tenant, c.resource), resources)
+            newest = select(func.max(c.id)).where(these).group_by(c.tenant, c.resource)
+            return [read_summary(row) for row in connection.execute(select(table).where(c.id.in_(newest)))]
+
+        return await self._database.read(look)
+
+    async def counts(self) -> dict[str, int]:
+        """See `RolloutStore`."""
+        query = select(table.c.state, func.count()).group_by(table.c.state)
+        return {row[0]: row[1] for row in await self._rows(query)}
 
     async def page(self, tenant: str, after: str, limit: int) -> Sequence[Summary]:
         """See `RolloutStore`."""
@@ -226,6 +246,13 @@ def _begun_before(connection: Connection, wanted: Rollout) -> Rollout | None:
     else:
         return None
     row = connection.execute(query).first()
+    return None if row is None else read_summary(row).rollout
+
+
+def _of_resource(connection: Connection, wanted: Rollout) -> Rollout | None:
+    c = table.c
+    its = (c.tenant == wanted.tenant) & (c.resource == wanted.resource) & (c.content == wanted.content)
+    row = connection.execute(select(table).where(its & (c.attempt == wanted.attempt))).first()
     return None if row is None else read_summary(row).rollout
 
 

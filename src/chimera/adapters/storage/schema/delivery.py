@@ -3,7 +3,8 @@
 A change that is in flight has `ended` null, and an index holds only those, so that the pipeline's look costs what is in
 flight and not what ever was. `record` is the rest of it as JSON, which nothing searches. The index of items by agent
 finds changes that touch an agent; the one by revision says to upkeep which revisions a change still needs. The one by
-`updated` is for whoever signs statements, and asks every few seconds which changes are newer than a time.
+`updated` is for whoever signs statements, and asks every few seconds which changes are newer than a time. `owner` names
+the resource of a cluster that an item comes from.
 """
 
 from sqlalchemy import Column, Float, ForeignKeyConstraint, Index, Integer, LargeBinary, String, Table, Text, text
@@ -51,6 +52,7 @@ change_item = Table(
     Column("before", String(71)),
     Column("file", Text),
     Column("source", String(64), nullable=False),
+    Column("owner", String(128)),
     ForeignKeyConstraint(("tenant", "change"), ("change_request.tenant", "change_request.id"), ondelete="CASCADE"),
     Index("ix_change_item_agent", "tenant", "agent"),
     Index("ix_change_item_revision", "revision"),

@@ -7,7 +7,8 @@ rollout was asked for with an Idempotency-Key, whose digest it is.
 
 `place` is a member's place in the order in which they are begun. `evidence` is what was seen of it so far: an array
 whose fields may get more at its end, and no other meaning. The index of members by revision says to upkeep what is
-still needed.
+still needed. A rollout that a resource of a cluster began names it (`namespace/name`) with the attempt that it is, and
+members the resources that own them.
 """
 
 from sqlalchemy import (
@@ -36,6 +37,8 @@ rollout = Table(
     Column("change", String(40)),
     Column("content", String(71), nullable=False),
     Column("key", String(64)),
+    Column("resource", String(128)),
+    Column("attempt", Integer),
     Column("state", String(16), nullable=False),
     Column("wanted", String(8), nullable=False),
     Column("asked_by", String(512), nullable=False),
@@ -56,6 +59,13 @@ rollout = Table(
     Index("ix_rollout_change", "tenant", "change"),
     Index("ix_rollout_ended", "ended"),
     Index("uq_rollout_key", "tenant", "key", unique=True),
+    Index(
+        "ix_rollout_resource",
+        "tenant",
+        "resource",
+        sqlite_where=text("resource IS NOT NULL"),
+        postgresql_where=text("resource IS NOT NULL"),
+    ),
 )
 
 rollout_member = Table(
@@ -78,6 +88,7 @@ rollout_member = Table(
     Column("strength", String(16)),
     Column("reason", Text, nullable=False),
     Column("evidence", LargeBinary, nullable=False),
+    Column("owner", String(128)),
     ForeignKeyConstraint(("tenant", "rollout"), ("rollout.tenant", "rollout.id"), ondelete="CASCADE"),
     Index("ix_rollout_member_agent", "tenant", "agent"),
     Index("ix_rollout_member_revision", "tenant", "revision"),

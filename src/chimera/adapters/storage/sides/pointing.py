@@ -46,11 +46,15 @@ class Why:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """An agent and the revision that it is to have, with its facts; None takes it out of service."""
+    """An agent and the revision that it is to have, with its facts; None takes it out of service.
+
+    `owner` is whose a new agent is; one that is live stays whose it is.
+    """
 
     agent: str
     revision: str | None
     facts: AgentFacts | None = None
+    owner: str | None = None
 
 
 class Pointing:
@@ -106,7 +110,8 @@ class Pointing:
         write_sequence(connection, sequence)
         gone = [one.agent for one in targets if one.revision is None and one.agent in live]
         if gone:
-            _, sequence = self._batches.delete_agents(connection, tenant, gone, why.by, change=why.change)
+            owners = {one.agent: one.owner for one in targets if one.owner is not None}
+            _, sequence = self._batches.delete_agents(connection, tenant, gone, why.by, owners, change=why.change)
         return sequence, {one.agent: live[one.agent].revision if one.agent in live else None for one in targets}
 
     def _write(
@@ -140,7 +145,7 @@ class Pointing:
                     "source": "",
                     "compiler": "",
                     "file": None if before is None else before.file,
-                    "owner": None if live is None else live.owner,
+                    "owner": one.owner if live is None else live.owner,
                     "created": now if live is None else live.created,
                     "updated": now,
                     "events_since": since,
@@ -152,6 +157,8 @@ class Pointing:
                 told["change"] = why.change
             if live is not None:
                 told["before"] = live.revision
+            if one.owner is not None:
+                told["owner"] = one.owner
             what = "agent.created" if live is None else "agent.updated"
             tell_agent(connection, what, tenant, one.agent, now, why.by, told, sequence)
         self._put_cell.run_many(connection, cells.values())

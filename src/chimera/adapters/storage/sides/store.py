@@ -276,12 +276,13 @@ class SideStorage:
                 refused[one.agent] = f"rollout {there.rollout} is at it"
             elif blue not in (one.before, one.revision):
                 refused[one.agent] = "it was changed meanwhile"
-            elif live is not None and live.owner is not None and blue != to:
-                refused[one.agent] = f"the resource {live.owner} alone changes it"
+            elif live is not None and live.owner != one.owner and blue != to:
+                refused[one.agent] = _theirs(live)
             elif to is not None and to not in facts:
                 refused[one.agent] = "its revision isn't stored any more"
             elif blue != to:
-                targets.append(Target(agent=one.agent, revision=to, facts=None if to is None else facts[to]))
+                known = None if to is None else facts[to]
+                targets.append(Target(agent=one.agent, revision=to, facts=known, owner=one.owner))
             elif there is not None:
                 ended.append(there)
         if targets:
@@ -331,13 +332,19 @@ def expire_sides(connection: Connection, now: float, limit: int) -> int:
 
 
 def _refusal(one: Green, live: Row[Any] | None, known: AgentFacts | None) -> str | None:
-    if live is not None and live.owner is not None:
-        return f"the resource {live.owner} alone changes it"
+    if live is not None and live.owner != one.owner:
+        return _theirs(live)
     if one.revision is not None and known is None:
         return "its revision isn't stored"
     if (None if live is None else live.revision) not in (one.before, one.revision):
         return "it was changed meanwhile"
     return None if known is None else known.unservable
+
+
+def _theirs(live: Row[Any]) -> str:
+    if live.owner is None:
+        return "it was applied through the API, which alone changes it"
+    return f"the resource {live.owner} alone changes it"
 
 
 def _green_row(tenant: str, one: Green, facts: AgentFacts, rollout: str, now: float) -> dict[str, Any]:

@@ -258,6 +258,7 @@ def told(chosen: Installation) -> dict[str, Json]:
         "host": "0.0.0.0",
         "port": HEALTH,
         "operator": chosen.operator,
+        "delivery": chosen.delivery,
     }
     return {CONTROL_PLANE: control_plane, GATEWAY: gateway, OPERATOR: operator}
 

@@ -64,6 +64,8 @@ RIGHTS: dict[str, tuple[Right, ...]] = {
         Right(group=_OURS, resource="agents/status", verbs=("patch",), everywhere=True),
         Right(group=_OURS, resource="agenttemplates", verbs=("list", "watch"), everywhere=True),
         Right(group=_OURS, resource="agenttemplates/status", verbs=("patch",), everywhere=True),
+        Right(group=_OURS, resource="rollouts", verbs=("list", "watch"), everywhere=True),
+        Right(group=_OURS, resource="rollouts/status", verbs=("patch",), everywhere=True),
         # Whose a namespace is, and which installations there are.
         Right(group="", resource="namespaces", verbs=("list", "watch"), everywhere=True),
         Right(

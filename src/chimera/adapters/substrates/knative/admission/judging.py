@@ -1,4 +1,6 @@
-"""What is wrong with an agent that is about to be kept: it may extend the templates that its namespace has now.
+"""What is wrong with an agent, or a rollout, that is about to be kept.
+
+An agent may extend the templates that its namespace has now.
 
 One that extends a template which isn't there is let in with a warning, as resources that name others are: who applies a
 folder needn't mind the order in it, and the operator looks again when the template comes. Until then it isn't live, and
@@ -18,8 +20,32 @@ from chimera.adapters.substrates.knative.resources.kinds import TEMPLATES
 from chimera.agents.errors import Fault, InvalidDefinition
 from chimera.agents.template_library import template_names
 from chimera.agents.validate import check_data
+from chimera.delivery.rollout.api import policy_with
+from chimera.delivery.rollout.model import Policy
 
 _specs = msgspec.json.Decoder(dict[str, Any])
+
+
+class InvalidRollout(InvalidDefinition):
+    """A Rollout's spec is not valid; `faults` lists what is wrong."""
+
+    code = "invalid-rollout"
+    title = "The rollout is not valid"
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        """Carry every fault."""
+        super().__init__(faults)
+        self.next_step = "correct the places named; `kubectl explain rollout.spec` says what may stand there"
+
+
+def judge_rollout(resource: dict[str, Any]) -> Sequence[Fault]:
+    """What a Rollout is warned of; raises `InvalidRollout` with what the API says of such a policy."""
+    spec = resource.get("spec") or {}
+    try:
+        policy_with(Policy(), spec.get("policy") or {})
+    except (msgspec.ValidationError, TypeError) as error:
+        raise InvalidRollout([Fault(path="spec.policy", message=str(error))]) from None
+    return ()
 
 
 class AgentJudge:

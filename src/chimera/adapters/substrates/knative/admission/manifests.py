@@ -49,7 +49,7 @@ def service(namespace: str, labels: dict[str, str], selector: dict[str, str]) ->
 
 
 def configuration(namespace: str, labels: dict[str, str], *, group: str, version: str) -> Json:
-    """Whom the API server asks about agents."""
+    """Whom the API server asks about agents and rollouts."""
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingWebhookConfiguration",
@@ -63,7 +63,7 @@ def configuration(namespace: str, labels: dict[str, str], *, group: str, version
                         "apiGroups": [group],
                         "apiVersions": [version],
                         "operations": ["CREATE", "UPDATE"],
-                        "resources": ["agents"],
+                        "resources": ["agents", "rollouts"],
                         "scope": "Namespaced",
                     }
                 ],

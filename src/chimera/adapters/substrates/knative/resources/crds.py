@@ -1,21 +1,30 @@
-"""The CustomResourceDefinitions: `Agent`, `AgentTemplate` and `Cell`.
+"""The CustomResourceDefinitions: `Agent`, `AgentTemplate`, `Cell` and `Rollout`.
 
 An Agent's `spec` is a definition as it stands in a file, with the resource's name for its own. The version is `v1` from
 the beginning: the form is ADaC's, which carries a version of its own (`schema_version`), so a later ADaC is another
 value there, and 12,000 stored objects need no conversion. docs/adr/0022 has the reasons of all of it.
 """
 
-from typing import Any
+import dataclasses
+from typing import Any, Literal, get_args
+
+import msgspec
 
 from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.resources.structural import relax, structural
 from chimera.agents.schema import definition_schema
+from chimera.delivery.rollout.model import Policy
+from chimera.delivery.settings import DeliverySettings
 
 Json = dict[str, Any]
+
+Asked = Literal["Running", "Paused", "Aborted"]
+"""What a Rollout may ask for."""
 
 GROUP, VERSION = "chimera.ecosystem", "v1"
 AGENT_NAME = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 MOST_INSTANCES = 1_000
+MOST_NAMED = 2_000
 GIVEN_BY_TEMPLATES = (
     ("metadata", "description"),
     ("specification", "framework"),
@@ -28,7 +37,7 @@ _READY = '.status.conditions[?(@.type=="Ready")]'
 
 def definitions() -> list[Json]:
     """All of them, by name."""
-    return [_agent(), _template(), _cell()]
+    return [_agent(), _template(), _cell(), _rollout()]
 
 
 def _agent() -> Json:
@@ -101,6 +110,84 @@ def _template() -> Json:
     return _definition("AgentTemplate", "agenttemplates", ["agt"], root, columns)
 
 
+def _rollout() -> Json:
+    names = {
+        "type": "array",
+        "maxItems": MOST_NAMED,
+        "x-kubernetes-list-type": "set",
+        "items": {"type": "string", "pattern": AGENT_NAME, "maxLength": 63},
+        "description": "Agents by name.",
+    }
+    labels = {
+        "type": "object",
+        "additionalProperties": {"type": "string", "maxLength": 63},
+        "description": "Agents that have all these labels.",
+    }
+    agents: Json = {
+        "type": "object",
+        "description": "Which Agents of its namespace it governs: those named and those with the labels; all of them "
+        "where neither is said. Of several Rollouts that select an Agent the oldest governs it.",
+        "properties": {"names": names, "matchLabels": labels},
+    }
+    policy = structural(policy_schema(), "Policy")
+    policy["description"] = "Settings of its rollouts that are to be other than the platform's (delivery.rollout_…)."
+    state = {
+        "type": "string",
+        "enum": list(get_args(Asked)),
+        "default": "Running",
+        "description": "`Paused`: nothing is begun, and what is under way goes no further. `Aborted`: what is under "
+        "way is taken back, too.",
+    }
+    attempt = {
+        "type": "integer",
+        "format": "int32",
+        "minimum": 0,
+        "default": 0,
+        "description": "Counted up, what was taken back is tried again as it is.",
+    }
+    root: Json = {
+        "type": "object",
+        "description": "How Agents reach production: what they want to be live is rolled out wave by wave, watched, "
+        "and kept or taken back.",
+        "properties": {
+            "spec": {
+                "type": "object",
+                "default": {},
+                "properties": {"agents": agents, "policy": policy, "state": state, "attempt": attempt},
+            },
+            "status": _rollout_status(),
+        },
+        "x-kubernetes-validations": [
+            {
+                "rule": f"self.metadata.name.matches('{AGENT_NAME}')",
+                "message": "metadata.name: a Rollout's name has 1 to 63 lower-case letters, digits and inner hyphens",
+            }
+        ],
+    }
+    columns = [
+        _column("Phase", ".status.phase"),
+        _column("Wave", ".status.wave", kind="integer"),
+        _column("Waves", ".status.waves", kind="integer"),
+        _column("Agents", ".status.agents", kind="integer"),
+        _column("Moved", ".status.moved", kind="integer"),
+        _column("Waiting", ".status.waiting", kind="integer"),
+        _column("Ready", f"{_READY}.status"),
+        _column("Rollout", ".status.rollout", priority=1),
+        _column("Tenant", ".status.tenant", priority=1),
+        _AGE,
+    ]
+    return _definition("Rollout", "rollouts", ["ro"], root, columns)
+
+
+def policy_schema() -> Json:
+    """The JSON Schema of a rollout's policy, each field with what its setting says."""
+    (_, defs) = msgspec.json.schema_components([Policy], ref_template="#/$defs/{name}")
+    told = {one.name: one.metadata["doc"] for one in dataclasses.fields(DeliverySettings)}
+    for name, field in defs["Policy"]["properties"].items():
+        field["description"] = told[f"rollout_{name}"]
+    return {"$defs": defs}
+
+
 def _cell() -> Json:
     least = {
         "type": "integer",
@@ -143,17 +230,43 @@ def _agent_status() -> Json:
     return _status(
         "What became of the definition.",
         phase=_text(
-            "`Live`, or why it isn't: `Invalid`, `NeedsCode`, `Conflict`, `Unservable`, `NoTenant`, `NotClaimed`."
+            "`Live`, or why it isn't: `Invalid`, `NeedsCode`, `Conflict`, `Unservable`, `NoTenant`, `NotClaimed`; "
+            "`Changing`, `RollingOut`, `Held` and `Refused` where something brings it to production, or didn't."
         ),
         tenant=_text("The tenant that it belongs to."),
         revision=_text("The digest of the revision that is live."),
         version=_text("That revision's version."),
         cell=_text("The cell that runs it."),
+        change=_text("The change request that carries the definition, or carried it."),
+        rollout=_text("The rollout that carries the definition, or carried it."),
     )
 
 
 def _template_status() -> Json:
     return _status("Whether agents can extend it.", phase=_text("`Ready`, or `NameTaken`."))
+
+
+def _rollout_status() -> Json:
+    moment = {"type": "string", "format": "date-time"}
+    return _status(
+        "The newest rollout of these Agents, and those that wait for one.",
+        phase=_text(
+            "`Idle`, `Gathering`, `Running`, `Paused`, `Promoting`, `RollingBack`, `Done`, `RolledBack`, `Aborted`; or "
+            "why nothing is begun: `Held`, `Blocked`, `Invalid`, `ByChanges`, `NoTenant`, `NotClaimed`."
+        ),
+        tenant=_text("The tenant that its Agents belong to."),
+        rollout=_text("The rollout, as `chimera rollout show` takes it."),
+        startedAt={**moment, "description": "When it began."},
+        endedAt={**moment, "description": "When it ended."},
+        agents=_number("Its Agents."),
+        moved=_number("Those that have their new revision for nearly all calls, or for all."),
+        wave=_number("The wave under way, from 1."),
+        waves=_number("How many waves there are."),
+        takenBack=_number("Agents that are taken back."),
+        lowEvidence=_number("Agents that were decided with few calls."),
+        selected=_number("Agents that this Rollout governs."),
+        waiting=_number("Agents whose definition waits for a rollout."),
+    )
 
 
 def _cell_status() -> Json:

@@ -11,6 +11,7 @@ keeps it, else the older one gets it. What is applied through the API stays the 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 
 from chimera.adapters.substrates.knative.resources.kinds import Key
 from chimera.agents.catalogue import OwnedAgent
@@ -29,6 +30,10 @@ class Phase(Enum):
     UNSERVABLE = "Unservable"
     NO_TENANT = "NoTenant"
     NOT_CLAIMED = "NotClaimed"
+    CHANGING = "Changing"
+    ROLLING_OUT = "RollingOut"
+    HELD = "Held"
+    REFUSED = "Refused"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,18 +63,21 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What to tell of an Agent; `row` is its agent in the catalogue."""
+    """What to tell of an Agent; `row` is its agent in the catalogue, `change` and `rollout` what carries it."""
 
     phase: Phase
     message: str
     row: OwnedAgent | None = None
+    change: str = ""
+    rollout: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """What to apply and delete now, what to tell, what to remember, and when to look again by itself.
 
-    `more` says that there is more to apply or delete than one transaction should hold.
+    `more` says that there is more to apply or delete than one transaction should hold. `held` are those that something
+    else than an apply brings, and are so still; `leaving` are agents that something else takes out.
     """
 
     apply: tuple[Key, ...] = ()
@@ -78,6 +86,8 @@ class Plan:
     missing: Mapping[Place, float] = field(default_factory=dict)
     look_again: float | None = None
     more: bool = False
+    held: tuple[Key, ...] = ()
+    leaving: Mapping[Place, OwnedAgent] = field(default_factory=dict)
 
 
 def plan(
@@ -91,13 +101,17 @@ def plan(
     compiler: str,
     grace: float,
     limit: int,
+    held: Mapping[Key, str] = MappingProxyType({}),
+    leaving: Collection[Place] = (),
 ) -> Plan:
     """What to do so that the catalogue has what resources want.
 
     `rows` are live agents that resources own, `missing` since when a row's resource is refused, or gone and not `seen`.
+    `held` are the digests of those that a change or a rollout brings, `leaving` agents that a change takes out.
     """
     holders = _holders(wanted.values(), rows)
     waiting: list[Key] = []
+    staying: list[Key] = []
     outcomes: dict[Key, Outcome] = {}
     for key, one in wanted.items():
         place = (one.tenant or "", key[1])
@@ -111,11 +125,38 @@ def plan(
         elif row is not None and row.owner != _owner(key):
             outcomes[key] = _taken(key, owner_key(row))
         elif (verdict := verdicts.get(key)) is not None and verdict.digest == one.digest:
-            outcomes[key] = Outcome(phase=verdict.phase, message=_still(verdict.message, row), row=row)
+            outcomes[key] = Outcome(phase=verdict.phase, message=still(verdict.message, row), row=row)
         elif row is not None and (row.source, row.compiler) == (one.digest, compiler):
             outcomes[key] = _live(row)
+        elif held.get(key) == one.digest:
+            staying.append(key)
         else:
             waiting.append(key)
+    going, gone, again = _going(wanted, rows, holders, missing, seen, now, grace)
+    parting = {(row.tenant, row.name): row for row in going if (row.tenant, row.name) in leaving}
+    going = [row for row in going if (row.tenant, row.name) not in parting]
+    return Plan(
+        apply=tuple(sorted(waiting)[:limit]),
+        delete=tuple(going[:limit]),
+        outcomes=outcomes,
+        missing=gone,
+        look_again=again,
+        more=len(waiting) > limit or len(going) > limit,
+        held=tuple(staying),
+        leaving=parting,
+    )
+
+
+def _going(
+    wanted: Mapping[Key, Wanted],
+    rows: Mapping[Place, OwnedAgent],
+    holders: Mapping[Place, Key],
+    missing: Mapping[Place, float],
+    seen: Collection[Key],
+    now: float,
+    grace: float,
+) -> tuple[list[OwnedAgent], dict[Place, float], float | None]:
+    """Agents that no resource wants any more, those that go later and since when, and when the next of these is due."""
     going: list[OwnedAgent] = []
     gone: dict[Place, float] = {}
     again: list[float] = []
@@ -130,14 +171,7 @@ def plan(
                 again.append(gone[place] + grace)
                 continue
         going.append(row)
-    return Plan(
-        apply=tuple(sorted(waiting)[:limit]),
-        delete=tuple(going[:limit]),
-        outcomes=outcomes,
-        missing=gone,
-        look_again=min(again) if again else None,
-        more=len(waiting) > limit or len(going) > limit,
-    )
+    return going, gone, min(again, default=None)
 
 
 def owner_key(row: OwnedAgent) -> Key:
@@ -181,7 +215,8 @@ def _live(row: OwnedAgent) -> Outcome:
     return Outcome(phase=Phase.LIVE, message="It answers calls.", row=row)
 
 
-def _still(message: str, row: OwnedAgent | None) -> str:
+def still(message: str, row: OwnedAgent | None) -> str:
+    """The message, and what is in service meanwhile."""
     return message if row is None else f"{message}\nThe revision {row.revision} stays in service."
 
 

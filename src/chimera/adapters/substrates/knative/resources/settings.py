@@ -34,6 +34,14 @@ class OperatorSettings:
         minimum=0,
     )
 
+    gather: float = setting(
+        10.0,
+        "Agents that may not go live at once are gathered until none has changed for this long, and then go into one "
+        "change request, or one rollout of the Rollout that governs them.",
+        unit="s",
+        minimum=0,
+    )
+
     def check(self) -> None:
         """Refuse tenants that can't be; raises `SettingsError`."""
         faults = [

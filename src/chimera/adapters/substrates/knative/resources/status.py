@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from chimera.adapters.substrates.knative.objects import Identity, Resource
-from chimera.adapters.substrates.knative.resources.kinds import AgentStatus, CellStatus, Told
+from chimera.adapters.substrates.knative.resources.kinds import AgentStatus, CellStatus, RolloutStatus, Told
 from chimera.adapters.substrates.knative.resources.plan import Outcome, Phase
 from chimera.platform.conditions import Condition
 from chimera.platform.reasons import Aspect
@@ -15,11 +15,14 @@ from chimera.platform.reasons import Aspect
 Json = dict[str, Any]
 MOST_MESSAGE = 4_000
 MANAGER = "chimera-operator"
+_CARRIED = (Phase.CHANGING, Phase.ROLLING_OUT, Phase.HELD, Phase.REFUSED)
+"""Phases of Agents that something else than the operator brings to production, or refused to."""
 
 
 def agent_status(outcome: Outcome, generation: int, before: AgentStatus, tenant: str | None, now: str) -> AgentStatus:
     """The status of an Agent; equal to `before` where nothing is to be told."""
     row = outcome.row
+    carried = [] if outcome.phase not in _CARRIED else [("Delivered", False, outcome.phase.value, outcome.message)]
     conflict = outcome.phase is Phase.CONFLICT
     return AgentStatus(
         observed_generation=generation,
@@ -28,6 +31,8 @@ def agent_status(outcome: Outcome, generation: int, before: AgentStatus, tenant:
         revision=row.revision if row else "",
         version=row.version if row else "",
         cell=row.cell if row else "",
+        change=outcome.change,
+        rollout=outcome.rollout,
         conditions=conditions(
             [
                 ("Ready", outcome.phase is Phase.LIVE, outcome.phase.value, outcome.message),
@@ -37,6 +42,7 @@ def agent_status(outcome: Outcome, generation: int, before: AgentStatus, tenant:
                     "OtherOwner" if conflict else "OneOwner",
                     outcome.message if conflict else "No one else owns the agent.",
                 ),
+                *carried,
             ],
             generation,
             before.conditions,
@@ -96,7 +102,7 @@ def carried(found: Sequence[Condition], generation: int) -> tuple[Told, ...]:
     )
 
 
-def document(resource: Resource[Any], of: Identity, status: AgentStatus | CellStatus) -> Json:
+def document(resource: Resource[Any], of: Identity, status: AgentStatus | CellStatus | RolloutStatus) -> Json:
     """What is applied; with the object's unique id, so that one which was made anew isn't told of its predecessor."""
     told: Mapping[str, Any] = msgspec.to_builtins(status)
     return {

@@ -1,0 +1,280 @@
+"""Agents that may not go live at once: into change requests and rollouts, and what is told of them meanwhile.
+
+What to do is `carry`'s to say; here it gets what it looks at, and what it decides is done. Agents are gathered until
+none has changed for a while, so that a folder that is applied file by file becomes one change, or one rollout.
+
+A change and a rollout are each begun by one transaction of the database, and found there by the next look, whoever was
+killed in between. While something is under way, two statements in some seconds ask whether anything of it has changed.
+"""
+
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from chimera.adapters.storage.carrying import StoredCarriers
+from chimera.adapters.storage.catalogue import Catalogue
+from chimera.adapters.substrates.knative.resources.carrying import Carriage, Governor, Ride, Told, Want, carries, carry
+from chimera.adapters.substrates.knative.resources.kinds import Key
+from chimera.adapters.substrates.knative.resources.plan import Phase, Place
+from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
+from chimera.agents.catalogue import OwnedAgent, StagedItem
+from chimera.delivery.carrying import NOBODY_WANTS, Carried
+from chimera.delivery.rollout.model import Item
+from chimera.delivery.rollout.service import RolloutService
+from chimera.delivery.service import Asker, Changes, Draft
+from chimera.entrypoints.operator.loop import ACTOR
+from chimera_host.contract.problem import ProblemError
+
+log = logging.getLogger(__name__)
+
+WATCH = 5.0
+"""Seconds between two looks at what carries agents."""
+RETRY = 30.0
+"""Seconds until a change or a rollout that was refused as a whole is tried again."""
+CHUNK = 1_000
+_SERVER_ERROR = 500
+_ASKER = Asker(actor=ACTOR, roles=frozenset())
+
+Stage = Callable[[Sequence[Key]], Awaitable[list[StagedItem]]]
+"""The compiled definitions of Agents, as they are now."""
+Govern = Callable[[Key], Governor | None]
+"""The Rollout that governs an Agent, if one does."""
+Group = tuple[str, str]
+"""Whose agents go together: a tenant, and the Rollout, or nothing for those of a change."""
+_Deliver = Callable[[str, Sequence[Want], Stage], Awaitable[None]]
+_Just = tuple[Place, str, str | None, str | None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """An Agent that was compiled and not applied: the digest of its definition, and the revision that it made."""
+
+    digest: str
+    tenant: str
+    revision: str
+
+
+class Deliveries:
+    """What carries Agents, and what of them waits for that."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        carriers: StoredCarriers,
+        changes: Changes,
+        rollouts: RolloutService,
+        settings: OperatorSettings,
+    ) -> None:
+        """Nothing is held yet."""
+        self._catalogue = catalogue
+        self._carriers = carriers
+        self._changes = changes
+        self._rollouts = rollouts
+        self._settings = settings
+        self.held: dict[Key, Held] = {}
+        self.leaving: dict[Place, OwnedAgent] = {}
+        self.told: Mapping[Place, Told] = {}
+        self._under_way: list[Carried] | None = None
+        self._marks: frozenset[tuple[str, ...]] = frozenset()
+        self._refused: dict[_Just, Carried | None] = {}
+        self._wanted: frozenset[tuple[Place, str | None]] = frozenset()
+        self._since = float("-inf")
+        self._failed: dict[Group, tuple[float, str]] = {}
+
+    def begin(self) -> None:
+        """Forget all; what is under way the database says."""
+        self.held, self.leaving, self.told = {}, {}, {}
+        self._under_way, self._marks, self._refused = None, frozenset(), {}
+        self._wanted, self._failed = frozenset(), {}
+
+    @property
+    def digests(self) -> dict[Key, str]:
+        """The digests of what is held."""
+        return {key: one.digest for key, one in self.held.items()}
+
+    def problem(self, tenant: str, resource: str) -> str:
+        """Why a Rollout's agents could not be rolled out a moment ago."""
+        return self._failed.get((tenant, resource), (0.0, ""))[1]
+
+    async def free(self, wants: Sequence[Want], live: Mapping[Place, OwnedAgent]) -> set[Place]:
+        """Those of these that may be applied, or deleted, at once."""
+        decided = await self._decide(wants, live)
+        return {want.place for want in decided.direct}
+
+    async def settle(self, now: float, live: Mapping[Place, OwnedAgent], govern: Govern, stage: Stage) -> float | None:
+        """Do what is due of all that is held; when to look again (None: when something changes)."""
+        if not self.held and not self.leaving and self._under_way == []:
+            self.told = {}
+            return None
+        wants = self._wants(live, govern)
+        decided = await self._decide(wants, live)
+        self.told = {**decided.told, **self._failures(decided, now)}
+        for want in decided.direct:
+            self.held.pop(want.key, None)
+            self.leaving.pop(want.place, None)
+        for ride in decided.give_up:
+            await self._give_up(ride)
+        found = frozenset((want.place, want.revision) for want in wants)
+        if found != self._wanted:
+            self._wanted, self._since = found, now
+        due = self._since + self._settings.gather
+        if (decided.changes or decided.rollouts) and now < due:
+            return due
+        begun = await self._open_all(decided, now, live, stage)
+        if begun or decided.direct:
+            return now
+        busy = self.held or self.leaving or self._under_way
+        return now + WATCH if busy else None
+
+    # -- what is looked at ---------------------------------------------------------------------------------------------
+
+    def _wants(self, live: Mapping[Place, OwnedAgent], govern: Govern) -> list[Want]:
+        found = []
+        for key, one in self.held.items():
+            row = live.get((one.tenant, key[1]))
+            before = None if row is None else row.revision
+            found.append(Want(key=key, tenant=one.tenant, revision=one.revision, before=before, governor=govern(key)))
+        return found + [departure(row) for row in self.leaving.values()]
+
+    async def _decide(self, wants: Sequence[Want], live: Mapping[Place, OwnedAgent]) -> Carriage:
+        under_way = await self._look()
+        tenants = {want.tenant for want in wants} | {one.tenant for one in under_way}
+        direct = {tenant: (await self._changes.policy(tenant)).policy.direct for tenant in sorted(tenants)}
+        refused = await self._ended(wants)
+        revisions = {place: row.revision for place, row in live.items()}
+        return carry(wants, under_way, refused, revisions, direct)
+
+    async def _look(self) -> list[Carried]:
+        marks = await self._carriers.marks()
+        if self._under_way is None or marks != self._marks:
+            self._under_way, self._marks, self._refused = await self._carriers.under_way(), marks, {}
+        return self._under_way
+
+    async def _ended(self, wants: Sequence[Want]) -> dict[Place, Carried]:
+        """The newest that ended of what carried just this, where it was refused; asked once for each want."""
+        unknown: dict[str, list[Want]] = {}
+        for want in wants:
+            if _just(want) not in self._refused:
+                unknown.setdefault(want.tenant, []).append(want)
+        for tenant, asked in unknown.items():
+            ended = await self._carriers.ended(tenant, [want.key[1] for want in asked])
+            by_agent: dict[str, list[Carried]] = {}
+            for one in ended:
+                by_agent.setdefault(one.agent, []).append(one)
+            for want in asked:
+                mine = (one for one in by_agent.get(want.key[1], ()) if carries(one, want))
+                self._refused[_just(want)] = next(mine, None)
+        found = {want.place: self._refused[_just(want)] for want in wants}
+        return {place: one for place, one in found.items() if one is not None and one.is_refused}
+
+    # -- what is done --------------------------------------------------------------------------------------------------
+
+    async def _open_all(self, decided: Carriage, now: float, live: Mapping[Place, OwnedAgent], stage: Stage) -> bool:
+        """Open changes and begin rollouts; whether any came of it. What is refused as a whole waits by itself."""
+        self._failed = {key: one for key, one in self._failed.items() if one[0] > now}
+        begun = False
+        for tenant, wants in decided.changes.items():
+            begun = await self._try(self._open, (tenant, ""), wants, now, stage) or begun
+        for key, wants in decided.rollouts.items():
+            begun = await self._try(self._start, key, wants, now, stage) or begun
+        return begun
+
+    async def _try(self, deliver: _Deliver, key: Group, wants: Sequence[Want], now: float, stage: Stage) -> bool:
+        if key in self._failed:
+            return False
+        try:
+            await deliver(key[0], wants, stage)
+        except ProblemError as error:
+            if error.status >= _SERVER_ERROR or error.retry_after is not None:
+                raise
+            said = f"{error.detail}. Next: {error.next_step}." if error.next_step else error.detail
+            self._failed[key] = (now + RETRY, said)
+            log.warning("agents could not be delivered", extra={"tenant": key[0], "rollout": key[1], "error": said})
+            return False
+        return True
+
+    def _failures(self, decided: Carriage, now: float) -> dict[Place, Told]:
+        found: dict[Place, Told] = {}
+        groups = [((tenant, ""), wants) for tenant, wants in decided.changes.items()]
+        for key, wants in (*groups, *decided.rollouts.items()):
+            failed = self._failed.get(key)
+            if failed is not None and failed[0] > now:
+                found.update((want.place, Told(phase=Phase.HELD, message=failed[1])) for want in wants)
+        return found
+
+    async def _open(self, tenant: str, wants: Sequence[Want], stage: Stage) -> None:
+        batch = await self._stage(tenant, wants, stage)
+        draft = Draft(
+            title=_title(wants),
+            description="What resources of the cluster say. It gives way to a newer one when they say something else.",
+            batch=batch,
+            remove=tuple(want.key[1] for want in wants if want.revision is None),
+            supersede=True,
+            owners={want.key[1]: want.owner for want in wants},
+        )
+        made = await self._changes.open(tenant, _ASKER, draft)
+        log.info("a change was opened", extra={"tenant": tenant, "change": made.id, "agents": len(made.items)})
+
+    async def _start(self, tenant: str, wants: Sequence[Want], stage: Stage) -> None:
+        governor = wants[0].governor
+        assert governor is not None, "the rule rolls out what a Rollout governs"
+        await self._stage(tenant, wants, stage)
+        items = [
+            Item(agent=want.key[1], revision=want.revision, before=want.before, owner=want.owner) for want in wants
+        ]
+        rows = sorted((one.agent, one.revision or "", one.before or "") for one in items)
+        made = await self._rollouts.start(
+            tenant,
+            items,
+            title=_title(wants),
+            by=ACTOR,
+            resource=governor.resource,
+            attempt=governor.attempt,
+            content="sha256:" + hashlib.sha256(msgspec.json.encode(rows)).hexdigest(),
+            policy=governor.policy,
+        )
+        extra = {"tenant": tenant, "rollout": made.rollout.id, "resource": governor.resource, "agents": len(items)}
+        log.info("a rollout was begun", extra=extra)
+
+    async def _stage(self, tenant: str, wants: Sequence[Want], stage: Stage) -> str | None:
+        """A batch with these definitions, which isn't committed; None where there are none."""
+        keys = [want.key for want in wants if want.revision is not None]
+        if not keys:
+            return None
+        batch = await self._catalogue.open_batch(tenant)
+        for start in range(0, len(keys), CHUNK):
+            items = await stage(keys[start : start + CHUNK])
+            numbered = [msgspec.structs.replace(one, position=start + place) for place, one in enumerate(items)]
+            await self._catalogue.stage(tenant, batch, numbered)
+        return batch
+
+    async def _give_up(self, ride: Ride) -> None:
+        reason = NOBODY_WANTS
+        try:
+            if ride.way == "change":
+                await self._changes.abort(ride.tenant, _ASKER, ride.id, reason)
+            else:
+                await self._rollouts.ask(ride.tenant, ride.id, "abort", by=ACTOR, reason=reason)
+        except ProblemError as error:
+            if error.code not in ("rollout-state", "wrong-state", "unknown-change", "unknown-rollout"):
+                raise
+            return  # it came to its end meanwhile
+        log.info("given up", extra={"tenant": ride.tenant, ride.way: ride.id, "reason": reason})
+
+
+def departure(row: OwnedAgent) -> Want:
+    """That a resource's agent is to go, as the resource did."""
+    namespace, _, name = (row.owner or "").partition("/")
+    return Want(key=(namespace, name), tenant=row.tenant, revision=None, before=row.revision)
+
+
+def _just(want: Want) -> _Just:
+    return want.place, want.owner, want.revision, want.before
+
+
+def _title(wants: Sequence[Want]) -> str:
+    first = wants[0].owner
+    return f"Agent {first}" + (f" and {len(wants) - 1} more" if len(wants) > 1 else "")

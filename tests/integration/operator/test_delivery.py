@@ -1,0 +1,218 @@
+"""Agents that may not go live at once: by change requests where the tenant says so, by Rollouts that govern them."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from chimera.adapters.substrates.knative.resources.kinds import ROLLOUTS
+from chimera.testing.definitions import compiled, staged
+
+
+async def quietly(rig: Any) -> Counter[tuple[str, str]]:
+    """The calls of the API server, after a while in which none was made."""
+    await rig.quiet()
+    calls = Counter(rig.cluster.calls)
+    await asyncio.sleep(20 * rig.settings.poll)
+    assert rig.cluster.calls == calls, "no call, but the watches that are open"
+    return calls
+
+
+# -- by change requests ------------------------------------------------------------------------------------------------
+
+
+async def test_where_no_direct_changes_are_taken_a_change_carries_what_resources_want(rig: Any) -> None:
+    await rig.apply("one")
+    before = (await rig.phase("one", "Live"))["revision"]
+    await rig.only_changes()
+    await rig.apply("one", metadata={"description": "Changed."})
+    await rig.apply("two")
+    told = await rig.phase("one", "Changing")
+    assert (await rig.phase("two", "Changing"))["change"] == told["change"], "one change of both"
+    assert list(await rig.changes()) == [told["change"]] and told["revision"] == before, "nothing of it is live"
+    condition = rig.condition("one", kind="Delivered")
+    assert (condition["status"], condition["reason"]) == ("False", "Changing")
+    assert told["change"] in condition["message"] and "stays in service" in condition["message"]
+    await quietly(rig)
+
+    await rig.again()
+    await rig.quiet()
+    assert list(await rig.changes()) == [told["change"]], "another operator finds it"
+    await rig.decide(told["change"])
+    await rig.phase("one", "Live")
+    live = await rig.phase("two", "Live")
+    assert "change" not in live and rig.condition("two", kind="Delivered") is None
+    assert await rig.owners() == {"one": "team/one", "two": "team/two"}
+    assert (await rig.catalogue.agent("default", "one"))["description"] == "Changed."
+
+
+async def test_an_agent_whose_resource_goes_stays_until_the_change_is_through(rig: Any) -> None:
+    await rig.apply("one")
+    await rig.phase("one", "Live")
+    await rig.only_changes()
+    await rig.delete("one")
+
+    async def opened() -> bool:
+        return len(await rig.changes()) == 1
+
+    await rig.until(opened)
+    await rig.quiet()
+    assert await rig.owners() == {"one": "team/one"}
+    (change,) = await rig.changes()
+    await rig.decide(change)
+
+    async def gone() -> bool:
+        return await rig.owners() == {}
+
+    await rig.until(gone)
+
+
+async def test_what_was_rejected_waits_for_another_definition(rig: Any) -> None:
+    await rig.only_changes()
+    await rig.apply("one")
+    first = (await rig.phase("one", "Changing"))["change"]
+    await rig.decide(first, "rejected")
+    told = await rig.phase("one", "Refused")
+    assert told["change"] == first and "rejected" in rig.condition("one", kind="Delivered")["message"]
+    await rig.again()
+    await quietly(rig)
+    assert list(await rig.changes()) == [first], "it isn't tried again by itself"
+    await rig.apply("one", metadata={"description": "Better."})
+    second = (await rig.phase("one", "Changing"))["change"]
+    assert second != first
+    await rig.apply("one", metadata={"description": "Better still."})
+    await rig.until(lambda: rig.status("one").get("change") not in (first, second))
+    third = rig.status("one")["change"]
+    assert await rig.changes() == {first: "rejected", second: "aborted", third: "open"}
+    await rig.apply("one", metadata={"description": "Better."})
+    await rig.until(lambda: rig.status("one").get("change") not in (first, second, third))
+    assert rig.status("one")["phase"] == "Changing", "what was given up was refused by nobody"
+
+
+async def test_a_change_that_nobody_wants_any_more_is_given_up_and_one_of_many_makes_room(rig: Any) -> None:
+    await rig.only_changes()
+    await rig.apply("one")
+    await rig.apply("two")
+    both = (await rig.phase("one", "Changing"))["change"]
+    await rig.phase("two", "Changing")
+    await rig.delete("two")
+    await rig.until(lambda: rig.status("one").get("change") not in ("", both))
+    rest = rig.status("one")["change"]
+    assert await rig.changes() == {both: "superseded", rest: "open"}
+    await rig.delete("one")
+
+    async def given_up() -> bool:
+        return (await rig.changes())[rest] == "aborted"
+
+    await rig.until(given_up)
+
+
+async def test_an_agent_of_the_api_is_told_so_and_holds_up_no_other(rig: Any) -> None:
+    await rig.catalogue.apply("default", staged(compiled("one")), keep_going=False, expect=None, by="user:me")
+    await rig.only_changes()
+    await rig.apply("one", metadata={"description": "Mine."})
+    await rig.apply("two")
+    await rig.phase("one", "Conflict")
+    await rig.phase("two", "Changing")
+
+
+# -- by Rollouts -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_rollout_brings_what_its_agents_want_and_says_how_it_is(make: Callable[..., Any]) -> None:
+    rig = make()
+    rig.start()
+    await rig.apply("apart")
+    await rig.apply("one")
+    before = (await rig.phase("one", "Live"))["revision"]
+    await rig.govern("careful", agents={"names": ["one", "two"]}, policy={"bake_seconds": 1.0})
+    await rig.phase("careful", "Idle", plural="rollouts")
+    await rig.apply("one", metadata={"description": "Changed."})
+    await rig.apply("two")
+    await rig.apply("apart", metadata={"description": "At once."})
+    told = await rig.phase("one", "RollingOut")
+    assert told["revision"] == before and told["rollout"].startswith("rollout_")
+    await rig.until(lambda: rig.status("apart")["observedGeneration"] == 2 and rig.status("apart")["phase"] == "Live")
+    status = await rig.phase("careful", "Running", plural="rollouts")
+    assert (status["rollout"], status["agents"], status["selected"]) == (told["rollout"], 2, 2)
+    assert rig.condition("careful", plural="rollouts")["status"] == "False"
+
+    await rig.again()
+    await rig.quiet()
+    assert len(await rig.delivery.rollouts.page("default", "", 10)) == 1, "another operator begins no other"
+    await rig.roll()
+    done = await rig.phase("careful", "Done", plural="rollouts")
+    assert rig.condition("careful", plural="rollouts")["status"] == "True" and done["endedAt"]
+    await rig.phase("one", "Live")
+    await rig.phase("two", "Live")
+    assert await rig.owners() == {"apart": "team/apart", "one": "team/one", "two": "team/two"}
+    assert (await rig.catalogue.agent("default", "one"))["description"] == "Changed."
+    calls = await quietly(rig)
+    assert calls["GET", "rollouts"] == 2 and calls["WATCH", "rollouts"] == 2, "one watch for each of two operators"
+
+
+async def test_a_paused_rollout_begins_nothing_and_an_aborted_one_is_tried_again_when_told(rig: Any) -> None:
+    await rig.govern("careful", state="Paused")
+    await rig.apply("one")
+    await rig.phase("one", "Held")
+    held = await rig.phase("careful", "Held", plural="rollouts")
+    assert held["waiting"] == 1 and rig.condition("careful", kind="Stalled", plural="rollouts")["status"] == "True"
+    await rig.govern("careful", state="Running")
+    await rig.phase("one", "RollingOut")
+    first = (await rig.phase("careful", "Running", plural="rollouts"))["rollout"]
+    await rig.govern("careful", state="Aborted")
+    await rig.roll()
+    await rig.phase("careful", "Aborted", plural="rollouts")
+    told = await rig.phase("one", "Refused")
+    assert "spec.attempt" in rig.condition("one", kind="Delivered")["message"] and told["rollout"] == first
+    await rig.govern("careful", state="Running")
+    await rig.quiet()
+    assert rig.status("one")["phase"] == "Refused" and await rig.owners() == {}
+    await rig.govern("careful", state="Running", attempt=1)
+    await rig.phase("one", "Live")
+    assert len(await rig.delivery.rollouts.page("default", "", 10)) == 2
+
+
+async def test_a_rollout_that_is_deleted_leaves_what_it_began(rig: Any) -> None:
+    await rig.govern("careful")
+    await rig.apply("one")
+    begun = (await rig.phase("one", "RollingOut"))["rollout"]
+    await rig.api.delete(ROLLOUTS, "team", "careful")
+    await rig.quiet()
+    assert rig.status("one")["phase"] == "RollingOut" and await rig.owners() == {}
+    (one,) = await rig.delivery.rollouts.page("default", "", 10)
+    assert (one.rollout.id, one.rollout.wanted) == (begun, "run")
+    await rig.roll()
+    await rig.phase("one", "Live")
+
+
+async def test_a_rollout_that_nobody_wants_any_more_is_aborted(rig: Any) -> None:
+    await rig.govern("careful")
+    await rig.apply("one")
+    begun = (await rig.phase("one", "RollingOut"))["rollout"]
+    await rig.delete("one")
+
+    async def given_up() -> bool:
+        return (await rig.delivery.rollouts.get("default", begun)).rollout.wanted == "abort"
+
+    await rig.until(given_up)
+
+
+@pytest.mark.parametrize("spec", [{"policy": {"canary": 0}}, {"policy": {"nothing": 1}}])
+async def test_a_policy_that_is_not_valid_holds_its_agents_and_says_why(rig: Any, spec: dict[str, Any]) -> None:
+    await rig.govern("careful", **spec)
+    await rig.phase("careful", "Invalid", plural="rollouts")
+    assert "policy: " in rig.condition("careful", plural="rollouts")["message"]
+    await rig.apply("one")
+    await rig.phase("one", "Held")
+    assert await rig.owners() == {}
+
+
+async def test_where_no_direct_changes_are_taken_a_rollout_has_no_part_and_says_so(rig: Any) -> None:
+    await rig.only_changes()
+    await rig.govern("careful")
+    await rig.apply("one")
+    await rig.phase("one", "Changing")
+    await rig.phase("careful", "ByChanges", plural="rollouts")
