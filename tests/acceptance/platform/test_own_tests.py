@@ -231,6 +231,7 @@ metadata: {{name: replayed, version: "{version}", description: Says where orders
 specification: {{framework: LangGraph}}
 capabilities: {{primary_functions: [say where orders are]}}
 owner: {{team: tried}}
+service_level_objective: {{latency_p95: 60s}}
 behaviour: {{langgraph: {{start: [say], nodes: [{{type: prompt, name: say, prompt: "{prompt}"}}]}}}}
 tests: [{{name: thanks, input: "Where is order 7?", expect: {{contains: ["Thank you"]}}}}]
 """
@@ -289,7 +290,7 @@ def test_a_change_that_answers_earlier_callers_worse_is_stopped_though_its_own_c
     change = tried.data("--tenant", "replayed", "change", "open", str(file))["id"]
     shown = through(tried, change)
     found = {one["check"]: one for one in shown["verdicts"] if one["stage"] == "staging" and one.get("agent")}
-    assert shown["state"] == "failed" and found["staging"]["outcome"] == "passed", shown
+    assert (shown["state"], found["staging"]["outcome"]) == ("failed", "passed"), found["staging"]
     evidence = found["replay"]["evidence"]
     assert (found["replay"]["outcome"], evidence["inputs"], evidence["worse_answers"]) == ("failed", 16, 16), found
     assert (evidence["sessions"], evidence["tasks"], evidence["better_answers"]) == (8, 8, 0)

@@ -96,6 +96,11 @@ def test_longer_times_fail_where_they_are_shown_and_matter() -> None:
     assert all(not one.faults and one.figures["p_longer"] < 0.05 for one in many), f"shown, but below {SLOWER} times"
 
 
+def test_longer_times_that_nobody_notices_are_no_fault() -> None:
+    new, live = (Seen(calls=20, errors=0, seconds=(seconds,) * 20) for seconds in (0.03, 0.01))
+    assert longer(new.seconds, live.seconds) < 0.01 and judge(new, live, PROMISE, agents=1).faults == ()
+
+
 def test_the_error_is_that_of_all_agents_together() -> None:
     assert z_of(ERROR / 100) > z_of(ERROR)
     one = judge(seen(20, 6), None, PROMISE, agents=1)

@@ -20,13 +20,11 @@ from typing import Any
 
 from msgspec import Struct
 
-from chimera.delivery.staging.rules import ERROR, SLOWER, Judged
+from chimera.delivery.staging.rules import ERROR, NOTICED, SLOWER, Judged
 from chimera.delivery.staging.statistics import at_least
 
 COMPARED = 3
 """Things that are compared, among which the error is shared."""
-NOTICED = 0.05
-"""Seconds that a call must take longer to count as slower."""
 
 
 class Side(Struct, frozen=True, kw_only=True):

@@ -3,7 +3,8 @@
 It fails for what is shown, not for what could be: where an error of `error` at most is allowed for, over all agents
 of the change together (Bonferroni), its rate of errors is above what its service level objective allows, more than 5%
 of its calls take longer than the objective's latency, or it is worse than the live revision, which answered the same
-cases under the same load. Longer times must also matter: the median at least `SLOWER` times the live one's.
+cases under the same load. Longer times must also matter: the median at least `SLOWER` times the live one's, and so much
+longer that somebody notices.
 
 Few calls show little. Where even calls without an error would not show that the objective is kept, the verdict says
 `low evidence`: the rollout decides by more traffic.
@@ -19,6 +20,8 @@ from chimera.delivery.staging.statistics import at_least, longer, newcombe, wils
 
 ERROR = 0.05
 SLOWER = 1.25
+NOTICED = 0.05
+"""Seconds that calls must take longer to count as slower."""
 LONG_CALLS = 0.05
 """The share of calls that may take longer than `latency_p95`."""
 FEWEST = 8
@@ -77,6 +80,6 @@ def _against(new: Seen, live: Seen, error: float, z: float, figures: dict[str, A
     if min(len(new.seconds), len(live.seconds)) >= FEWEST:
         now, before = median(new.seconds), median(live.seconds)
         figures |= {"live_median_seconds": round(before, 4), "p_longer": round(longer(new.seconds, live.seconds), 6)}
-        if now > SLOWER * before and longer(new.seconds, live.seconds) < error:
+        if now > SLOWER * before and now - before > NOTICED and longer(new.seconds, live.seconds) < error:
             faults.append(f"answers take {now:.3g} s in the middle, of the live revision {before:.3g} s")
     return faults
