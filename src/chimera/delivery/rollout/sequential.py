@@ -55,7 +55,7 @@ REFERENCE_ERROR = 1e-6
 """How likely blue's earlier rate may be above the limit taken for it, where blue has no calls beside green's."""
 ALONE_CALLS = 20
 """After so many of green's calls without any of blue's, green is held against what blue was before."""
-SLACK = 3.0
+SLACK = 2.0
 """How far evidence that green misses its objective may go beyond what blue's calls beside it bear out (nats)."""
 PACE_SHARE = 0.1
 PACE_CALLS = 20
@@ -379,11 +379,11 @@ def _speaks_for(calls: int, seen: int, green_calls: int, green_seen: int, limit:
 def _bears_out(calls: int, seen: int, green_calls: int, green_seen: int, limit: float) -> float:
     """The same of the calls of one block.
 
-    Few of green's calls say its share badly, and one that is taken too high speaks for blue too much. So it is a
+    Few of green's calls say its share badly, and one that is taken too high speaks for blue too much. So it is half a
     standard error lower; and where nothing is said against green, blue's calls may only speak against blue.
     """
     share = (green_seen + 0.5) / (green_calls + 1)
-    lower_share = share - math.sqrt(share * (1 - share) / (green_calls + 1))
+    lower_share = share - math.sqrt(share * (1 - share) / (green_calls + 1)) / 2
     said = _likelier(calls, seen, lower_share if seen <= limit * calls else share, limit)
     return said if green_seen else min(0.0, said)
 
