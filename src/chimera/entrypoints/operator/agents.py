@@ -221,7 +221,7 @@ class AgentLoop(Loop):
         waiting = self._deliveries.held
         self._deliveries.held = {key: waiting[key] for key in decided.held}
         self._deliveries.leaving = dict(decided.leaving)
-        carried = await self._deliveries.settle(now, self._rows, self._governor, self._stage)
+        carried = await self._deliveries.settle(now, self._rows, self._governor, self._stage, held)
         outcomes = {**decided.outcomes, **self._carried(decided.held)}
         self._count(outcomes)
         self._group()

@@ -16,6 +16,7 @@ import msgspec
 
 from chimera.adapters.storage.carrying import StoredCarriers
 from chimera.adapters.storage.catalogue import Catalogue
+from chimera.adapters.storage.leases import LeaseLost
 from chimera.adapters.substrates.knative.resources.carrying import Carriage, Governor, Ride, Told, Want, carries, carry
 from chimera.adapters.substrates.knative.resources.kinds import Key
 from chimera.adapters.substrates.knative.resources.plan import Phase, Place
@@ -26,6 +27,7 @@ from chimera.delivery.rollout.model import Item
 from chimera.delivery.rollout.service import RolloutService
 from chimera.delivery.service import Asker, Changes, Draft
 from chimera.entrypoints.operator.loop import ACTOR
+from chimera.kernel.leases import Lease
 from chimera_host.contract.problem import ProblemError
 
 log = logging.getLogger(__name__)
@@ -83,6 +85,7 @@ class Deliveries:
         self._wanted: frozenset[tuple[Place, str | None]] = frozenset()
         self._since = float("-inf")
         self._failed: dict[Group, tuple[float, str]] = {}
+        self._lease: Lease | None = None
 
     def begin(self) -> None:
         """Forget all; what is under way the database says."""
@@ -104,8 +107,11 @@ class Deliveries:
         decided = await self._decide(wants, live)
         return {want.place for want in decided.direct}
 
-    async def settle(self, now: float, live: Mapping[Place, OwnedAgent], govern: Govern, stage: Stage) -> float | None:
+    async def settle(
+        self, now: float, live: Mapping[Place, OwnedAgent], govern: Govern, stage: Stage, lease: Lease
+    ) -> float | None:
         """Do what is due of all that is held; when to look again (None: when something changes)."""
+        self._lease = lease
         if not self.held and not self.leaving and self._under_way == []:
             self.told = {}
             return None
@@ -188,7 +194,7 @@ class Deliveries:
         try:
             await deliver(key[0], wants, stage)
         except ProblemError as error:
-            if error.status >= _SERVER_ERROR or error.retry_after is not None:
+            if error.status >= _SERVER_ERROR or error.retry_after is not None or isinstance(error, LeaseLost):
                 raise
             said = f"{error.detail}. Next: {error.next_step}." if error.next_step else error.detail
             self._failed[key] = (now + RETRY, said)
@@ -235,6 +241,7 @@ class Deliveries:
             attempt=governor.attempt,
             content="sha256:" + hashlib.sha256(msgspec.json.encode(rows)).hexdigest(),
             policy=governor.policy,
+            held=self._lease,
         )
         extra = {"tenant": tenant, "rollout": made.rollout.id, "resource": governor.resource, "agents": len(items)}
         log.info("a rollout was begun", extra=extra)
