@@ -251,10 +251,14 @@ class RollBack(Struct, frozen=True, kw_only=True):
 
     By default, an agent that is being rolled out loses its green side, and its live revision stays. With `now` calls
     that run on what is taken back are ended; else they may finish.
+
+    `expect` names what is to be taken back, by its digest or its beginning: the green revision where that goes, else
+    the live one, `none` where the agent is out of service. Where it is another by now, nothing is done.
     """
 
     revision: Annotated[str, Meta(max_length=80)] | None = None
     now: bool = False
+    expect: Annotated[str, Meta(max_length=80)] | None = None
 
 
 class RollBackMany(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -286,19 +290,26 @@ class RolledBackMany(Struct, frozen=True, kw_only=True):
 
 
 class BackAgent(Struct, frozen=True, kw_only=True):
-    """The revision of an agent that is live now (None: it is out of service), and the one that was taken back."""
+    """The revision of an agent that is live now, with its version, and the one that was taken back.
+
+    None is no revision: the agent is, or was, out of service.
+    """
 
     agent: str
     revision: str | None
     before: str | None
+    version: str | None = None
 
 
 class RolledBack(Struct, frozen=True, kw_only=True):
-    """The revision that is live now, and the one before; `sequence` is the number of the catalogue's newest change."""
+    """The revision that is live now, and the one that was taken back.
+
+    None is no revision: the agent is, or was, out of service. `sequence` is that of the catalogue's newest change.
+    """
 
     agent: str
-    revision: str
-    version: str
+    revision: str | None
+    version: str | None
     before: str | None
     sequence: int
 

@@ -17,7 +17,7 @@ from chimera.agents.compile import COMPILER, CompiledAgent
 from chimera.agents.template_library import template, template_names
 from chimera_host.contract.problem import ProblemError
 
-DIGEST, FEWEST_DIGITS = "sha256:", 6
+DIGEST, FEWEST_DIGITS, NO_REVISION = "sha256:", 6, "none"
 
 
 class UnknownBatch(ProblemError):
@@ -163,6 +163,14 @@ def earlier(agent: str, history: Sequence[HistoryEntry], wanted: str | None) -> 
             next_step=f"see `chimera get revisions {agent}`, and give {FEWEST_DIGITS} digits or more",
         )
     return found[0]
+
+
+def is_named(revision: str | None, told: str) -> bool:
+    """Whether `told` names the revision: by its digest or its beginning, at least six digits; `none` is no revision."""
+    if revision is None or told == NO_REVISION:
+        return revision is None and told == NO_REVISION
+    digits = told.removeprefix(DIGEST)
+    return len(digits) >= FEWEST_DIGITS and revision.removeprefix(DIGEST).startswith(digits)
 
 
 @cache

@@ -153,14 +153,25 @@ class ChangeStore(Protocol):
     async def revisions(self, tenant: str, items: Sequence[ChangeItem]) -> list[Revision]:
         """What the digests of `items` stand for; raises `RevisionGone` for one that isn't here."""
 
-    async def create(self, opened: Moved, *, batch: str | None, supersede: bool) -> Change:
-        """Keep a new change, made from `batch`, which ends; the one that was made of it before, if it was.
+    async def create(
+        self,
+        opened: Moved,
+        *,
+        batch: str | None,
+        supersede: bool,
+        key: str | None = None,
+        held: Lease | None = None,
+    ) -> Change:
+        """Keep a new change, made from `batch`, which ends; the one that was made of it or by `key` before, if it was.
 
         Raises `ChangeConflicts` for others in flight that touch its agents; with `supersede` those give way that may.
         """
 
     async def change(self, tenant: str, change: str) -> Change | None:
         """A change with all that belongs to it."""
+
+    async def of_key(self, tenant: str, key: str) -> Change | None:
+        """The one that was opened with this key, if there is one."""
 
     async def page(
         self, tenant: str, *, state: str | None, agent: str | None, after: str | None, limit: int

@@ -30,6 +30,7 @@ from chimera.delivery.ports import ChangeStore, People, StoredDeliveryPolicy
 from chimera.delivery.risk import assess
 from chimera.kernel.clock import Clock
 from chimera.kernel.ids import new_id
+from chimera.kernel.leases import Lease
 
 _TRIES = 5
 _BATCH, _CHANGE = "batch_", "chg_"
@@ -77,9 +78,14 @@ class Changes:
 
     # -- changes -------------------------------------------------------------------------------------------------------
 
-    async def open(self, tenant: str, asker: Asker, draft: Draft) -> Change:
-        """Open a change. Asked again with the same batch, it is the change that was opened then."""
-        known = await self._opened_before(tenant, draft.batch)
+    async def open(
+        self, tenant: str, asker: Asker, draft: Draft, *, key: str | None = None, held: Lease | None = None
+    ) -> Change:
+        """Open a change. Asked again with the same batch or key, it is the change that was opened then.
+
+        Raises `LeaseLost` where `held` is given and another's by now.
+        """
+        known = await self._opened_before(tenant, draft.batch, key)
         if known is not None:
             return known
         who = await self._who(asker)
@@ -113,7 +119,7 @@ class Changes:
             detail = {"title": draft.title, "emergency": draft.emergency}
             told = Told(fact="change.opened", by=who.actor, detail=detail)
             opened = Moved(change=replace(taken, version=change.version), told=told)
-        made = await self._store.create(opened, batch=draft.batch, supersede=draft.supersede)
+        made = await self._store.create(opened, batch=draft.batch, supersede=draft.supersede, key=key, held=held)
         self._poke()
         return made
 
@@ -282,7 +288,9 @@ class Changes:
                     raise
         raise AssertionError("the loop returns or raises")
 
-    async def _opened_before(self, tenant: str, batch: str | None) -> Change | None:
+    async def _opened_before(self, tenant: str, batch: str | None, key: str | None) -> Change | None:
+        if key is not None and (found := await self._store.of_key(tenant, key)) is not None:
+            return found
         return None if batch is None else await self._store.change(tenant, _id_of(batch))
 
     async def _items(

@@ -120,3 +120,32 @@ async def url(client: Client) -> str:
     """The application, listening for the command line."""
     await web.TCPSite(client.runner, "127.0.0.1", 0).start()
     return f"http://127.0.0.1:{client.runner.addresses[-1][1]}"
+
+
+@pytest.fixture
+async def losing(url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    """The application behind something that passes all on, and loses the first answer to each Idempotency-Key."""
+    monkeypatch.setattr("chimera.entrypoints.cli.client.LEAST_PAUSE", 0.001)
+    lost: set[str] = set()
+    async with aiohttp.ClientSession() as session:
+
+        async def passed(request: web.Request) -> web.Response:
+            key = request.headers.get("Idempotency-Key", "")
+            headers = {"Idempotency-Key": key} if key else {}
+            data = await request.read()
+            async with session.request(request.method, url + request.path_qs, data=data, headers=headers) as answer:
+                content, kind, status = await answer.read(), answer.content_type, answer.status
+            if key and key not in lost:
+                lost.add(key)
+                assert request.transport is not None
+                request.transport.abort()
+            return web.Response(body=content, status=status, content_type=kind)
+
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", passed)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[-1][1]}"
+        assert lost, "some answer was lost"
+        await runner.cleanup()

@@ -170,3 +170,13 @@ async def test_freezes(client: Any) -> None:
     gone = await client.ask("DELETE", "delivery/freezes/holidays", **ADA)
     assert (gone.json["policy"]["freezes"], gone.json["version"]) == ([], 2)
     assert (await client.ask("DELETE", "delivery/freezes/holidays", **ADA)).json["version"] == 2
+
+
+async def test_a_change_that_is_opened_again_with_its_key_is_the_same_one(client: Any) -> None:
+    await client.ask("POST", "apply", {"items": [{"definition": definition("anna")}]})
+    body = {"title": "Anna leaves", "remove": ["anna"]}
+    first, again = [await client.ask("POST", "changes", body, Idempotency_Key="k1", **ANNA) for _ in range(2)]
+    assert (first.status, again.status, again.json["id"]) == (201, 201, first.json["id"])
+    theirs = await client.ask("POST", "changes", body, Idempotency_Key="k1", **BEN)
+    assert (theirs.status, theirs.json["code"]) == (409, "change-conflicts"), "somebody else's key is another one"
+    assert (await client.ask("POST", "changes", body, Idempotency_Key="a key", **ANNA)).status == 400

@@ -26,15 +26,15 @@ async def live(client: Any, name: str) -> str:
     return str((await client.ask("GET", f"agents/{name}")).json["revision"])
 
 
-async def green(client: Any, name: str) -> str:
-    """Give the agent a green side."""
+async def green(client: Any, name: str, before: str | None = "live") -> str:
+    """Give the agent a green side; `before` is None where it is out of service."""
     catalogue: Catalogue = client.catalogue
     database = catalogue._database
     made = compiled(name, metadata={"description": "Green."})
     await catalogue.stage("default", await catalogue.open_batch("default"), staged(made))
     held = await StoredLeases(database).acquire("rollouts", "me", 60.0)
     assert held is not None
-    one = Green(agent=name, revision=made.digest, before=await live(client, name))
+    one = Green(agent=name, revision=made.digest, before=before and await live(client, name))
     assert await SideStorage(database, max_hosts=4).set_green("default", [one], rollout="ro-1", held=held) == {}
     return made.digest
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from chimera.adapters.storage.leases import LeaseLost
 from chimera.adapters.substrates.knative.resources.kinds import ROLLOUTS
 from chimera.testing.definitions import compiled, staged
 
@@ -116,6 +117,30 @@ async def test_an_agent_of_the_api_is_told_so_and_holds_up_no_other(rig: Any) ->
     await rig.apply("two")
     await rig.phase("one", "Conflict")
     await rig.phase("two", "Changing")
+
+
+async def test_an_operator_that_was_paused_beyond_its_lease_opens_no_change(rig: Any, monkeypatch: Any) -> None:
+    await rig.only_changes()
+    opening, refused = rig.delivery.changes.open, asyncio.Event()
+    other: list[Any] = []
+
+    async def late(*asked: Any, held: Any) -> Any:
+        monkeypatch.setattr(rig.delivery.changes, "open", opening)
+        await rig.leases.release(held)
+        other.append(await rig.leases.acquire("operator", "other", 60.0))
+        try:
+            return await opening(*asked, held=held)
+        except LeaseLost:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(rig.delivery.changes, "open", late)
+    await rig.apply("one")
+    await asyncio.wait_for(refused.wait(), 20.0)
+    assert await rig.changes() == {}
+    await rig.leases.release(other[0])
+    told = await rig.phase("one", "Changing")
+    assert list(await rig.changes()) == [told["change"]]
 
 
 # -- by Rollouts -------------------------------------------------------------------------------------------------------

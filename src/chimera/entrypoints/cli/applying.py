@@ -79,7 +79,7 @@ async def apply_paths(api: Api, paths: Iterable[str], *, keep_going: bool) -> di
         if error.code != DIRECT_REFUSED or result["refused"]:
             raise
         body = {"batch": batch, "title": title_of(paths)}
-        result["change"] = await api.call("POST", api.path("changes"), body)
+        result["change"] = await api.call_once(api.path("changes"), body)
         return result
     for name in ("created", "updated"):
         result[name] = done[name]

@@ -65,7 +65,7 @@ def open_change(
         batch, refused = await _staged(api, paths)
         if refused is not None:
             return refused
-        made: dict[str, Any] = await api.call("POST", api.path("changes"), {**asked, "batch": batch})
+        made: dict[str, Any] = await api.call_once(api.path("changes"), {**asked, "batch": batch})
         return await _follow(api, made["id"]) if wait else made
 
     return _told(run(options_of(context), work), output, waited=wait)

@@ -65,8 +65,7 @@ class Api:
             try:
                 return await self.call("POST", path, body, headers=headers)
             except ProblemError as error:
-                away = isinstance(error, NotRunning) or error.status in _AWAY
-                if not away or attempt == KEYED_RETRIES - 1:
+                if not was_lost(error) or attempt == KEYED_RETRIES - 1:
                     raise
             await asyncio.sleep(LEAST_PAUSE * 2.0**attempt)
         raise AssertionError("the loop returns or raises")
@@ -175,6 +174,11 @@ def run(options: Mapping[str, Any], work: Callable[[Api], Awaitable[T]]) -> T:
             return await work(api)
 
     return asyncio.run(connected())
+
+
+def was_lost(error: ProblemError) -> bool:
+    """Whether it isn't known what became of a request: nobody is there, or its answer was lost."""
+    return isinstance(error, NotRunning) or error.status in _AWAY
 
 
 def problem_of(status: int, content: bytes) -> ProblemError:

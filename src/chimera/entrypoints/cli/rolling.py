@@ -5,14 +5,21 @@ from typing import Any
 import click
 
 from chimera.entrypoints.cli import output as out
-from chimera.entrypoints.cli.client import options_of, run
+from chimera.entrypoints.cli.client import Api, options_of, run, was_lost
+from chimera_host.contract.problem import ProblemError
 
 _SHOWN = (("agent", "AGENT"), ("live", "LIVE"), ("taken", "TAKEN BACK"))
+_NOT_ALLOWED = 403
 
 
 @click.command(epilog="Example: chimera rollback hello --to 4f1c2e, chimera rollback --change chg_01j --now")
 @click.argument("agents", nargs=-1, metavar="[AGENT]...")
 @click.option("--to", metavar="REVISION", help="A revision's digest or its beginning; default: the one before.")
+@click.option(
+    *("--from", "taken"),
+    metavar="REVISION",
+    help="Only where this is what is taken back: asking again then does no harm. Default: what is there now.",
+)
 @click.option("--now", is_flag=True, help="End the calls that run on what is taken back; else they may finish.")
 @click.option("--change", metavar="ID", help="The agents of this change request, back to what they were before it.")
 @click.option(
@@ -28,6 +35,7 @@ def rollback(
     context: click.Context,
     agents: tuple[str, ...],
     to: str | None,
+    taken: str | None,
     now: bool,
     change: str | None,
     selectors: tuple[str, ...],
@@ -43,8 +51,10 @@ def rollback(
         raise click.UsageError("Name agents, or give --change or --selector.")
     if to is not None and len(agents) != 1:
         raise click.UsageError("--to goes with one AGENT.")
+    if taken is not None and len(agents) != 1:
+        raise click.UsageError("--from goes with one AGENT.")
     if len(agents) == 1:
-        _one(context, agents[0], to, now, output)
+        _one(context, agents[0], to, taken, now, output)
         return
     if selectors and not yes:
         click.confirm(f"Take back all agents with {' and '.join(selectors)}?", abort=True, err=True)
@@ -55,12 +65,16 @@ def rollback(
         body["agents"] = list(agents)
     else:
         body["selector"] = dict(_pair(one) for one in selectors)
-    done = run(options_of(context), lambda api: api.call("POST", api.path("rollback"), body))
+    done = run(options_of(context), lambda api: api.call_once(api.path("rollback"), body))
     if output != "table":
         out.show(done, output)
     else:
         rows = [
-            {"agent": one["agent"], "live": _short(one["revision"]), "taken": _short(one["before"])}
+            {
+                "agent": one["agent"],
+                "live": _short(one["revision"]) or "none: out of service",
+                "taken": _short(one["before"]) or "none: it was deleted",
+            }
             for one in done["agents"]
         ]
         out.show(rows, output, columns=_SHOWN, rows=rows)
@@ -71,15 +85,45 @@ def rollback(
         context.exit(65)
 
 
-def _one(context: click.Context, agent: str, to: str | None, now: bool, output: str) -> None:
-    body: dict[str, Any] = {"now": now} if to is None else {"revision": to, "now": now}
-    done = run(options_of(context), lambda api: api.call("POST", api.path("agents", agent, "rollback"), body))
+def _one(context: click.Context, agent: str, to: str | None, taken: str | None, now: bool, output: str) -> None:
+    async def work(api: Api) -> dict[str, Any]:
+        # What is taken back is named: sent again, a rollback would else take back what it has made live.
+        expect = taken or await _what_goes(api, agent, to)
+        body = {"now": now, "expect": expect} if to is None else {"revision": to, "now": now, "expect": expect}
+        try:
+            done: dict[str, Any] = await api.call_once(api.path("agents", agent, "rollback"), body)
+        except ProblemError as error:
+            if was_lost(error) and expect is not None:
+                words = f"It isn't known whether {agent} was taken back. Ask again with --from {_short(expect)}."
+                click.echo(words, err=True)
+            raise
+        return done
+
+    done = run(options_of(context), work)
+    live, before = _short(done["revision"]), _short(done["before"])
     if output != "table":
         out.show(done, output)
-    elif done["revision"] == done["before"]:
-        click.echo(f"{agent} is at {done['version']} ({_short(done['revision'])}) already")
+    elif not live:
+        click.echo(f"{agent} is out of service, as it was; {before} was taken back")
+    elif live == before:
+        click.echo(f"{agent} is at {done['version']} ({live}) already")
+    elif not before:
+        click.echo(f"{agent} is at {done['version']} ({live}) again: it was deleted")
     else:
-        click.echo(f"{agent} is at {done['version']} ({_short(done['revision'])}), before at {_short(done['before'])}")
+        click.echo(f"{agent} is at {done['version']} ({live}), before at {before}")
+
+
+async def _what_goes(api: Api, agent: str, to: str | None) -> str | None:
+    """The revision that would be taken back now: a green side goes first. None where the key may not look."""
+    try:
+        found = await api.call("GET", api.path("agents", agent))
+    except ProblemError as error:
+        if error.status == _NOT_ALLOWED:
+            return None
+        if error.code != "agent-not-found":
+            raise
+        return "none"  # a deleted agent comes back
+    return str(found["green"] or found["revision"] if to is None else found["revision"])
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -90,4 +134,4 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _short(revision: str | None) -> str:
-    return "none: it was deleted" if revision is None else revision.removeprefix("sha256:")[:12]
+    return "" if revision is None else revision.removeprefix("sha256:")[:12]

@@ -22,7 +22,8 @@ from chimera.agents.diff import compare
 from chimera.agents.errors import BadArchive
 from chimera.agents.intake import MAX_ITEMS, Taken, take_in
 from chimera.entrypoints.control_plane.http import BadRequest, Handler, answer, body_of, principal_of, tenant_of
-from chimera.entrypoints.published.catalogue import HEADER_KEY, MAX_KEY
+from chimera.entrypoints.published.catalogue import MAX_KEY
+from chimera.entrypoints.published.parameters import HEADER_KEY
 
 MAX_SOURCES = 200_000
 REMEMBERED_BUNDLES = 256

@@ -21,6 +21,7 @@ from chimera.entrypoints.control_plane.http import (
     principal_of,
     tenant_of,
 )
+from chimera.entrypoints.control_plane.keys import key_of
 from chimera.entrypoints.published.changes import STATES
 from chimera.gateway.identity.actions import ROLES
 
@@ -71,7 +72,7 @@ class ChangeHandlers:
         return answer(api.ChangePage(changes=page, next=page[-1].id if len(rows) > limit else None))
 
     async def open(self, request: web.Request) -> web.StreamResponse:
-        """Open a change."""
+        """Open a change, or find the one with the same key."""
         told = await body_of(request, api.OpenChange)
         draft = Draft(
             title=told.title,
@@ -85,7 +86,8 @@ class ChangeHandlers:
             repository=told.repository,
             contributors=tuple(told.contributors),
         )
-        return answer(api.view_of(await self._changes.open(tenant_of(request), _asker(request), draft)), status=201)
+        made = await self._changes.open(tenant_of(request), _asker(request), draft, key=key_of(request))
+        return answer(api.view_of(made), status=201)
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """A change."""

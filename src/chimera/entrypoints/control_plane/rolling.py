@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from chimera.adapters.storage.catalogue import Catalogue
-from chimera.adapters.storage.sides.rollback import Done
+from chimera.adapters.storage.sides.taken_back import Done
 from chimera.agents import api
 from chimera.entrypoints.control_plane.http import BadRequest, Handler, answer, body_of, principal_of, tenant_of
+from chimera.entrypoints.control_plane.keys import key_of
 from chimera.entrypoints.control_plane.looking import no_agent
 from chimera.entrypoints.published.catalogue import FILTERS
 from chimera.gateway.errors import AgentNotFound
@@ -46,16 +47,16 @@ class Rolling:
         by = principal_of(request).actor
         if told.revision is not None:
             await self._check_chosen(tenant, principal_of(request).roles)
-        done = await self._catalogue.rollbacks.agents(tenant, [name], to=told.revision, by=by, now=told.now)
+        key = key_of(request, name)
+        done = await self._catalogue.rollbacks.agents(
+            tenant, [name], to=told.revision, by=by, now=told.now, expect=told.expect, key=key
+        )
         for error in done.refused.values():
             raise no_agent(name) if isinstance(error, AgentNotFound) else error
         self._changed()
-        live = await self._catalogue.agent(tenant, name)
-        if live is None:
-            raise no_agent(name)
-        before = done.agents[0].before if done.agents else live["revision"]
+        (one,) = (*done.agents, *done.stood)
         back = api.RolledBack(
-            agent=name, revision=live["revision"], version=live["version"], before=before, sequence=done.sequence
+            agent=name, revision=one.revision, version=one.version, before=one.before, sequence=done.sequence
         )
         return answer(back, sequence=done.sequence)
 
@@ -65,13 +66,18 @@ class Rolling:
         tenant, by = tenant_of(request), principal_of(request).actor
         if (bool(told.agents) + bool(told.selector) + (told.change is not None)) != 1:
             raise BadRequest("the body names no agents, or several ways to find them", next_step=_ONE_OF)
-        if told.change is not None:
-            done = await self._catalogue.rollbacks.change(tenant, told.change, by=by, now=told.now)
+        key, rollbacks = key_of(request), self._catalogue.rollbacks
+        # Looked for first: by now a selector may find others.
+        known = None if key is None else await rollbacks.done(tenant, key)
+        if known is not None:
+            done = known
+        elif told.change is not None:
+            done = await rollbacks.change(tenant, told.change, by=by, now=told.now, key=key)
         else:
             names = told.agents or await self._found(tenant, told.selector)
             if len(names) > MOST:
                 raise BadRequest(f"{len(names)} agents are too many at once", next_step=f"take back at most {MOST}")
-            done = await self._catalogue.rollbacks.agents(tenant, names, to=None, by=by, now=told.now)
+            done = await rollbacks.agents(tenant, names, to=None, by=by, now=told.now, key=key)
         self._changed()
         return answer(_shown(done), sequence=done.sequence)
 
@@ -94,5 +100,5 @@ _ONE_OF = "give one of `agents`, `change` and `selector`"
 def _shown(done: Done) -> api.RolledBackMany:
     refused = [api.RefusedBack(agent=name, reason=error.detail) for name, error in sorted(done.refused.items())]
     return api.RolledBackMany(
-        agents=list(done.agents), unchanged=done.unchanged, refused=refused, sequence=done.sequence
+        agents=list(done.agents), unchanged=len(done.stood), refused=refused, sequence=done.sequence
     )

@@ -5,7 +5,6 @@ the rollout's one row once a second, whatever it is that leads and however many 
 """
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -26,14 +25,13 @@ from chimera.entrypoints.control_plane.http import (
     principal_of,
     tenant_of,
 )
-from chimera.entrypoints.published.rollouts import HEADER_KEY
+from chimera.entrypoints.control_plane.keys import key_of
 from chimera_host.contract.problem import ProblemError
 
 POLL = 1.0
 COMMENT = 15.0
 """Seconds of silence after which a comment says that the stream lives."""
 
-_LONGEST_KEY = 255
 Contents = Callable[[str, str, Sequence[str]], Awaitable[Sequence[ChangeItem]]]
 """What a batch, and agents that are to be taken out, would change."""
 
@@ -79,7 +77,7 @@ class RolloutHandlers:
     async def start(self, request: web.Request) -> web.StreamResponse:
         """Begin one, or find the one with the same key."""
         tenant, told = tenant_of(request), await body_of(request, api.StartRollout)
-        by, key = principal_of(request).actor, _key(request)
+        by, key = principal_of(request).actor, key_of(request)
         # Looked for first: what it made live is no longer a change, and its batch may be gone.
         if key is not None and (found := await self._rollouts.of_key(tenant, key)) is not None:
             return answer(api.row_of(found), status=201)
@@ -154,19 +152,6 @@ class RolloutHandlers:
                 f"rollout {name} is that of the change {change}, which says whether it goes on",
                 next_step=f"`chimera change {verb} {change}`",
             )
-
-
-def _key(request: web.Request) -> str | None:
-    """The digest of the request's Idempotency-Key, if it has one: one caller's say nothing about another's."""
-    key = request.headers.get(HEADER_KEY)
-    if key is None:
-        return None
-    if not (1 <= len(key) <= _LONGEST_KEY and key.isascii() and key.isprintable() and " " not in key):
-        raise BadRequest(
-            f"{HEADER_KEY} is no key: {key[:40]!r}",
-            next_step=f"use 1 to {_LONGEST_KEY} visible ASCII characters, such as a UUID",
-        )
-    return hashlib.sha256(f"{principal_of(request).actor}\0{key}".encode()).hexdigest()
 
 
 def _title(items: Sequence[Item]) -> str:

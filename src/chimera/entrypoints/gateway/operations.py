@@ -15,13 +15,13 @@ from chimera.entrypoints.gateway.hooks import HOOKS
 from chimera.entrypoints.gateway.identity_operations import IDENTITY
 from chimera.entrypoints.gateway.state_operations import STATE
 from chimera.entrypoints.gateway.task_operations import TASKS
-from chimera.entrypoints.published.catalogue import CATALOGUE, HEADER_KEY
+from chimera.entrypoints.published.catalogue import CATALOGUE
 from chimera.entrypoints.published.changes import CHANGES
 from chimera.entrypoints.published.conditions import CONDITIONS
 from chimera.entrypoints.published.evidence import EVIDENCE
 from chimera.entrypoints.published.jaegis import JAEGIS
 from chimera.entrypoints.published.operation import AGENT, TENANT, Operation
-from chimera.entrypoints.published.parameters import KEY, whole
+from chimera.entrypoints.published.parameters import HEADER_KEY, KEY, whole
 from chimera.entrypoints.published.rollouts import ROLLOUTS
 from chimera.entrypoints.published.sources import SOURCES
 from chimera.entrypoints.published.trials import TRIALS

@@ -16,7 +16,7 @@ from aiohttp import web
 from yarl import URL
 
 from chimera.entrypoints.gateway.http import HEADER_REQUEST, broken_body, check_encoding, principal_of, slow_body
-from chimera.entrypoints.published.catalogue import HEADER_KEY
+from chimera.entrypoints.published.parameters import HEADER_KEY
 from chimera.gateway.errors import GatewayError, InvalidRequest, PayloadTooLarge
 from chimera.gateway.identity.principal import encode_header
 from chimera.gateway.routes import RouteTable

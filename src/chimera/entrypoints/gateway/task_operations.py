@@ -2,9 +2,8 @@
 
 from typing import Any, get_args
 
-from chimera.entrypoints.published.catalogue import HEADER_KEY
 from chimera.entrypoints.published.operation import AGENT, TENANT, Operation
-from chimera.entrypoints.published.parameters import KEY, SESSION, SUBJECT, number, one_of, page, whole
+from chimera.entrypoints.published.parameters import HEADER_KEY, KEY, SESSION, SUBJECT, number, one_of, page, whole
 from chimera.gateway.api import InvokeAnswer
 from chimera.gateway.tasks import api
 from chimera.gateway.tasks.model import TaskState

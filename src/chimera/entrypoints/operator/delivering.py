@@ -221,7 +221,7 @@ class Deliveries:
             supersede=True,
             owners={want.key[1]: want.owner for want in wants},
         )
-        made = await self._changes.open(tenant, _ASKER, draft)
+        made = await self._changes.open(tenant, _ASKER, draft, held=self._lease)
         log.info("a change was opened", extra={"tenant": tenant, "change": made.id, "agents": len(made.items)})
 
     async def _start(self, tenant: str, wants: Sequence[Want], stage: Stage) -> None:

@@ -4,9 +4,8 @@ from chimera.agents import api
 from chimera.agents.catalogue import Applied
 from chimera.agents.compile import CanonicalDefinition
 from chimera.entrypoints.published.operation import AGENT, TENANT, of_control_plane
-from chimera.entrypoints.published.parameters import page, text
+from chimera.entrypoints.published.parameters import HEADER_KEY, KEY, page, text
 
-HEADER_KEY = "Idempotency-Key"
 MAX_KEY = 128
 _BATCH_KEY = text(MAX_KEY, r"^[\x20-\x7e]+$")
 WRITE = "catalogue:write"
@@ -18,6 +17,7 @@ FILTERS = {
     "cell": "only agents of this cell",
 }
 """Parameters that narrow a list of agents; several go together."""
+_BACK_KEY = (HEADER_KEY, KEY, "asking again with the same one, within a day, gives the same answer and does nothing")
 _operation = of_control_plane("catalogue", action="catalogue:read")
 
 CATALOGUE = (
@@ -43,12 +43,14 @@ CATALOGUE = (
         *("POST", AGENT + "/rollback", "roll_back", "Make an earlier revision of an agent live again", api.RolledBack),
         body=api.RollBack,
         body_required=False,
+        headers=(_BACK_KEY,),
         action=WRITE,
     ),
     _operation(
         *("POST", TENANT + "/rollback", "roll_back_many"),
         *("Take many agents back to what they were, in one transaction", api.RolledBackMany),
         body=api.RollBackMany,
+        headers=(_BACK_KEY,),
         action=WRITE,
     ),
     _operation(

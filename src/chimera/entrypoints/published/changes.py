@@ -6,7 +6,7 @@ from chimera.delivery import api
 from chimera.delivery.model import State
 from chimera.delivery.policy import Freeze
 from chimera.entrypoints.published.operation import TENANT, Operation, of_control_plane
-from chimera.entrypoints.published.parameters import one_of, page
+from chimera.entrypoints.published.parameters import HEADER_KEY, KEY, one_of, page
 
 CHANGE = TENANT + "/changes/{change}"
 POLICY = TENANT + "/delivery"
@@ -38,6 +38,7 @@ CHANGES = (
         api.ChangeView,
         _WRITE,
         body=api.OpenChange,
+        headers=((HEADER_KEY, KEY, "opening again with the same one finds the same change"),),
         status=201,
     ),
     _operation("GET", CHANGE, "get_change", "A change request", api.ChangeView, _READ),

@@ -45,6 +45,7 @@ TIME = number(0, 253_402_300_799)
 SUBJECT = text(200)
 SESSION = text(128, "^[A-Za-z0-9][A-Za-z0-9._:-]*$")
 KEY = text(255, r"^[\x21-\x7e]+$")
+HEADER_KEY = "Idempotency-Key"
 
 
 def page(of: str) -> tuple[Parameter, ...]:

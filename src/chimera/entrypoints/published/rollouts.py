@@ -2,9 +2,8 @@
 
 from chimera.delivery.rollout import api
 from chimera.entrypoints.published.operation import TENANT, Operation, of_control_plane
-from chimera.entrypoints.published.parameters import KEY, page
+from chimera.entrypoints.published.parameters import HEADER_KEY, KEY, page
 
-HEADER_KEY = "Idempotency-Key"
 ROLLOUT = TENANT + "/rollouts/{rollout}"
 _READ, _WRITE = "rollout:read", "rollout:write"
 _operation = of_control_plane("delivery")

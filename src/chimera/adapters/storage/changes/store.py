@@ -77,6 +77,10 @@ class ChangeStorage:
         """See `ChangeStore`."""
         return await self._database.read(lambda connection: read_change(connection, tenant, change))
 
+    async def of_key(self, tenant: str, key: str) -> Change | None:
+        """See `ChangeStore`."""
+        return await self._database.read(lambda connection: _of_key(connection, tenant, key))
+
     async def page(
         self, tenant: str, *, state: str | None, agent: str | None, after: str | None, limit: int
     ) -> list[ChangeRow]:
@@ -123,20 +127,32 @@ class ChangeStorage:
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    async def create(self, opened: Moved, *, batch: str | None, supersede: bool) -> Change:
+    async def create(
+        self,
+        opened: Moved,
+        *,
+        batch: str | None,
+        supersede: bool,
+        key: str | None = None,
+        held: Lease | None = None,
+    ) -> Change:
         """See `ChangeStore`."""
         change = opened.change
 
         def job(connection: Connection) -> Change:
             hold_sequence(connection)
+            if held is not None:
+                check_lease(connection, held)
             known = read_change(connection, change.tenant, change.id)
+            if known is None and key is not None:
+                known = _of_key(connection, change.tenant, key)
             if known is not None:
                 return known
             if batch is not None:
                 end_batch(connection, change.tenant, batch)
             self._check_items(connection, change)
             self._give_way(connection, change, supersede)
-            self._put.run(connection, **change_row(change))
+            self._put.run(connection, **change_row(change), key=key)
             self._put_item.run_many(connection, item_rows(change))
             tell(connection, change, opened.told)
             return change
@@ -286,3 +302,9 @@ def _moved_on(connection: Connection, before: Change) -> ChangedMeanwhile | Unkn
     return ChangedMeanwhile(
         f"change {before.id} is {now} by now", next_step=f"look again: `chimera change show {before.id}`"
     )
+
+
+def _of_key(connection: Connection, tenant: str, key: str) -> Change | None:
+    its = (table.c.tenant == tenant) & (table.c.key == key)
+    found = connection.execute(select(table.c.id).where(its)).scalar()
+    return None if found is None else read_change(connection, tenant, found)

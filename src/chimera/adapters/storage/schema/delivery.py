@@ -4,7 +4,8 @@ A change that is in flight has `ended` null, and an index holds only those, so t
 flight and not what ever was. `record` is the rest of it as JSON, which nothing searches. The index of items by agent
 finds changes that touch an agent; the one by revision says to upkeep which revisions a change still needs. The one by
 `updated` is for whoever signs statements, and asks every few seconds which changes are newer than a time. `owner` names
-the resource of a cluster that an item comes from.
+the resource of a cluster that an item comes from. `key` is null unless the change was asked for with an
+Idempotency-Key, whose digest it is.
 """
 
 from sqlalchemy import Column, Float, ForeignKeyConstraint, Index, Integer, LargeBinary, String, Table, Text, text
@@ -24,6 +25,7 @@ change = Table(
     Column("repository", Text),
     Column("commit", String(64)),
     Column("content", String(71), nullable=False),
+    Column("key", String(64)),
     Column("agents", Integer, nullable=False),
     Column("created", Float, nullable=False),
     Column("updated", Float, nullable=False),
@@ -40,6 +42,7 @@ change = Table(
     ),
     Index("ix_change_request_ended", "ended"),
     Index("ix_change_request_updated", "updated"),
+    Index("uq_change_request_key", "tenant", "key", unique=True),
 )
 
 change_item = Table(

@@ -7,6 +7,9 @@ ended too). `wanted` and `holding` are what was loaded ahead (`chimera.delivery.
 
 A change of a row counts up the `sequence` of its agent, so that gateways read it with the agent.
 
+A row of `taken_back` is what became of a rollback that was asked for with an Idempotency-Key, whose digest `key` is. It
+is written with the rollback and given again to the same key, so that a rollback whose answer was lost is done once.
+
 A row of `observation` is what one gateway saw in one window, of all agents of a tenant that are rolled out; its place
 is given under a lock of the counter of the same name, so that places are in the order of commits.
 """
@@ -53,6 +56,16 @@ side = Table(
     Index("ix_side_cell", "cell", "min_instances"),
     Index("ix_side_rollout", "tenant", "rollout"),
     Index("ix_side_until", "until", sqlite_where=text("until IS NOT NULL"), postgresql_where=text("until IS NOT NULL")),
+)
+
+taken_back = Table(
+    "taken_back",
+    metadata,
+    Column("tenant", String(63), primary_key=True),
+    Column("key", String(64), primary_key=True),
+    Column("done", LargeBinary, nullable=False),
+    Column("expires", Float, nullable=False),
+    Index("ix_taken_back_expires", "expires"),
 )
 
 observation = Table(

@@ -4,8 +4,9 @@ What to go back to is worked out from what is read first; the transaction asks a
 live is withdrawn: gateways give it no call from the moment they read that, and end what runs where that is asked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
@@ -17,11 +18,19 @@ from chimera.adapters.storage.schema.sides import GREEN
 from chimera.adapters.storage.sequence import hold_sequence
 from chimera.adapters.storage.sides.pointing import Target, Why, agents_of, joined, sides_of
 from chimera.adapters.storage.sides.store import SideStorage
+from chimera.adapters.storage.sides.taken_back import Done, TakenBack
 from chimera.agents.api import BackAgent
-from chimera.agents.catalogue import ChangedMeanwhile, HistoryEntry, NoEarlierRevision, OwnedByResource, earlier
+from chimera.agents.catalogue import (
+    ChangedMeanwhile,
+    HistoryEntry,
+    NoEarlierRevision,
+    OwnedByResource,
+    earlier,
+    is_named,
+)
 from chimera.delivery.errors import UnknownChange
 from chimera.gateway.errors import AgentNotFound
-from chimera.kernel.clock import Clock
+from chimera.kernel.clock import Clock, SystemClock
 from chimera.platform.cells import unservable_here
 from chimera_host.contract.problem import ProblemError
 
@@ -36,14 +45,8 @@ class Want:
     green: str | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Done:
-    """What became of a rollback; `refused` says by agent what was wrong."""
-
-    agents: tuple[BackAgent, ...]
-    unchanged: int
-    refused: dict[str, ProblemError]
-    sequence: int
+Wants = tuple[list[Want], dict[str, ProblemError]]
+"""What is to be, and which agents can't be taken back."""
 
 
 class Rollbacks:
@@ -59,33 +62,73 @@ class Rollbacks:
     ) -> None:
         """Compile the statements; the options are those of `Catalogue`."""
         self._database = database
+        self._clock = clock or SystemClock()
+        self._taken_back = TakenBack(database)
         self._sides = SideStorage(database, max_hosts=max_hosts, clock=clock, unservable=unservable)
 
-    async def agents(self, tenant: str, names: Sequence[str], *, to: str | None, by: str, now: bool) -> Done:
-        """Take agents back to the revision `to`, or the one before; a green side goes first."""
-        wants, refused = await self._database.read(lambda connection: _wants(connection, tenant, names, to))
-        return await self._back(tenant, wants, refused, by=by, now=now)
+    async def agents(
+        self,
+        tenant: str,
+        names: Sequence[str],
+        *,
+        to: str | None,
+        by: str,
+        now: bool,
+        expect: str | None = None,
+        key: str | None = None,
+    ) -> Done:
+        """Take agents back to the revision `to`, or the one before; a green side goes first.
 
-    async def change(self, tenant: str, change: str, *, by: str, now: bool) -> Done:
+        Those of which something else than `expect` would be taken back are refused.
+        """
+
+        def look(connection: Connection) -> Wants:
+            wants, refused = _wants(connection, tenant, names, to)
+            return (wants, refused) if expect is None else _expected(wants, refused, to, expect)
+
+        return await self._back(tenant, look, by=by, now=now, key=key)
+
+    async def change(self, tenant: str, change: str, *, by: str, now: bool, key: str | None = None) -> Done:
         """Take back what a change request made live, or is making; agents that have moved on since are refused."""
-        wants, refused = await self._database.read(lambda connection: _wants_of_change(connection, tenant, change))
-        return await self._back(tenant, wants, refused, by=by, now=now, change=change)
+
+        def look(connection: Connection) -> Wants:
+            return _wants_of_change(connection, tenant, change)
+
+        return await self._back(tenant, look, by=by, now=now, change=change, key=key)
+
+    async def done(self, tenant: str, key: str) -> Done | None:
+        """What became of the rollback that was asked for with this key, if it was done."""
+        return await self._database.read(lambda connection: self._taken_back.find(connection, tenant, key))
 
     async def _back(
         self,
         tenant: str,
-        wants: Sequence[Want],
-        refused: dict[str, ProblemError],
+        look: Callable[[Connection], Wants],
         *,
         by: str,
         now: bool,
         change: str | None = None,
+        key: str | None = None,
     ) -> Done:
+        def known(connection: Connection) -> Done | None:
+            return None if key is None else self._taken_back.find(connection, tenant, key)
+
+        found = await self._database.read(lambda connection: known(connection) or look(connection))
+        if isinstance(found, Done):
+            return found
+        wants, refused = found
         facts = await self._sides.facts(tenant, [one.to for one in wants if one.to != one.live])
         why = Why(by=by, change=change, withdraw=True, cancel=now, detail={})
 
         def job(connection: Connection) -> Done:
-            return self._point(connection, tenant, wants, refused, facts, why)
+            sequence = hold_sequence(connection)  # of two who ask at once with one key, one sees what the other did
+            if (before := known(connection)) is not None:
+                return before
+            done = self._point(connection, tenant, wants, refused, facts, why, sequence)
+            # What was refused as a whole did nothing, and is asked anew.
+            if key is not None and (done.agents or done.stood):
+                self._taken_back.keep(connection, tenant, key, done, self._clock.wall())
+            return done
 
         return await self._database.write(job)
 
@@ -97,12 +140,13 @@ class Rollbacks:
         before: dict[str, ProblemError],
         facts: dict[str, AgentFacts],
         why: Why,
+        sequence: int,
     ) -> Done:
-        sequence = hold_sequence(connection)
         names = [one.agent for one in wants]
         rows = {row.name: row for row in agents_of(connection, tenant, names) if row.status == "live"}
         greens = {row.agent: row for row in sides_of(connection, tenant, names, GREEN)}
-        refused, unchanged = dict(before), 0
+        refused = dict(before)
+        stood: list[BackAgent] = []
         targets: list[Target] = []
         ended: list[Row[tuple[object, ...]]] = []
         for one in wants:
@@ -122,19 +166,25 @@ class Rollbacks:
             elif green is not None:
                 ended.append(green)
             else:
-                unchanged += 1
-        done = [BackAgent(agent=one.agent, revision=one.revision, before=_live(rows, one.agent)) for one in targets]
-        done += [BackAgent(agent=row.agent, revision=_live(rows, row.agent), before=row.revision) for row in ended]
+                stood.append(_back(one.agent, live, live.revision if live else None))
+        done = [
+            BackAgent(
+                agent=one.agent,
+                revision=one.revision,
+                before=rows[one.agent].revision if one.agent in rows else None,
+                version=one.facts.version if one.facts else None,
+            )
+            for one in targets
+        ]
+        done += [_back(row.agent, rows.get(row.agent), row.revision) for row in ended]
         if targets:
             sequence, _ = self._sides.pointing.point(connection, tenant, targets, why, sequence)
         if ended:
             sequence = self._sides.end(connection, tenant, ended, why, sequence)
-        return Done(agents=tuple(done), unchanged=unchanged, refused=refused, sequence=sequence)
+        return Done(agents=tuple(done), stood=tuple(stood), refused=refused, sequence=sequence)
 
 
-def _wants(
-    connection: Connection, tenant: str, names: Sequence[str], to: str | None
-) -> tuple[list[Want], dict[str, ProblemError]]:
+def _wants(connection: Connection, tenant: str, names: Sequence[str], to: str | None) -> Wants:
     keys = [(tenant, name) for name in names]
     h = history.c
     past: dict[str, list[HistoryEntry]] = {}
@@ -159,7 +209,23 @@ def _wants(
     return wants, refused
 
 
-def _wants_of_change(connection: Connection, tenant: str, change: str) -> tuple[list[Want], dict[str, ProblemError]]:
+def _expected(wants: Sequence[Want], before: dict[str, ProblemError], to: str | None, expect: str) -> Wants:
+    """Those wants that take `expect` back; the others are refused."""
+    kept, refused = [], dict(before)
+    for one in wants:
+        taken = one.green if one.green is not None and to is None else one.live
+        if is_named(taken, expect):
+            kept.append(one)
+        else:
+            what = "is out of service" if taken is None else f"is at {taken[:19]}"
+            refused[one.agent] = ChangedMeanwhile(
+                f"agent {one.agent} {what}, and not at {expect[:19]}: nothing was taken back",
+                next_step=f"see `chimera get revisions {one.agent}`: it may be as it should be",
+            )
+    return kept, refused
+
+
+def _wants_of_change(connection: Connection, tenant: str, change: str) -> Wants:
     i = change_item.c
     its = (i.tenant == tenant) & (i.change == change)
     items = connection.execute(select(i.agent, i.revision, i.before).where(its)).all()
@@ -182,9 +248,10 @@ def _wants_of_change(connection: Connection, tenant: str, change: str) -> tuple[
     return wants, refused
 
 
-def _live(rows: dict[str, Row[tuple[object, ...]]], name: str) -> str | None:
-    row = rows.get(name)
-    return None if row is None else str(row.revision)
+def _back(agent: str, live: Row[Any] | None, before: str | None) -> BackAgent:
+    """An agent that is live as it was."""
+    revision, version = (None, None) if live is None else (live.revision, live.version)
+    return BackAgent(agent=agent, revision=revision, version=version, before=before)
 
 
 def _owned(name: str, owner: str) -> OwnedByResource:

@@ -22,7 +22,7 @@ from chimera.adapters.storage.schema.identity import api_key
 from chimera.adapters.storage.schema.journal import audit_entry, event
 from chimera.adapters.storage.schema.quota import budget_slice, usage
 from chimera.adapters.storage.schema.rollouts import rollout, rollout_member
-from chimera.adapters.storage.schema.sides import observation, side
+from chimera.adapters.storage.schema.sides import observation, side, taken_back
 from chimera.adapters.storage.schema.state import (
     checkpoint,
     checkpoint_write,
@@ -39,6 +39,7 @@ from chimera.adapters.storage.schema.tasks import task
 from chimera.adapters.storage.schema.trials import trial_result, trial_run
 from chimera.adapters.storage.sides.observing import expire_observations
 from chimera.adapters.storage.sides.store import expire_sides
+from chimera.adapters.storage.sides.taken_back import expire_taken_back
 from chimera.adapters.storage.state.answers import expire_answers
 from chimera.adapters.storage.state.runs import expire_holders, expire_runs
 from chimera.adapters.storage.state.sessions import expire_sessions
@@ -66,6 +67,7 @@ def make_jobs(
         _changes(settings),
         _rollouts(settings),
         _ended("sides", 0.0, expire_sides, side.c.until, (side,)),
+        _ended("rollbacks", 0.0, expire_taken_back, taken_back.c.expires, (taken_back,)),
         _ended(
             "observations",
             _seconds(settings.observations_days),
