@@ -3,21 +3,28 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from msgspec.structs import replace
+from sqlalchemy import Connection, select
 
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.gateway import GatewayStorage
 from chimera.adapters.storage.leases import StoredLeases
+from chimera.adapters.storage.rollouts.store import StoredRollouts
 from chimera.adapters.storage.schema.catalogue import revision
 from chimera.adapters.storage.schema.journal import audit_entry
-from chimera.adapters.storage.sides.observing import expire_observations
+from chimera.adapters.storage.schema.sides import observation
+from chimera.adapters.storage.sides.observing import GRACE
 from chimera.adapters.storage.sides.store import SideStorage, expire_sides
 from chimera.adapters.storage.upkeep.catalogue import expire_agents, past
+from chimera.adapters.storage.upkeep.jobs import make_jobs
+from chimera.adapters.storage.upkeep.shapes import Expiring
+from chimera.delivery.rollout.model import Policy, Rollout
 from chimera.delivery.sides.model import Green, Seen
 from chimera.gateway.sides.ports import Noticed
 from chimera.kernel.leases import Lease
 from chimera.platform.model import Withdrawn
+from chimera.platform.upkeep.settings import RetentionSettings
 from chimera.testing.clock import ManualClock
 from chimera.testing.definitions import compiled, staged
 
@@ -181,11 +188,98 @@ async def test_the_audit_log_tells_of_batches_and_the_history_of_agents(stored: 
     assert (newest.revision, newest.by, newest.change) == (one.revision, "user:ann", "chg-7")
 
 
-async def test_old_windows_go(stored: Stored) -> None:
-    seen = Seen(agent="anna", revision="sha256:1", green=True, window=0, calls=1, failures=0)
-    await stored.sides.observing.add("gw", [Noticed(tenant=TENANT, rollout="ro-1", seen=seen)])
-    await stored.sides.observing.add("gw", [Noticed(tenant="other", rollout="ro-1", seen=seen)])
-    assert len((await stored.sides.observations(TENANT, "ro-1", 0)).seen) == 1, "another tenant's are its own"
-    now = await stored.database.read(lambda connection: stored.database.now(connection))
-    assert await stored.run(expire_observations, now - 60.0, 10) == 0
-    assert await stored.run(expire_observations, now + 60.0, 10) == 2
+class Windows:
+    """Windows of tenants' rollouts, and which of them are left."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.rollouts = StoredRollouts(database)
+        self.sides = SideStorage(database, max_hosts=7, clock=ManualClock())
+
+    async def see(self, tenant: str = TENANT) -> int:
+        seen = Seen(agent="anna", revision="sha256:1", green=True, window=0, calls=1, failures=0)
+        return await self.sides.observing.add("gw", [Noticed(tenant=tenant, rollout="ro-1", seen=seen)])
+
+    async def begin(self, name: str, tenant: str = TENANT) -> Rollout:
+        one = Rollout(
+            id=name,
+            tenant=tenant,
+            title="another model",
+            by="user:ann",
+            policy=Policy(),
+            waves=1,
+            agents=0,
+            created=1.0,
+            updated=1.0,
+            through=await self.sides.observed(),
+        )
+        return await self.rollouts.create(one, [])
+
+    async def save(self, one: Rollout, **fields: Any) -> None:
+        held = await StoredLeases(self.database).acquire("rollouts", "me", 60.0)
+        assert held is not None
+        stored = (await self.rollouts.get(one.tenant, one.id)).rollout
+        await self.rollouts.save(replace(stored, **fields), [], told=(), lost=(), held=held)
+
+    async def pass_by(self, seconds: float, limit: int = 100) -> int:
+        """Remove what goes so many seconds from now; what would go is said before."""
+        work = next(one for one in make_jobs(RetentionSettings()) if one.kind == "observations").work
+        assert isinstance(work, Expiring)
+
+        def job(connection: Connection) -> int:
+            now = self.database.now(connection) + seconds
+            due = work.due(connection, now, limit)
+            assert work.expire(connection, now, limit) == due
+            return due
+
+        return await self.database.write(job)
+
+    async def left(self) -> list[tuple[str, int]]:
+        query = select(observation.c.tenant, observation.c.place).order_by(observation.c.place)
+        return await self.database.read(lambda c: [tuple(row) for row in c.execute(query)])
+
+
+@pytest.fixture
+def windows(database: Database) -> Windows:
+    return Windows(database)
+
+
+async def test_windows_go_once_every_open_rollout_of_their_tenant_has_read_them(windows: Windows) -> None:
+    first, second = await windows.begin("ro-1"), await windows.begin("ro-2")
+    await windows.begin("ro-3", "other")
+    places = [await windows.see() for _ in range(3)]
+    others = await windows.see("other")
+    alone = await windows.see("no-rollout")
+    every = [*((TENANT, place) for place in places), ("other", others)]
+    await windows.save(first, through=places[2])
+    await windows.save(second, through=places[1])
+
+    assert await windows.pass_by(0.0) == 0, "people may want to look at them a little longer"
+    assert await windows.pass_by(GRACE + 1.0) == 3
+    assert await windows.left() == every[2:], f"the window {alone} is read by nobody, and each tenant's are its own"
+    await windows.save(second, state="done", ended=5.0)
+    assert await windows.pass_by(GRACE + 1.0) == 1, "who has ended reads no more"
+    assert await windows.left() == [("other", others)]
+    assert await windows.pass_by(2 * DAY - 60.0) == 0
+    assert await windows.pass_by(2 * DAY + 60.0) == 1, "two days are the bound, whoever hasn't read them"
+
+
+async def test_a_pass_removes_no_more_windows_than_it_may_and_a_rollout_that_begins_misses_none(
+    windows: Windows,
+) -> None:
+    for _ in range(5):
+        await windows.see()
+    assert await windows.pass_by(GRACE + 1.0, limit=2) == 2
+    assert [place for _, place in await windows.left()] == [3, 4, 5], "the oldest go first"
+    begun = await windows.begin("ro-1")
+    place = await windows.see()
+    assert await windows.pass_by(GRACE + 1.0) == 3
+    found = await windows.sides.observations(TENANT, "ro-1", begun.through)
+    assert [one.window for one in found.seen] == [place]
+    assert len((await windows.sides.observations("other", "ro-1", 0)).seen) == 0, "another tenant's are its own"
+
+
+async def test_what_is_kept_for_ever_is_kept_though_it_was_read(windows: Windows) -> None:
+    await windows.see()
+    (job,) = [one for one in make_jobs(RetentionSettings(observations_days=0.0)) if one.kind == "observations"]
+    assert job.keep is None

@@ -107,7 +107,11 @@ class RetentionSettings:
         minimum=0,
     )
     observations_days: float = setting(
-        2.0, "What gateways saw of agents that were rolled out is removed when older.", unit="days", minimum=0
+        2.0,
+        "What gateways saw of agents that are rolled out is removed when older, though an open rollout hasn't read it "
+        "yet; what all have read goes a minute after it was written.",
+        unit="days",
+        minimum=0,
     )
     environments_days: float = setting(
         30.0,

@@ -2,6 +2,10 @@
 
 A row holds all agents that were rolled out then, so that a window costs a gateway one small write however many there
 are. Rows get their places under a lock, in the order of commits: whoever reads behind a place misses none.
+
+A row goes soon after every open rollout of its tenant has read it (`rollout.through`, written with what was made of
+it); one that a rollout doesn't come to, when it is old. Where a tenant has no open rollout nobody reads its rows: one
+that begins reads from the newest place on.
 """
 
 from collections.abc import Sequence
@@ -9,16 +13,19 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Select, func, select
 
 from chimera.adapters.storage.database import Database
-from chimera.adapters.storage.removing import delete_first
+from chimera.adapters.storage.removing import delete_keys
 from chimera.adapters.storage.schema.catalogue import counter
+from chimera.adapters.storage.schema.rollouts import rollout as rollouts
 from chimera.adapters.storage.schema.sides import observation
 from chimera.delivery.sides.model import Observations, Seen
 from chimera.gateway.sides.ports import Noticed
 
 COUNTER = "observation"
+GRACE = 60.0
+"""Seconds that a row stays after it was written, though every rollout has read it: people may want to look."""
 
 
 class _Window(Struct, frozen=True, kw_only=True, array_like=True):
@@ -77,6 +84,18 @@ class Observing:
         return Observations(seen=tuple(seen), through=rows[-1].place if rows else after)
 
 
-def expire_observations(connection: Connection, before: float, limit: int) -> int:
-    """Remove windows from before a time, at most `limit`; how many."""
-    return delete_first(connection, observation, observation.c.at <= before, observation.c.at, limit)
+def unneeded_windows(now: float, keep: float) -> Select[tuple[str, int]]:
+    """Tenants and places of windows that every open rollout has read, and of those older than `keep` seconds."""
+    c, r = observation.c, rollouts.c
+    behind = (
+        select(r.tenant, func.min(r.through).label("through")).where(r.ended.is_(None)).group_by(r.tenant).subquery()
+    )
+    old, read = now - keep, c.place <= func.coalesce(behind.c.through, c.place)
+    query = select(c.tenant, c.place).outerjoin_from(observation, behind, c.tenant == behind.c.tenant)
+    return query.where(c.at <= max(old, now - GRACE), (c.at <= old) | read).order_by(c.at)
+
+
+def expire_observations(connection: Connection, now: float, limit: int, *, keep: float) -> int:
+    """Remove windows that nobody needs, at most `limit`; how many."""
+    keys = [tuple(row) for row in connection.execute(unneeded_windows(now, keep).limit(limit))]
+    return delete_keys(connection, (observation.c.tenant, observation.c.place), keys) if keys else 0

@@ -37,7 +37,7 @@ from chimera.adapters.storage.schema.state import (
 from chimera.adapters.storage.schema.subscriptions import delivery, task_webhook
 from chimera.adapters.storage.schema.tasks import task
 from chimera.adapters.storage.schema.trials import trial_result, trial_run
-from chimera.adapters.storage.sides.observing import expire_observations
+from chimera.adapters.storage.sides.observing import expire_observations, unneeded_windows
 from chimera.adapters.storage.sides.store import expire_sides
 from chimera.adapters.storage.sides.taken_back import expire_taken_back
 from chimera.adapters.storage.state.answers import expire_answers
@@ -68,13 +68,7 @@ def make_jobs(
         _rollouts(settings),
         _ended("sides", 0.0, expire_sides, side.c.until, (side,)),
         _ended("rollbacks", 0.0, expire_taken_back, taken_back.c.expires, (taken_back,)),
-        _ended(
-            "observations",
-            _seconds(settings.observations_days),
-            expire_observations,
-            observation.c.at,
-            (observation,),
-        ),
+        _observations(settings),
         _ended("tasks", _seconds(settings.tasks_days), expire_tasks, task.c.expires, (task,)),
         _facts(settings, lambda connection, now: unneeded_events(connection, now, paused_hold)),
         _ended("letters", 0.0, expire_letters, delivery.c.expires, (delivery,)),
@@ -192,6 +186,20 @@ def _rollouts(settings: RetentionSettings) -> Job:
     return _ended("rollouts", _seconds(settings.rollouts_days), expire_rollouts, rollout.c.ended, tables)
 
 
+def _observations(settings: RetentionSettings) -> Job:
+    keep = _seconds(settings.observations_days)
+    return Job(
+        kind="observations",
+        keep=keep,
+        work=Expiring(
+            expire=lambda connection, now, limit: expire_observations(connection, now, limit, keep=keep or 0.0),
+            due=lambda connection, now, most: _rows(connection, unneeded_windows(now, keep or 0.0), most),
+        ),
+        tables=(observation,),
+        oldest=lambda connection: _first(connection, select(func.min(observation.c.at))),
+    )
+
+
 def _facts(settings: RetentionSettings, floor: Floor) -> Job:
     keep = _seconds(settings.events_days)
     first = select(event.c.at).order_by(event.c.seq).limit(1)
@@ -307,7 +315,12 @@ def _audit(keep_days: float) -> Job:
 
 def _count(connection: Connection, where: ColumnElement[bool], table: Any, most: int) -> int:
     """How many rows match, counted up to `most`."""
-    some = select(func.count()).select_from(select(1).select_from(table).where(where).limit(most).subquery())
+    return _rows(connection, select(1).select_from(table).where(where), most)
+
+
+def _rows(connection: Connection, query: Select[Any], most: int) -> int:
+    """How many rows a query has, counted up to `most`."""
+    some = select(func.count()).select_from(query.limit(most).subquery())
     return int(connection.execute(some).scalar() or 0)
 
 
