@@ -183,7 +183,9 @@ async def test_who_follows_sees_what_is_there_and_what_comes_and_goes(
     await rig.api.apply(MAPS, rig.manifest("first", a="1"))
     following = Following(rig.api, MAPS, namespace=rig.namespace, selector="of=test")
     told: list[str] = []
-    following.on_change(lambda items: told.extend(item.metadata.name for item in items))
+    also: list[str] = []
+    for place in (told, also):
+        following.on_change(lambda items, place=place: place.extend(item.metadata.name for item in items))  # type: ignore[misc]
     background.append(asyncio.create_task(following.run()))
     await until(lambda: (rig.namespace, "first") in following.objects)
     await rig.api.apply(MAPS, rig.manifest("second", a="2"))
@@ -191,6 +193,7 @@ async def test_who_follows_sees_what_is_there_and_what_comes_and_goes(
     await rig.api.delete(MAPS, rig.namespace, "first")
     await until(lambda: set(following.objects) == {(rig.namespace, "second")})
     assert told == ["first", "second", "first"]
+    assert also == told, "all who want to know are told"
     assert following.failure is None
 
 

@@ -36,20 +36,20 @@ class Rollouts:
         self._by_namespace: dict[str, list[tuple[Rollout, Governor]]] = {}
         self._specs: dict[Key, object] = {}
         self._on_change: list[Callable[[], None]] = []
-        self._on_news: list[Callable[[], None]] = []
+        self._on_count: list[Callable[[], None]] = []
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call `callback` whenever an Agent may be governed otherwise than before."""
         self._on_change.append(callback)
 
-    def on_news(self, callback: Callable[[], None]) -> None:
-        """Call `callback` whenever a Rollout is another, or other numbers of its Agents wait."""
-        self._on_news.append(callback)
+    def on_count(self, callback: Callable[[], None]) -> None:
+        """Call `callback` whenever other numbers of a Rollout's Agents wait."""
+        self._on_count.append(callback)
 
     def counted(self, groups: Mapping[str, Group]) -> None:
         """The Agents of Rollouts were counted."""
         self.groups = groups
-        for callback in self._on_news:
+        for callback in self._on_count:
             callback()
 
     def governor_of(self, key: Key, labels: Mapping[str, str]) -> Governor | None:
@@ -64,8 +64,6 @@ class Rollouts:
         return next((found for one, found in self._by_namespace.get(key[0], ()) if one.key == key), None)
 
     def _changed(self, _: Iterable[Rollout]) -> None:
-        for callback in self._on_news:
-            callback()
         there = {
             key: (one.metadata.uid, one.metadata.creation_timestamp, one.spec)
             for key, one in self.rollouts.objects.items()

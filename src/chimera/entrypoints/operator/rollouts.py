@@ -64,7 +64,8 @@ class RolloutLoop(Loop):
         self._changes = changes
         self._numbers: dict[Key, float] = {}
         self.phases: dict[str, int] = {}
-        rollouts.on_news(self.poke)
+        rollouts.rollouts.on_change(self.poke)
+        rollouts.on_count(self.poke)
         claims.on_change(self.poke)
         self.writer = StatusWriter(api, ROLLOUTS, rollouts.rollouts, clock, settings.statuses_per_second)
 

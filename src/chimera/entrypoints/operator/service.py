@@ -1,7 +1,6 @@
 """The operator as a whole: a loop for each kind, all of them while this process holds the lease."""
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,6 @@ from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.conditions import StoredConditions
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.following import Following
-from chimera.adapters.substrates.knative.resources.kinds import Definition
 from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.delivery.rollout.service import RolloutService
 from chimera.delivery.service import Changes
@@ -74,11 +72,7 @@ class Operator:
         self.cells = CellLoop(api, catalogue, clock, settings, cells, conditions)
         self.loops: tuple[Loop, ...] = (self.templates, self.agents, self.rollouts, self.cells)
         self.leading = False
-        self.templates.templates.on_change(self._templates_changed)
-
-    def _templates_changed(self, changed: Iterable[Definition]) -> None:
-        self.templates.poke()
-        self.agents.templates_changed(changed)
+        self.templates.templates.on_change(self.agents.templates_changed)
 
     @property
     def writers(self) -> dict[str, StatusWriter[Any]]:

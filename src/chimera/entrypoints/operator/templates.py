@@ -23,7 +23,7 @@ class TemplateLoop(Loop):
     def __init__(
         self, api: Kubernetes, catalogue: Catalogue, clock: Clock, settings: OperatorSettings, claims: Claims
     ) -> None:
-        """Nothing is followed yet; who else wants to know of changes sets `on_change` and pokes this."""
+        """Nothing is followed yet."""
         super().__init__(catalogue, clock, settings)
         self.templates: Following[Definition] = Following(api, TEMPLATES, namespace=None, selector="")
         self.templates.on_change(self.poke)

@@ -54,8 +54,8 @@ class Following(Generic[T]):
         self._selector = selector
         self._name = name
         self._jitter = jitter
-        self._changed: Callable[[Iterable[T]], None] = lambda _: None
-        self._turned: Callable[[], None] = lambda: None
+        self._on_change: list[Callable[[Iterable[T]], None]] = []
+        self._on_failure: list[Callable[[], None]] = []
         self._version: str | None = None
         self.objects: dict[tuple[str, str], T] = {}
         self.synced = asyncio.Event()
@@ -63,12 +63,15 @@ class Following(Generic[T]):
         self.failing_since: float | None = None
 
     def on_change(self, callback: Callable[[Iterable[T]], None]) -> None:
-        """Call `callback` with objects that came, changed or went (as they last were)."""
-        self._changed = callback
+        """Call `callback` too, behind those that were given before, with objects that came, changed or went.
+
+        Those that went are as they last were.
+        """
+        self._on_change.append(callback)
 
     def on_failure(self, callback: Callable[[], None]) -> None:
-        """Call `callback` when following begins to fail, and when it works again."""
-        self._turned = callback
+        """Call `callback` too when following begins to fail, and when it works again."""
+        self._on_failure.append(callback)
 
     def take(self, item: T) -> None:
         """Count in what a write of one's own answered, before the watch brings it."""
@@ -111,6 +114,14 @@ class Following(Generic[T]):
         if self.failure is not None:
             self.failure = self.failing_since = None
             self._turned()
+
+    def _changed(self, items: Iterable[T]) -> None:
+        for callback in self._on_change:
+            callback(items)
+
+    def _turned(self) -> None:
+        for callback in self._on_failure:
+            callback()
 
     def _pause(self, failures: int) -> float:
         longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures, 20))
