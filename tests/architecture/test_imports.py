@@ -65,6 +65,11 @@ def test_a_process_of_a_cluster_starts_without_what_its_image_leaves_out(process
     assert "uv" not in brought_in(f"chimera.bootstrap.{process}"), "deploy/images/build leaves it out"
 
 
+@pytest.mark.parametrize("process", ["control_plane", "gateway", "operator"])
+def test_what_reads_repositories_is_loaded_by_the_process_that_does_alone(process: str) -> None:
+    assert "dulwich" not in brought_in(f"chimera.bootstrap.{process}")
+
+
 def test_processes_collect_garbage_again_once_all_is_imported() -> None:
     processes = [f"chimera.bootstrap.{one}" for one in ("control_plane", "gateway", "operator", "supervisor")]
     program = (

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from chimera.adapters.git.worker import (
+from chimera.adapters.git.messages import (
     Ask,
     AskCompare,
     AskFetch,
@@ -18,8 +18,8 @@ from chimera.adapters.git.worker import (
     Files,
     Frame,
     Tip,
-    Worker,
 )
+from chimera.adapters.git.worker import Worker
 from chimera.adapters.git.workers import KINDS
 from chimera.delivery.git.errors import GitError
 from chimera.delivery.git.ports import CommitTold, ReadFile, Remote, Touched

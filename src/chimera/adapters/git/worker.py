@@ -10,95 +10,36 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
-from msgspec import Struct
 
 from chimera.adapters.git import remote
 from chimera.adapters.git.definitions import CommitFiles
+from chimera.adapters.git.messages import (
+    Ask,
+    AskCompare,
+    AskFetch,
+    AskRead,
+    AskTip,
+    Compared,
+    Done,
+    Failed,
+    Fetched,
+    Files,
+    Frame,
+    Tip,
+    framed,
+    read_frame,
+)
 from chimera.adapters.git.objects import Objects
 from chimera.agents.errors import Fault
 from chimera.delivery.git.definitions import may_define, read
 from chimera.delivery.git.errors import BadTree, GitError, RepositoryTooLarge
-from chimera.delivery.git.ports import CommitTold, PackedCode, ReadDefinition, ReadFile, Remote, Touched
+from chimera.delivery.git.ports import PackedCode, ReadDefinition, ReadFile, Touched
 from chimera_host.contract.problem import ProblemError
 
 FILES_AT_ONCE = 200
 BYTES_AT_ONCE = 4 * 1024**2
-MOST_FRAME = 512 * 1024**2
-
-
-class AskTip(Struct, frozen=True, tag="tip"):
-    """Where is the branch?"""
-
-    remote: Remote
-
-
-class AskFetch(Struct, frozen=True, tag="fetch"):
-    """Bring a commit here."""
-
-    key: str
-    remote: Remote
-    commit: str
-    before: str | None
-
-
-class AskCompare(Struct, frozen=True, tag="compare"):
-    """Which files differ?"""
-
-    key: str
-    before: str | None
-    commit: str
-    path: str
-
-
-class AskRead(Struct, frozen=True, tag="read"):
-    """What do these files hold?"""
-
-    key: str
-    commit: str
-    files: tuple[str, ...]
-
-
-class Tip(Struct, frozen=True, tag="tip"):
-    """It is there."""
-
-    commit: str
-
-
-class Fetched(Struct, frozen=True, tag="fetched"):
-    """It is here."""
-
-    told: CommitTold
-
-
-class Compared(Struct, frozen=True, tag="compared"):
-    """They differ so."""
-
-    touched: Touched
-
-
-class Files(Struct, frozen=True, tag="files"):
-    """Some of the files."""
-
-    files: list[ReadFile]
-
-
-class Done(Struct, frozen=True, tag="done"):
-    """That was all."""
-
-
-class Failed(Struct, frozen=True, tag="failed"):
-    """It can't be done; `kind` is the error's class."""
-
-    kind: str
-    detail: str
-    next_step: str
-
-
-Ask = AskTip | AskFetch | AskCompare | AskRead
-Frame = Tip | Fetched | Compared | Files | Done | Failed
 
 
 class Worker:
@@ -202,22 +143,6 @@ def _read_one(files: CommitFiles, path: str) -> Iterator[ReadFile]:
                 for one in definitions
             ),
         )
-
-
-def read_frame(source: BinaryIO) -> bytes | None:
-    """The next frame; None at the end."""
-    head = source.read(4)
-    if len(head) < 4:
-        return None
-    length = int.from_bytes(head, "big")
-    data = source.read(length)
-    return data if len(data) == length else None
-
-
-def framed(value: Struct) -> bytes:
-    """A frame with its length."""
-    data = msgspec.msgpack.encode(value)
-    return len(data).to_bytes(4, "big") + data
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from chimera.adapters.git.worker import (
+from chimera.adapters.git.messages import (
     MOST_FRAME,
     Ask,
     AskCompare,
