@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from chimera.agents import quantities
 from chimera.agents.errors import Fault
 from chimera.agents.graph import check_graph
+from chimera.agents.images import LONGEST_NAME, parse_image
 from chimera.agents.patterns import pattern_fault
 from chimera.agents.proving import expectations, json_schema_faults, test_faults
 from chimera.agents.reach import LATER_PROTOCOLS, PROTOCOLS, resolve_point, suggest_point
@@ -333,6 +334,12 @@ def _runtime(definition: Definition) -> Iterator[Fault]:
                 allowed=f"{PYTHON_RUNTIME}, or code of the entry point",
             )
     elif runtime != PYTHON_RUNTIME:
+        if parse_image(runtime) is None:
+            yield Fault(
+                path="specification.runtime",
+                message="no name of an image",
+                allowed=f"[host[:port]/]path[:tag][@sha256:...], before the tag {LONGEST_NAME} characters at most",
+            )
         yield Fault(
             path="specification.runtime",
             severity="warning",

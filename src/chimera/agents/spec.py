@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from chimera.agents.cases import AgentTest
+from chimera.agents.images import IMAGE_PATTERN
 from chimera.agents.quantities import BYTES_PATTERN, CPU_PATTERN, DURATION_PATTERN, VERSION_PATTERN
 from chimera_host.contract.agent import ModelChoice
 from chimera_host.contract.behaviour import Behaviour, ShortText, Text
@@ -41,7 +42,7 @@ Tag = Annotated[str, Meta(min_length=1, max_length=120)]
 Runtime = Annotated[
     str,
     Meta(
-        pattern=r"^[a-z0-9]([a-zA-Z0-9./_-]*[a-zA-Z0-9])?(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$",
+        pattern=IMAGE_PATTERN,
         max_length=500,
         description="python:3.11-slim, node:18-alpine, or a custom image (needs Kubernetes).",
         examples=["python:3.11-slim", "node:18-alpine"],

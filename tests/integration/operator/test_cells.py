@@ -198,6 +198,9 @@ async def test_the_operators_rights_are_exactly_what_it_does(rig: Any) -> None:
     await rig.cluster.put("agenttemplates", template)
     await rig.phase("one", "Live")
     await rig.phase("mine", "Ready", plural="agenttemplates")
+    rollout = {"metadata": {"name": "careful", "namespace": "team", "generation": 1}}
+    await rig.cluster.put("rollouts", {**rollout, "spec": {"agents": {"names": ["two"]}}})
+    await rig.phase("careful", "Idle", plural="rollouts")
     name, _ = await cell(rig)
     await rig.phase(name, "Waiting", NAMESPACE, "cells")
     await rig.cluster.remove("agents", "team", "one")

@@ -31,15 +31,12 @@ from chimera.adapters.scanners.blobs import (
     unreadable,
 )
 from chimera.adapters.scanners.image_files import LayoutFolder
+from chimera.agents.images import parse_image
 from chimera.delivery.scanning.errors import ImageUnreadable
 
 LARGEST_IMAGE = 16 * 1024**3
 LONGEST_PULL = 1800.0
 DOCKER_HUB = "registry-1.docker.io"
-_REFERENCE = re.compile(
-    r"(?P<name>[a-z0-9]+(?:(?:\.|__?|-+|/)[a-z0-9]+)*)(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?"
-    r"(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
-)
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 
@@ -60,19 +57,15 @@ class Reference(Struct, frozen=True, kw_only=True):
 
 def parse_reference(text: str) -> Reference:
     """`python:3` is Docker Hub's `library/python`; a name with a dot or port before its first slash says where."""
-    first, slash, rest = text.partition("/")
-    registry, name = DOCKER_HUB, text
-    if slash and ("." in first or ":" in first or first == "localhost"):
-        registry, name = first, rest
-    match = _REFERENCE.fullmatch(name)
-    if match is None or not re.fullmatch(r"[A-Za-z0-9.\[\]:-]+", registry):
+    found = parse_image(text)
+    if found is None:
         raise ImageUnreadable(f"{text[:200]!r} is no name of an image", next_step="write registry/name:tag")
+    registry, repository = found.host or DOCKER_HUB, found.path
     if registry in ("docker.io", "index.docker.io"):
         registry = DOCKER_HUB
-    repository = match["name"]
     if registry == DOCKER_HUB and "/" not in repository:
         repository = f"library/{repository}"
-    return Reference(registry=registry, repository=repository, version=match["digest"] or match["tag"] or "latest")
+    return Reference(registry=registry, repository=repository, version=found.digest or found.tag or "latest")
 
 
 def read_credentials(file: Path) -> dict[str, str]:

@@ -24,6 +24,7 @@ import msgspec
 from msgspec import Struct
 
 from chimera.agents.compile import CompiledAgent
+from chimera.agents.images import parse_image
 from chimera.agents.requirements import read_lock
 from chimera_host.contract.tools import AgentTool, FunctionTool, McpTool, MessageTool, Tool
 
@@ -122,21 +123,29 @@ def bill_of_materials(agent: CompiledAgent, materials: Materials) -> bytes:
 def _runtime(agent: CompiledAgent, materials: Materials) -> Iterator[Json]:
     runtime = agent.value.runtime
     if runtime not in (_PYTHON, _NODE):
-        name, _, digest = runtime.partition("@sha256:")
-        image, _, tag = name.partition(":")
-        component: Json = {"type": "container", "bom-ref": "image", "name": image, "version": tag or "latest"}
-        if digest:
-            component["hashes"] = [_hash(digest)]
-            component["purl"] = (
-                f"pkg:oci/{_quoted(image.rpartition('/')[2])}@sha256%3A{digest}?repository_url={_quoted(image)}"
-            )
-        yield component
+        yield _image(runtime)
         return
     language, _, version = runtime.partition(":")
     yield {"type": "platform", "bom-ref": "language", "name": language, "version": version.partition("-")[0]}
     yield {"type": "framework", "bom-ref": "host", "name": "chimera-host", "version": materials.release}
     if materials.runtime is not None:
         yield _file("runtime", materials.runtime.name, materials.runtime.digest)
+
+
+def _image(runtime: str) -> Json:
+    """The image that an agent names; of one named by digest and no tag, that is the version."""
+    found = parse_image(runtime)
+    if found is None:  # a revision that an earlier release compiled
+        return {"type": "container", "bom-ref": "image", "name": runtime}
+    version = found.tag or found.digest or "latest"
+    component: Json = {"type": "container", "bom-ref": "image", "name": found.repository, "version": version}
+    if found.digest:
+        last = found.path.rpartition("/")[2]
+        component["hashes"] = [_hash(found.digest.removeprefix("sha256:"))]
+        component["purl"] = (
+            f"pkg:oci/{_quoted(last)}@{_quoted(found.digest)}?repository_url={_quoted(found.repository)}"
+        )
+    return component
 
 
 def _own(agent: CompiledAgent, materials: Materials) -> Iterator[Json]:

@@ -5,10 +5,10 @@ rule of its own; where the standard asks for something to be said (`runAsNonRoot
 is a finding too. A manifest that can't be read as a pod is not judged.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from chimera.agents.images import parse_image
 from chimera.delivery.scanning.model import Place, Result, Severity, Unjudged, found
 
 Json = Mapping[str, Any]
@@ -238,10 +238,10 @@ def _capabilities(capabilities: Json, where: str) -> Iterator[Rule]:
 
 
 def _image(image: str) -> Iterator[Rule]:
-    if re.search(r"@sha256:[0-9a-f]{64}$", image):
+    found = parse_image(image)
+    if found is not None and found.digest is not None:
         return
-    tag = image.rpartition("/")[2].partition(":")[2]
-    if tag in ("", "latest"):
+    if found is None or found.tag in (None, "latest"):
         yield (
             "image-tag",
             "medium",

@@ -101,6 +101,15 @@ def test_a_custom_image_is_a_container_by_its_digest() -> None:
     assert next(one for one in plain["components"] if one["type"] == "container")["version"] == "latest"
 
 
+def test_an_image_of_a_registry_with_a_port_keeps_its_name() -> None:
+    image = "registry.example:5000/team/agent@sha256:" + "d" * 64
+    found = read(compiled("anna", specification={"framework": "function", "runtime": image}), materials())
+    container = next(one for one in found["components"] if one["type"] == "container")
+    assert [container["name"], container["version"]] == image.split("@")
+    where = "registry.example%3A5000%2Fteam%2Fagent"
+    assert container["purl"] == f"pkg:oci/agent@sha256%3A{'d' * 64}?repository_url={where}"
+
+
 def test_a_function_elsewhere_and_a_server_by_command_are_in_it() -> None:
     endpoint = {"function": {"endpoint": {"url": "https://f.example/run", "credential": "secret:F"}}}
     found = read(compiled("anna", specification={"framework": "function"}, behaviour=endpoint), materials())
