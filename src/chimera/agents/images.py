@@ -5,23 +5,23 @@
 What stands before the first slash is a host where it has a dot or a colon, or is `localhost`; else it is the beginning
 of the path, and the image is Docker Hub's. Of digests only SHA-256 is known here, by 64 digits.
 
-The pattern is for the schema, so it is written in what JSON Schema and Kubernetes read alike: without named groups and
-looking ahead. How long a name may be is `parse_image`'s to say.
+The pattern is for the schema, so it is written in what JSON Schema and Kubernetes read alike: no groups with a
+question mark, which the schema of a cluster leaves to the operator. How long a name may be is `parse_image`'s to say.
 """
 
 import re
 
 from msgspec import Struct
 
-_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
+_LABEL = r"[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?"
 _PORT = ":[0-9]+"
-_HOST = rf"(?:(?:{_LABEL}(?:\.{_LABEL})+|localhost|\[[a-fA-F0-9:]+\])(?:{_PORT})?|{_LABEL}{_PORT})"
-_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_FIRST = r"[a-z0-9]+(?:(?:_|__|-+)[a-z0-9]+)*"
-_PATH = rf"{_PART}(?:/{_PART})*"
+_HOST = rf"(({_LABEL}(\.{_LABEL})+|localhost|\[[a-fA-F0-9:]+\])({_PORT})?|{_LABEL}{_PORT})"
+_PART = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
+_FIRST = r"[a-z0-9]+((_|__|-+)[a-z0-9]+)*"
+_PATH = rf"{_PART}(/{_PART})*"
 _TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _DIGEST = r"sha256:[0-9a-f]{64}"
-IMAGE_PATTERN = rf"^(?:(?:{_HOST}|{_FIRST})/{_PATH}|{_PART})(?::{_TAG})?(?:@{_DIGEST})?$"
+IMAGE_PATTERN = rf"^(({_HOST}|{_FIRST})/{_PATH}|{_PART})(:{_TAG})?(@{_DIGEST})?$"
 LONGEST_NAME = 255
 """Characters of a name, without its tag and digest."""
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chimera.adapters.substrates.knative.resources.structural import structural
 from chimera.agents.images import IMAGE_PATTERN, LONGEST_NAME, parse_image
 from chimera.testing.definitions import compiled
 
@@ -85,6 +86,10 @@ def test_the_pattern_and_the_parser_agree_on_any_text(text: str) -> None:
 def test_what_is_no_name_is_refused(text: str) -> None:
     assert parse_image(text) is None
     assert PATTERN.fullmatch(text) is None
+
+
+def test_clusters_check_the_pattern_too() -> None:
+    assert structural({"$defs": {"R": {"type": "string", "pattern": IMAGE_PATTERN}}}, "R")["pattern"] == IMAGE_PATTERN
 
 
 def test_a_definition_names_an_image_of_a_registry_with_a_port() -> None:
