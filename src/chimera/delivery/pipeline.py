@@ -151,6 +151,8 @@ class Pipeline:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+            if self._parts.staging is not None:
+                await self._parts.staging.rest()
 
     async def settle(self, lease: Lease | None = None) -> None:
         """Pass after pass until nothing is left but to wait for people or time: for tests and for one-shot use."""

@@ -81,6 +81,13 @@ class Staging(Protocol):
     async def remove(self, change: Change) -> None:
         """Take away what the change has in staging, if anything."""
 
+    async def rest(self) -> None:
+        """End what this process does for changes, and leave what they have there: another one may have taken over.
+
+        Asked when the pipeline's lease is given up or lost. Work that went on would take away, at its end, what the
+        other one validates in.
+        """
+
 
 class Rollouts(Protocol):
     """What brings a change to production bit by bit, watches it, and keeps it or takes it back."""

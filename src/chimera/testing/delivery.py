@@ -57,6 +57,7 @@ class FakeStaging:
     outcome: Literal["passed", "failed", "running"] = "passed"
     held: dict[str, int] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
+    rested: int = 0
 
     async def advance(self, change: Change, revisions: Sequence[Revision]) -> Progress:
         """See `Staging`."""
@@ -70,6 +71,10 @@ class FakeStaging:
         """See `Staging`."""
         self.held.pop(change.id, None)
         self.removed.append(change.id)
+
+    async def rest(self) -> None:
+        """See `Staging`."""
+        self.rested += 1
 
 
 @dataclass

@@ -430,3 +430,14 @@ async def test_killed_at_every_write_it_ends_the_same(delivery: Delivery, whole:
     if isinstance(delivery.parts.rollouts, FakeRollouts):
         started = delivery.parts.rollouts.started
         assert len(started) == len(set(started)) == moments
+
+
+async def test_who_loses_the_pipeline_ends_what_he_does_in_staging(delivery: Delivery) -> None:
+    staging = delivery.parts.staging = FakeStaging(outcome="running")
+    change = await delivery.open(plain("one"))
+    await delivery.approve(change)
+    running = asyncio.create_task(delivery.pipeline().run())
+    await until(delivery, change, "staging")
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert staging.rested == 1 and staging.removed == [], "whoever took over validates in what is there"

@@ -99,6 +99,24 @@ async def test_another_process_goes_on_and_makes_no_call_twice(world: World) -> 
     assert len(world.calls.asked) == 20
 
 
+async def test_a_process_that_rests_leaves_what_is_there_and_begins_again_when_it_is_asked(world: World) -> None:
+    made = change((None, compiled("a", tests=[case()])))
+    begun = asyncio.Event()
+
+    async def answer(ask: Ask) -> str:
+        if not begun.is_set():
+            begun.set()
+            await asyncio.Event().wait()
+        return echo(ask)
+
+    world.calls.answer = answer
+    assert (await world.staging.advance(*made)).state == "running"
+    await begun.wait()
+    await world.staging.rest()
+    assert await world.open() == [NEW], "another process may be validating in it"
+    assert (await world.over(*made)).state == "passed"
+
+
 async def test_a_change_waits_for_room_and_holds_none_meanwhile(database: Database) -> None:
     world = World(database, environments=1)
     live, new = compiled("a", tests=[case()]), compiled("a", tests=[case()], metadata={"version": "1.1.0"})

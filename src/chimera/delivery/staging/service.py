@@ -115,11 +115,16 @@ class ChangeStaging:
             await self._environments.remove(change.tenant, purpose, change.id)
         await self._replays.clear(change)
 
+    async def rest(self) -> None:
+        """See `Staging`."""
+        working, self._working = self._working, {}
+        for _, task in working.values():
+            task.cancel()
+        await asyncio.gather(*(task for _, task in working.values()), return_exceptions=True)
+
     async def aclose(self) -> None:
         """End the work; whoever takes over goes on."""
-        for _, task in self._working.values():
-            task.cancel()
-        await asyncio.gather(*(task for _, task in self._working.values()), return_exceptions=True)
+        await self.rest()
 
     # -- one change ---------------------------------------------------------------------------------------------------
 
