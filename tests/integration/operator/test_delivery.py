@@ -70,6 +70,25 @@ async def test_an_agent_whose_resource_goes_stays_until_the_change_is_through(ri
     await rig.until(gone)
 
 
+async def test_an_agent_that_may_not_go_though_its_resource_did_is_counted(rig: Any) -> None:
+    await rig.apply("one")
+    await rig.phase("one", "Live")
+    await rig.only_changes()
+    await rig.delete("one")
+
+    async def opened() -> bool:
+        return len(await rig.changes()) == 1
+
+    await rig.until(opened)
+    assert rig.operator.agents.staying == frozenset(), "nobody has refused it yet"
+    (change,) = await rig.changes()
+    await rig.decide(change, "rejected")
+    await rig.until(lambda: rig.operator.agents.staying == {("default", "one")})
+    assert await rig.owners() == {"one": "team/one"}
+    await rig.apply("one")
+    await rig.until(lambda: rig.operator.agents.staying == frozenset())
+
+
 async def test_what_was_rejected_waits_for_another_definition(rig: Any) -> None:
     await rig.only_changes()
     await rig.apply("one")

@@ -94,6 +94,7 @@ class AgentLoop(Loop):
         self._rollouts = rollouts
         self.groups: dict[str, Group] | None = None
         self.phases: dict[str, int] = {}
+        self.staying: frozenset[Place] = frozenset()
 
     # -- what is known -------------------------------------------------------------------------------------------------
 
@@ -222,6 +223,7 @@ class AgentLoop(Loop):
         self._deliveries.held = {key: waiting[key] for key in decided.held}
         self._deliveries.leaving = dict(decided.leaving)
         carried = await self._deliveries.settle(now, self._rows, self._governor, self._stage, held)
+        self._tell_of_staying()
         outcomes = {**decided.outcomes, **self._carried(decided.held)}
         self._count(outcomes)
         self._group()
@@ -349,6 +351,17 @@ class AgentLoop(Loop):
                 rollout=told.id if told.way == "rollout" else "",
             )
         return found
+
+    def _tell_of_staying(self) -> None:
+        """Log agents that stay in service, refused to be taken out: no resource is left to say so."""
+        told = ((place, self._deliveries.told.get(place)) for place in self._deliveries.leaving)
+        staying = {place: one for place, one in told if one is not None and one.phase is Phase.REFUSED}
+        for tenant, name in sorted(staying.keys() - self.staying):
+            why = staying[tenant, name].message
+            log.warning(
+                "an agent stays, whose resource is gone", extra={"tenant": tenant, "agent": name, "reason": why}
+            )
+        self.staying = frozenset(staying)
 
     def _group(self) -> None:
         """Count the Agents of each Rollout, for who tells of those."""

@@ -26,6 +26,10 @@ class OperatorMetrics(Collector):
         leading = GaugeMetricFamily("chimera_operator_leading", "1 if this operator is the one that works.")
         agents = GaugeMetricFamily("chimera_operator_agents", "Agents as resources, by phase.", labels=["phase"])
         rollouts = GaugeMetricFamily("chimera_operator_rollouts", "Rollouts as resources, by phase.", labels=["phase"])
+        staying = GaugeMetricFamily(
+            "chimera_operator_staying",
+            "Agents in service whose resources are gone, since taking them out of service was refused.",
+        )
         passes = CounterMetricFamily("chimera_operator_passes", "Passes over all objects of a kind.", labels=["kind"])
         failures = GaugeMetricFamily(
             "chimera_operator_failures", "Passes that failed since the last that didn't.", labels=["kind"]
@@ -33,6 +37,7 @@ class OperatorMetrics(Collector):
         statuses = CounterMetricFamily("chimera_operator_statuses", "Statuses that were written.", labels=["kind"])
         if operator is not None:
             leading.add_metric([], float(operator.leading))
+            staying.add_metric([], len(operator.agents.staying) if operator.leading else 0)
             for phase, count in operator.agents.phases.items() if operator.leading else ():
                 agents.add_metric([phase], count)
             for phase, count in operator.rollouts.phases.items() if operator.leading else ():
@@ -42,7 +47,7 @@ class OperatorMetrics(Collector):
                 failures.add_metric([loop.kind], loop.failures)
             for kind, writer in operator.writers.items():
                 statuses.add_metric([kind], writer.written)
-        yield from (leading, agents, rollouts, passes, failures, statuses)
+        yield from (leading, agents, rollouts, staying, passes, failures, statuses)
 
 
 def make_app(operator: Operator) -> web.Application:
