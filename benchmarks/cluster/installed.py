@@ -42,7 +42,7 @@ database = "{database}"
 namespace = "{cells}"
 image = "{image}"
 window = 6
-request_share = 0.05
+request_share = 0.025
 threads = 8
 warm_pool = 0
 [model.default]
@@ -131,23 +131,29 @@ class Installed:
 
     async def call(self, name: str) -> bool:
         """One call; whether it was answered."""
-        assert self._way is not None
-        url = f"http://127.0.0.1:{self._way.port}{TENANT}/agents/{name}/invoke"
-        async with self.session.post(url, json={"input": "hello"}, headers=self._headers()) as answer:
-            return answer.status == 200 and "hello" in (await answer.json())["output"]
+        return not await self._wrong(name)
 
     async def answers(self, name: str) -> None:
         """Call; the platform itself waits for the cell."""
-        if not await self.call(name):
-            raise Broken(f"{name} did not answer")
+        if wrong := await self._wrong(name):
+            raise Broken(f"{name} did not answer: {wrong}")
+
+    async def _wrong(self, name: str) -> str:
+        """One call, and what is wrong with its answer; empty if nothing is."""
+        assert self._way is not None
+        url = f"http://127.0.0.1:{self._way.port}{TENANT}/agents/{name}/invoke"
+        async with self.session.post(url, json={"input": "hello"}, headers=self._headers()) as answer:
+            said = await answer.text()
+            return "" if answer.status == 200 and "hello" in said else f"{answer.status} {said}"
 
     def inside(self, name: str) -> str:
         """Where a pod calls the agent."""
         return f"http://chimera.{NAMESPACE}.svc.cluster.local:8080{TENANT}/agents/{name}/invoke"
 
-    async def hosts(self) -> int:
-        """Pods of cells that take calls, or soon will."""
-        return len(await staying(self.cluster, self.cells))
+    async def hosts(self, *, besides: str) -> int:
+        """Pods of cells that take calls, or soon will; those of the Service `besides` left out."""
+        found = await staying(self.cluster, self.cells)
+        return sum(one.metadata.labels.get(names.KNATIVE_SERVICE) != besides for one in found)
 
     async def service(self, name: str) -> str:
         """The Knative Service of an agent's cell."""

@@ -1,6 +1,7 @@
 """Following branches, put together: who keeps sources, who reads repositories, and how a commit becomes live."""
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,8 @@ class ByPolicy:
             contributors=tuple(f"git:{address}" for address in handover.contributors),
         )
         try:
-            made = await self._changes.open(source.tenant, Asker(actor=f"git:{source.name}", roles=frozenset()), draft)
+            asker = Asker(actor=f"git:{source.name}", roles=frozenset())
+            made = await self._changes.open(source.tenant, asker, draft, key=_once(handover, state))
         except NoChange:
             await self.record(handover, state, due, held)
             return Delivered(sequence=0)
@@ -90,6 +92,18 @@ class ByPolicy:
         if found.state == "done":
             return ChangeOutcome(state="done")
         return ChangeOutcome(state="over", reason=found.reason or found.state)
+
+
+def _once(handover: Handover, state: SourceState) -> str:
+    """The key of the change that delivers a commit to a source that stands as it does.
+
+    Whoever is killed, or loses the lease, after the change was opened and before that was written down leaves no change
+    that another takes the place of, with the approvals that it had by then.
+    """
+    source, before = handover.source, handover.source.state
+    parts = (source.name, source.created, source.version, before.commit, before.looked, before.change)
+    named = repr((*parts, handover.commit, handover.deletions, state.wanted, state.compiler))
+    return f"sync-{hashlib.sha256(named.encode()).hexdigest()[:48]}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,12 +2,14 @@
 
 import asyncio
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
 
 from chimera.adapters.storage.changes.store import ChangeStorage
+from chimera.adapters.storage.sources import SourceStorage
+from chimera.bootstrap.sync_parts import ByPolicy
 from chimera.delivery.git.errors import Unreachable
 from chimera.delivery.git.sources import Source
 from chimera.delivery.pipeline import Parts, Pipeline
@@ -148,6 +150,37 @@ class TestChanges:
         await strict.confirm()
         state = await strict.look()
         assert (state.phase, state.commit) == ("current", commit)
+
+    async def test_a_look_that_ends_when_its_change_is_open_opens_no_other(self, strict: Sync) -> None:
+        strict.commit(strict.repository.agents("ann", "bob", description="Another."))
+        with suppress(Killed):
+            await strict.look(delivery=ByPolicy(cast(SourceStorage, Dying(strict.store, 1)), strict.changes))
+        assert (await strict.source()).state.phase == "current"
+        (opened,) = await strict.changes.page(TENANT, state=None, agent="bob", after=None, limit=10)
+        state = await strict.look()
+        assert (state.phase, state.change) == ("waiting", opened.id)
+        (found,) = await strict.changes.page(TENANT, state=None, agent="bob", after=None, limit=10)
+        assert found.id == opened.id
+
+    async def test_each_drift_from_the_same_commit_has_a_change_of_its_own(self, strict: Sync) -> None:
+        await strict.add(drift="mend")
+        before, seen = await strict.live(), set()
+        pipeline = Pipeline(
+            ChangeStorage(strict.database, strict.catalogue, strict.clock), Parts(), strict.clock, DeliverySettings()
+        )
+        for turn in range(3):
+            strict.clock.advance(60)
+            other = staged(compiled("ann", metadata={"description": f"Drift {turn}."}))
+            await strict.catalogue.apply(TENANT, other, keep_going=False, expect=None, by="key:eve")
+            state = await strict.look()
+            assert state.change is not None and state.change not in seen
+            seen.add(state.change)
+            change = await strict.changes.change(TENANT, state.change)
+            await pipeline.settle()
+            await strict.changes.decide(TENANT, ADMIN, change.id, "approved", content=change.content, comment="")
+            await pipeline.settle()
+            assert (await strict.look()).phase == "current"
+            assert await strict.live() == before
 
     async def test_what_a_change_brings_back_is_pinned_again(self, strict: Sync) -> None:
         await strict.add(drift="mend")

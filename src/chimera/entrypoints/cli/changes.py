@@ -328,7 +328,7 @@ def _told(found: dict[str, Any], output: str, *, waited: bool) -> int:
             out.show(found, output)
         else:
             tell_faults(found)
-            click.echo("No change was made.\nNext: mend the faults.", err=True)
+            click.echo("No change was opened.\nNext: mend the faults.", err=True)
         return INVALID
     if output != "table":
         out.show(found, output)

@@ -249,15 +249,24 @@ class Turn:
 
     async def approve(self, change: str) -> None:
         """Wait until people are asked, and approve; acknowledged, it stays."""
+        assert await self.approved(change), "another change took its place"
+
+    async def approved(self, change: str) -> bool:
+        """The same; false where another change took its place meanwhile."""
         found = await self.until(change, lambda one: one["state"] in ("awaiting-approval", *OVER))
+        if found["state"] == "superseded":
+            return False
         assert found["state"] == "awaiting-approval", found
         status, told = await self.ask("POST", f"changes/{change}/approve", {"content": found["content"]}, BEN)
         if status != 200:  # the answer to the first one was lost
             assert status == 409, told
         _, found = await self.ask("GET", f"changes/{change}")
+        if found["state"] == "superseded":
+            return False
         # Said again since the answer was lost, it stands there twice, and counts as one person's.
         heard = {one["by"] for one in found["approvals"]}
         assert heard == {"user:https://idp.example|ben"}, (status, told, found["approvals"])
+        return True
 
     async def until(self, change: str, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         async with asyncio.timeout(PATIENCE):
@@ -353,12 +362,12 @@ class Turn:
         commit = repository.commit({f"agents/{name}.yaml": text})
         await self.follow(source, repository, TENANT)
         async with asyncio.timeout(PATIENCE):
+            # Where the branch was read anew, another change may have taken the first one's place.
             while True:
                 _, page = await self.ask("GET", f"changes?agent={name}&state=in-flight")
-                if page["changes"]:
+                if page["changes"] and await self.approved(page["changes"][0]["id"]):
                     break
                 await asyncio.sleep(0.05)
-        await self.approve(page["changes"][0]["id"])
         await self.synced(source, commit, TENANT)
         assert (await self.live(TENANT))[name] == compiled(name, **OLD).digest
         assert await self.pinned(name, TENANT) == commit
