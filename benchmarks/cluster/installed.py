@@ -42,7 +42,7 @@ database = "{database}"
 namespace = "{cells}"
 image = "{image}"
 window = 6
-request_share = 0.025
+request_share = 0.05
 threads = 8
 warm_pool = 0
 [model.default]
