@@ -281,15 +281,15 @@ async def _called(call: Callable[[], Awaitable[bool]]) -> AsyncIterator[list[str
 
 
 async def _load(cluster: Cluster, plain: Plain, ours: Installed, image: str) -> list[Row]:
-    await plain.answers("plain-1")
-    await ours.answers("own-1")
-    selector = f"{names.KNATIVE_SERVICE}=plain-1"
+    await plain.answers("plain-0")
+    await ours.answers("own-0")
+    selector = f"{names.KNATIVE_SERVICE}=plain-0"
     address = await ours.address_of(plain.namespace, selector)
     body = "http://kourier-internal.kourier-system.svc.cluster.local"
     routes = [
-        {"url": body, "headers": {"Host": plain.host("plain-1")}},
-        {"url": f"http://{address}:8012", "headers": {"Host": plain.host("plain-1")}},
-        {"url": ours.inside("own-1"), "headers": {"Authorization": f"Bearer {ours.key}"}},
+        {"url": body, "headers": {"Host": plain.host("plain-0")}},
+        {"url": f"http://{address}:8012", "headers": {"Host": plain.host("plain-0")}},
+        {"url": ours.inside("own-0"), "headers": {"Authorization": f"Bearer {ours.key}"}},
     ]
     through, straight, whole_way = await generate(cluster, plain.namespace, image, routes)
     note = f"{CLIENTS} clients in a pod, one pod answers; p50 {{:.1f}} ms, p95 {{:.1f}} ms, {{}} failed"
