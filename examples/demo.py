@@ -49,7 +49,7 @@ def main() -> int:
     try:
         asyncio.run(show(where, roster, options.home))
         up.announce(where)
-        say(f"\nTry:\n  export CHIMERA_HOME={options.home}")
+        say("\nTry, with that home:")
         say("  .venv/bin/chimera get agents -q negotiate\n  .venv/bin/chimera chat AGENT\n  .venv/bin/chimera top")
         return 0 if options.once else up.wait(process)
     except KeyboardInterrupt:

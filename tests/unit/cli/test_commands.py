@@ -13,7 +13,7 @@ from chimera.entrypoints.cli import output
 from chimera.entrypoints.cli import up as up_command
 from chimera.entrypoints.cli.failing import exit_code, report
 from chimera.entrypoints.cli.main import COMMANDS, cli
-from chimera.entrypoints.cli.up import announce_cluster, start
+from chimera.entrypoints.cli.up import announce, announce_cluster, start
 from chimera.kernel.settings import SettingsError
 from chimera_host.contract.problem import ProblemError
 
@@ -184,6 +184,19 @@ def test_a_platform_in_a_cluster_is_announced_with_what_to_do_next(capsys):
     announce_cluster({**where, "installed": False}, lasting=True)
     said = capsys.readouterr().out
     assert "is there" in said and "Ctrl-C" not in said
+
+
+def test_another_terminal_is_told_the_home_where_it_would_not_find_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / ".chimera"
+    home.mkdir()
+    where = {"public": "u", "home": str(home), "models": {}, "audit_keys": "k"}
+    announce(where)
+    assert "CHIMERA_HOME" not in capsys.readouterr().out
+    elsewhere = str(home / "a demo")
+    monkeypatch.setenv("CHIMERA_HOME", elsewhere)  # of this terminal alone
+    announce({**where, "home": elsewhere})
+    assert f"export CHIMERA_HOME='{elsewhere}'\n" in capsys.readouterr().out
 
 
 def test_options_of_a_cluster_are_not_the_machines(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.client import options_of
 from chimera.entrypoints.cli.failing import UNAVAILABLE
 from chimera.entrypoints.cli.places import home_folder
+from chimera.kernel.places import default_home
 
 MACHINE, KNATIVE = "machine", "knative"
 IN_CLUSTER = ("port", "kubeconfig", "namespace", "image", "replicas", "database_secret", "wait", "address")
@@ -132,7 +134,7 @@ def announce(where: dict[str, Any]) -> None:
     for name, shown in where["models"].items():
         click.echo(f"  model {name}: {shown}")
     click.echo(f"  audit log: its public key is in {where['audit_keys']}; keep a copy on another machine")
-    _next_steps(url, key)
+    _next_steps(url, key, Path(where["home"]))
 
 
 def announce_cluster(where: dict[str, Any], *, lasting: bool) -> None:
@@ -142,11 +144,13 @@ def announce_cluster(where: dict[str, Any], *, lasting: bool) -> None:
     click.echo(f"Chimera {done} in namespace {where['namespace']} of {where['cluster']}.")
     click.echo(f"It is reached at {url}, by all commands with the home {home}" + ("." if lasting else " until Ctrl-C."))
     click.echo("It goes on in the cluster when this ends; `chimera uninstall --substrate knative` takes it out.")
-    _next_steps(url, home / "run" / "cluster.key")
+    _next_steps(url, home / "run" / "cluster.key", home)
 
 
-def _next_steps(url: str, key: Path) -> None:
+def _next_steps(url: str, key: Path, home: Path) -> None:
     click.echo("\nUse it from another terminal:")
+    if home != default_home({name: value for name, value in os.environ.items() if name != "CHIMERA_HOME"}):
+        click.echo(f"  export CHIMERA_HOME={shlex.quote(str(home))}")
     click.echo("  chimera init hello && chimera apply hello.yaml && chimera invoke hello 'What can you do?'")
     click.echo("\nPoint an OpenAI client at it (model: agent/<name>):")
     click.echo(f"  export OPENAI_BASE_URL={url}/v1")
