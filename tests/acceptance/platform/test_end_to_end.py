@@ -3,8 +3,8 @@
 Installed, the roster applied, agents of all frameworks called, processes killed meanwhile, asleep and awake, rolled out
 and back, taken out. A cluster is what `homes` says, with an image for each framework. `CHIMERA_TEST_AGENTS` is how many
 of the roster are applied (200; `all` for every one), `CHIMERA_TEST_CALLED` how many of them are called (60), spread
-evenly over frameworks. With `CHIMERA_TEST_SLEEP` the shared cells, too, are waited for until they sleep, which takes
-five minutes.
+over frameworks as evenly as there are agents of them. With `CHIMERA_TEST_SLEEP` the shared cells, too, are waited for
+until they sleep, which takes five minutes.
 """
 
 import asyncio
@@ -79,8 +79,11 @@ class Ecosystem(Cluster):
 
     async def everywhere(self, count: int) -> list[str]:
         """So many agents, spread evenly over the frameworks."""
-        found = [await self.some(framework, -(-count // len(FRAMEWORKS))) for framework in FRAMEWORKS]
-        return [agent for agents in found for agent in agents]
+        found: list[str] = []
+        for left, framework in enumerate(reversed(FRAMEWORKS)):  # of the first there are few: others make up for it
+            found += await self.some(framework, -(-(count - len(found)) // (len(FRAMEWORKS) - left)))
+        assert len(found) == count
+        return found
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
