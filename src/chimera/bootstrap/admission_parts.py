@@ -1,6 +1,8 @@
 """The admission webhook, put together: every control plane answers, the one with the lease keeps the certificates."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from msgspec import Struct
 from prometheus_client.registry import Collector
@@ -17,6 +19,9 @@ from chimera.kernel.leases import Lease, Leases, work_while_held
 
 LEASE = "admission-certificates"
 AGENTS, ROLLOUTS = "agents", "rollouts"
+
+Loops = dict[str, Callable[[], Coroutine[Any, Any, None]]]
+"""What goes on for as long as a process does, by name."""
 
 
 class AdmissionConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -82,17 +87,17 @@ class Admission:
         return review(asked, self._judges.get(asked.resource.resource))
 
 
-def start_admission(
+def add_admission(
     config: AdmissionConfig | None,
     api: Kubernetes | None,
     leases: Leases,
     life: float,
-    loops: list["asyncio.Task[None]"],
+    loops: Loops,
 ) -> list[Collector]:
-    """Start the webhook where there is one, as two of `loops`; what the process shows of it."""
+    """Add the webhook to `loops` where there is one; what the process shows of it."""
     if config is None or api is None:
         return []
     admission = Admission(config, api, SystemClock())
-    loops.append(asyncio.create_task(admission.serve(), name="admission"))
-    loops.append(asyncio.create_task(admission.keep_certificates(leases, life), name="admission-certificates"))
+    loops["admission"] = admission.serve
+    loops["admission-certificates"] = lambda: admission.keep_certificates(leases, life)
     return [admission.metrics]

@@ -53,7 +53,7 @@ from chimera.adapters.substrates.knative.observing import CellObserver
 from chimera.adapters.substrates.knative.places import PROVENANCE_KEYS
 from chimera.adapters.substrates.knative.reconciler import Reconciler
 from chimera.adapters.substrates.node_observer import NodeObserver
-from chimera.bootstrap.admission_parts import AdmissionConfig, start_admission
+from chimera.bootstrap.admission_parts import AdmissionConfig, Loops, add_admission
 from chimera.bootstrap.audit_parts import make_checkpointer, sign_in_cluster, started
 from chimera.bootstrap.database import when_there
 from chimera.bootstrap.delivery_parts import make_delivery, parts_of
@@ -62,7 +62,7 @@ from chimera.bootstrap.evidence_parts import make_evidence
 from chimera.bootstrap.gateway_config import read_secret
 from chimera.bootstrap.lifeline import end_with
 from chimera.bootstrap.scanning_parts import make_checks
-from chimera.bootstrap.startup import listen_unix
+from chimera.bootstrap.startup import listen_unix, tell_ready
 from chimera.bootstrap.substrate_parts import (
     CELLS_LEASE,
     cluster,
@@ -84,7 +84,7 @@ from chimera.jaegis.service import Jaegis
 from chimera.jaegis.settings import load_jaegis
 from chimera.kernel.clock import SystemClock
 from chimera.kernel.ids import new_id
-from chimera.kernel.leases import Lease, work_while_held
+from chimera.kernel.leases import Lease, Leases, work_while_held
 from chimera.kernel.settings import SettingsError, load_group
 from chimera.platform.cells import unservable_here, unservable_in_cluster
 from chimera.platform.condition_keeper import ConditionKeeper
@@ -104,15 +104,16 @@ EXIT_SETTINGS = 78
 class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The control plane's start; paths are absolute. `max_hosts` bounds every shared cell.
 
-    `database` is a SQLite file or a server's URL, `database_password` a reference (`env:NAME`, `file:PATH`). `home` is
-    where the audit log's key and files are, `audit` its settings. `events`, `retention`, `upkeep`, `delivery`, `sync`,
-    `scanning` and `trials` are the settings of these groups; branches are followed, and checkpoints made, where there
-    is a home, or where `places` says what a cluster has in place of it. Where `key_file` is given, it listens at
-    `host` and `port` instead of `socket`. With `knative`, the group of that name, it keeps cells in the cluster of
-    `kubeconfig` (by default the one that it is a pod of); `settings` are the gateway's. With `admission`, it answers
-    what the API server asks of resources. `jaegis` are the groups of JAEGIS' settings; of `models`, where they are
-    given, the names are those that agents may use; provider and model of each stand in bills of materials.
-    `provenance_key_file` and `audit_key_file` hold the secrets that these keys are made of where they aren't a home's.
+    `database` is a SQLite file or a server's URL, `database_password` a reference (`env:NAME`, `file:PATH`). Once it
+    listens at `socket`, a line of JSON on `ready_fd` says so (`{"socket": path}`). `home` is where the audit log's key
+    and files are, `audit` its settings. `events`, `retention`, `upkeep`, `delivery`, `sync`, `scanning` and `trials`
+    are the settings of these groups; branches are followed, and checkpoints made, where there is a home, or where
+    `places` says what a cluster has in place of it. Where `key_file` is given, it listens at `host` and `port` instead
+    of `socket`. With `knative`, the group of that name, it keeps cells in the cluster of `kubeconfig` (by default the
+    one that it is a pod of); `settings` are the gateway's. With `admission`, it answers what the API server asks of
+    resources. `jaegis` are the groups of JAEGIS' settings; of `models`, where they are given, the names are those that
+    agents may use; provider and model of each stand in bills of materials. `provenance_key_file` and `audit_key_file`
+    hold the secrets that these keys are made of where they aren't a home's.
     """
 
     database: str
@@ -127,6 +128,7 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
     admission: AdmissionConfig | None = None
     settings: dict[str, dict[str, Any]] = {}
     max_hosts: int = 1000
+    ready_fd: int | None = None
     database_password: str | None = None
     home: str | None = None
     audit: dict[str, Any] = {}
@@ -145,8 +147,16 @@ class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 async def serve(config: ControlPlaneConfig) -> None:
-    """Serve until SIGTERM."""
+    """Serve until SIGTERM; raises `SettingsError`."""
+    async with contextlib.AsyncExitStack() as stack:
+        await _serve(config, stack)
+    log.info("control plane ended")
+
+
+async def _serve(config: ControlPlaneConfig, stack: contextlib.AsyncExitStack) -> None:
+    """The same; what is opened goes on `stack`, so that it is closed in the opposite order, however far this comes."""
     database = open_named(config.database, config.database_password, os.environ)
+    stack.push_async_callback(asyncio.to_thread, database.close)
     await when_there(lambda: migrate(database))
     unservable = unservable_here if config.knative is None else unservable_in_cluster
     catalogue = Catalogue(database, max_hosts=config.max_hosts, unservable=unservable)
@@ -157,7 +167,10 @@ async def serve(config: ControlPlaneConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
     home = make_home(config, database, catalogue, changed)
+    stack.push_async_callback(home.aclose)
     trials = make_trials(database, catalogue, home.poke, config.trials)
+    stack.push_async_callback(trials.calls.aclose)
+    stack.push_async_callback(trials.staging.aclose)
     jaegis = make_jaegis(catalogue, config)
     ledger = make_ledger(config.places, home.api)
     evidence = make_evidence(
@@ -172,20 +185,23 @@ async def serve(config: ControlPlaneConfig) -> None:
     parts = parts_of(jaegis, evidence, [*scanners, trials.check])
     parts.staging = trials.staging
     delivery = make_delivery(database, catalogue, config.delivery, home.poke, parts, max_hosts=config.max_hosts)
-    loops = [
-        asyncio.create_task(keep_audit(database, config, ledger), name="audit"),
-        asyncio.create_task(upkeep.while_held(StoredLeases(database), new_id("cp"), LEASE_LIFE), name="upkeep"),
-        asyncio.create_task(evidence.while_held(StoredLeases(database), new_id("cp"), LEASE_LIFE), name="provenance"),
-        asyncio.create_task(
-            delivery.pipeline.while_held(StoredLeases(database), new_id("cp"), LEASE_LIFE), name="pipeline"
-        ),
-        asyncio.create_task(
-            delivery.rollouts.while_held(StoredLeases(database), new_id("cp"), LEASE_LIFE), name="rollouts"
-        ),
-        asyncio.create_task(trials.while_held(StoredLeases(database), new_id("cp"), LEASE_LIFE), name="tests"),
-    ]
-    loops += [asyncio.create_task(loop, name=name) for name, loop in home.loops.items()]
-    shown_too = start_admission(config.admission, home.api, StoredLeases(database), LEASE_LIFE, loops)
+    leases = StoredLeases(database)
+
+    def held(
+        work: Callable[[Leases, str, float], Coroutine[Any, Any, None]],
+    ) -> Callable[[], Coroutine[Any, Any, None]]:
+        return lambda: work(leases, new_id("cp"), LEASE_LIFE)
+
+    loops: Loops = {
+        "audit": lambda: keep_audit(database, config, ledger),
+        "upkeep": held(upkeep.while_held),
+        "provenance": held(evidence.while_held),
+        "pipeline": held(delivery.pipeline.while_held),
+        "rollouts": held(delivery.rollouts.while_held),
+        "tests": held(trials.while_held),
+        **home.loops,
+    }
+    shown_too = add_admission(config.admission, home.api, leases, LEASE_LIFE, loops)
     shown_too = [*shown_too, ConditionMetrics(home.keeper.counts), home.leading]
     sync = follow(
         database,
@@ -198,7 +214,7 @@ async def serve(config: ControlPlaneConfig) -> None:
         environ=os.environ,
     )
     if sync is not None:
-        loops.append(asyncio.create_task(sync.loop(), name="sync"))
+        loops["sync"] = sync.loop
     sources = SourceHandlers(SourceStorage(database, catalogue), sync.settings if sync is not None else None)
     rollouts = RolloutHandlers(delivery.rollouts, delivery.contents, delivery.changes.check_direct)
     app = ControlPlaneApp(
@@ -215,6 +231,7 @@ async def serve(config: ControlPlaneConfig) -> None:
         evidence=evidence,
     ).make()
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=10.0)
+    stack.push_async_callback(runner.cleanup)
     if config.key_file is not None:
         app.middlewares.append(needs_key(read_secret(config.key_file, "key_file", mounted=config.mounted_secrets)))
     await runner.setup()
@@ -222,27 +239,28 @@ async def serve(config: ControlPlaneConfig) -> None:
         await web.TCPSite(runner, config.host, config.port, backlog=256).start()
     else:
         await listen_unix(runner, Path(config.socket))
+        stack.callback(Path(config.socket).unlink, missing_ok=True)
+        tell_ready(config.ready_fd, {"socket": config.socket})
     log.info("control plane ready", extra={"database": shown(config.database)})
+    await until_stopped(loops, told_to_stop)
+
+
+async def until_stopped(loops: Loops, told_to_stop: asyncio.Event) -> None:
+    """Let all of them go on until told to stop; raises the fault by which one ended.
+
+    A loop ends by a fault alone. The process ends with it, and whoever started it starts it again.
+    """
+    tasks = [asyncio.create_task(loop(), name=name) for name, loop in loops.items()]
     stopping = asyncio.create_task(told_to_stop.wait(), name="stop")
     try:
-        # A loop ends by a fault alone; then the process ends too, and its supervisor starts it again.
-        await asyncio.wait((*loops, stopping), return_when=asyncio.FIRST_COMPLETED)
-        for ended in loops:
+        await asyncio.wait((*tasks, stopping), return_when=asyncio.FIRST_COMPLETED)
+        for ended in tasks:
             if ended.done():
                 await ended
     finally:
-        for task in (*loops, stopping):
+        for task in (*tasks, stopping):
             task.cancel()
-        await asyncio.gather(*loops, stopping, return_exceptions=True)
-        await runner.cleanup()
-        await trials.staging.aclose()
-        await trials.calls.aclose()
-        await home.aclose()
-        await asyncio.to_thread(database.close)
-        if config.key_file is None:
-            with contextlib.suppress(FileNotFoundError):
-                Path(config.socket).unlink()  # noqa: ASYNC240 - once, after everything is served
-        log.info("control plane ended")
+        await asyncio.gather(*tasks, stopping, return_exceptions=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -251,7 +269,7 @@ class Home:
 
     conditions: StoredConditions
     keeper: ConditionKeeper
-    loops: dict[str, Coroutine[Any, Any, None]]
+    loops: Loops
     poke: Callable[[], None]
     aclose: Callable[[], Awaitable[None]]
     leading: Leading
@@ -265,7 +283,10 @@ def make_home(config: ControlPlaneConfig, database: Database, catalogue: Catalog
         conditions = StoredConditions(database, machine_place(config.home))
         node = NodeObserver(config.node_socket)
         keeper = ConditionKeeper(node, conditions, clock)
-        loops = {"tell-node": tell_node(catalogue, config.node_socket, changed), "conditions": keeper.run()}
+        loops: Loops = {
+            "tell-node": lambda: tell_node(catalogue, config.node_socket, changed),
+            "conditions": keeper.run,
+        }
         return Home(
             conditions=conditions,
             keeper=keeper,
@@ -281,7 +302,7 @@ def make_home(config: ControlPlaneConfig, database: Database, catalogue: Catalog
     observer = CellObserver(api, reconciler, clock, settings)
     keeper = ConditionKeeper(observer, conditions, clock)
     leading = Leading()
-    loops = {"cells": keep_cells(reconciler, observer, keeper, database, leading)}
+    loops = {"cells": lambda: keep_cells(reconciler, observer, keeper, database, leading)}
     return Home(
         conditions=conditions,
         keeper=keeper,

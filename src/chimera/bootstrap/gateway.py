@@ -19,7 +19,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -62,6 +61,7 @@ from chimera.bootstrap.gateway_config import (
 from chimera.bootstrap.gateway_parts import Gateway, Ports
 from chimera.bootstrap.lifeline import end_with
 from chimera.bootstrap.side_parts import SidePorts
+from chimera.bootstrap.startup import tell_ready
 from chimera.bootstrap.substrate_parts import make_substrate
 from chimera.events.settings import EventSettings
 from chimera.gateway.errors import GatewayError
@@ -111,7 +111,7 @@ async def serve(config: GatewayConfig, environ: Mapping[str, str]) -> None:
     try:
         await gateway.start()
         gateway.audit.outcome(started("gateway", SystemClock(), {"settings": config.settings}))
-        _tell_ready(config.ready_fd, {"public": gateway.public_url, "internal": gateway.internal_url})
+        tell_ready(config.ready_fd, {"public": gateway.public_url, "internal": gateway.internal_url})
         await told_to_stop.wait()
     finally:
         await gateway.stop()
@@ -215,12 +215,6 @@ async def _database(config: GatewayConfig, environ: Mapping[str, str]) -> None:
             await asyncio.sleep(DATABASE_POLL)
     finally:
         await asyncio.to_thread(database.close)
-
-
-def _tell_ready(descriptor: int | None, addresses: dict[str, str]) -> None:
-    if descriptor is not None:
-        with suppress(OSError):  # whoever waited for the first start isn't there at the second
-            os.write(descriptor, msgspec.json.encode(addresses) + b"\n")
 
 
 def main() -> int:

@@ -8,8 +8,10 @@ import contextlib
 import os
 import secrets
 import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import msgspec
 from aiohttp import web
 
 from chimera.adapters.substrates.local.children import Child
@@ -69,6 +71,26 @@ async def listen_unix(runner: web.BaseRunner, path: Path, *, backlog: int = 256)
         await web.UnixSite(runner, str(path), backlog=backlog).start()
     finally:
         os.umask(before)
+
+
+@contextlib.contextmanager
+def ready_pipe() -> Iterator[tuple[int, int]]:
+    """A pipe for a child's word that it listens: where to read it, and what to hand down, which stays open.
+
+    The child may be started again with the same descriptors long after its first start was waited for.
+    """
+    read, write = os.pipe()
+    try:
+        yield read, write
+    finally:
+        os.close(read)
+
+
+def tell_ready(descriptor: int | None, where: Mapping[str, str]) -> None:
+    """Write to `descriptor`, a parent's pipe, `where` this process listens now, as a line of JSON."""
+    if descriptor is not None:
+        with contextlib.suppress(OSError):  # whoever waited for the first start isn't there at the second
+            os.write(descriptor, msgspec.json.encode(where) + b"\n")
 
 
 async def ready(child: Child, descriptor: int) -> bytes:

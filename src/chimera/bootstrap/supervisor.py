@@ -46,7 +46,7 @@ from chimera.bootstrap.control_plane import ControlPlaneConfig
 from chimera.bootstrap.database import when_there
 from chimera.bootstrap.gateway_config import GatewayConfig, ModelConfig, load_settings
 from chimera.bootstrap.lifeline import end_with
-from chimera.bootstrap.startup import free_port, listen_unix, listener, ready, secret_of
+from chimera.bootstrap.startup import free_port, listen_unix, listener, ready, ready_pipe, secret_of
 from chimera.entrypoints.node.app import NodeApp
 from chimera.entrypoints.node.report import NodeReport
 from chimera.gateway.tokens import mint
@@ -166,15 +166,19 @@ class Supervisor:
         await listen_unix(self._runner, self.socket)
         self._task(self.agent.run(), "node-agent")
         self._task(self._bound_logs(), "logs")
-        self._start_child("control-plane", self._control_plane_config())
         models = self._models()
-        ready_read, ready_write = os.pipe()
-        descriptors = (ready_write, self._public.fileno(), self._internal.fileno())
-        gateway = self._start_child("gateway", self._gateway_config(models, ready_write), descriptors)
-        try:
-            listening = await ready(gateway, ready_read)
-        finally:
-            os.close(ready_read)
+        with ready_pipe() as (changes, tell_changes), ready_pipe() as (calls, tell_calls):
+            config = self._control_plane_config(tell_changes)
+            control_plane = self._start_child("control-plane", config, (tell_changes,))
+            descriptors = (tell_calls, self._public.fileno(), self._internal.fileno())
+            gateway = self._start_child("gateway", self._gateway_config(models, tell_calls), descriptors)
+            listening = await ready(gateway, calls)
+            try:
+                await ready(control_plane, changes)
+            except ProblemError as error:  # it is started again and again; agents are called meanwhile
+                what = f"agents can be called, but no change can be made: {error.detail}"
+                log.error(what, extra={"next_step": error.next_step})
+                sys.stderr.write(f"Warning: {what}; {error.next_step}\n")
         where = {
             **msgspec.json.decode(listening),
             "pid": os.getpid(),
@@ -261,8 +265,9 @@ class Supervisor:
 
     # -- configurations --------------------------------------------------------------------------------------------
 
-    def _control_plane_config(self) -> ControlPlaneConfig:
+    def _control_plane_config(self, ready_fd: int) -> ControlPlaneConfig:
         return ControlPlaneConfig(
+            ready_fd=ready_fd,
             database=self._database,
             database_password=self._database_password,
             socket=str(self._run / "control-plane.sock"),
@@ -280,7 +285,7 @@ class Supervisor:
             trials=dataclasses.asdict(self.settings.trials),
         )
 
-    def _gateway_config(self, models: dict[str, ModelConfig], ready: int) -> GatewayConfig:
+    def _gateway_config(self, models: dict[str, ModelConfig], ready_fd: int) -> GatewayConfig:
         options = self._options
         return GatewayConfig(
             home=str(self.home),
@@ -301,7 +306,7 @@ class Supervisor:
             models=models,
             issuers=self.settings.issuers,
             settings=self.settings.gateway,
-            ready_fd=ready,
+            ready_fd=ready_fd,
         )
 
     def _models(self) -> dict[str, ModelConfig]:
