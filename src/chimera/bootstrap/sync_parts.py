@@ -61,7 +61,7 @@ class ByPolicy:
         )
         try:
             asker = Asker(actor=f"git:{source.name}", roles=frozenset())
-            made = await self._changes.open(source.tenant, asker, draft, key=_once(handover, state))
+            made = await self._changes.open(source.tenant, asker, draft, key=_once(handover, state), held=held)
         except NoChange:
             await self.record(handover, state, due, held)
             return Delivered(sequence=0)

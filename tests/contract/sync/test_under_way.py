@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from chimera.adapters.storage.changes.store import ChangeStorage
+from chimera.adapters.storage.leases import LeaseLost, StoredLeases
 from chimera.adapters.storage.sources import SourceStorage
 from chimera.bootstrap.sync_parts import ByPolicy
 from chimera.delivery.git.errors import Unreachable
@@ -161,6 +162,15 @@ class TestChanges:
         assert (state.phase, state.change) == ("waiting", opened.id)
         (found,) = await strict.changes.page(TENANT, state=None, agent="bob", after=None, limit=10)
         assert found.id == opened.id
+
+    async def test_who_lost_the_lease_opens_no_change(self, strict: Sync) -> None:
+        strict.commit(strict.repository.agents("ann", "bob", description="Another."))
+        leases = StoredLeases(strict.database)
+        await leases.release(strict.lease)
+        assert await leases.acquire(strict.lease.name, "another", 3600.0) is not None
+        with pytest.raises(LeaseLost):
+            await strict.look()
+        assert await strict.changes.page(TENANT, state=None, agent="bob", after=None, limit=10) == []
 
     async def test_each_drift_from_the_same_commit_has_a_change_of_its_own(self, strict: Sync) -> None:
         await strict.add(drift="mend")
