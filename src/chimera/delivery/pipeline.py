@@ -319,7 +319,7 @@ class Pipeline:
     async def _advance(self, state: _Pass, work: _Work, change: Change) -> float | None:
         staging = self._parts.staging
         assert staging is not None, "the rule asks for it only where there is staging"
-        how: Progress = await staging.advance(change, await self._revisions(work, change))
+        how: Progress = await staging.advance(change, await self._revisions(work, change), held=state.lease)
         now = self._clock.wall()
         if how.state == "running":
             waiting = transitions.wait(change, how.detail, how.next_step, now)
@@ -346,7 +346,7 @@ class Pipeline:
 
     async def _clean(self, state: _Pass, work: _Work, change: Change) -> None:
         if self._parts.staging is not None:
-            await self._parts.staging.remove(change)
+            await self._parts.staging.remove(change, held=state.lease)
         await self._move(state, work, change, transitions.cleaned(change, self._clock.wall()))
 
     # -- production ---------------------------------------------------------------------------------------------------

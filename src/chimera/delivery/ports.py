@@ -73,12 +73,15 @@ class Reviewer(Protocol):
 
 
 class Staging(Protocol):
-    """The environment that is made as production is, and what is validated there."""
+    """The environment that is made as production is, and what is validated there.
 
-    async def advance(self, change: Change, revisions: Sequence[Revision]) -> Progress:
+    Nothing is made or taken away where `held`, the pipeline's lease, is another's by now: `LeaseLost` is raised.
+    """
+
+    async def advance(self, change: Change, revisions: Sequence[Revision], *, held: Lease | None = None) -> Progress:
         """Do the next bit of deploying and validating, and say how far it is; asked until it isn't running."""
 
-    async def remove(self, change: Change) -> None:
+    async def remove(self, change: Change, *, held: Lease | None = None) -> None:
         """Take away what the change has in staging, if anything."""
 
     async def rest(self) -> None:

@@ -51,24 +51,30 @@ class FakeCheck:
 
 @dataclass(kw_only=True)
 class FakeStaging:
-    """Staging that is ready after `steps` looks, and then says `outcome`; `held` is what it has of changes."""
+    """Staging that is ready after `steps` looks, and then says `outcome`; `held` is what it has of changes.
+
+    `leases` are those that it was shown.
+    """
 
     steps: int = 2
     outcome: Literal["passed", "failed", "running"] = "passed"
     held: dict[str, int] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
+    leases: set[Lease | None] = field(default_factory=set)
     rested: int = 0
 
-    async def advance(self, change: Change, revisions: Sequence[Revision]) -> Progress:
+    async def advance(self, change: Change, revisions: Sequence[Revision], *, held: Lease | None = None) -> Progress:
         """See `Staging`."""
+        self.leases.add(held)
         self.held[change.id] = self.held.get(change.id, 0) + 1
         if self.held[change.id] < self.steps or self.outcome == "running":
             return Progress(state="running", detail="it is deployed")
         said = Verdict(stage="staging", check="latency", outcome=self.outcome, detail="measured")
         return Progress(state=self.outcome, detail="validated", verdicts=(said,))
 
-    async def remove(self, change: Change) -> None:
+    async def remove(self, change: Change, *, held: Lease | None = None) -> None:
         """See `Staging`."""
+        self.leases.add(held)
         self.held.pop(change.id, None)
         self.removed.append(change.id)
 

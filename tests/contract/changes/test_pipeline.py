@@ -441,3 +441,16 @@ async def test_who_loses_the_pipeline_ends_what_he_does_in_staging(delivery: Del
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert staging.rested == 1 and staging.removed == [], "whoever took over validates in what is there"
+
+
+async def test_staging_is_shown_the_lease_that_the_pipeline_works_under(delivery: Delivery) -> None:
+    staging = delivery.parts.staging = FakeStaging()
+    lease = await StoredLeases(delivery.database).acquire(LEASE, "me", 3_600.0)
+    assert lease is not None
+    change = await delivery.open(plain("one"))
+    await delivery.approve(change)
+    for _ in range(8):
+        await delivery.pipeline().settle(lease)
+        delivery.clock.advance(5)
+    assert (await delivery.now(change)).state == "done" and staging.removed == [change.id]
+    assert staging.leases == {lease}

@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.leases import LeaseLost, StoredLeases
 from chimera.adapters.storage.schema.catalogue import agent, cell, revision
 from chimera.adapters.storage.schema.journal import audit_entry
 from chimera.adapters.storage.schema.tables import metadata
@@ -207,6 +208,32 @@ async def test_one_that_nobody_takes_away_goes_and_leaves_nothing_behind_but_its
     assert await live(catalogue, "default") == ["stays"]
     assert len(await database.read(lambda connection: connection.execute(select(revision)).all())) == 1
     assert len(await database.read(lambda connection: connection.execute(select(agent)).all())) == 1
+
+
+async def test_who_lost_the_lease_neither_makes_one_nor_takes_it_away(
+    database: Database, catalogue: Catalogue, clock: ManualClock
+) -> None:
+    made, leases = environments(database, catalogue, clock), StoredLeases(database)
+    old = await leases.acquire("pipeline", "old", 60.0)
+    assert old is not None
+    name, _ = await made.make("default", "staging", "k", [compiled("a").value], tools="real", held=old)
+    await leases.release(old)
+    new = await leases.acquire("pipeline", "new", 60.0)
+    store = StoredEnvironments(database)
+    [there] = await store.all()
+    late = await catalogue.open_batch(name)
+    await catalogue.stage(name, late, staged(compiled("b", tenant=name)))
+    for refused in (
+        made.make("default", "staging", "other", [compiled("a").value], tools="real", held=old),
+        catalogue.commit(name, late, held=old),
+        made.remove("default", "staging", "k", held=old),
+        store.close(name, clock.wall(), held=old),
+    ):
+        with pytest.raises(LeaseLost):
+            await refused
+    assert await store.all() == [there] and await live(catalogue, name) == ["a"]
+    await made.remove("default", "staging", "k", held=new)
+    assert await live(catalogue, name) == []
 
 
 async def test_two_that_are_opened_at_once_are_counted_one_after_the_other(database: Database) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.leases import LeaseLost, StoredLeases
 from chimera.delivery.staging.sampling import evaluated
 from chimera.delivery.trials.asking import Ask, Told
 from chimera.testing.definitions import compiled, staged
@@ -115,6 +116,40 @@ async def test_a_process_that_rests_leaves_what_is_there_and_begins_again_when_i
     await world.staging.rest()
     assert await world.open() == [NEW], "another process may be validating in it"
     assert (await world.over(*made)).state == "passed"
+
+
+async def test_who_lost_the_lease_makes_nothing_and_takes_nothing_away(world: World) -> None:
+    made = change((None, compiled("a", tests=[case()])))
+    begun, leases = asyncio.Event(), StoredLeases(world.database)
+    old = await leases.acquire("pipeline", "old", 60.0)
+    assert old is not None
+
+    async def never(ask: Ask) -> str:
+        begun.set()
+        await asyncio.Event().wait()
+        return echo(ask)
+
+    world.calls.answer = never
+    await world.staging.advance(*made, held=old)
+    await begun.wait()
+    await leases.release(old)
+    new = await leases.acquire("pipeline", "new", 60.0)
+    with pytest.raises(LeaseLost):
+        await world.staging.remove(made[0], held=old)
+    assert await world.open() == [NEW]
+    assert len(await world.catalogue.agents(NEW, {}, "", 10)) == 1
+    await world.staging.remove(made[0], held=new)
+    assert await world.open() == []
+
+    async def refused() -> bool:
+        try:
+            await world.staging.advance(*made, held=old)
+        except LeaseLost:
+            return True
+        return False
+
+    await until(refused)
+    assert await world.open() == []
 
 
 async def test_a_change_waits_for_room_and_holds_none_meanwhile(database: Database) -> None:

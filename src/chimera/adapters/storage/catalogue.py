@@ -92,13 +92,20 @@ class Catalogue:
         keep_going: bool = False,
         expect: int | None = None,
         by: str | None = None,
+        held: Lease | None = None,
     ) -> Applied:
-        """Make the batch live in one transaction; a second commit of the same batch answers as the first did."""
-        return await self._database.write(
-            lambda connection: self._batches.commit(
-                connection, tenant, batch_id, keep_going=keep_going, expect=expect, by=by
-            )
-        )
+        """Make the batch live in one transaction; a second commit of the same batch answers as the first did.
+
+        Who commits under a lease shows it.
+        """
+
+        def job(connection: Connection) -> Applied:
+            hold_sequence(connection)
+            if held is not None:
+                check_lease(connection, held)
+            return self._batches.commit(connection, tenant, batch_id, keep_going=keep_going, expect=expect, by=by)
+
+        return await self._database.write(job)
 
     async def apply(
         self,

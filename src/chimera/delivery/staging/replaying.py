@@ -25,6 +25,7 @@ from chimera.delivery.trials.environments import LEFT_BEHIND, Environments
 from chimera.delivery.trials.runner import Judge, Place
 from chimera.delivery.trials.settings import TrialSettings
 from chimera.kernel.clock import Clock
+from chimera.kernel.leases import Lease
 
 NAME = "replay"
 NEW, LIVE = "staging-replay", "staging-replay-live"
@@ -81,7 +82,9 @@ class Replays:
             if why_not(one.new, one.live, policy) is None
         )
 
-    async def run(self, change: Change, both: Sequence[Both], policy: ReplayPolicy, bound: int) -> Outcome:
+    async def run(
+        self, change: Change, both: Sequence[Both], policy: ReplayPolicy, bound: int, held: Lease | None
+    ) -> Outcome:
         """Replay what there is for these agents, by `bound` calls at most."""
         refused = {one.agent: why for one in both if (why := why_not(one.new, one.live, policy)) is not None}
         mine = [one for one in both if one.agent not in refused]
@@ -97,15 +100,15 @@ class Replays:
         ]
         results: Mapping[str, Sequence[Replayed]] = {}
         if candidates:
-            results = await self._replayed(change, candidates)
+            results = await self._replayed(change, candidates, held)
         reasons = {name: LEFT_OUT for name, count in wanted.items() if not count} | refused
         verdicts = [self._verdict(one.agent, results.get(one.agent, ()), reasons, len(candidates)) for one in both]
         return _outcome(verdicts, refused)
 
-    async def clear(self, change: Change) -> None:
+    async def clear(self, change: Change, held: Lease | None) -> None:
         """Take the environments away, if there are any."""
         for purpose in (NEW, LIVE):
-            await self._environments.remove(change.tenant, purpose, change.id)
+            await self._environments.remove(change.tenant, purpose, change.id, held=held)
 
     # -- what is asked ------------------------------------------------------------------------------------------------
 
@@ -140,14 +143,22 @@ class Replays:
             await self._traffic.told(change.tenant, change.id, counts)
         return found
 
-    async def _replayed(self, change: Change, candidates: Sequence[Candidate]) -> Mapping[str, Sequence[Replayed]]:
+    async def _replayed(
+        self, change: Change, candidates: Sequence[Candidate], held: Lease | None
+    ) -> Mapping[str, Sequence[Replayed]]:
         key = f"{NAME}\0{change.id}\0{change.content}"
         name, agent = await self._environments.make(
-            change.tenant, NEW, change.id, [one.new for one in candidates], tools="scripted", judge=self._judges
+            change.tenant,
+            NEW,
+            change.id,
+            [one.new for one in candidates],
+            tools="scripted",
+            judge=self._judges,
+            held=held,
         )
         judge = None if agent is None else Judge(environment=name, agent=agent)
         live, _ = await self._environments.make(
-            change.tenant, LIVE, change.id, [one.live for one in candidates], tools="scripted"
+            change.tenant, LIVE, change.id, [one.live for one in candidates], tools="scripted", held=held
         )
         places = Places(
             new=Place(key=key, scripted=name, real=name, judge=judge), live=Place(key=key, scripted=live, real=live)
@@ -157,7 +168,7 @@ class Replays:
             return await self._traffic.is_kept(change.tenant, one)
 
         results = await self._replayer.run(candidates, places, is_kept)
-        await self.clear(change)
+        await self.clear(change, held)
         return results
 
     # -- what is said -------------------------------------------------------------------------------------------------

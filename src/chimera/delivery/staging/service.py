@@ -39,6 +39,7 @@ from chimera.delivery.trials.ports import Calls
 from chimera.delivery.trials.runner import Judge, Place, Runner
 from chimera.delivery.trials.settings import TrialSettings
 from chimera.kernel.clock import Clock
+from chimera.kernel.leases import Lease
 
 NAME = "staging"
 NEW, LIVE = "staging", "staging-live"
@@ -83,13 +84,13 @@ class ChangeStaging:
         self._replays = Replays(environments, traffic, replayer, clock, settings)
         self._working: dict[str, tuple[str, asyncio.Task[Progress]]] = {}
 
-    async def advance(self, change: Change, revisions: Sequence[Revision]) -> Progress:
+    async def advance(self, change: Change, revisions: Sequence[Revision], *, held: Lease | None = None) -> Progress:
         """See `Staging`."""
         content, task = self._working.get(change.id, ("", None))
         if task is None or content != change.content:
             if task is not None:
-                await self.remove(change)
-            task = asyncio.create_task(self._validate(change, revisions), name=f"staging-{change.id}")
+                await self.remove(change, held=held)
+            task = asyncio.create_task(self._validate(change, revisions, held), name=f"staging-{change.id}")
             self._working[change.id] = (change.content, task)
         if not task.done():
             return Progress(state="running", detail="its agents are evaluated in staging")
@@ -102,18 +103,18 @@ class ChangeStaging:
             del self._working[change.id]  # asked again, it begins again
             raise
 
-    async def remove(self, change: Change) -> None:
+    async def remove(self, change: Change, *, held: Lease | None = None) -> None:
         """See `Staging`."""
         _, task = self._working.pop(change.id, ("", None))
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        await self._clear(change)
+        await self._clear(change, held)
 
-    async def _clear(self, change: Change) -> None:
+    async def _clear(self, change: Change, held: Lease | None) -> None:
         for purpose in (NEW, LIVE):
-            await self._environments.remove(change.tenant, purpose, change.id)
-        await self._replays.clear(change)
+            await self._environments.remove(change.tenant, purpose, change.id, held=held)
+        await self._replays.clear(change, held)
 
     async def rest(self) -> None:
         """See `Staging`."""
@@ -128,7 +129,7 @@ class ChangeStaging:
 
     # -- one change ---------------------------------------------------------------------------------------------------
 
-    async def _validate(self, change: Change, revisions: Sequence[Revision]) -> Progress:
+    async def _validate(self, change: Change, revisions: Sequence[Revision], held: Lease | None) -> Progress:
         new = [one.compiled.value for one in revisions if one.compiled is not None]
         if not new:
             return self._over([], said="no agent is made or changed")
@@ -142,15 +143,15 @@ class ChangeStaging:
         kept = min(self._replays.wanted_calls(both, policy), bound // 2)
         rounds = self._rounds(new, {one.agent for one in both}, bound - kept)
         try:
-            verdicts = await self._cases(change, new, [one.live for one in both], rounds)
+            verdicts = await self._cases(change, new, [one.live for one in both], rounds, held)
             said = self._told_of_cases(new, rounds)
             if not _wrong(verdicts):
                 spent = sum(rounds[value.agent.name].calls for value in new)
-                replayed = await self._replays.run(change, both, policy, bound - spent)
+                replayed = await self._replays.run(change, both, policy, bound - spent, held)
                 verdicts += replayed.verdicts
                 said += f"; {replayed.said}" if replayed.said else ""
         except TooManyEnvironments:
-            await self._clear(change)  # who waits for room holds none, or all might wait for each other
+            await self._clear(change, held)  # who waits for room holds none, or all might wait for each other
             raise
         return self._over(verdicts, said=said)
 
@@ -177,15 +178,16 @@ class ChangeStaging:
         new: Sequence[CanonicalDefinition],
         live: Sequence[CanonicalDefinition],
         rounds: Mapping[str, _Rounds],
+        held: Lease | None,
     ) -> list[Verdict]:
         """What the agents' cases show of them."""
-        place = await self._place(change, NEW, new, rounds, judge=True)
-        beside = await self._place(change, LIVE, live, rounds, judge=False) if live else None
+        place = await self._place(change, NEW, new, rounds, held, judge=True)
+        beside = await self._place(change, LIVE, live, rounds, held, judge=False) if live else None
         found, of_live = await asyncio.gather(
             self._run(place, new, rounds),
             self._run(beside, live, rounds) if beside is not None else _nothing(),
         )
-        await self._clear(change)
+        await self._clear(change, held)
         asked = [value for value in new if rounds[value.agent.name].rounds]
         return [self._of_agent(value, found, of_live, len(asked)) for value in asked]
 
@@ -195,6 +197,7 @@ class ChangeStaging:
         purpose: str,
         values: Sequence[CanonicalDefinition],
         rounds: Mapping[str, _Rounds],
+        held: Lease | None,
         *,
         judge: bool,
     ) -> Place:
@@ -209,6 +212,7 @@ class ChangeStaging:
             tools="real",
             scripted=scripted,
             judge=judge and rubrics and bool(self._settings.judge_model),
+            held=held,
         )
         found = None if agent is None else Judge(environment=name, agent=agent)
         return Place(key=f"{purpose}\0{change.id}\0{change.content}", scripted=name, real=name, judge=found)

@@ -19,6 +19,7 @@ from chimera.delivery.trials.model import Tools
 from chimera.delivery.trials.ports import Definitions, EnvironmentStore
 from chimera.delivery.trials.settings import TrialSettings
 from chimera.kernel.clock import Clock
+from chimera.kernel.leases import Lease
 from chimera_host.contract.problem import ProblemError
 
 log = logging.getLogger(__name__)
@@ -58,11 +59,12 @@ class Environments:
         tools: Tools,
         scripted: Collection[str] = (),
         judge: bool = False,
+        held: Lease | None = None,
     ) -> tuple[str, str | None]:
         """An environment of `tenant` that holds `values`, and a judge where one is wanted; its name and the judge's.
 
         The tools of the agents named in `scripted` are, whatever those of the others are.
-        Raises `TooManyEnvironments`, `EnvironmentTooLarge`.
+        Raises `TooManyEnvironments`, `EnvironmentTooLarge`, and `LeaseLost` where `held` is another's by now.
         """
         if len(values) > self._settings.agents:
             raise EnvironmentTooLarge(
@@ -73,7 +75,7 @@ class Environments:
         wanted = Environment(
             name=name, tenant=tenant, purpose=purpose, key=key, created=now, expires=now + self._settings.life
         )
-        await self._store.open(wanted, most=self._settings.environments)
+        await self._store.open(wanted, most=self._settings.environments, held=held)
         batch = await self._definitions.open_batch(name)
         judging_agent = None
         for first in range(0, len(values), CHUNK):
@@ -86,7 +88,7 @@ class Environments:
             told = judging.definition(judging_agent, self._settings.judge_model, self._settings.judge_tokens)
             made = [compile_definition(check_data(told), tenant=name)]
             await self._definitions.stage(name, batch, _staged(made, len(values)))
-        await self._definitions.commit(name, batch, by=BY)
+        await self._definitions.commit(name, batch, by=BY, held=held)
         self._changed()
         return name, judging_agent
 
@@ -106,11 +108,11 @@ class Environments:
             todo += sorted({name for value in live for name in reached(value)} - known - set(todo))
         return found
 
-    async def remove(self, tenant: str, purpose: str, key: str) -> None:
-        """Take away what was made for this; nothing where there is none."""
+    async def remove(self, tenant: str, purpose: str, key: str, *, held: Lease | None = None) -> None:
+        """Take away what was made for this; nothing where there is none. Raises `LeaseLost` as `make` does."""
         name = name_of(tenant, purpose, key)
         if any(one.name == name and one.closed is None for one in await self._store.all(tenant)):
-            await self._close(name)
+            await self._close(name, held)
 
     async def sweep(self) -> None:
         """Take away what is over its time, and remove what was left behind."""
@@ -125,10 +127,10 @@ class Environments:
             except ProblemError as error:
                 log.warning("an environment stays for now", extra={"environment": one.name, "problem": error.detail})
 
-    async def _close(self, name: str) -> None:
+    async def _close(self, name: str, held: Lease | None = None) -> None:
         while live := await self._definitions.agents(name, {}, "", CHUNK):
-            await self._definitions.delete_agents(name, [row["name"] for row in live], by=BY)
-        await self._store.close(name, self._clock.wall())
+            await self._definitions.delete_agents(name, [row["name"] for row in live], by=BY, held=held)
+        await self._store.close(name, self._clock.wall(), held=held)
         self._changed()
 
     async def _copy_bundles(self, tenant: str, name: str, values: Iterable[CanonicalDefinition]) -> None:

@@ -9,6 +9,7 @@ from chimera.delivery.model import Outcome
 from chimera.delivery.trials.asking import Ask, Told
 from chimera.delivery.trials.environment import Environment
 from chimera.delivery.trials.model import Candidate, CaseResult, Run, RunState
+from chimera.kernel.leases import Lease
 
 
 class Calls(Protocol):
@@ -54,17 +55,23 @@ class Definitions(Protocol):
         keep_going: bool = False,
         expect: int | None = None,
         by: str | None = None,
+        held: Lease | None = None,
     ) -> Applied:
         """Make them live."""
 
-    async def delete_agents(self, tenant: str, names: Sequence[str], *, by: str | None = None) -> tuple[int, int]:
+    async def delete_agents(
+        self, tenant: str, names: Sequence[str], *, by: str | None = None, held: Lease | None = None
+    ) -> tuple[int, int]:
         """Take agents out of service."""
 
 
 class EnvironmentStore(Protocol):
-    """What is remembered of environments, for all control planes."""
+    """What is remembered of environments, for all control planes.
 
-    async def open(self, wanted: Environment, *, most: int) -> Environment:
+    Who works under a lease shows it: `LeaseLost` is raised where `held` is another's by now, and nothing is written.
+    """
+
+    async def open(self, wanted: Environment, *, most: int, held: Lease | None = None) -> Environment:
         """Note an environment before it is made; one of that name is found, and open again, with its new end.
 
         Raises `TooManyEnvironments` where its tenant has `most` others.
@@ -73,7 +80,7 @@ class EnvironmentStore(Protocol):
     async def all(self, tenant: str | None = None) -> Sequence[Environment]:
         """Those of a tenant, or of all, the oldest first; closed ones too."""
 
-    async def close(self, name: str, now: float) -> None:
+    async def close(self, name: str, now: float, *, held: Lease | None = None) -> None:
         """Note that it is taken away."""
 
     async def purge(self, name: str, limit: int) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, select, update
 
 from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.leases import check_lease
 from chimera.adapters.storage.removing import delete_first
 from chimera.adapters.storage.schema.catalogue import cell
 from chimera.adapters.storage.schema.tables import metadata
@@ -13,6 +14,7 @@ from chimera.adapters.storage.schema.trials import environment
 from chimera.adapters.storage.sequence import hold_sequence
 from chimera.delivery.trials.environment import Environment
 from chimera.delivery.trials.errors import TooManyEnvironments
+from chimera.kernel.leases import Lease
 
 KEPT = frozenset({"event", "audit_entry", "environment"})
 """Tables whose rows of an environment stay for as long as all rows of theirs do: what was done is on record."""
@@ -26,11 +28,13 @@ class StoredEnvironments:
         self._database = database
         self._put = database.prepared_insert(environment, database.upsert(environment, ("name",)))
 
-    async def open(self, wanted: Environment, *, most: int) -> Environment:
+    async def open(self, wanted: Environment, *, most: int, held: Lease | None = None) -> Environment:
         """See `EnvironmentStore`."""
 
         def job(connection: Connection) -> Environment:
             hold_sequence(connection)  # two that are opened at once are counted one after the other
+            if held is not None:
+                check_lease(connection, held)
             c = environment.c
             others = (c.tenant == wanted.tenant) & (c.name != wanted.name) & c.closed.is_(None)
             count = int(connection.execute(select(func.count()).select_from(environment).where(others)).scalar() or 0)
@@ -62,10 +66,16 @@ class StoredEnvironments:
         rows = await self._database.read(lambda connection: connection.execute(query).mappings().all())
         return [Environment(**row) for row in rows]
 
-    async def close(self, name: str, now: float) -> None:
+    async def close(self, name: str, now: float, *, held: Lease | None = None) -> None:
         """See `EnvironmentStore`."""
         statement = update(environment).where((environment.c.name == name) & environment.c.closed.is_(None))
-        await self._database.write(lambda connection: connection.execute(statement.values(closed=now)) and None)
+
+        def job(connection: Connection) -> None:
+            if held is not None:
+                check_lease(connection, held)
+            connection.execute(statement.values(closed=now))
+
+        await self._database.write(job)
 
     async def purge(self, name: str, limit: int) -> int:
         """See `EnvironmentStore`."""
