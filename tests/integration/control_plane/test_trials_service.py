@@ -9,6 +9,7 @@ import pytest
 
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.leases import LeaseLost, StoredLeases
 from chimera.adapters.storage.trials.environments import StoredEnvironments
 from chimera.adapters.storage.trials.runs import StoredRuns
 from chimera.delivery.model import Change, ChangeItem, content_of
@@ -27,6 +28,7 @@ from chimera.testing.trials import FakeCalls, echo
 from chimera_host.testing.doubles import until
 
 LEASE = Lease(name="tests", owner="me", token=1, expires=0.0)
+"""The one that every `world` holds."""
 
 
 def case(name: str = "t", **changes: Any) -> dict[str, Any]:
@@ -72,8 +74,8 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def working(trials: Trials) -> AsyncIterator[None]:
-    task = asyncio.create_task(trials.work(LEASE))
+async def working(trials: Trials, lease: Lease = LEASE) -> AsyncIterator[None]:
+    task = asyncio.create_task(trials.work(lease))
     try:
         yield
     finally:
@@ -82,7 +84,8 @@ async def working(trials: Trials) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-def world(database: Database) -> World:
+async def world(database: Database) -> World:
+    assert await StoredLeases(database).acquire(LEASE.name, LEASE.owner, 3_600.0)
     return World(database)
 
 
@@ -186,7 +189,35 @@ async def test_a_run_that_is_cancelled_ends_its_calls_and_takes_its_environment_
         await until(gone)
 
 
-async def test_a_run_waits_for_room_and_says_what_it_could_not_find(database: Database) -> None:
+async def test_who_lost_the_lease_says_nothing_of_a_run_and_takes_nothing_away(world: World) -> None:
+    candidates = await world.put(compiled("a", tests=[case()]))
+    answers, leases = asyncio.Event(), StoredLeases(world.database)
+
+    async def answer(ask: Ask) -> str:
+        await answers.wait()
+        return "what nobody expects"
+
+    world.calls.answer = answer
+    async with working(world.trials):
+        run = await world.trials.start("default", candidates, by="key:k")
+        await until(lambda: world.calls.asked)
+        await leases.release(LEASE)
+        new = await leases.acquire(LEASE.name, "another", 3_600.0)
+        assert new is not None
+        late = world.trials._running[run.run]
+        answers.set()
+        await asyncio.wait({late})
+        with pytest.raises(LeaseLost):
+            await late
+        assert (await world.trials.get("default", run.run)).counts.finished == 0
+        assert await world.open_environments() == ["tests"], "the other one may test in it"
+    async with working(world.process(FakeCalls()), new):
+        done = await world.over(run)
+    assert (done.state, done.counts.passed, done.counts.failed) == ("done", 1, 0)
+    assert await world.open_environments() == []
+
+
+async def test_a_run_waits_for_room_and_says_what_it_could_not_find(world: World, database: Database) -> None:
     world = World(database, environments=1)
     candidates = await world.put(compiled("a", tests=[case()]))
     taken = Environments(world.catalogue, StoredEnvironments(database), world.clock, world.settings)

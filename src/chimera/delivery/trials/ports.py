@@ -88,7 +88,7 @@ class EnvironmentStore(Protocol):
 
 
 class RunStore(Protocol):
-    """Runs of tests and their results, for all control planes."""
+    """Runs of tests and their results, for all control planes; `held` as for environments."""
 
     async def create(self, run: Run, candidates: Sequence[Candidate], key: str) -> Run:
         """Keep a new run, or find the tenant's one of this key."""
@@ -108,11 +108,18 @@ class RunStore(Protocol):
     async def begin(self, tenant: str, run: str, *, total: int, untested: int) -> Collection[tuple[str, str]]:
         """It is worked on: so many cases. The agents and cases that have results already."""
 
-    async def add(self, tenant: str, run: str, results: Sequence[CaseResult]) -> bool:
+    async def add(self, tenant: str, run: str, results: Sequence[CaseResult], *, held: Lease | None = None) -> bool:
         """Keep results; one that is there stays. Whether the run goes on: it doesn't once it was cancelled."""
 
     async def finish(
-        self, tenant: str, run: str, state: RunState, *, by: str, problem: str | None = None
+        self,
+        tenant: str,
+        run: str,
+        state: RunState,
+        *,
+        by: str,
+        problem: str | None = None,
+        held: Lease | None = None,
     ) -> Run | None:
         """It is over, if it wasn't; what it is now."""
 

@@ -1,9 +1,11 @@
 """Runs of tests: begun by whoever asks, worked on by one control plane, and gone on with by the next if that dies.
 
 A run is kept before anything of it is done, each result as soon as it is there. Whoever goes on with a run leaves out
-the cases that have results, and finds calls that are under way by their keys. A run tests revisions by their digests,
-whether they are live or not. All agents of a run share environments, and so warm hosts: two at most, one where tests
-answer for the tools and one where the tools are real.
+the cases that have results, and finds calls that are under way by their keys. Whoever has lost the lease meanwhile
+writes nothing and takes nothing away: `LeaseLost` ends its work.
+
+A run tests revisions by their digests, whether they are live or not. All agents of a run share environments, and so
+warm hosts: two at most, one where tests answer for the tools and one where the tools are real.
 """
 
 import asyncio
@@ -88,14 +90,14 @@ class Trials:
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
-    async def work(self, _: Lease) -> None:
+    async def work(self, lease: Lease) -> None:
         """Work on runs, and take away environments whose time is over, until cancelled."""
         swept = -SWEEP_EVERY
         try:
             while True:
                 self._wanted.clear()
                 try:
-                    await self.look()
+                    await self.look(lease)
                     if self._clock.monotonic() - swept >= SWEEP_EVERY:
                         swept = self._clock.monotonic()
                         await self._environments.sweep()
@@ -109,8 +111,8 @@ class Trials:
         finally:
             await self._stop(list(self._running.values()))
 
-    async def look(self) -> None:
-        """One look: begin what there is room for, end what was cancelled."""
+    async def look(self, held: Lease | None = None) -> None:
+        """One look: begin what there is room for, end what was cancelled; all under the lease `held`, if any."""
         unfinished = {run.run: run for run in await self._store.unfinished()}
         for name, task in list(self._running.items()):
             if task.done():
@@ -124,7 +126,7 @@ class Trials:
             if len(self._running) >= self._settings.runs:
                 return
             if name not in self._running and name not in self._resting:
-                self._running[name] = asyncio.create_task(self._do(run), name=f"tests-{name}")
+                self._running[name] = asyncio.create_task(self._do(run, held), name=f"tests-{name}")
 
     @staticmethod
     async def _stop(tasks: Sequence["asyncio.Task[None]"]) -> None:
@@ -132,15 +134,15 @@ class Trials:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _do(self, run: Run) -> None:
+    async def _do(self, run: Run, held: Lease | None) -> None:
         state: RunState = "done"
         problem: str | None = None
         try:
-            await self._execute(run)
+            await self._execute(run, held)
         except TooManyEnvironments as error:
             self._resting[run.run] = self._clock.monotonic() + NO_ROOM
             log.info("a run of tests waits for room", extra={"run": run.run, "problem": error.detail})
-            await self._remove(run)
+            await self._remove(run, held)
             return
         except ProblemError as error:
             log.warning("a run of tests failed", extra={"run": run.run, "problem": error.detail})
@@ -148,21 +150,21 @@ class Trials:
         except asyncio.CancelledError:
             found = await self._store.get(run.tenant, run.run)
             if found is None or found.state not in UNFINISHED:
-                await self._remove(run)  # somebody cancelled it; otherwise another goes on with it
+                await self._remove(run, None)  # somebody cancelled it; otherwise another goes on with it
             raise
         except Exception as error:
             log.exception("a run of tests failed", extra={"run": run.run})
             state, problem = "failed", f"the control plane failed: {type(error).__name__}"
         # Whoever is told that it is over finds nothing left of it.
-        await self._remove(run)
-        await self._store.finish(run.tenant, run.run, state, by=BY, problem=problem)
+        await self._remove(run, held)
+        await self._store.finish(run.tenant, run.run, state, by=BY, problem=problem, held=held)
         self._wanted.set()
 
-    async def _remove(self, run: Run) -> None:
+    async def _remove(self, run: Run, held: Lease | None) -> None:
         for purpose in (SCRIPTED, REAL):
-            await self._environments.remove(run.tenant, purpose, run.run)
+            await self._environments.remove(run.tenant, purpose, run.run, held=held)
 
-    async def _execute(self, run: Run) -> None:
+    async def _execute(self, run: Run, held: Lease | None) -> None:
         values = await self._values(run)
         cases = [
             Case(agent=value.agent.name, revision=digest, test=test) for digest, value in values for test in value.tests
@@ -172,8 +174,8 @@ class Trials:
         waiting = [case for case in cases if (case.agent, case.test.name) not in there]
         if not waiting:
             return
-        place = await self._place(run, waiting, dict(values))
-        await self._flushed(run, waiting, place)
+        place = await self._place(run, waiting, dict(values), held)
+        await self._flushed(run, waiting, place, held)
 
     async def _values(self, run: Run) -> list[tuple[str, CanonicalDefinition]]:
         values: list[tuple[str, CanonicalDefinition]] = []
@@ -189,7 +191,9 @@ class Trials:
             values += [(one.revision, compiled[one.revision].value) for one in some]
         return values
 
-    async def _place(self, run: Run, cases: Sequence[Case], values: dict[str, CanonicalDefinition]) -> Place:
+    async def _place(
+        self, run: Run, cases: Sequence[Case], values: dict[str, CanonicalDefinition], held: Lease | None
+    ) -> Place:
         rubrics = any(turn.expect.rubric is not None for case in cases for turn in case.test.turns)
         judge = rubrics and bool(self._settings.judge_model)
         scripted = [values[one] for one in dict.fromkeys(case.revision for case in cases if case.tools == "scripted")]
@@ -208,12 +212,13 @@ class Trials:
                 some,
                 tools="real" if tools == "real" else "scripted",
                 judge=judge and found is None,
+                held=held,
             )
             if agent is not None:
                 found = Judge(environment=names[purpose], agent=agent)
         return Place(key=run.run, scripted=names[SCRIPTED], real=names[REAL], judge=found)
 
-    async def _flushed(self, run: Run, cases: Sequence[Case], place: Place) -> None:
+    async def _flushed(self, run: Run, cases: Sequence[Case], place: Place, held: Lease | None) -> None:
         """Run cases; their results are kept together, a moment after they came."""
         results: list[CaseResult] = []
 
@@ -222,7 +227,7 @@ class Trials:
 
         async def flush() -> bool:
             some, results[:] = list(results), []
-            return await self._store.add(run.tenant, run.run, some) if some else True
+            return await self._store.add(run.tenant, run.run, some, held=held) if some else True
 
         working = asyncio.create_task(self._runner.run(cases, place, done), name=f"cases-{run.run}")
         try:

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row, delete, select, tuple_, update
 
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.journal import journal
+from chimera.adapters.storage.leases import check_lease
 from chimera.adapters.storage.refusing import count_refused, names_twice
 from chimera.adapters.storage.removing import delete_keys
 from chimera.adapters.storage.schema.catalogue import batch, batch_item
@@ -16,6 +17,7 @@ from chimera.agents.catalogue import UnknownBatch
 from chimera.delivery.model import Outcome
 from chimera.delivery.trials.model import UNFINISHED, Candidate, CaseResult, Counts, Run, RunState
 from chimera.immune.audit.model import AuditRecord
+from chimera.kernel.leases import Lease
 
 _RESULTS = msgspec.json.Decoder(CaseResult)
 _CANDIDATES = msgspec.json.Decoder(list[Candidate])
@@ -111,12 +113,14 @@ class StoredRuns:
 
         return await self._database.write(job)
 
-    async def add(self, tenant: str, run: str, results: Sequence[CaseResult]) -> bool:
+    async def add(self, tenant: str, run: str, results: Sequence[CaseResult], *, held: Lease | None = None) -> bool:
         """See `RunStore`."""
 
         def job(connection: Connection) -> bool:
-            held = select(trial_run.c.expires).where(_is(tenant, run)).with_for_update()
-            found = connection.execute(held).one_or_none()
+            if held is not None:
+                check_lease(connection, held)
+            its = select(trial_run.c.expires).where(_is(tenant, run)).with_for_update()
+            found = connection.execute(its).one_or_none()
             if found is None or found.expires is not None:
                 return False
             counted: dict[str, Any] = {"updated": self._database.now(connection)}
@@ -130,11 +134,20 @@ class StoredRuns:
         return await self._database.write(job)
 
     async def finish(
-        self, tenant: str, run: str, state: RunState, *, by: str, problem: str | None = None
+        self,
+        tenant: str,
+        run: str,
+        state: RunState,
+        *,
+        by: str,
+        problem: str | None = None,
+        held: Lease | None = None,
     ) -> Run | None:
         """See `RunStore`."""
 
         def job(connection: Connection) -> Run | None:
+            if held is not None:
+                check_lease(connection, held)
             now = self._database.now(connection)
             values = {"state": state, "problem": problem, "updated": now, "expires": now + self._keep}
             ended = connection.execute(update(trial_run).where(_is(tenant, run) & _is_unfinished()).values(values))
