@@ -168,7 +168,7 @@ async def _serve(config: ControlPlaneConfig, stack: contextlib.AsyncExitStack) -
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
     home = make_home(config, database, catalogue, changed)
     stack.push_async_callback(home.aclose)
-    trials = make_trials(database, catalogue, home.poke, config.trials)
+    trials = make_trials(database, catalogue, home.poke, config.trials, config.settings.get("tasks", {}))
     stack.push_async_callback(trials.calls.aclose)
     stack.push_async_callback(trials.staging.aclose)
     jaegis = make_jaegis(catalogue, config)

@@ -273,6 +273,7 @@ class Supervisor:
             socket=str(self._run / "control-plane.sock"),
             node_socket=str(self.socket),
             home=str(self.home),
+            settings=self.settings.gateway,
             audit=self.settings.gateway.get("audit", {}),
             events=self.settings.gateway.get("events", {}),
             retention=dataclasses.asdict(self.settings.retention),

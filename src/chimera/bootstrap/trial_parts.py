@@ -43,11 +43,15 @@ class TrialParts:
 
 
 def make_trials(
-    database: Database, catalogue: Catalogue, changed: Callable[[], None], given: Mapping[str, Any]
+    database: Database,
+    catalogue: Catalogue,
+    changed: Callable[[], None],
+    given: Mapping[str, Any],
+    of_tasks: Mapping[str, Any],
 ) -> TrialParts:
-    """The parts, by the settings that are `given`; raises `SettingsError`."""
+    """The parts, by the settings `given` for tests and those `of_tasks`, which calls are; raises `SettingsError`."""
     settings, clock = load_group(TrialSettings, given, where="trials"), SystemClock()
-    tasks = TaskSettings()
+    tasks = load_group(TaskSettings, of_tasks, where="tasks")
     store = TaskStorage(database, keep=tasks.result_ttl, lease=tasks.lease)
     calls = TaskCalls(store, clock, patience=settings.patience, poll=settings.poll)
     runs = StoredRuns(database, keep=settings.keep_days * DAY)

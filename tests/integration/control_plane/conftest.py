@@ -88,7 +88,7 @@ async def client(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Client]:
         made.catalogue = catalogue
         store = UpkeepStorage(database, make_jobs(RetentionSettings()))
         upkeep = Upkeep(store, clock, UpkeepSettings())
-        trials = make_trials(database, catalogue, made.changed, {})
+        trials = make_trials(database, catalogue, made.changed, {}, {})
         made.conditions = StoredConditions(database, "tests")
         delivery = make_delivery(database, catalogue, {}, made.changed, max_hosts=4, rolls=False)
         made.pipeline, made.rollouts = delivery.pipeline, delivery.rollouts

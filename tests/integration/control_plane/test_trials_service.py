@@ -6,15 +6,16 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.leases import LeaseLost, StoredLeases
+from chimera.adapters.storage.schema.tasks import task
 from chimera.adapters.storage.trials.environments import StoredEnvironments
 from chimera.adapters.storage.trials.runs import StoredRuns
-from chimera.delivery.model import Change, ChangeItem, content_of
-from chimera.delivery.ports import Revision
-from chimera.delivery.trials.asking import Ask
+from chimera.bootstrap.trial_parts import make_trials
+from chimera.delivery.trials.asking import Ask, TrialRequest
 from chimera.delivery.trials.check import OwnTests
 from chimera.delivery.trials.environments import Environments
 from chimera.delivery.trials.errors import NothingToTest, UnknownTestRun
@@ -27,12 +28,10 @@ from chimera.testing.definitions import compiled, staged
 from chimera.testing.trials import FakeCalls, echo
 from chimera_host.testing.doubles import until
 
+from .staging_world import case, change
+
 LEASE = Lease(name="tests", owner="me", token=1, expires=0.0)
 """The one that every `world` holds."""
-
-
-def case(name: str = "t", **changes: Any) -> dict[str, Any]:
-    return {"name": name, "input": "hi", "expect": {"contains": ["hi"]}, **changes}
 
 
 class World:
@@ -236,24 +235,24 @@ async def test_a_run_waits_for_room_and_says_what_it_could_not_find(world: World
         await world.trials.cancel("default", "tests_x", by="key:k")
 
 
-def change(*agents: Any) -> tuple[Change, list[Revision]]:
-    items = tuple(ChangeItem(agent=one.value.agent.name, revision=one.digest, before=None) for one in agents)
-    made = Change(
-        id="chg_1",
-        tenant="default",
-        title="t",
-        author="user:u",
-        author_person="user:u",
-        items=items,
-        content=content_of(items),
-        risk="low",
-        state="building",
-        created=0.0,
-        updated=0.0,
-        since=0.0,
-    )
-    revisions = [Revision(item=item, compiled=one, before=None) for item, one in zip(items, agents, strict=True)]
-    return made, revisions
+async def test_calls_of_tests_are_tasks_by_the_settings_of_tasks(database: Database) -> None:
+    catalogue = Catalogue(database, max_hosts=2)
+    made = make_trials(database, catalogue, lambda: None, {"poll": 0.01}, {"result_ttl": 77.0})
+    ask = Ask(environment="env--x", agent="a", key="k", messages=(), seconds=9.0, request=TrialRequest(model="real"))
+    call = asyncio.create_task(made.calls.call(ask))
+
+    async def row() -> Any:
+        return await database.read(lambda connection: connection.execute(select(task)).one_or_none())
+
+    async def queued() -> bool:
+        return await row() is not None and bool(made.calls._waiting)
+
+    await until(queued)
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    found = await row()
+    assert (found.state, found.expires - found.finished) == ("cancelled", pytest.approx(77.0))
+    await made.calls.aclose()
 
 
 async def test_a_change_is_held_against_its_agents_own_tests(world: World) -> None:
@@ -261,13 +260,15 @@ async def test_a_change_is_held_against_its_agents_own_tests(world: World) -> No
     await world.put(*agents)
     check = OwnTests(world.trials, world.runs, world.clock, poll=0.02)
     async with working(world.trials):
-        verdicts = await check.run(*change(*agents))
+        verdicts = await check.run(*change(*((None, one) for one in agents)))
         assert [(one.agent, one.outcome) for one in verdicts] == [(None, "failed"), ("b", "failed")]
         assert "1 of 2 tests passed" in verdicts[0].detail and "1 of 3 agents declare none" in verdicts[0].detail
         asked = len(world.calls.asked)
-        assert [one.evidence for one in await check.run(*change(*agents))] == [one.evidence for one in verdicts]
+        assert [one.evidence for one in await check.run(*change(*((None, one) for one in agents)))] == [
+            one.evidence for one in verdicts
+        ]
         assert len(world.calls.asked) == asked, "asked again, it finds the same run"
-        [well] = await check.run(*change(agents[0]))
+        [well] = await check.run(*change((None, agents[0])))
         assert well.outcome == "passed" and well.stage == "build" and well.check == check.name
 
 
@@ -275,6 +276,8 @@ async def test_a_rubric_without_a_judge_fails_the_check_as_skipped(world: World)
     agents = [compiled("a", tests=[case(expect={"rubric": "r"})])]
     await world.put(*agents)
     async with working(world.trials):
-        verdicts = await OwnTests(world.trials, world.runs, world.clock, poll=0.02).run(*change(*agents))
+        verdicts = await OwnTests(world.trials, world.runs, world.clock, poll=0.02).run(
+            *change(*((None, one) for one in agents))
+        )
     assert [one.outcome for one in verdicts] == ["skipped", "skipped"]
     assert "trials.judge_model" in verdicts[1].detail
