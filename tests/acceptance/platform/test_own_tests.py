@@ -303,5 +303,6 @@ def test_a_change_that_answers_earlier_callers_worse_is_stopped_though_its_own_c
     file.write_text(DESK.format(version="1.1.0", prompt="Kindly: {input}"))
     shown = through(tried, tried.data("--tenant", "replayed", "change", "open", str(file))["id"])
     found = {one["check"]: one for one in shown["verdicts"] if one["stage"] == "staging" and one.get("agent")}
+    assert "replay" in found, shown
     assert (found["replay"]["outcome"], found["replay"]["evidence"]["inputs"]) == ("passed", 16), shown
     assert shown["state"] in ("rolling-out", "done")
