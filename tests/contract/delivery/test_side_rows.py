@@ -14,16 +14,18 @@ from chimera.adapters.storage.rollouts.store import StoredRollouts
 from chimera.adapters.storage.schema.catalogue import revision
 from chimera.adapters.storage.schema.journal import audit_entry
 from chimera.adapters.storage.schema.sides import observation
+from chimera.adapters.storage.sides import observing
 from chimera.adapters.storage.sides.observing import GRACE
 from chimera.adapters.storage.sides.store import SideStorage, expire_sides
 from chimera.adapters.storage.upkeep.catalogue import expire_agents, past
 from chimera.adapters.storage.upkeep.jobs import make_jobs
-from chimera.adapters.storage.upkeep.shapes import Expiring
+from chimera.adapters.storage.upkeep.shapes import Key, Searched
 from chimera.delivery.rollout.model import Policy, Rollout
 from chimera.delivery.sides.model import Green, Seen
 from chimera.gateway.sides.ports import Noticed
 from chimera.kernel.leases import Lease
 from chimera.platform.model import Withdrawn
+from chimera.platform.upkeep.model import START, Cursor
 from chimera.platform.upkeep.settings import RetentionSettings
 from chimera.testing.clock import ManualClock
 from chimera.testing.definitions import compiled, staged
@@ -196,9 +198,11 @@ class Windows:
         self.rollouts = StoredRollouts(database)
         self.sides = SideStorage(database, max_hosts=7, clock=ManualClock())
 
-    async def see(self, tenant: str = TENANT) -> int:
+    async def see(self, *tenants: str) -> int:
+        """A window of these tenants."""
         seen = Seen(agent="anna", revision="sha256:1", green=True, window=0, calls=1, failures=0)
-        return await self.sides.observing.add("gw", [Noticed(tenant=tenant, rollout="ro-1", seen=seen)])
+        noticed = [Noticed(tenant=one, rollout="ro-1", seen=seen) for one in tenants or (TENANT,)]
+        return await self.sides.observing.add("gw", noticed)
 
     async def begin(self, name: str, tenant: str = TENANT) -> Rollout:
         one = Rollout(
@@ -224,15 +228,21 @@ class Windows:
     async def pass_by(self, seconds: float, limit: int = 100) -> int:
         """Remove what goes so many seconds from now; what would go is said before."""
         work = next(one for one in make_jobs(RetentionSettings()) if one.kind == "observations").work
-        assert isinstance(work, Expiring)
+        assert isinstance(work, Searched), "a stuck rollout's are looked through without a lock"
+        found: list[Key] = []
 
-        def job(connection: Connection) -> int:
+        def find(connection: Connection) -> float:
             now = self.database.now(connection) + seconds
-            due = work.due(connection, now, limit)
-            assert work.expire(connection, now, limit) == due
-            return due
+            after: Cursor | None = START
+            while after is not None and len(found) < limit:
+                keys, after = work.find(connection, now, after)
+                found.extend(keys)
+            return now
 
-        return await self.database.write(job)
+        now = await self.database.read(find)
+        due = found[:limit]
+        assert await self.database.write(lambda connection: work.remove(connection, now, due)) == len(due)
+        return len(due)
 
     async def left(self) -> list[tuple[str, int]]:
         query = select(observation.c.tenant, observation.c.place).order_by(observation.c.place)
@@ -277,6 +287,15 @@ async def test_a_pass_removes_no_more_windows_than_it_may_and_a_rollout_that_beg
     found = await windows.sides.observations(TENANT, "ro-1", begun.through)
     assert [one.window for one in found.seen] == [place]
     assert len((await windows.sides.observations("other", "ro-1", 0)).seen) == 0, "another tenant's are its own"
+
+
+async def test_windows_are_found_page_by_page_each_once(windows: Windows, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observing, "_FOUND", 2)
+    await windows.see("a")
+    await windows.see("a", "b", "c")  # of one window: one place, and one time
+    await windows.see("b")
+    assert await windows.pass_by(GRACE + 1.0) == 5
+    assert await windows.left() == []
 
 
 async def test_what_is_kept_for_ever_is_kept_though_it_was_read(windows: Windows) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from chimera.entrypoints.cli import output as out
-from chimera.entrypoints.cli.client import Api, options_of, run
+from chimera.entrypoints.cli.client import HEADER_KEY, Api, options_of, run
 from chimera.entrypoints.cli.text import shown
 from chimera.kernel.ids import new_id
 from chimera_host.contract.problem import Problem, RemoteProblem
@@ -39,7 +39,7 @@ def invoke(
     said = text if text is not None or resume else sys.stdin.read()
     body = {"input": said, "session": session, "subject": subject, "deadline": deadline, "resume": resume or None}
     body = {key: value for key, value in body.items() if value is not None}
-    headers = {} if idempotency is None else {"Idempotency-Key": idempotency}
+    headers = {} if idempotency is None else {HEADER_KEY: idempotency}
     if output != "table" or no_stream:
         where = ("agents", name, "invoke")
         answer = run(options_of(context), lambda api: api.call("POST", api.path(*where), body, headers=headers))

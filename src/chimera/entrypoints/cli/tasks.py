@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from chimera.entrypoints.cli import output as out
-from chimera.entrypoints.cli.client import Api, options_of, run
+from chimera.entrypoints.cli.client import HEADER_KEY, Api, options_of, run
 from chimera.entrypoints.cli.identity import Duration, limit_option, pages
 from chimera.entrypoints.cli.text import shown
 
@@ -62,7 +62,7 @@ def submit(context: click.Context, /, agent: str, text: str | None, follow: bool
     if given["webhook"] is not None:
         body["webhook"] = {"url": given["webhook"], **({"states": given["states"]} if given["states"] else {})}
     sent = {name: value for name, value in body.items() if value is not None}
-    headers = {} if given["idempotency"] is None else {"Idempotency-Key": given["idempotency"]}
+    headers = {} if given["idempotency"] is None else {HEADER_KEY: given["idempotency"]}
 
     async def work(api: Api) -> dict[str, Any]:
         task: dict[str, Any] = await api.call("POST", api.path("agents", agent, "tasks"), sent, headers=headers)

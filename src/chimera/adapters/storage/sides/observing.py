@@ -13,17 +13,21 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, func, literal, select, tuple_
 
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.removing import delete_keys
 from chimera.adapters.storage.schema.catalogue import counter
 from chimera.adapters.storage.schema.rollouts import rollout as rollouts
 from chimera.adapters.storage.schema.sides import observation
+from chimera.adapters.storage.upkeep.shapes import Key
 from chimera.delivery.sides.model import Observations, Seen
 from chimera.gateway.sides.ports import Noticed
+from chimera.platform.upkeep.model import Cursor
 
 COUNTER = "observation"
+_FOUND = 2_000
+"""Windows that are found by one reading."""
 GRACE = 60.0
 """Seconds that a row stays after it was written, though every rollout has read it: people may want to look."""
 
@@ -84,18 +88,27 @@ class Observing:
         return Observations(seen=tuple(seen), through=rows[-1].place if rows else after)
 
 
-def unneeded_windows(now: float, keep: float) -> Select[tuple[str, int]]:
-    """Tenants and places of windows that every open rollout has read, and of those older than `keep` seconds."""
+def find_unneeded(connection: Connection, now: float, after: Cursor, *, keep: float) -> tuple[list[Key], Cursor | None]:
+    """The next windows behind `after` that nobody needs, the oldest first, and where the last of them is.
+
+    These are those that every open rollout has read, and those older than `keep` seconds. Only a reading: it looks
+    through all that a rollout which is stuck hasn't read. What nobody needs stays so, since a rollout that begins reads
+    from the newest place on.
+    """
     c, r = observation.c, rollouts.c
     behind = (
         select(r.tenant, func.min(r.through).label("through")).where(r.ended.is_(None)).group_by(r.tenant).subquery()
     )
     old, read = now - keep, c.place <= func.coalesce(behind.c.through, c.place)
-    query = select(c.tenant, c.place).outerjoin_from(observation, behind, c.tenant == behind.c.tenant)
-    return query.where(c.at <= max(old, now - GRACE), (c.at <= old) | read).order_by(c.at)
+    order = (c.at, c.tenant, c.place)
+    query = select(*order).outerjoin_from(observation, behind, c.tenant == behind.c.tenant)
+    query = query.where(c.at <= max(old, now - GRACE), (c.at <= old) | read).order_by(*order).limit(_FOUND)
+    if after:
+        query = query.where(tuple_(*order) > tuple_(*map(literal, after)))
+    rows = [tuple(row) for row in connection.execute(query)]
+    return [(tenant, place) for _, tenant, place in rows], rows[-1] if len(rows) == _FOUND else None
 
 
-def expire_observations(connection: Connection, now: float, limit: int, *, keep: float) -> int:
-    """Remove windows that nobody needs, at most `limit`; how many."""
-    keys = [tuple(row) for row in connection.execute(unneeded_windows(now, keep).limit(limit))]
-    return delete_keys(connection, (observation.c.tenant, observation.c.place), keys) if keys else 0
+def remove_windows(connection: Connection, now: float, keys: Sequence[Key]) -> int:
+    """Remove windows by their tenants and places; how many."""
+    return delete_keys(connection, (observation.c.tenant, observation.c.place), keys)

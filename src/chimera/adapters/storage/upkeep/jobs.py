@@ -37,7 +37,7 @@ from chimera.adapters.storage.schema.state import (
 from chimera.adapters.storage.schema.subscriptions import delivery, task_webhook
 from chimera.adapters.storage.schema.tasks import task
 from chimera.adapters.storage.schema.trials import trial_result, trial_run
-from chimera.adapters.storage.sides.observing import expire_observations, unneeded_windows
+from chimera.adapters.storage.sides.observing import find_unneeded, remove_windows
 from chimera.adapters.storage.sides.store import expire_sides
 from chimera.adapters.storage.sides.taken_back import expire_taken_back
 from chimera.adapters.storage.state.answers import expire_answers
@@ -47,7 +47,7 @@ from chimera.adapters.storage.state.spaces import expire_spaces
 from chimera.adapters.storage.tasks.store import expire_tasks
 from chimera.adapters.storage.trials.runs import expire_trials
 from chimera.adapters.storage.upkeep import catalogue, facts, metering
-from chimera.adapters.storage.upkeep.shapes import Expiring, Floor, Job
+from chimera.adapters.storage.upkeep.shapes import Expiring, Floor, Job, Searched
 from chimera.events.settings import EventSettings
 from chimera.platform.upkeep import rules
 from chimera.platform.upkeep.rules import DAY
@@ -191,9 +191,9 @@ def _observations(settings: RetentionSettings) -> Job:
     return Job(
         kind="observations",
         keep=keep,
-        work=Expiring(
-            expire=lambda connection, now, limit: expire_observations(connection, now, limit, keep=keep or 0.0),
-            due=lambda connection, now, most: _rows(connection, unneeded_windows(now, keep or 0.0), most),
+        work=Searched(
+            find=lambda connection, now, after: find_unneeded(connection, now, after, keep=keep or 0.0),
+            remove=remove_windows,
         ),
         tables=(observation,),
         oldest=lambda connection: _first(connection, select(func.min(observation.c.at))),
@@ -315,12 +315,7 @@ def _audit(keep_days: float) -> Job:
 
 def _count(connection: Connection, where: ColumnElement[bool], table: Any, most: int) -> int:
     """How many rows match, counted up to `most`."""
-    return _rows(connection, select(1).select_from(table).where(where), most)
-
-
-def _rows(connection: Connection, query: Select[Any], most: int) -> int:
-    """How many rows a query has, counted up to `most`."""
-    some = select(func.count()).select_from(query.limit(most).subquery())
+    some = select(func.count()).select_from(select(1).select_from(table).where(where).limit(most).subquery())
     return int(connection.execute(some).scalar() or 0)
 
 

@@ -1,8 +1,9 @@
 """What a job of upkeep is.
 
 There are two shapes. Most rows go by a time in an index: one statement finds the first few and others remove them, in
-one transaction (`Expiring`). What must be searched for (revisions, bundles) is found by reading, without a lock, by a
-pure rule; the transaction that removes it asks again whether something points to it (`Searched`).
+one transaction (`Expiring`). What must be searched for (revisions, bundles, windows read by all) is found by reading,
+without a lock; the transaction that removes it asks again whether something points to it, where that may have changed
+(`Searched`).
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ class Expiring:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Searched:
-    """Removes what a search has found: `find(connection, now, after)` reads, `remove` checks again."""
+    """Removes what a search has found: `find(connection, now, after)` reads, `remove` checks again what may change."""
 
     find: Callable[[Connection, float, Cursor], tuple[list[Key], Cursor | None]]
     remove: Callable[[Connection, float, Sequence[Key]], int]
