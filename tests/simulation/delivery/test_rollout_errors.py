@@ -71,7 +71,7 @@ def run(world: World, seed: int) -> Run:
             green = side(chance, chance.randint(0, world.most), fails[1], slow[1])
             known[one] = observe(known[one], blue, green, OBJECTIVE, TOLERANCE, BOUNDS)
         wave = [
-            Subject(agent=f"a{one}", group="g" if world.same else f"g{one}", evidence=evidence)
+            Subject(agent=f"a{one}", group="g" if world.same else f"g{one}", evidence=evidence, objective=OBJECTIVE)
             for one, evidence in enumerate(known)
         ]
         found = judge(wave, size=world.agents, groups=1 if world.same else world.agents, error=ERROR, least_calls=5)

@@ -32,7 +32,8 @@ in the mixture tests of H. Robbins, "Statistical methods related to the law of t
 Mathematical Statistics 41 (1970), and R. Johari, P. Koomen, L. Pekelis and D. Walsh, "Always valid inference:
 continuous monitoring of A/B tests", Operations Research 70 (2022). A mean of e-processes is one, whatever depends on
 what (V. Vovk and R. Wang, "E-values: calibration, combination and applications", Annals of Statistics 49 (2021)), so
-failures and latencies, and the comparisons with blue and with the objective, are averaged in the same way.
+failures and latencies are averaged in the same way. So are the bets that green misses its objective, though these are
+none of this null hypothesis: judgements count them only as far as blue's calls bear them out (`counted`).
 
 Cost: 0.03 to 0.2 ms for a window of one agent in which both sides had calls, the more the busier it is (plain Python),
 and 300 bytes of state.
