@@ -74,8 +74,6 @@ class StoredRollouts:
                 check_lease(connection, held)
             if (found := _begun_before(connection, rollout)) is not None:
                 return found
-            if rollout.resource is not None and (found := _of_resource(connection, rollout)) is not None:
-                return found
             _refuse_taken(connection, rollout, members)
             summary = counted(rollout, members)
             connection.execute(insert(table).values(rollout_row(summary)))
@@ -243,16 +241,12 @@ def _begun_before(connection: Connection, wanted: Rollout) -> Rollout | None:
         query = query.where((c.change == wanted.change) & (c.content == wanted.content))
     elif wanted.key is not None:
         query = query.where(c.key == wanted.key)
+    elif wanted.resource is not None:
+        its = (c.resource == wanted.resource) & (c.content == wanted.content)
+        query = query.where(its & (c.attempt == wanted.attempt))
     else:
         return None
     row = connection.execute(query).first()
-    return None if row is None else read_summary(row).rollout
-
-
-def _of_resource(connection: Connection, wanted: Rollout) -> Rollout | None:
-    c = table.c
-    its = (c.tenant == wanted.tenant) & (c.resource == wanted.resource) & (c.content == wanted.content)
-    row = connection.execute(select(table).where(its & (c.attempt == wanted.attempt))).first()
     return None if row is None else read_summary(row).rollout
 
 
