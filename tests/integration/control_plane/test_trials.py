@@ -36,6 +36,15 @@ async def test_agents_are_looked_up_together(client: Any, monkeypatch: pytest.Mo
     assert (missing.status, missing.json["code"]) == (404, "agent-not-found") and "nobody" in missing.json["detail"]
 
 
+async def test_a_run_that_is_asked_for_again_with_its_key_is_the_same_one(client: Any) -> None:
+    await client.ask("POST", "apply", {"items": [{"definition": definition("anna", tests=[CASE])}]})
+    asked = {"agents": ["anna"]}
+    runs = [(await client.ask("POST", "tests", asked, Idempotency_Key=key)).json["run"] for key in ("k", "k", "l")]
+    assert runs[0] == runs[1] != runs[2]
+    refused = await client.ask("POST", "tests", asked, Idempotency_Key="a key")
+    assert (refused.status, refused.json["code"]) == (400, "invalid-request")
+
+
 @pytest.mark.parametrize("body", [{}, {"agents": []}, {"agents": ["a"], "all": True}, {"batch": "b", "all": True}])
 async def test_it_must_be_said_what_to_test_in_one_way(body: dict[str, Any], client: Any) -> None:
     refused = await client.ask("POST", "tests", body)

@@ -89,7 +89,7 @@ async def _followed(api: Api, what: Sequence[str], everything: bool, known: str 
             raise click.UsageError("Name either files or live agents, not both at once.")
         else:
             body = {"agents": list(what)}
-        known = str((await api.call("POST", api.path("tests"), body))["run"])
+        known = str((await api.call_once(api.path("tests"), body))["run"])
     found = await _until_over(api, known)
     results = [one async for one in _results(api, known)]
     return {"run": found, "results": results}

@@ -21,8 +21,9 @@ from chimera.entrypoints.control_plane.http import (
     principal_of,
     tenant_of,
 )
+from chimera.entrypoints.control_plane.keys import key_of
 from chimera.entrypoints.control_plane.looking import no_agent
-from chimera.entrypoints.published.trials import HEADER_KEY, ResultPage, RunPage, TestsBody
+from chimera.entrypoints.published.trials import ResultPage, RunPage, TestsBody
 
 AT_ONCE = 1_000
 OUTCOMES: tuple[Outcome, ...] = ("passed", "failed", "skipped")
@@ -58,8 +59,8 @@ class TrialHandlers:
             candidates = await self._all(tenant)
         else:
             candidates = await self._live(tenant, list(dict.fromkeys(body.agents)))
-        by, key = principal_of(request).actor, request.headers.get(HEADER_KEY)
-        run = await self._trials.start(tenant, candidates, by=by, key=None if key is None else f"api\0{by}\0{key}")
+        by = principal_of(request).actor
+        run = await self._trials.start(tenant, candidates, by=by, key=key_of(request))
         return answer(run, status=202)
 
     async def page(self, request: web.Request) -> web.StreamResponse:

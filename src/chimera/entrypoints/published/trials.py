@@ -6,9 +6,8 @@ from msgspec import Meta, Struct
 
 from chimera.delivery.trials.model import CaseResult, Run
 from chimera.entrypoints.published.operation import TENANT, of_control_plane
-from chimera.entrypoints.published.parameters import KEY, one_of, page
+from chimera.entrypoints.published.parameters import HEADER_KEY, KEY, one_of, page
 
-HEADER_KEY = "Idempotency-Key"
 RUN = TENANT + "/tests/{run}"
 MOST_AGENTS = 20_000
 
