@@ -137,8 +137,9 @@ class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `author` opened it; `contributors` are others who made it (the committers of a change from Git), who can't approve
     it either. `commit` and `repository` name where it comes from in Git. `reason` says in words why it is in its state.
     `since` is when it came into its state. `wanted` is what people want of its rollout, which the pipeline sees to;
-    `staged` is set while staging may hold something of it. `version` grows with every change of this record: whoever
-    writes says which one he has seen.
+    `staged` is set while staging may hold something of it. `amended` is the digest of the Idempotency-Key that its
+    content was sent with, where one was and it isn't the first content. `version` grows with every change of this
+    record: whoever writes says which one he has seen.
     """
 
     id: str
@@ -167,6 +168,7 @@ class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
     wanted: Wanted = "go"
     wanted_by: str = ""
     staged: bool = False
+    amended: str = ""
     version: int = 1
 
     @property

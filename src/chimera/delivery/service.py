@@ -13,7 +13,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chimera.agents.catalogue import ChangedMeanwhile
+from chimera.agents.catalogue import ChangedMeanwhile, UnknownBatch
 from chimera.delivery import transitions
 from chimera.delivery.approvals import Who
 from chimera.delivery.errors import (
@@ -124,16 +124,36 @@ class Changes:
         return made
 
     async def amend(
-        self, tenant: str, asker: Asker, change: str, *, batch: str | None, remove: Sequence[str]
+        self,
+        tenant: str,
+        asker: Asker,
+        change: str,
+        *,
+        batch: str | None,
+        remove: Sequence[str],
+        key: str | None = None,
     ) -> Change:
-        """Give a change other content; its approvals end with the old one."""
+        """Give a change other content; its approvals end with the old one.
+
+        Asked again with the same key, it is the change as it has become.
+        """
         who = await self._who(asker)
         before = await self.change(tenant, change)
         _check_reach(asker, before.names)
-        items = await self._items(tenant, asker, batch, remove)
-        risk, reasons = await self._assess(tenant, items)
-        moved = transitions.amend(before, items, risk, reasons, who, self._clock.wall())
-        made = await self._store.save(before, moved, batch=batch)
+        if key is not None and before.amended == key:
+            return before
+        try:
+            items = await self._items(tenant, asker, batch, remove)
+            risk, reasons = await self._assess(tenant, items)
+            moved = transitions.amend(before, items, risk, reasons, who, self._clock.wall())
+            moved = replace(moved, change=replace(moved.change, amended=key or ""))
+            made = await self._store.save(before, moved, batch=batch)
+        except (UnknownBatch, ChangedMeanwhile):
+            # Of two who ask at once with one key, the other may have been first.
+            found = await self.change(tenant, change)
+            if key is None or found.amended != key:
+                raise
+            return found
         self._poke()
         return made
 

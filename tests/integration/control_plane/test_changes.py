@@ -1,5 +1,6 @@
 """Change requests over the API: opened from a batch, shown, approved, made live; and direct changes where refused."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -180,3 +181,25 @@ async def test_a_change_that_is_opened_again_with_its_key_is_the_same_one(client
     theirs = await client.ask("POST", "changes", body, Idempotency_Key="k1", **BEN)
     assert (theirs.status, theirs.json["code"]) == (409, "change-conflicts"), "somebody else's key is another one"
     assert (await client.ask("POST", "changes", body, Idempotency_Key="a key", **ANNA)).status == 400
+
+
+async def test_content_that_is_sent_again_with_its_key_is_not_refused(client: Any) -> None:
+    change = await opened(client, definition("anna"))
+    path = f"changes/{change['id']}/content"
+    body = {"batch": await batch(client, definition("anna", budget=BUDGET)), "remove": []}
+    first, again = [await client.ask("PUT", path, body, Idempotency_Key="k1", **ANNA) for _ in range(2)]
+    assert (first.status, again.status, again.json) == (200, 200, first.json), again.body
+    theirs = await client.ask("PUT", path, body, Idempotency_Key="k1", **BEN)
+    assert (theirs.status, theirs.json["code"]) == (404, "unknown-batch"), "somebody else's key is another one"
+    other = {"batch": await batch(client, definition("anna", budget={"tokens_per_day": 2_000}))}
+    later = await client.ask("PUT", path, other, Idempotency_Key="k2", **ANNA)
+    assert (later.status, later.json["content"] != first.json["content"]) == (200, True)
+
+
+async def test_of_two_who_send_content_at_once_with_one_key_neither_is_refused(client: Any) -> None:
+    change = await opened(client, definition("anna"))
+    path = f"changes/{change['id']}/content"
+    body = {"batch": await batch(client, definition("anna", budget=BUDGET)), "remove": []}
+    both = await asyncio.gather(*(client.ask("PUT", path, body, Idempotency_Key="k1", **ANNA) for _ in range(2)))
+    assert [one.status for one in both] == [200, 200], [one.body for one in both]
+    assert both[0].json == both[1].json

@@ -184,3 +184,13 @@ async def test_a_change_that_only_removes_is_opened_once_though_its_answer_is_lo
     said = await command(losing, "change", "open", "--remove", "anna", "--output", "json")
     assert said.exit_code == 0, said.output
     assert len((await client.ask("GET", "changes")).json["changes"]) == 1
+
+
+async def test_other_content_is_sent_once_though_its_answer_is_lost(client: Any, losing: str) -> None:
+    for name in ("anna", "bert"):
+        await applied(client, name, "First.")
+    opened = await client.ask("POST", "changes", {"title": "out", "remove": ["anna"]})
+    amended = await command(losing, "change", "amend", opened.json["id"], "--remove", "bert", "--output", "json")
+    assert amended.exit_code == 0, amended.output
+    found = (await client.ask("GET", f"changes/{opened.json['id']}")).json
+    assert ([one["agent"] for one in found["items"]], found["version"]) == (["bert"], 2)

@@ -96,7 +96,7 @@ def amend(
         if refused is not None:
             return refused
         body = {"batch": batch, "remove": list(remove)}
-        made: dict[str, Any] = await api.call("PUT", api.path("changes", change_id, "content"), body)
+        made: dict[str, Any] = await api.call_once(api.path("changes", change_id, "content"), body, method="PUT")
         return await _follow(api, made["id"]) if wait else made
 
     return _told(run(options_of(context), work), output, waited=wait)

@@ -112,10 +112,12 @@ class ChangeHandlers:
     async def amend(self, request: web.Request) -> web.StreamResponse:
         """Give a change other content."""
         told = await body_of(request, api.Content)
+        name = request.match_info["change"]
         change = await self._changes.amend(
-            *(tenant_of(request), _asker(request), request.match_info["change"]),
+            *(tenant_of(request), _asker(request), name),
             batch=told.batch,
             remove=tuple(told.remove),
+            key=key_of(request, name),
         )
         return answer(api.view_of(change))
 

@@ -57,6 +57,7 @@ CHANGES = (
         api.ChangeView,
         _WRITE,
         body=api.Content,
+        headers=((HEADER_KEY, KEY, "sending it again with the same one finds the change as it has become"),),
     ),
     _asked("approve", "approve_change", "Approve the content of a change", _APPROVE, api.Word),
     _asked("reject", "reject_change", "Reject the content of a change", _APPROVE, api.Word),

@@ -46,6 +46,7 @@ class _Rest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     emergency: Emergency | None = None
     wanted: Wanted = "go"
     wanted_by: str = ""
+    amended: str = ""
 
 
 _REST = msgspec.json.Decoder(_Rest)
