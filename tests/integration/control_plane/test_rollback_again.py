@@ -1,6 +1,7 @@
 """A rollback that is asked for again: after a lost answer, by its key, and by what it is to take back."""
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -162,6 +163,23 @@ async def test_the_command_says_how_to_ask_again_where_nobody_answers(
     again = await command(losing, "rollback", "anna", "--from", digits)
     assert again.exit_code != 0 and "nothing was taken back" in str(again.exception)
     assert await live(client, "anna") == first
+
+
+async def test_several_are_asked_for_again_by_the_key_that_the_command_says(
+    client: Any, losing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chimera.entrypoints.cli.client.KEYED_RETRIES", 1)
+    firsts = {name: (await twice(client, name))[0] for name in ("anna", "bert")}
+    unsure = await command(losing, "rollback", *firsts)
+    found = re.search(r"Ask again with --key (key_\w+)\.", unsure.stderr)
+    assert unsure.exit_code != 0 and found is not None, unsure.stderr
+    again = await command(losing, "rollback", *firsts, "--key", found[1])
+    assert again.exit_code == 0 and "2 taken back" in again.output, again.output
+    assert {name: await live(client, name) for name in firsts} == firsts
+    first, _ = await twice(client, "carl")
+    for _ in range(2):  # the first answer is lost
+        one = await command(losing, "rollback", "carl", "--key", "mine")
+    assert one.exit_code == 0 and await live(client, "carl") == first
 
 
 async def test_the_command_says_that_a_deleted_agent_is_back(client: Any, url: str) -> None:

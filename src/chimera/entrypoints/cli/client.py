@@ -54,13 +54,13 @@ class Api:
         data = msgspec.json.encode(body) if body is not None else None
         return await self.send(method, path, data, query=query, headers=headers)
 
-    async def call_once(self, path: str, body: Any, *, method: str = "POST") -> Any:
-        """A request that names itself by a key, so that it has its effect once however often it is sent.
+    async def call_once(self, path: str, body: Any, *, method: str = "POST", key: str | None = None) -> Any:
+        """A request that names itself by a key, a new one or `key`: it has its effect once however often it is sent.
 
         It is sent again where its answer is lost, or nobody is there: a control plane that was killed is back in
         seconds.
         """
-        headers = {HEADER_KEY: new_id("key")}
+        headers = {HEADER_KEY: key or new_id("key")}
         for attempt in range(KEYED_RETRIES):
             try:
                 return await self.call(method, path, body, headers=headers)

@@ -6,6 +6,7 @@ import click
 
 from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.client import Api, options_of, run, was_lost
+from chimera.kernel.ids import new_id
 from chimera_host.contract.problem import ProblemError
 
 _SHOWN = (("agent", "AGENT"), ("live", "LIVE"), ("taken", "TAKEN BACK"))
@@ -29,6 +30,7 @@ _NOT_ALLOWED = 403
     help="The agents found by framework, domain, tag, q or cell; several go together.",
 )
 @click.option("--yes", is_flag=True, help="Don't ask before many are taken back.")
+@click.option("--key", help="Name the rollback: asked for again with the same key within a day, it is done once.")
 @out.output_option
 @click.pass_context
 def rollback(
@@ -40,6 +42,7 @@ def rollback(
     change: str | None,
     selectors: tuple[str, ...],
     yes: bool,
+    key: str | None,
     output: str,
 ) -> None:
     """Make the revision before live again, of each AGENT, of a change, or of agents that a selector finds.
@@ -54,7 +57,7 @@ def rollback(
     if taken is not None and len(agents) != 1:
         raise click.UsageError("--from goes with one AGENT.")
     if len(agents) == 1:
-        _one(context, agents[0], to, taken, now, output)
+        _one(context, agents[0], to, taken, now, key, output)
         return
     if selectors and not yes:
         click.confirm(f"Take back all agents with {' and '.join(selectors)}?", abort=True, err=True)
@@ -65,7 +68,7 @@ def rollback(
         body["agents"] = list(agents)
     else:
         body["selector"] = dict(_pair(one) for one in selectors)
-    done = run(options_of(context), lambda api: api.call_once(api.path("rollback"), body))
+    done = run(options_of(context), lambda api: _many(api, body, key or new_id("key")))
     if output != "table":
         out.show(done, output)
     else:
@@ -85,13 +88,25 @@ def rollback(
         context.exit(65)
 
 
-def _one(context: click.Context, agent: str, to: str | None, taken: str | None, now: bool, output: str) -> None:
+async def _many(api: Api, body: dict[str, Any], key: str) -> dict[str, Any]:
+    try:
+        done: dict[str, Any] = await api.call_once(api.path("rollback"), body, key=key)
+    except ProblemError as error:
+        if was_lost(error):
+            click.echo(f"It isn't known whether they were taken back. Ask again with --key {key}.", err=True)
+        raise
+    return done
+
+
+def _one(
+    context: click.Context, agent: str, to: str | None, taken: str | None, now: bool, key: str | None, output: str
+) -> None:
     async def work(api: Api) -> dict[str, Any]:
         # What is taken back is named: sent again, a rollback would else take back what it has made live.
         expect = taken or await _what_goes(api, agent, to)
         body = {"now": now, "expect": expect} if to is None else {"revision": to, "now": now, "expect": expect}
         try:
-            done: dict[str, Any] = await api.call_once(api.path("agents", agent, "rollback"), body)
+            done: dict[str, Any] = await api.call_once(api.path("agents", agent, "rollback"), body, key=key)
         except ProblemError as error:
             if was_lost(error) and expect is not None:
                 words = f"It isn't known whether {agent} was taken back. Ask again with --from {_short(expect)}."
