@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
+import msgspec
 from msgspec import Struct
 
-from benchmarks.cluster.api import Cluster, staying
+from benchmarks.cluster.api import Cluster
 from benchmarks.platform import Broken
 from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.forwarding import Forwarding, any_ready
@@ -144,16 +145,12 @@ class Installed:
         url = f"http://127.0.0.1:{self._way.port}{TENANT}/agents/{name}/invoke"
         async with self.session.post(url, json={"input": "hello"}, headers=self._headers()) as answer:
             said = await answer.text()
-            return "" if answer.status == 200 and "hello" in said else f"{answer.status} {said}"
+            good = answer.status == 200 and "hello" in msgspec.json.decode(said)["output"]
+            return "" if good else f"{answer.status} {said}"
 
     def inside(self, name: str) -> str:
         """Where a pod calls the agent."""
         return f"http://chimera.{NAMESPACE}.svc.cluster.local:8080{TENANT}/agents/{name}/invoke"
-
-    async def hosts(self, *, besides: str) -> int:
-        """Pods of cells that take calls, or soon will; those of the Service `besides` left out."""
-        found = await staying(self.cluster, self.cells)
-        return sum(one.metadata.labels.get(names.KNATIVE_SERVICE) != besides for one in found)
 
     async def service(self, name: str) -> str:
         """The Knative Service of an agent's cell."""
