@@ -11,6 +11,7 @@ from typing import Any
 
 from chimera.adapters.substrates.knative import eventing as broker
 from chimera.adapters.substrates.knative.admission import manifests as admission
+from chimera.adapters.substrates.knative.labelling import meta
 
 Json = dict[str, Any]
 
@@ -112,12 +113,11 @@ def policies(
 def _policy(
     namespace: str, name: str, chosen: dict[str, str], ingress: list[Json] | None, egress: list[Json] | None = None
 ) -> Json:
-    labels = {"app.kubernetes.io/managed-by": "chimera", "app.kubernetes.io/part-of": "chimera"}
     both = {kind: rules for kind, rules in (("Ingress", ingress), ("Egress", egress)) if rules is not None}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "metadata": meta(namespace, name),
         "spec": {
             "podSelector": {"matchLabels": chosen} if chosen else {},
             "policyTypes": list(both),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from chimera.adapters.substrates.knative import names
+from chimera.adapters.substrates.knative.labelling import meta
 from chimera.adapters.substrates.knative.objects import KnativeService
 from chimera.adapters.substrates.knative.plan import troubles
 from chimera.adapters.substrates.knative.resources.kinds import CELLS, Cell, CellStatus, Revision
@@ -73,9 +74,7 @@ def hosts_of(revisions: Iterable[Revision]) -> dict[str, int]:
 
 def cell_manifest(name: str, namespace: str) -> Json:
     """A Cell as it is made: without a `spec`, so that the operator owns none of it."""
-    labels = {names.MANAGED_BY: names.MANAGER, "app.kubernetes.io/part-of": "chimera"}
-    meta = {"name": name, "namespace": namespace, "labels": labels}
-    return {"apiVersion": CELLS.api_version, "kind": CELLS.kind, "metadata": meta}
+    return {"apiVersion": CELLS.api_version, "kind": CELLS.kind, "metadata": meta(namespace, name)}
 
 
 def _status(

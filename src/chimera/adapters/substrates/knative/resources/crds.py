@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from chimera.adapters.substrates.knative import names
+from chimera.adapters.substrates.knative.labelling import labels
 from chimera.adapters.substrates.knative.resources.structural import relax, structural
 from chimera.agents.schema import definition_schema
 from chimera.delivery.rollout.model import Policy
@@ -118,7 +118,7 @@ def _rollout() -> Json:
         "items": {"type": "string", "pattern": AGENT_NAME, "maxLength": 63},
         "description": "Agents by name.",
     }
-    labels = {
+    having = {
         "type": "object",
         "additionalProperties": {"type": "string", "maxLength": 63},
         "description": "Agents that have all these labels.",
@@ -127,7 +127,7 @@ def _rollout() -> Json:
         "type": "object",
         "description": "Which Agents of its namespace it governs: those named and those with the labels; all of them "
         "where neither is said. Of several Rollouts that select an Agent the oldest governs it.",
-        "properties": {"names": names, "matchLabels": labels},
+        "properties": {"names": names, "matchLabels": having},
     }
     policy = structural(policy_schema(), "Policy")
     policy["description"] = "Settings of its rollouts that are to be other than the platform's (delivery.rollout_…)."
@@ -336,7 +336,7 @@ def _definition(
         "kind": "CustomResourceDefinition",
         "metadata": {
             "name": f"{plural}.{GROUP}",
-            "labels": {names.MANAGED_BY: names.MANAGER, "app.kubernetes.io/part-of": "chimera"},
+            "labels": labels(),
         },
         "spec": {
             "group": GROUP,
