@@ -93,7 +93,7 @@ class Cell(Struct, frozen=True, kw_only=True):
 class Selected(Struct, frozen=True, kw_only=True, rename="camel"):
     """Which Agents of its namespace a Rollout governs: those named, and those with all these labels; else all."""
 
-    names: tuple[str, ...] = ()
+    names: frozenset[str] = frozenset()
     match_labels: dict[str, str] = {}
 
 
