@@ -92,7 +92,6 @@ class AgentLoop(Loop):
         self._seen: set[Key] = set()
         self._deliveries = deliveries
         self._rollouts = rollouts
-        self.groups: dict[str, Group] | None = None
         self.phases: dict[str, int] = {}
         self.staying: frozenset[Place] = frozenset()
 
@@ -105,7 +104,7 @@ class AgentLoop(Loop):
         await self._rollouts.rollouts.synced.wait()
         await self.agents.synced.wait()
         self._deliveries.begin()
-        self.groups = self._rollouts.groups = None
+        self._rollouts.groups = None
         self._verdicts, self._missing, self._seen = {}, {}, set()
         self._rows = {}
 
@@ -309,8 +308,7 @@ class AgentLoop(Loop):
         for row in await self.catalogue.agents_named(tenant, [key[1] for key in later]) if later else ():
             for key in [key for key, want in later.items() if key[1] == row.name and row.owner != want.owner]:
                 self._verdicts[key] = applied_elsewhere(key, good[key].source)
-                del wants[key], later[key]
-                free.discard((tenant, row.name))
+                del later[key]
         for key, want in later.items():
             held = Held(digest=good[key].source, tenant=tenant, revision=want.revision or "")
             self._deliveries.held[key] = held
@@ -379,8 +377,7 @@ class AgentLoop(Loop):
                     group.waiting += phase is Phase.HELD
                     group.refused += phase is Phase.REFUSED
                     group.problem = group.problem or self._deliveries.problem(want.tenant or "", governor.resource)
-        if found != self.groups:
-            self.groups = found
+        if found != self._rollouts.groups:
             self._rollouts.counted(found)
 
     async def _tell(self, outcomes: Mapping[Key, Outcome]) -> bool:
