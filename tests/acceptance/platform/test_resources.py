@@ -10,8 +10,9 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import aiohttp
@@ -34,10 +35,11 @@ from chimera.adapters.substrates.knative.resources.kinds import AGENTS, CELLS, T
 from chimera.kernel.clock import SystemClock
 from chimera.testing.definitions import definition
 
+from .homes import NEEDED
+
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 CHIMERA = str(Path(sys.executable).with_name("chimera"))
-NEEDED = ("CHIMERA_TEST_KUBECONFIG", "CHIMERA_TEST_IMAGES", "CHIMERA_TEST_CLUSTER_DATABASE")
 MANY = int(os.environ.get("CHIMERA_TEST_AGENTS", "200"))
 PATIENCE = 180.0
 
@@ -45,6 +47,9 @@ PATIENCE = 180.0
 class Secret(Struct, frozen=True, kw_only=True):
     metadata: Meta = Meta()
     data: dict[str, str] = {}
+
+
+R = TypeVar("R", bound="Rig")
 
 
 class Rig:
@@ -133,11 +138,12 @@ provider = "scripted"
         return {row["name"]: row for row in rows}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
+@asynccontextmanager
+async def installed(kind: type[R], folder: Path) -> AsyncIterator[R]:
+    """An installation with a way to its gateway, until it is left; who has no cluster skips what would use it."""
     if missing := [name for name in NEEDED if not os.environ.get(name)]:
         pytest.skip(f"no cluster: {', '.join(missing)} not set")
-    made = Rig(tmp_path_factory.mktemp("resources"))
+    made = kind(folder)
     try:
         await made.install()
         gateway = await made.pod("gateway")
@@ -150,9 +156,14 @@ async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
             yield made
     finally:
         await made.api.delete(NAMESPACES, None, made.team)
-        told = await made.run(*made.place("uninstall"))
-        print(told)
+        print(await made.run(*made.place("uninstall")))
         await made.api.aclose()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
+    async with installed(Rig, tmp_path_factory.mktemp("resources")) as made:
+        yield made
 
 
 async def test_agents_come_are_called_and_refused_to_others(rig: Rig) -> None:

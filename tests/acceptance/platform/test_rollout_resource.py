@@ -5,7 +5,6 @@ Wants what `test_homes.py` wants of a cluster, and is skipped without. The insta
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,11 +13,9 @@ import pytest
 import pytest_asyncio
 
 from chimera.adapters.substrates.knative.errors import ClusterRefused
-from chimera.adapters.substrates.knative.forwarding import Forwarding
-from chimera.adapters.substrates.knative.installer import NAMESPACES
 from chimera.adapters.substrates.knative.objects import PODS
 from chimera.adapters.substrates.knative.resources.kinds import AGENTS, ROLLOUTS
-from tests.acceptance.platform.test_resources import NEEDED, PATIENCE, Rig
+from tests.acceptance.platform.test_resources import PATIENCE, Rig, installed
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
@@ -58,23 +55,8 @@ class Governed(Rig):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Governed]:
-    if missing := [name for name in NEEDED if not os.environ.get(name)]:
-        pytest.skip(f"no cluster: {', '.join(missing)} not set")
-    made = Governed(tmp_path_factory.mktemp("rollouts"))
-    try:
-        await made.install()
-        gateway = await made.pod("gateway")
-
-        async def choose() -> str:
-            return gateway
-
-        async with Forwarding(made.access, made.namespace, choose, 8080) as forwarding:
-            made.url = f"http://127.0.0.1:{forwarding.port}"
-            yield made
-    finally:
-        await made.api.delete(NAMESPACES, None, made.team)
-        print(await made.run(*made.place("uninstall")))
-        await made.api.aclose()
+    async with installed(Governed, tmp_path_factory.mktemp("rollouts")) as made:
+        yield made
 
 
 async def test_what_agents_want_is_rolled_out_and_begun_once_whoever_is_killed(rig: Governed) -> None:
