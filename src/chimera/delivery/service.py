@@ -176,11 +176,16 @@ class Changes:
             ),
         )
 
-    async def abort(self, tenant: str, asker: Asker, change: str, reason: str) -> Change:
-        """Give a change up; where it is on its way into production, have it taken back."""
+    async def abort(self, tenant: str, asker: Asker, change: str, reason: str, *, held: Lease | None = None) -> Change:
+        """Give a change up; where it is on its way into production, have it taken back.
+
+        Raises `LeaseLost` where `held` is given and another's by now.
+        """
         who = await self._who(asker)
         return await self._move(
-            tenant, change, asker, lambda found, _: transitions.abort(found, who, reason, self._clock.wall())
+            *(tenant, change, asker),
+            lambda found, _: transitions.abort(found, who, reason, self._clock.wall()),
+            held,
         )
 
     async def want(self, tenant: str, asker: Asker, change: str, wanted: Literal["go", "pause"], reason: str) -> Change:
@@ -277,13 +282,13 @@ class Changes:
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    async def _move(self, tenant: str, change: str, asker: Asker, rule: Rule) -> Change:
+    async def _move(self, tenant: str, change: str, asker: Asker, rule: Rule, held: Lease | None = None) -> Change:
         for tried in range(1, _TRIES + 1):
             found = await self.change(tenant, change)
             _check_reach(asker, found.names)
             policy = (await self._store.policy(tenant)).policy
             try:
-                made = await self._store.save(found, rule(found, policy))
+                made = await self._store.save(found, rule(found, policy), held=held)
             except ChangedMeanwhile:
                 if tried == _TRIES:
                     raise

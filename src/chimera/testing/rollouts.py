@@ -134,8 +134,12 @@ class MemoryRolloutStore:
         if lost:
             self.told.append((rollout.id, "lost"))
 
-    async def ask(self, tenant: str, rollout: str, wanted: Wanted, *, by: str, reason: str) -> Summary:
+    async def ask(
+        self, tenant: str, rollout: str, wanted: Wanted, *, by: str, reason: str, held: Lease | None = None
+    ) -> Summary:
         """See `RolloutStore`."""
+        if held is not None:
+            self._check(held)
         found = (await self.get(tenant, rollout)).rollout
         if found.state not in ("running", "paused"):
             raise RolloutState(f"rollout {rollout} is {found.state}", next_step="see `chimera rollout show`")

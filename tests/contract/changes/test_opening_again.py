@@ -38,7 +38,7 @@ async def test_of_two_that_ask_at_once_with_one_key_both_get_the_same(delivery: 
     assert await delivery.facts() == ["change.opened"]
 
 
-async def test_who_lost_the_lease_opens_no_change(delivery: Delivery) -> None:
+async def test_who_lost_the_lease_opens_no_change_and_gives_none_up(delivery: Delivery) -> None:
     leases = StoredLeases(delivery.database)
     old = await leases.acquire("operator", "old", 60.0)
     assert old is not None
@@ -51,3 +51,7 @@ async def test_who_lost_the_lease_opens_no_change(delivery: Delivery) -> None:
     assert await delivery.facts() == []
     made = await delivery.changes.open(TENANT, ANNA, Draft(title="In time", batch=batch), held=new)
     assert made.state == "open", "the batch is as it was"
+    with pytest.raises(LeaseLost):
+        await delivery.changes.abort(TENANT, ANNA, made.id, "late", held=old)
+    assert (await delivery.now(made)).state == "open"
+    assert (await delivery.changes.abort(TENANT, ANNA, made.id, "in time", held=new)).state == "aborted"

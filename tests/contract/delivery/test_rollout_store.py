@@ -191,6 +191,9 @@ async def test_a_late_leader_writes_nothing(kept: Kept) -> None:
         await kept.store.save(rollout(wave=1), moved, told=("wave",), lost=(), held=late)
     assert (await kept.store.get(TENANT, "ro-1")).rollout == rollout()
     assert await kept.store.members(TENANT, "ro-1") == members("anna")
+    with pytest.raises(LeaseLost):
+        await kept.store.ask(TENANT, "ro-1", "abort", by="system:operator", reason="", held=late)
+    assert (await kept.store.get(TENANT, "ro-1")).rollout == rollout()
 
 
 @pytest.mark.parametrize("state", ["promoting", "rolling-back", "done", "rolled-back", "aborted"])

@@ -21,6 +21,32 @@ async def quietly(rig: Any) -> Counter[tuple[str, str]]:
     return calls
 
 
+def overtaken(rig: Any, monkeypatch: Any, service: Any, name: str) -> Callable[[], Any]:
+    """Have another take the operator's lease over as it calls a service next.
+
+    Awaiting what is returned waits until that call was refused, and returns what lets an operator go on.
+    """
+    asking, refused = getattr(service, name), asyncio.Event()
+    other: list[Any] = []
+
+    async def late(*asked: Any, held: Any, **more: Any) -> Any:
+        monkeypatch.setattr(service, name, asking)
+        await rig.leases.release(held)
+        other.append(await rig.leases.acquire("operator", "other", 60.0))
+        try:
+            return await asking(*asked, held=held, **more)
+        except LeaseLost:
+            refused.set()
+            raise
+
+    async def refusal() -> Callable[[], Any]:
+        await asyncio.wait_for(refused.wait(), 20.0)
+        return lambda: rig.leases.release(other[0])
+
+    monkeypatch.setattr(service, name, late)
+    return refusal
+
+
 # -- by change requests ------------------------------------------------------------------------------------------------
 
 
@@ -138,28 +164,28 @@ async def test_an_agent_of_the_api_is_told_so_and_holds_up_no_other(rig: Any) ->
     await rig.phase("two", "Changing")
 
 
-async def test_an_operator_that_was_paused_beyond_its_lease_opens_no_change(rig: Any, monkeypatch: Any) -> None:
+async def test_an_operator_that_was_paused_beyond_its_lease_opens_no_change_and_gives_none_up(
+    rig: Any, monkeypatch: Any
+) -> None:
     await rig.only_changes()
-    opening, refused = rig.delivery.changes.open, asyncio.Event()
-    other: list[Any] = []
-
-    async def late(*asked: Any, held: Any) -> Any:
-        monkeypatch.setattr(rig.delivery.changes, "open", opening)
-        await rig.leases.release(held)
-        other.append(await rig.leases.acquire("operator", "other", 60.0))
-        try:
-            return await opening(*asked, held=held)
-        except LeaseLost:
-            refused.set()
-            raise
-
-    monkeypatch.setattr(rig.delivery.changes, "open", late)
+    refusal = overtaken(rig, monkeypatch, rig.delivery.changes, "open")
     await rig.apply("one")
-    await asyncio.wait_for(refused.wait(), 20.0)
+    resume = await refusal()
     assert await rig.changes() == {}
-    await rig.leases.release(other[0])
+    await resume()
     told = await rig.phase("one", "Changing")
     assert list(await rig.changes()) == [told["change"]]
+
+    refusal = overtaken(rig, monkeypatch, rig.delivery.changes, "abort")
+    await rig.delete("one")
+    resume = await refusal()
+    assert await rig.changes() == {told["change"]: "open"}
+    await resume()
+
+    async def given_up() -> bool:
+        return await rig.changes() == {told["change"]: "aborted"}
+
+    await rig.until(given_up)
 
 
 # -- by Rollouts -------------------------------------------------------------------------------------------------------
@@ -242,6 +268,33 @@ async def test_a_rollout_that_nobody_wants_any_more_is_aborted(rig: Any) -> None
         return (await rig.delivery.rollouts.get("default", begun)).rollout.wanted == "abort"
 
     await rig.until(given_up)
+
+
+@pytest.mark.parametrize("state", ["Paused", "Running"])
+async def test_an_operator_that_was_paused_beyond_its_lease_asks_no_rollout_for_anything(
+    rig: Any, monkeypatch: Any, state: str
+) -> None:
+    """Neither by `spec.state` nor since nobody wants it any more."""
+    await rig.govern("careful")
+    await rig.apply("one")
+    begun = (await rig.phase("one", "RollingOut"))["rollout"]
+
+    async def wanted() -> str:
+        return str((await rig.delivery.rollouts.get("default", begun)).rollout.wanted)
+
+    refusal = overtaken(rig, monkeypatch, rig.delivery.rollouts, "ask")
+    if state == "Paused":
+        await rig.govern("careful", state=state)
+    else:
+        await rig.delete("one")
+    resume = await refusal()
+    assert await wanted() == "run"
+    await resume()
+
+    async def asked() -> bool:
+        return await wanted() == ("pause" if state == "Paused" else "abort")
+
+    await rig.until(asked)
 
 
 @pytest.mark.parametrize("spec", [{"policy": {"canary": 0}}, {"policy": {"nothing": 1}}])

@@ -56,8 +56,13 @@ class RolloutStore(Protocol):
         it live and people want something else by now. Then nothing of it is kept.
         """
 
-    async def ask(self, tenant: str, rollout: str, wanted: Wanted, *, by: str, reason: str) -> Summary:
-        """Say what people want of it; raises `UnknownRollout`, and `RolloutState` where it is too late for that."""
+    async def ask(
+        self, tenant: str, rollout: str, wanted: Wanted, *, by: str, reason: str, held: Lease | None = None
+    ) -> Summary:
+        """Say what people want of it; raises `UnknownRollout`, and `RolloutState` where it is too late for that.
+
+        Raises `LeaseLost` where `held` is given and another's by now.
+        """
 
 
 class Definitions(Protocol):

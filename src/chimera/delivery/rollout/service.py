@@ -140,9 +140,11 @@ class RolloutService:
         """Some of its members, in the order in which they are begun."""
         return await self._store.members(tenant, rollout, after, limit)
 
-    async def ask(self, tenant: str, rollout: str, wanted: Wanted, *, by: str, reason: str = "") -> Summary:
-        """Have it rest, go on or end; the next pass does so."""
-        found = await self._store.ask(tenant, rollout, wanted, by=by, reason=reason)
+    async def ask(
+        self, tenant: str, rollout: str, wanted: Wanted, *, by: str, reason: str = "", held: Lease | None = None
+    ) -> Summary:
+        """Have it rest, go on or end; the next pass does so. Raises `LeaseLost` where `held` is another's by now."""
+        found = await self._store.ask(tenant, rollout, wanted, by=by, reason=reason, held=held)
         self._poked.set()
         return found
 

@@ -262,9 +262,9 @@ class Deliveries:
         reason = NOBODY_WANTS
         try:
             if ride.way == "change":
-                await self._changes.abort(ride.tenant, _ASKER, ride.id, reason)
+                await self._changes.abort(ride.tenant, _ASKER, ride.id, reason, held=self._lease)
             else:
-                await self._rollouts.ask(ride.tenant, ride.id, "abort", by=ACTOR, reason=reason)
+                await self._rollouts.ask(ride.tenant, ride.id, "abort", by=ACTOR, reason=reason, held=self._lease)
         except ProblemError as error:
             if error.code not in ("rollout-state", "wrong-state", "unknown-change", "unknown-rollout"):
                 raise

@@ -20,7 +20,7 @@ from chimera.adapters.substrates.knative.resources.rollouts import (
 )
 from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.adapters.substrates.knative.resources.status import document
-from chimera.delivery.rollout.model import ENDED, Summary
+from chimera.delivery.rollout.model import ENDED, Summary, Wanted
 from chimera.delivery.rollout.service import RolloutService
 from chimera.delivery.service import Changes
 from chimera.entrypoints.operator.claiming import Claims
@@ -92,7 +92,7 @@ class RolloutLoop(Loop):
         if not ours or groups is None:
             self.phases = {}
             return None  # the loop over Agents says when it has counted them
-        newest = await self._newest(ours)
+        newest = await self._newest(ours, held)
         direct = await self._direct(ours)
         counts: dict[str, int] = {}
         again = [now + (WATCH if any(one.rollout.state not in ENDED for one in newest.values()) else POLICIES)]
@@ -116,7 +116,7 @@ class RolloutLoop(Loop):
             again.append(later)
         return min(again)
 
-    async def _newest(self, ours: dict[Key, Rollout]) -> dict[Key, Summary]:
+    async def _newest(self, ours: dict[Key, Rollout], held: Lease) -> dict[Key, Summary]:
         """The newest rollout of each, asked to be as its resource wants it."""
         tenants = {key: tenant for key in ours if (tenant := self.settings.tenant_of(key[0])) is not None}
         places = {(tenant, "/".join(key)): key for key, tenant in tenants.items()}
@@ -125,20 +125,14 @@ class RolloutLoop(Loop):
             key = places[one.rollout.tenant, one.rollout.resource or ""]
             ours_alone = self._claims.of(key[0]) is Claim.OURS
             wanted = asked_of(ours[key].spec.state, one, ACTOR) if ours_alone else None
-            found[key] = one if wanted is None else await self._ask(one, wanted, key)
+            found[key] = one if wanted is None else await self._ask(one, wanted, key, held)
         return found
 
-    async def _ask(self, one: Summary, wanted: str, key: Key) -> Summary:
+    async def _ask(self, one: Summary, wanted: Wanted, key: Key, held: Lease) -> Summary:
         reason = f"spec.state of the Rollout {'/'.join(key)}"
         tenant, name = one.rollout.tenant, one.rollout.id
         try:
-            match wanted:
-                case "run":
-                    return await self._service.ask(tenant, name, "run", by=ACTOR, reason=reason)
-                case "pause":
-                    return await self._service.ask(tenant, name, "pause", by=ACTOR, reason=reason)
-                case _:
-                    return await self._service.ask(tenant, name, "abort", by=ACTOR, reason=reason)
+            return await self._service.ask(tenant, name, wanted, by=ACTOR, reason=reason, held=held)
         except ProblemError as error:
             if error.code != "rollout-state":
                 raise

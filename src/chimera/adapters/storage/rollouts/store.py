@@ -164,10 +164,14 @@ class StoredRollouts:
 
         await self._database.write(job)
 
-    async def ask(self, tenant: str, rollout: str, wanted: Wanted, *, by: str, reason: str) -> Summary:
+    async def ask(
+        self, tenant: str, rollout: str, wanted: Wanted, *, by: str, reason: str, held: Lease | None = None
+    ) -> Summary:
         """See `RolloutStore`."""
 
         def job(connection: Connection) -> Summary:
+            if held is not None:
+                check_lease(connection, held)
             found = _read(connection, tenant, rollout, lock=True)
             one = found.rollout
             if one.state not in ("running", "paused"):
