@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import pytest
@@ -113,6 +114,24 @@ async def test_an_agent_that_may_not_go_though_its_resource_did_is_counted(rig: 
     assert await rig.owners() == {"one": "team/one"}
     await rig.apply("one")
     await rig.until(lambda: rig.operator.agents.staying == frozenset())
+
+
+async def test_an_agent_that_changes_all_the_time_holds_up_no_other_for_ever(make: Callable[..., Any]) -> None:
+    rig = make(gather=0.5)
+    rig.start()
+    await rig.only_changes()
+
+    async def change() -> None:
+        for number in count():
+            await rig.apply("restless", metadata={"description": f"The {number}."})
+            await asyncio.sleep(0.1)
+
+    changing = asyncio.create_task(change())
+    try:
+        await rig.apply("one")
+        await rig.phase("one", "Changing")
+    finally:
+        changing.cancel()
 
 
 async def test_what_was_rejected_waits_for_another_definition(rig: Any) -> None:

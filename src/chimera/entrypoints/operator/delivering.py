@@ -1,7 +1,7 @@
 """Agents that may not go live at once: into change requests and rollouts, and what is told of them meanwhile.
 
-What to do is `carry`'s to say; here it gets what it looks at, and what it decides is done. Agents are gathered until
-none has changed for a while, so that a folder that is applied file by file becomes one change, or one rollout.
+What to do is `carry`'s to say; here it gets what it looks at, and what it decides is done, once the Agents that go
+together are all there (`gathering`).
 
 A change and a rollout are each begun by one transaction of the database, and found there by the next look, whoever was
 killed in between. While something is under way, two statements in some seconds ask whether anything of it has changed.
@@ -26,6 +26,7 @@ from chimera.delivery.carrying import NOBODY_WANTS, Carried
 from chimera.delivery.rollout.model import Item
 from chimera.delivery.rollout.service import RolloutService
 from chimera.delivery.service import Asker, Changes, Draft
+from chimera.entrypoints.operator.gathering import Gathering, Group
 from chimera.entrypoints.operator.loop import ACTOR
 from chimera.kernel.leases import Lease
 from chimera_host.contract.problem import ProblemError
@@ -44,9 +45,6 @@ Stage = Callable[[Sequence[Key]], Awaitable[list[StagedItem]]]
 """The compiled definitions of Agents, as they are now."""
 Govern = Callable[[Key], Governor | None]
 """The Rollout that governs an Agent, if one does."""
-Group = tuple[str, str]
-"""Whose agents go together: a tenant, and the Rollout, or nothing for those of a change."""
-_Deliver = Callable[[str, Sequence[Want], Stage], Awaitable[None]]
 _Just = tuple[Place, str, str | None, str | None]
 
 
@@ -82,8 +80,7 @@ class Deliveries:
         self._under_way: list[Carried] | None = None
         self._marks: frozenset[tuple[str, ...]] = frozenset()
         self._refused: dict[_Just, Carried | None] = {}
-        self._wanted: frozenset[tuple[Place, str | None]] = frozenset()
-        self._since = float("-inf")
+        self._gathering = Gathering(settings.gather)
         self._failed: dict[Group, tuple[float, str]] = {}
         self._lease: Lease | None = None
 
@@ -91,7 +88,7 @@ class Deliveries:
         """Forget all; what is under way the database says."""
         self.held, self.leaving, self.told = {}, {}, {}
         self._under_way, self._marks, self._refused = None, frozenset(), {}
-        self._wanted, self._failed = frozenset(), {}
+        self._gathering, self._failed = Gathering(self._settings.gather), {}
 
     @property
     def digests(self) -> dict[Key, str]:
@@ -117,23 +114,22 @@ class Deliveries:
             return None
         wants = self._wants(live, govern)
         decided = await self._decide(wants, live)
-        self.told = {**decided.told, **self._failures(decided, now)}
+        groups = {**{(tenant, ""): some for tenant, some in decided.changes.items()}, **decided.rollouts}
+        self._failed = {key: one for key, one in self._failed.items() if one[0] > now}
         for want in decided.direct:
             self.held.pop(want.key, None)
             self.leaving.pop(want.place, None)
         for ride in decided.give_up:
             await self._give_up(ride)
-        found = frozenset((want.place, want.revision) for want in wants)
-        if found != self._wanted:
-            self._wanted, self._since = found, now
-        due = self._since + self._settings.gather
-        if (decided.changes or decided.rollouts) and now < due:
-            return due
-        begun = await self._open_all(decided, now, live, stage)
-        if begun or decided.direct:
+        due = self._gathering.due(groups, now)
+        begun = [await self._begin(key, groups[key], now, stage) for key, at in due.items() if at <= now]
+        self.told = {**decided.told, **self._failures(groups)}
+        if any(begun) or decided.direct:
             return now
-        busy = self.held or self.leaving or self._under_way
-        return now + WATCH if busy else None
+        again = [at for at in due.values() if at > now]
+        if self.held or self.leaving or self._under_way:
+            again.append(now + WATCH)
+        return min(again, default=None)
 
     # -- what is looked at ---------------------------------------------------------------------------------------------
 
@@ -178,21 +174,12 @@ class Deliveries:
 
     # -- what is done --------------------------------------------------------------------------------------------------
 
-    async def _open_all(self, decided: Carriage, now: float, live: Mapping[Place, OwnedAgent], stage: Stage) -> bool:
-        """Open changes and begin rollouts; whether any came of it. What is refused as a whole waits by itself."""
-        self._failed = {key: one for key, one in self._failed.items() if one[0] > now}
-        begun = False
-        for tenant, wants in decided.changes.items():
-            begun = await self._try(self._open, (tenant, ""), wants, now, stage) or begun
-        for key, wants in decided.rollouts.items():
-            begun = await self._try(self._start, key, wants, now, stage) or begun
-        return begun
-
-    async def _try(self, deliver: _Deliver, key: Group, wants: Sequence[Want], now: float, stage: Stage) -> bool:
+    async def _begin(self, key: Group, wants: Sequence[Want], now: float, stage: Stage) -> bool:
+        """Open a group's change or begin its rollout; whether it came to that. What is refused as a whole waits."""
         if key in self._failed:
             return False
         try:
-            await deliver(key[0], wants, stage)
+            await (self._start if key[1] else self._open)(key[0], wants, stage)
         except ProblemError as error:
             if error.status >= _SERVER_ERROR or error.retry_after is not None or isinstance(error, LeaseLost):
                 raise
@@ -200,16 +187,15 @@ class Deliveries:
             self._failed[key] = (now + RETRY, said)
             log.warning("agents could not be delivered", extra={"tenant": key[0], "rollout": key[1], "error": said})
             return False
+        self._gathering.begun(key)
         return True
 
-    def _failures(self, decided: Carriage, now: float) -> dict[Place, Told]:
-        found: dict[Place, Told] = {}
-        groups = [((tenant, ""), wants) for tenant, wants in decided.changes.items()]
-        for key, wants in (*groups, *decided.rollouts.items()):
-            failed = self._failed.get(key)
-            if failed is not None and failed[0] > now:
-                found.update((want.place, Told(phase=Phase.HELD, message=failed[1])) for want in wants)
-        return found
+    def _failures(self, groups: Mapping[Group, Sequence[Want]]) -> dict[Place, Told]:
+        return {
+            want.place: Told(phase=Phase.HELD, message=self._failed[key][1])
+            for key in groups.keys() & self._failed.keys()
+            for want in groups[key]
+        }
 
     async def _open(self, tenant: str, wants: Sequence[Want], stage: Stage) -> None:
         batch = await self._stage(tenant, wants, stage)

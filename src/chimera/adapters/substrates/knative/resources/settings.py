@@ -36,8 +36,8 @@ class OperatorSettings:
 
     gather: float = setting(
         10.0,
-        "Agents that may not go live at once are gathered until none has changed for this long, and then go into one "
-        "change request, or one rollout of the Rollout that governs them.",
+        "Agents that may not go live at once are gathered, a tenant's into one change request and a Rollout's into one "
+        "rollout, until none of them has changed for this long, or for six times as long in all.",
         unit="s",
         minimum=0,
     )
