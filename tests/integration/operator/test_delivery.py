@@ -134,6 +134,14 @@ async def test_an_agent_that_changes_all_the_time_holds_up_no_other_for_ever(mak
         changing.cancel()
 
 
+async def test_what_was_applied_at_once_is_not_remembered(rig: Any) -> None:
+    for number in range(3):
+        await rig.apply(f"agent-{number}")
+        await rig.phase(f"agent-{number}", "Live")
+    await rig.quiet()
+    assert rig.operator.agents._deliveries._refused == {}
+
+
 async def test_what_was_rejected_waits_for_another_definition(rig: Any) -> None:
     await rig.only_changes()
     await rig.apply("one")

@@ -110,10 +110,11 @@ class Deliveries:
         """Do what is due of all that is held; when to look again (None: when something changes)."""
         self._lease = lease
         if not self.held and not self.leaving and self._under_way == []:
-            self.told = {}
+            self.told, self._refused = {}, {}
             return None
         wants = self._wants(live, govern)
         decided = await self._decide(wants, live)
+        self._refused = {just: self._refused[just] for just in map(_just, wants)}
         groups = {**{(tenant, ""): some for tenant, some in decided.changes.items()}, **decided.rollouts}
         self._failed = {key: one for key, one in self._failed.items() if one[0] > now}
         for want in decided.direct:
