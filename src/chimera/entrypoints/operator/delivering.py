@@ -16,7 +16,6 @@ import msgspec
 
 from chimera.adapters.storage.carrying import StoredCarriers
 from chimera.adapters.storage.catalogue import Catalogue
-from chimera.adapters.storage.leases import LeaseLost
 from chimera.adapters.substrates.knative.resources.carrying import Carriage, Governor, Ride, Told, Want, carries, carry
 from chimera.adapters.substrates.knative.resources.kinds import Key
 from chimera.adapters.substrates.knative.resources.plan import Phase, Place
@@ -26,6 +25,7 @@ from chimera.delivery.carrying import NOBODY_WANTS, Carried
 from chimera.delivery.rollout.model import Item
 from chimera.delivery.rollout.service import RolloutService
 from chimera.delivery.service import Asker, Changes, Draft
+from chimera.delivery.written import may_pass
 from chimera.entrypoints.operator.gathering import Gathering, Group
 from chimera.entrypoints.operator.loop import ACTOR
 from chimera.kernel.leases import Lease
@@ -38,7 +38,6 @@ WATCH = 5.0
 RETRY = 30.0
 """Seconds until a change or a rollout that was refused as a whole is tried again."""
 CHUNK = 1_000
-_SERVER_ERROR = 500
 _ASKER = Asker(actor=ACTOR, roles=frozenset())
 
 Stage = Callable[[Sequence[Key]], Awaitable[list[StagedItem]]]
@@ -182,7 +181,7 @@ class Deliveries:
         try:
             await (self._start if key[1] else self._open)(key[0], wants, stage)
         except ProblemError as error:
-            if error.status >= _SERVER_ERROR or error.retry_after is not None or isinstance(error, LeaseLost):
+            if may_pass(error):
                 raise
             said = f"{error.detail}. Next: {error.next_step}." if error.next_step else error.detail
             self._failed[key] = (now + RETRY, said)
