@@ -216,7 +216,7 @@ async def _serve(config: ControlPlaneConfig, stack: contextlib.AsyncExitStack) -
     if sync is not None:
         loops["sync"] = sync.loop
     sources = SourceHandlers(SourceStorage(database, catalogue), sync.settings if sync is not None else None)
-    rollouts = RolloutHandlers(delivery.rollouts, delivery.contents, delivery.changes.check_direct)
+    rollouts = RolloutHandlers(delivery.rollouts, delivery.changes)
     app = ControlPlaneApp(
         catalogue,
         home.poke,

@@ -16,7 +16,6 @@ from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.rollouts.store import StoredRollouts
 from chimera.adapters.storage.sides.store import SideStorage
 from chimera.delivery.evidence.service import BillCheck, Evidence
-from chimera.delivery.model import ChangeItem
 from chimera.delivery.pipeline import Parts, Pipeline
 from chimera.delivery.ports import Check
 from chimera.delivery.rollout.changes import ChangeRollouts
@@ -24,7 +23,6 @@ from chimera.delivery.rollout.model import Policy
 from chimera.delivery.rollout.service import RolloutService
 from chimera.delivery.service import Changes
 from chimera.delivery.settings import DeliverySettings
-from chimera.entrypoints.control_plane.rollouts import Contents
 from chimera.jaegis.reviewing import EcosystemCheck, EcosystemReviewer, QualityReviewer
 from chimera.jaegis.service import Jaegis
 from chimera.kernel.clock import SystemClock
@@ -38,7 +36,6 @@ class Delivery:
     changes: Changes
     pipeline: Pipeline
     rollouts: RolloutService
-    contents: Contents
 
 
 def parts_of(jaegis: Jaegis, evidence: Evidence, scanners: Sequence[Check]) -> Parts:
@@ -75,13 +72,8 @@ def make_delivery(
         parts.rollouts = ChangeRollouts(rollouts)
     pipeline = Pipeline(store, parts, clock, loaded, changed)
 
-    async def contents(tenant: str, batch: str, remove: Sequence[str]) -> Sequence[ChangeItem]:
-        items = await store.batch(tenant, batch)
-        live = await store.live(tenant, remove)
-        return [*items, *(ChangeItem(agent=name, revision=None, before=live[name].revision) for name in sorted(live))]
-
     changes = Changes(store, StoredPeople(database), clock, pipeline.poke)
-    return Delivery(changes=changes, pipeline=pipeline, rollouts=rollouts, contents=contents)
+    return Delivery(changes=changes, pipeline=pipeline, rollouts=rollouts)
 
 
 def policy_of(settings: DeliverySettings) -> Policy:

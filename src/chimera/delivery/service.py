@@ -230,6 +230,17 @@ class Changes:
         """How many changes are in each state of those in flight, over all tenants."""
         return await self._store.counts()
 
+    async def contents(self, tenant: str, batch: str | None, remove: Sequence[str]) -> list[ChangeItem]:
+        """What a batch, and agents that are to be taken out, would change."""
+        items = [] if batch is None else await self._store.batch(tenant, batch)
+        if twice := sorted({item.agent for item in items} & set(remove)):
+            raise NoChange(
+                f"agent {twice[0]} is both changed and taken out", next_step="say one of the two for each agent"
+            )
+        live = await self._store.live(tenant, tuple(remove))
+        out = (ChangeItem(agent=name, revision=None, before=live[name].revision) for name in sorted(live))
+        return [*items, *out]
+
     # -- policy --------------------------------------------------------------------------------------------------------
 
     async def policy(self, tenant: str) -> StoredDeliveryPolicy:
@@ -326,17 +337,7 @@ class Changes:
         remove: Sequence[str],
         owners: Mapping[str, str] = _NOBODY,
     ) -> tuple[ChangeItem, ...]:
-        items = [] if batch is None else await self._store.batch(tenant, batch)
-        if twice := sorted({item.agent for item in items} & set(remove)):
-            raise NoChange(
-                f"agent {twice[0]} is both changed and taken out", next_step="say one of the two for each agent"
-            )
-        live = await self._store.live(tenant, tuple(remove))
-        items += [
-            ChangeItem(agent=name, revision=None, before=live[name].revision)
-            for name in sorted(set(remove))
-            if name in live
-        ]
+        items = await self.contents(tenant, batch, remove)
         if not items:
             raise NoChange("all of it is live as it is", next_step="nothing is to be done")
         _check_reach(asker, [item.agent for item in items])

@@ -92,7 +92,7 @@ async def client(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Client]:
         made.conditions = StoredConditions(database, "tests")
         delivery = make_delivery(database, catalogue, {}, made.changed, max_hosts=4, rolls=False)
         made.pipeline, made.rollouts = delivery.pipeline, delivery.rollouts
-        rollouts = RolloutHandlers(delivery.rollouts, delivery.contents, delivery.changes.check_direct)
+        rollouts = RolloutHandlers(delivery.rollouts, delivery.changes)
         sources = SourceHandlers(SourceStorage(database, catalogue, clock), SyncSettings(hosts=("git.example.com",)))
         made.evidence = make_evidence(database, catalogue, home=str(tmp_path), clock=clock)
         app = ControlPlaneApp(

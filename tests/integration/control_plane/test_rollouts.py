@@ -144,6 +144,20 @@ async def test_what_is_live_as_it_is_is_not_rolled_out(live: Any) -> None:
     assert (await live.ask("POST", "rollouts", {"batch": "gone"})).status in (404, 409)
 
 
+async def test_agents_are_taken_out_also_where_nothing_else_changes(live: Any) -> None:
+    name = (await live.ask("POST", "rollouts", {"remove": ["bert", "nobody"], "policy": AT_ONCE})).json["id"]
+    assert await led(live, name) == "done"
+    assert [(await live.ask("GET", f"agents/{one}")).status for one in NAMES] == [200, 404, 200]
+    assert (await live.ask("POST", "rollouts", {"remove": ["bert"]})).json["type"].endswith("nothing-to-roll-out")
+
+
+async def test_an_agent_is_changed_or_taken_out_not_both(live: Any) -> None:
+    body = {"batch": await sent(live, other("anna"), other("bert")), "remove": ["bert"], "policy": AT_ONCE}
+    answer = await live.ask("POST", "rollouts", body)
+    assert (answer.status, answer.json["type"].endswith("no-change")) == (409, True)
+    assert "bert is both changed and taken out" in answer.json["detail"]
+
+
 async def test_where_agents_are_changed_by_change_requests_nobody_rolls_out_directly(live: Any) -> None:
     policy = (await live.ask("GET", "delivery/policy")).json
     body = {"policy": {**policy["policy"], "direct": False}}

@@ -39,3 +39,5 @@ async def test_that_all_is_live_already_is_data(client: Any, url: str, tmp_path:
     done = await command(url, "rollout", "start", file, "--output", "json")
     assert (done.return_value, json.loads(done.stdout)) == (0, {})
     assert "live as it is" in (await command(url, "rollout", "start", file)).stdout
+    begun = await command(url, "rollout", "start", file, "--remove", "anna", "--output", "json")
+    assert (begun.return_value, json.loads(begun.stdout)["agents"]) == (0, 1), "what is to be taken out goes alone"

@@ -13,10 +13,11 @@ from chimera.delivery.rollout.sequential import Counts, difference
 class StartRollout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Roll out the definitions of `batch`, which was sent and not committed; `remove` names agents to be taken out.
 
+    Without a batch these go alone.
     `policy` are those settings of this rollout that are to be other than the platform's.
     """
 
-    batch: Annotated[str, Meta(min_length=1, max_length=100)]
+    batch: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
     title: Annotated[str, Meta(max_length=200)] = ""
     remove: Annotated[list[str], Meta(max_length=200_000)] = []
     policy: dict[str, Any] = {}

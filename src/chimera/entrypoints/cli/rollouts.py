@@ -68,7 +68,7 @@ def start(
         told, batch = await stage_paths(api, paths)
         if told["refused"]:
             return {"faults": told["faults"]}
-        if batch is None:
+        if batch is None and not remove:
             return {}
         body = {"batch": batch, "title": title, "remove": list(remove), "policy": policy}
         begun: dict[str, Any] = await api.call_once(api.path("rollouts"), body)

@@ -5,16 +5,16 @@ the rollout's one row once a second, whatever it is that leads and however many 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from aiohttp import web
 
-from chimera.delivery.model import ChangeItem
 from chimera.delivery.rollout import api
 from chimera.delivery.rollout.errors import RolloutState
 from chimera.delivery.rollout.model import ENDED, Item, Wanted
 from chimera.delivery.rollout.service import RolloutService
+from chimera.delivery.service import Changes
 from chimera.entrypoints.control_plane.http import (
     PAGE,
     BadRequest,
@@ -32,23 +32,14 @@ POLL = 1.0
 COMMENT = 15.0
 """Seconds of silence after which a comment says that the stream lives."""
 
-Contents = Callable[[str, str, Sequence[str]], Awaitable[Sequence[ChangeItem]]]
-"""What a batch, and agents that are to be taken out, would change."""
-
 
 class RolloutHandlers:
     """The handlers."""
 
-    def __init__(
-        self,
-        rollouts: RolloutService,
-        contents: Contents,
-        check_direct: Callable[[str], Awaitable[None]],
-    ) -> None:
-        """Ask `rollouts`; `check_direct` refuses where agents are changed by change requests alone."""
+    def __init__(self, rollouts: RolloutService, changes: Changes) -> None:
+        """Ask `rollouts`; `changes` say what a batch would change, and where only change requests may."""
         self._rollouts = rollouts
-        self._contents = contents
-        self._check_direct = check_direct
+        self._changes = changes
 
     def handlers(self) -> dict[str, Handler]:
         """The handlers by the names of their operations."""
@@ -81,12 +72,12 @@ class RolloutHandlers:
         # Looked for first: what it made live is no longer a change, and its batch may be gone.
         if key is not None and (found := await self._rollouts.of_key(tenant, key)) is not None:
             return answer(api.row_of(found), status=201)
-        await self._check_direct(tenant)
+        await self._changes.check_direct(tenant)
         try:
             policy = api.policy_with(self._rollouts.policy, told.policy)
         except msgspec.ValidationError as error:
             raise BadRequest(f"policy: {error}", next_step="see the API's description at /openapi.json") from None
-        contents = await self._contents(tenant, told.batch, told.remove)
+        contents = await self._changes.contents(tenant, told.batch, told.remove)
         items = [Item(agent=one.agent, revision=one.revision, before=one.before) for one in contents]
         title = told.title or _title(items)
         begun = await self._rollouts.start(tenant, items, title=title, by=by, key=key, policy=policy)
