@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from chimera.entrypoints.cli.main import cli
 from chimera.testing.definitions import definition
 
+CASE = {"name": "any", "input": "Hi", "expect": {}}
 COMMANDS = (("change", "open"), ("change", "amend", "chg-1"), ("rollout", "start"))
 
 
@@ -41,3 +42,14 @@ async def test_that_all_is_live_already_is_data(client: Any, url: str, tmp_path:
     assert "live as it is" in (await command(url, "rollout", "start", file)).stdout
     begun = await command(url, "rollout", "start", file, "--remove", "anna", "--output", "json")
     assert (begun.return_value, json.loads(begun.stdout)["agents"]) == (0, 1), "what is to be taken out goes alone"
+
+
+@pytest.mark.parametrize("words", [("change", "open"), ("rollout", "start")])
+async def test_warnings_are_told_to_people_and_are_no_data(words: tuple[str, ...], url: str, tmp_path: Path) -> None:
+    (tmp_path / "anna.yaml").write_text(json.dumps(definition("anna", tests=[CASE])))
+    file = str(tmp_path / "anna.yaml")
+    told = await command(url, *words, file)
+    assert told.return_value == 0 and "warning: " in told.stderr and "it expects nothing" in told.stderr
+    (tmp_path / "anna.yaml").write_text(json.dumps(definition("bert", tests=[CASE])))
+    done = await command(url, *words, file, "--output", "json")
+    assert (done.return_value, done.stderr, json.loads(done.stdout)["agents"]) == (0, "", 1)

@@ -62,7 +62,7 @@ def open_change(
     asked = {"title": title or title_of((*paths, *(f"-{name}" for name in remove))), "remove": list(remove), **more}
 
     async def work(api: Api) -> dict[str, Any]:
-        batch, refused = await _staged(api, paths)
+        batch, refused = await _staged(api, paths, output)
         if refused is not None:
             return refused
         made: dict[str, Any] = await api.call_once(api.path("changes"), {**asked, "batch": batch})
@@ -92,7 +92,7 @@ def amend(
         raise click.UsageError("name definitions, or agents with --remove", context)
 
     async def work(api: Api) -> dict[str, Any]:
-        batch, refused = await _staged(api, paths)
+        batch, refused = await _staged(api, paths, output)
         if refused is not None:
             return refused
         body = {"batch": batch, "remove": list(remove)}
@@ -291,11 +291,13 @@ def _freezes(found: dict[str, Any], output: str) -> None:
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 
-async def _staged(api: Api, paths: tuple[str, ...]) -> tuple[str | None, dict[str, Any] | None]:
+async def _staged(api: Api, paths: tuple[str, ...], output: str) -> tuple[str | None, dict[str, Any] | None]:
     """The batch of what PATHS name (None where all of it is live); the faults, where some of it isn't valid."""
     if not paths:
         return None, None
     result, batch = await stage_paths(api, paths)
+    if output == "table":
+        tell_faults(result)
     return batch, {"faults": result["faults"]} if result["refused"] else None
 
 
@@ -327,7 +329,6 @@ def _told(found: dict[str, Any], output: str, *, waited: bool) -> int:
         if output != "table":
             out.show(found, output)
         else:
-            tell_faults(found)
             click.echo("No change was opened.\nNext: mend the faults.", err=True)
         return INVALID
     if output != "table":

@@ -66,6 +66,8 @@ def start(
 
     async def work(api: Api) -> dict[str, Any]:
         told, batch = await stage_paths(api, paths)
+        if output == "table":
+            tell_faults(told)
         if told["refused"]:
             return {"faults": told["faults"]}
         if batch is None and not remove:
@@ -87,7 +89,6 @@ def _nothing_begun(found: dict[str, Any], output: str) -> int:
     if output != "table":
         out.show(found, output)
     elif "faults" in found:
-        tell_faults(found)
         click.echo("Nothing was begun.\nNext: mend the faults.", err=True)
     else:
         click.echo("All of it is live as it is.")
