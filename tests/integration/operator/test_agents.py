@@ -223,6 +223,50 @@ async def test_a_watch_that_forgot_is_listed_anew_and_what_went_meanwhile_goes(r
     await rig.until(done)
 
 
+async def test_what_changes_while_a_status_is_written_is_not_forgotten(rig: Any, monkeypatch: Any) -> None:
+    """Its answer comes after the watch has brought the change, and is older."""
+    writing = rig.api.apply
+
+    async def slow(resource: Any, document: Any, **how: Any) -> Any:
+        made = await writing(resource, document, **how)
+        if how.get("part") == "status":
+            monkeypatch.setattr(rig.api, "apply", writing)
+            await rig.apply("one", metadata={"description": "Changed."})
+            await rig.until(lambda: rig.operator.agents.agents.objects["team", "one"].metadata.generation == 2)
+        return made
+
+    monkeypatch.setattr(rig.api, "apply", slow)
+    await writing(AGENTS, _manifest("one", definition("one")), force=True, manager="kubectl")
+    await rig.until(lambda: rig.status("one").get("observedGeneration") == 2)
+    assert (await rig.catalogue.agent("default", "one"))["description"] == "Changed."
+
+
+async def test_a_change_that_a_status_answers_with_is_seen_though_the_watch_never_brings_it(
+    rig: Any, monkeypatch: Any
+) -> None:
+    """The watch has forgotten, and the list that follows has the version that was written already."""
+    writing = rig.api.apply
+
+    async def late(resource: Any, document: Any, **how: Any) -> Any:
+        if how.get("part") != "status":
+            return await writing(resource, document, **how)
+        monkeypatch.setattr(rig.api, "apply", writing)
+        away = refusal(503, "ServiceUnavailable", "not now")
+        rig.cluster.faults.append(lambda request: away(request) if request.query.get("watch") == "1" else None)
+        rig.cluster.cut_watches()
+        await rig.until(lambda: rig.operator.agents.agents.failure is not None)
+        await rig.apply("one", metadata={"description": "Changed."})
+        made = await writing(resource, document, **how)
+        rig.cluster.forget()
+        rig.cluster.faults.clear()
+        return made
+
+    monkeypatch.setattr(rig.api, "apply", late)
+    await writing(AGENTS, _manifest("one", definition("one")), force=True, manager="kubectl")
+    await rig.until(lambda: rig.status("one").get("observedGeneration") == 2)
+    assert (await rig.catalogue.agent("default", "one"))["description"] == "Changed."
+
+
 async def test_an_api_server_that_has_too_much_to_do_is_left_alone_and_told_later(make: Callable[..., Any]) -> None:
     rig = make()
     throttled = refusal(429, "TooManyRequests", "slow down", Retry_After="1")

@@ -121,7 +121,8 @@ class CellLoop(Loop):
             try:
                 if name in decided.make:
                     manifest = cell_manifest(name, self._namespace)
-                    self.cells.take(await self._api.apply(CELLS, manifest, force=True, manager=MANAGER))
+                    made = await self._api.apply(CELLS, manifest, force=True, manager=MANAGER)
+                    self.cells.take(made, None)
                 else:
                     uid = self.cells.objects[self._namespace, name].metadata.uid
                     await self._api.delete(CELLS, self._namespace, name, uid=uid)

@@ -1,7 +1,8 @@
 """Statuses on their way to the cluster: a few at once, at a bounded rate, by server-side apply of the operator's own.
 
-What the API server answers counts as seen, so that the next pass doesn't write it again before the watch brings it. An
-object that is gone or refuses waits by itself; where the cluster is the trouble the rest is left for another pass.
+What the API server answers counts as seen, so that the next pass doesn't write it again before the watch brings it; not
+where it has more that is new than the status, which is for the watch to tell. An object that is gone or refuses waits
+by itself; where the cluster is the trouble the rest is left for another pass.
 """
 
 import asyncio
@@ -71,6 +72,7 @@ class StatusWriter(Generic[T]):
                 if trouble:
                     return
                 await self._paced()
+                before = self._seen.objects.get(key)
                 try:
                     made = await self._api.apply(self._resource, document, force=True, manager=MANAGER, part="status")
                 except ClusterError as error:
@@ -81,9 +83,9 @@ class StatusWriter(Generic[T]):
                 else:
                     self.written += 1
                     self._later.pop(key, None)
-                    self._own[key] = made.metadata.resource_version
-                    if key in self._seen.objects:
-                        self._seen.take(made)
+                    alone = before is not None and before.metadata.generation == made.metadata.generation
+                    if alone and self._seen.take(made, before):
+                        self._own[key] = made.metadata.resource_version
 
         await asyncio.gather(*(worker() for _ in range(min(AT_ONCE, len(documents)))))
         if trouble:

@@ -59,9 +59,8 @@ async def judge() -> Any:
 
 
 def have(judge: AgentJudge, namespace: str, name: str, spec: dict[str, Any]) -> None:
-    judge._templates.take(
-        Definition(metadata=Identity(name=name, namespace=namespace), spec=Raw(msgspec.json.encode(spec)))
-    )
+    made = Definition(metadata=Identity(name=name, namespace=namespace), spec=Raw(msgspec.json.encode(spec)))
+    judge._templates.objects[namespace, name] = made
 
 
 def resource(spec: Any, name: str = "one", namespace: str = "team") -> dict[str, Any]:

@@ -73,9 +73,17 @@ class Following(Generic[T]):
         """Call `callback` too when following begins to fail, and when it works again."""
         self._on_failure.append(callback)
 
-    def take(self, item: T) -> None:
-        """Count in what a write of one's own answered, before the watch brings it."""
-        self.objects[_key(item)] = item
+    def take(self, item: T, over: T | None) -> bool:
+        """Count in what a write of one's own answered, before the watch brings it; whether that was done.
+
+        `over` is the object as it was when the write began (None: there was none). Where it is another by now, the
+        watch has brought something meanwhile, maybe newer than the answer; and it brings the answer, unless it has.
+        """
+        key = _key(item)
+        if self.objects.get(key) is not over:
+            return False
+        self.objects[key] = item
+        return True
 
     def drop(self, namespace: str, name: str) -> None:
         """Count out what one deleted oneself."""

@@ -257,13 +257,15 @@ class Reconciler:
                 attempt=action.attempt,
                 failed=action.failed,
             )
+            before = self._services.objects.get((self._settings.namespace, action.name))
             made = await self._api.apply(KNATIVE_SERVICES, manifest, force=True)
-            self._services.take(made)
+            self._services.take(made, before)
             self._memory[action.name] = applied(self._memory.get(action.name, Memory()), made.metadata.generation)
             log.info("cell applied", extra={"service": action.name, "reason": action.reason})
             return
         if isinstance(action, Keep):
-            self._revisions.take(await self._api.apply(REVISIONS, self._minimum(action), force=True))
+            kept = self._revisions.objects.get((self._settings.namespace, action.revision))
+            self._revisions.take(await self._api.apply(REVISIONS, self._minimum(action), force=True), kept)
             log.info("revision kept", extra={"revision": action.revision, "least": action.least})
             return
         await self._api.delete(KNATIVE_SERVICES, self._settings.namespace, action.name, uid=action.uid)

@@ -137,14 +137,14 @@ class CertificateKeeper:
         step = decide(kept, steady=steady, now=self._clock.wall(), make=self._make)
         if step.keep is not None:
             made = await self._api.apply(SECRETS, self._kept(step.keep), force=True, manager=FIELD_MANAGER)
-            self._secrets.take(made)
+            self._secrets.take(made, secret)
             log.info("the webhook's certificate", extra={"step": step.name, "ends": _ends(step.keep)})
             return 0.0 if from_data(made.data, self._names) == step.keep else RETRY
         if not believed:
             # All of them: what a manager applies no more is taken away.
             manifest = self._believed(bundle, [one.name for one in configuration.webhooks])
             told = await self._api.apply(CONFIGURATIONS, manifest, manager=FIELD_MANAGER)
-            self._configurations.take(told)
+            self._configurations.take(told, configuration)
             return 0.0 if _believes(told, bundle) else RETRY
         return step.wait
 
