@@ -106,6 +106,23 @@ async def test_a_revision_that_does_not_answer_or_answers_late_fails(world: Worl
     assert found["fine"].outcome == "passed" and not found["fine"].evidence["low_evidence"], found["fine"]
 
 
+async def test_answers_that_were_late_once_alone_fail_nothing(world: World) -> None:
+    world.traffic.add("default", *earlier(20))
+    late = 0
+
+    def answer(ask: Ask) -> Told | str:
+        nonlocal late
+        late += ask.environment == REPLAY
+        return Told(output="yes please", seconds=0.9 if ask.environment == REPLAY and late <= 20 else 0.1)
+
+    world.calls.answer = answer
+    how = await world.over(*change(pair()))
+    found = replays(how)["a"]
+    assert how.state == "passed" and found.outcome == "passed" and "not shown again" in found.detail
+    assert found.evidence["slower"] == 20 and len(replayed(world)) == 80, "each side was asked once more"
+    assert len({one.key for one in replayed(world)}) == 80
+
+
 async def test_few_inputs_show_little_and_say_so(world: World) -> None:
     world.traffic.add("default", *earlier(4))
     world.calls.answer = worse

@@ -77,6 +77,38 @@ async def test_a_worse_revision_fails_by_its_errors_its_cases_and_beside_the_liv
     assert "in the middle" in said["slow"][1]
 
 
+async def test_longer_times_fail_where_they_are_longer_each_time_that_they_are_measured(database: Database) -> None:
+    pair = compiled("a", tests=[case()]), compiled("a", tests=[case()], metadata={"version": "2.0.0"})
+    for measured, calls, outcome in ((1, 2, "passed"), (4, 5, "passed"), (5, 5, "failed")):
+        world, seen = World(database), dict.fromkeys((NEW, LIVE), 0)
+
+        def answer(ask: Ask, measured: int = measured, seen: dict[str, int] = seen) -> Told:
+            seen[ask.environment] += 1
+            late = ask.environment == NEW and seen[NEW] <= 20 * measured
+            return Told(output="hi", seconds=0.9 if late else 0.1)
+
+        world.calls.answer = answer
+        how = await world.over(*change(pair))
+        [found] = [one for one in how.verdicts if one.agent == "a" and one.check == "staging"]
+        assert (how.state, seen) == (outcome, {NEW: 20 * calls, LIVE: 20 * calls})
+        assert ("answers take 0.9 s in the middle" in found.detail) == (outcome == "failed")
+        assert ("not shown again" in found.detail) == (outcome == "passed")
+        assert found.evidence["median_seconds"] == 0.9 and found.evidence["calls"] == 20
+        assert await world.open() == []
+
+
+async def test_times_are_measured_again_within_the_bound_of_calls(database: Database) -> None:
+    world = World(database, staging_most_calls=200, staging_replays=0)
+    live, new = compiled("a", tests=[case()]), compiled("a", tests=[case()], metadata={"version": "2.0.0"})
+    world.calls.answer = lambda ask: Told(output="hi", seconds=0.9 if ask.environment == NEW else 0.1)
+    assert (await world.over(*change((live, new)))).state == "failed" and len(world.calls.asked) == 200
+    world = World(database, staging_most_calls=199, staging_replays=0)
+    world.calls.answer = lambda ask: Told(output="hi", seconds=0.9 if ask.environment == NEW else 0.1)
+    how = await world.over(*change((live, new)))
+    assert how.state == "passed" and "not shown again" in how.verdicts[0].detail
+    assert len([one for one in world.calls.asked if one.environment in (NEW, LIVE)]) == 160
+
+
 async def test_another_process_goes_on_and_makes_no_call_twice(world: World) -> None:
     made = change((None, compiled("a", tests=[case()])))
     begun = asyncio.Event()

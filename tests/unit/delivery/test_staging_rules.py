@@ -2,12 +2,14 @@
 
 import math
 import random
+from collections.abc import Collection
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chimera.delivery.staging.rules import ERROR, SLOWER, Judged, Objective, Seen, judge
+from chimera.delivery.staging.again import measurements, slower_again
+from chimera.delivery.staging.rules import ERROR, SLOWER, Judged, Objective, Seen, error_of, judge
 from chimera.delivery.staging.statistics import at_least, longer, newcombe, wilson, z_of
 
 Z = 1.959963984540054
@@ -89,16 +91,57 @@ def test_longer_times_fail_where_they_are_shown_and_matter() -> None:
     def slower(factor: float) -> Judged:
         return judge(times(factor, draw), times(1.0, draw), roomy, agents=1)
 
-    assert "in the middle" in slower(3.0).faults[0]
-    wrong = sum(bool(slower(1.0).faults) for _ in range(400))
+    assert "in the middle" in slower(3.0).slower and slower(3.0).faults == ()
+    wrong = sum(bool(slower(1.0).slower) for _ in range(400))
     assert wrong <= 400 * ERROR, "an unchanged agent is rarely held up"
     many = [judge(times(1.1, draw, 400), times(1.0, draw, 400), roomy, agents=1) for _ in range(5)]
-    assert all(not one.faults and one.figures["p_longer"] < 0.05 for one in many), f"shown, but below {SLOWER} times"
+    assert all(not one.slower and not one.faults and one.figures["p_longer"] < 0.05 for one in many), (
+        f"shown, but below {SLOWER} times"
+    )
 
 
 def test_longer_times_that_nobody_notices_are_no_fault() -> None:
     new, live = (Seen(calls=20, errors=0, seconds=(seconds,) * 20) for seconds in (0.03, 0.01))
-    assert longer(new.seconds, live.seconds) < 0.01 and judge(new, live, PROMISE, agents=1).faults == ()
+    assert longer(new.seconds, live.seconds) < 0.01 and judge(new, live, PROMISE, agents=1).slower == ""
+
+
+def held_up(draw: random.Random) -> Seen:
+    """Twenty calls of a side of which eight run at once: what holds up one of them holds up all eight."""
+    bursts = [0.1 * math.exp(draw.gauss(0, 0.5)) for _ in range(3)]
+    return Seen(calls=20, errors=0, seconds=tuple(bursts[number // 8] for number in range(20)))
+
+
+async def test_an_unchanged_agent_whose_calls_share_their_times_is_rarely_slower_each_time() -> None:
+    draw = random.Random(3)
+    slow = {number: judge(held_up(draw), held_up(draw), PROMISE, agents=1).slower for number in range(2_000)}
+    assert sum(map(bool, slow.values())) > 2 * 2_000 * ERROR, "no test of one measurement's times has its error"
+
+    async def again(names: Collection[str], number: int) -> list[str]:
+        return [name for name in names if judge(held_up(draw), held_up(draw), PROMISE, agents=1).slower]
+
+    suspects, times = [str(number) for number, why in slow.items() if why], measurements(ERROR)
+    left, calls = await slower_again(suspects, dict.fromkeys(suspects, 40), again, times=times, bound=10**9)
+    assert len(left) <= 2_000 * ERROR / 10 and 40 * len(suspects) <= calls < 2 * 40 * len(suspects)
+
+
+@given(agents=st.integers(1, 20_000))
+def test_as_often_as_chance_alone_would_be_the_error(agents: int) -> None:
+    times = measurements(error_of(agents))
+    assert 0.5**times <= error_of(agents) < 0.5 ** (times - 1)
+
+
+async def test_who_is_slower_each_time_is_and_nobody_is_measured_beyond_the_bound() -> None:
+    asked: list[tuple[int, list[str]]] = []
+
+    async def again(names: Collection[str], number: int) -> list[str]:
+        asked.append((number, sorted(names)))
+        return [name for name in names if name != "once"]
+
+    costs = {"each": 10, "once": 10, "too-dear": 1_000}
+    assert await slower_again(costs, costs, again, times=4, bound=100) == ({"each"}, 40)
+    assert asked == [(1, ["each", "once"]), (2, ["each"]), (3, ["each"])]
+    assert await slower_again(["each"], costs, again, times=4, bound=29) == (set(), 20), "it isn't shown"
+    assert await slower_again([], costs, again, times=4, bound=100) == (set(), 0)
 
 
 def test_the_error_is_that_of_all_agents_together() -> None:
@@ -106,12 +149,12 @@ def test_the_error_is_that_of_all_agents_together() -> None:
     one = judge(seen(20, 6), None, PROMISE, agents=1)
     assert one.faults and not judge(seen(20, 6), None, PROMISE, agents=500).faults
     draw = random.Random(11)
-    held_up = 0
+    wrong = 0
     for _ in range(60):
         errors = [sum(draw.random() < 0.1 for _ in range(20)) for _ in range(50)]
-        held_up += any(judge(seen(20, count), None, PROMISE, agents=50).faults for count in errors)
+        wrong += any(judge(seen(20, count), None, PROMISE, agents=50).faults for count in errors)
     # Each of the changes has 50 agents that are just as good as they promise.
-    assert held_up <= 60 * 3 * ERROR, held_up
+    assert wrong <= 60 * 3 * ERROR, wrong
 
 
 def test_few_calls_are_low_evidence() -> None:

@@ -7,6 +7,9 @@ Psychometrika 12, 1947). If the new revision is as the live one, either is the w
 whatever the inputs are, so the tail of the binomial distribution with one half is exact for any number of pairs, and
 nothing is asked of the shape of times or the truth of answers. Pairs that say nothing are left out.
 
+What holds up the host of one side holds up all that it answers at that moment, so longer times count where they are
+longer again (`again`).
+
 Three things are compared: whether there was an answer; how much of what the agent's own tests expect an answer meets;
 and whether it took more than `SLOWER` times as long, and so much longer that somebody notices. Their errors together
 are `ERROR`, over all agents of the change (Bonferroni), so that an unchanged agent rarely holds a change up.
@@ -66,10 +69,7 @@ def compare(pairs: Sequence[Pair], *, agents: int) -> Judged:
             f"{worse} of {len(answered)} answers meet less of what its tests expect than the live revision's, "
             f"{better} meet more"
         )
-    if p_slower < error:
-        faults.append(
-            f"{slower} of {len(answered)} answers took more than {SLOWER:g} times as long as the live revision's"
-        )
+    late = f"{slower} of {len(answered)} answers took more than {SLOWER:g} times as long as the live revision's"
     figures: dict[str, Any] = {
         "inputs": len(pairs),
         "errors": sum(one.new.failed for one in pairs),
@@ -86,7 +86,12 @@ def compare(pairs: Sequence[Pair], *, agents: int) -> Judged:
     ratios = [one.new.seconds / one.live.seconds for one in answered if one.live.seconds > 0]
     if ratios:
         figures["median_ratio"] = round(median(ratios), 4)
-    return Judged(faults=tuple(faults), low_evidence=at_least(len(pairs), len(pairs), 0.5) >= error, figures=figures)
+    return Judged(
+        faults=tuple(faults),
+        slower=late if p_slower < error else "",
+        low_evidence=at_least(len(pairs), len(pairs), 0.5) >= error,
+        figures=figures,
+    )
 
 
 def _is_slower(pair: Pair) -> bool:

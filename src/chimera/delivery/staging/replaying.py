@@ -9,14 +9,16 @@ tests. They are made after the evaluation cases have passed, so a change holds t
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chimera.agents.compile import CanonicalDefinition
 from chimera.delivery.model import Change, Verdict
 from chimera.delivery.policy import ReplayPolicy
-from chimera.delivery.staging.paired import compare
+from chimera.delivery.staging.again import NOT_AGAIN, measurements, slower_again
+from chimera.delivery.staging.paired import compare, error_of
 from chimera.delivery.staging.ports import Traffic, Wanted
 from chimera.delivery.staging.replay import Candidate, Places, Replayed, Replayer, calls_for_each
 from chimera.delivery.staging.sampling import Earlier, Mark, evaluated, marks_of, why_not
@@ -99,10 +101,13 @@ class Replays:
             if (inputs := found.get(one.agent, ())[: wanted[one.agent]])
         ]
         results: Mapping[str, Sequence[Replayed]] = {}
+        slower: Collection[str] = ()
         if candidates:
-            results = await self._replayed(change, candidates, held)
+            results, slower = await self._replayed(change, candidates, bound, held)
         reasons = {name: LEFT_OUT for name, count in wanted.items() if not count} | refused
-        verdicts = [self._verdict(one.agent, results.get(one.agent, ()), reasons, len(candidates)) for one in both]
+        verdicts = [
+            self._verdict(one.agent, results.get(one.agent, ()), reasons, len(candidates), slower) for one in both
+        ]
         return _outcome(verdicts, refused)
 
     async def clear(self, change: Change, held: Lease | None) -> None:
@@ -144,8 +149,9 @@ class Replays:
         return found
 
     async def _replayed(
-        self, change: Change, candidates: Sequence[Candidate], held: Lease | None
-    ) -> Mapping[str, Sequence[Replayed]]:
+        self, change: Change, candidates: Sequence[Candidate], bound: int, held: Lease | None
+    ) -> tuple[Mapping[str, Sequence[Replayed]], Collection[str]]:
+        """What came of the inputs, and the agents that are slower, each time that it is measured."""
         key = f"{NAME}\0{change.id}\0{change.content}"
         name, agent = await self._environments.make(
             change.tenant,
@@ -163,18 +169,42 @@ class Replays:
         places = Places(
             new=Place(key=key, scripted=name, real=name, judge=judge), live=Place(key=key, scripted=live, real=live)
         )
+        most = len(candidates)
 
         async def is_kept(one: Earlier) -> bool:
             return await self._traffic.is_kept(change.tenant, one)
 
+        def slow(found: Mapping[str, Sequence[Replayed]]) -> list[str]:
+            return [agent for agent, some in found.items() if compare([one.pair for one in some], agents=most).slower]
+
+        async def again(names: Collection[str], number: int) -> list[str]:
+            bare = [replace(one, marks=()) for one in candidates if one.agent in names]
+            there = Places(
+                new=replace(places.new, key=f"{key}\0{number}", judge=None),
+                live=replace(places.live, key=f"{key}\0{number}"),
+            )
+            return slow(await self._replayer.run(bare, there, is_kept))
+
         results = await self._replayer.run(candidates, places, is_kept)
+        spent = sum(len(one.inputs) * calls_for_each(one.marks, judge=self._judges) for one in candidates)
+        costs = {one.agent: len(one.inputs) * calls_for_each((), judge=False) for one in candidates}
+        times = measurements(error_of(most))
+        slower, _ = await slower_again(slow(results), costs, again, times=times, bound=bound - spent)
         await self.clear(change, held)
-        return results
+        return results, slower
 
     # -- what is said -------------------------------------------------------------------------------------------------
 
-    def _verdict(self, agent: str, results: Sequence[Replayed], why: Mapping[str, str], agents: int) -> Verdict:
+    def _verdict(
+        self,
+        agent: str,
+        results: Sequence[Replayed],
+        why: Mapping[str, str],
+        agents: int,
+        slower: Collection[str],
+    ) -> Verdict:
         judged = compare([one.pair for one in results], agents=agents)
+        faults = [*judged.faults, *([judged.slower] if agent in slower else [])]
         evidence = {**judged.figures, "low_evidence": judged.low_evidence}
         evidence |= {f"{kind}s": count for kind, count in Counter(one.input.kind for one in results).items()}
         worse = [one for one in results if one.missed or one.pair.new.failed > one.pair.live.failed]
@@ -183,22 +213,24 @@ class Replays:
             evidence["missed"] = dict(missed.most_common(SHOWN))
         if worse:
             evidence["worse_on"] = [one.input.reference for one in worse[:SHOWN]]
-        if judged.faults:
-            said = "; ".join(judged.faults)
+        if faults:
+            said = "; ".join(faults)
             said += f"; most often missed: {missed.most_common(1)[0][0]}" if missed else ""
         elif results:
             said = f"on {len(results)} earlier inputs it is not shown to be worse than the live revision"
         else:
             said = f"nothing was replayed: {why.get(agent, 'no earlier input is there')}"
+        if judged.slower and agent not in slower:
+            said += NOT_AGAIN
         if judged.low_evidence:
             said += " (low evidence)"
         return Verdict(
             stage="staging",
             check=NAME,
-            outcome="failed" if judged.faults else "passed",
+            outcome="failed" if faults else "passed",
             agent=agent,
             detail=said[:1_000],
-            next_step="see what the verdict names, and try both revisions with it" if judged.faults else "",
+            next_step="see what the verdict names, and try both revisions with it" if faults else "",
             evidence=evidence,
             at=self._clock.wall(),
         )

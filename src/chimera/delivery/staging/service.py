@@ -18,6 +18,7 @@ plane that takes over makes none of them twice.
 import asyncio
 import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -26,10 +27,11 @@ from chimera.agents.cases import AgentTest
 from chimera.agents.compile import CanonicalDefinition
 from chimera.delivery.model import Change, Verdict
 from chimera.delivery.ports import Progress, Revision
+from chimera.delivery.staging.again import NOT_AGAIN, measurements, slower_again
 from chimera.delivery.staging.ports import Traffic
 from chimera.delivery.staging.replay import Replayer
 from chimera.delivery.staging.replaying import Both, Replays
-from chimera.delivery.staging.rules import Objective, Seen, judge
+from chimera.delivery.staging.rules import Judged, Objective, Seen, error_of, judge
 from chimera.delivery.staging.sampling import evaluated
 from chimera.delivery.staging.shares import Want, cost_of_rounds, rounds_within, shares
 from chimera.delivery.trials.environments import Environments
@@ -46,6 +48,8 @@ NEW, LIVE = "staging", "staging-live"
 MOST_TOLD = 200
 MISFITS = frozenset({"trial-misfit", "script-over"})
 """Problems of a case that was made for another revision: they say nothing of the live one."""
+_Results: TypeAlias = dict[str, list[CaseResult]]
+"""Results of cases by agent."""
 
 
 class _Rounds(Struct, frozen=True, kw_only=True):
@@ -143,10 +147,9 @@ class ChangeStaging:
         kept = min(self._replays.wanted_calls(both, policy), bound // 2)
         rounds = self._rounds(new, {one.agent for one in both}, bound - kept)
         try:
-            verdicts = await self._cases(change, new, [one.live for one in both], rounds, held)
+            verdicts, spent = await self._cases(change, new, [one.live for one in both], rounds, bound - kept, held)
             said = self._told_of_cases(new, rounds)
             if not _wrong(verdicts):
-                spent = sum(rounds[value.agent.name].calls for value in new)
                 replayed = await self._replays.run(change, both, policy, bound - spent, held)
                 verdicts += replayed.verdicts
                 said += f"; {replayed.said}" if replayed.said else ""
@@ -178,18 +181,37 @@ class ChangeStaging:
         new: Sequence[CanonicalDefinition],
         live: Sequence[CanonicalDefinition],
         rounds: Mapping[str, _Rounds],
+        bound: int,
         held: Lease | None,
-    ) -> list[Verdict]:
-        """What the agents' cases show of them."""
+    ) -> tuple[list[Verdict], int]:
+        """What the agents' cases show of them, and how many calls that took: `bound` at most."""
         place = await self._place(change, NEW, new, rounds, held, judge=True)
         beside = await self._place(change, LIVE, live, rounds, held, judge=False) if live else None
-        found, of_live = await asyncio.gather(
-            self._run(place, new, rounds),
-            self._run(beside, live, rounds) if beside is not None else _nothing(),
-        )
-        await self._clear(change, held)
         asked = [value for value in new if rounds[value.agent.name].rounds]
-        return [self._of_agent(value, found, of_live, len(asked)) for value in asked]
+
+        async def measured(names: Collection[str], number: int) -> tuple[_Results, _Results]:
+            some = {name: rounds[name] for name in names}
+            return await asyncio.gather(
+                self._run(place, new, some, number),
+                self._run(beside, live, some, number) if beside is not None else _nothing(),
+            )
+
+        async def slow(names: Collection[str], number: int) -> list[str]:
+            results = await measured(names, number)
+            return [one.agent.name for one in asked if one.agent.name in names and _judged(one, *results, most).slower]
+
+        most, costs = len(asked), {name: one.calls for name, one in rounds.items()}
+        results, spent = await measured(rounds, 0), sum(costs.values())
+        judged = {value.agent.name: _judged(value, *results, most) for value in asked}
+        suspects = [name for name, one in judged.items() if one.slower]
+        times = measurements(error_of(most))
+        slower, more = await slower_again(suspects, costs, slow, times=times, bound=bound - spent)
+        await self._clear(change, held)
+        verdicts = [
+            self._of_agent(value, judged[value.agent.name], results[0], slower=value.agent.name in slower)
+            for value in asked
+        ]
+        return verdicts, spent + more
 
     async def _place(
         self,
@@ -218,16 +240,17 @@ class ChangeStaging:
         return Place(key=f"{purpose}\0{change.id}\0{change.content}", scripted=name, real=name, judge=found)
 
     async def _run(
-        self, place: Place, values: Sequence[CanonicalDefinition], rounds: Mapping[str, _Rounds]
-    ) -> dict[str, list[CaseResult]]:
-        results: dict[str, list[CaseResult]] = {}
+        self, place: Place, values: Sequence[CanonicalDefinition], rounds: Mapping[str, _Rounds], measurement: int
+    ) -> _Results:
+        results: _Results = {}
 
         async def done(result: CaseResult) -> None:
             results.setdefault(result.agent, []).append(result)
 
         cases = [
-            Case(agent=value.agent.name, revision=f"{number}", test=test)
+            Case(agent=value.agent.name, revision=f"{measurement}-{number}", test=test)
             for value in values
+            if value.agent.name in rounds
             for number, test in rounds[value.agent.name].repeated()
         ]
         await self._runner.run(cases, place, done)
@@ -235,21 +258,15 @@ class ChangeStaging:
 
     # -- judging ------------------------------------------------------------------------------------------------------
 
-    def _of_agent(
-        self,
-        value: CanonicalDefinition,
-        found: dict[str, list[CaseResult]],
-        live: dict[str, list[CaseResult]],
-        agents: int,
-    ) -> Verdict:
+    def _of_agent(self, value: CanonicalDefinition, judged: Judged, found: _Results, *, slower: bool) -> Verdict:
         name = value.agent.name
         results = found.get(name, [])
-        before = [one for one in live.get(name, []) if one.tries[-1].problem not in MISFITS]
-        objective = Objective(availability=value.availability, latency_p95=value.latency_p95)
-        judged = judge(_seen(results), _seen(before) if before else None, objective, agents=agents)
-        faults, skipped = [*judged.faults, *_missed(value, results)], _skipped(results)
+        late = [judged.slower] if slower else []
+        faults, skipped = [*judged.faults, *late, *_missed(value, results)], _skipped(results)
         outcome = "failed" if faults else "skipped" if skipped else "passed"
         said = "; ".join([*faults, *skipped]) or f"{judged.figures['calls']} calls were as the agent promises"
+        if judged.slower and not slower:
+            said += NOT_AGAIN
         if judged.low_evidence:
             said += " (low evidence: too few calls to show that the objective is kept)"
         return self._verdict(
@@ -297,6 +314,13 @@ def _wrong(verdicts: Sequence[Verdict]) -> list[Verdict]:
     return [one for one in verdicts if one.outcome != "passed"]
 
 
+def _judged(value: CanonicalDefinition, found: _Results, live: _Results, agents: int) -> Judged:
+    name = value.agent.name
+    before = [one for one in live.get(name, []) if one.tries[-1].problem not in MISFITS]
+    objective = Objective(availability=value.availability, latency_p95=value.latency_p95)
+    return judge(_seen(found.get(name, [])), _seen(before) if before else None, objective, agents=agents)
+
+
 def _seen(results: Sequence[CaseResult]) -> Seen:
     tries = [one for result in results for one in result.tries]
     answered = [one for one in tries if one.problem is None]
@@ -320,5 +344,5 @@ def _skipped(results: Sequence[CaseResult]) -> list[str]:
     return sorted({f"the case {one.case!r}: {one.detail}" for one in results if one.outcome == "skipped"})[:5]
 
 
-async def _nothing() -> dict[str, list[CaseResult]]:
+async def _nothing() -> _Results:
     return {}
