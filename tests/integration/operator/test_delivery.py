@@ -164,6 +164,46 @@ async def test_what_was_rejected_waits_for_another_definition(rig: Any) -> None:
     assert rig.status("one")["phase"] == "Changing", "what was given up was refused by nobody"
 
 
+async def test_what_was_rejected_before_the_operator_looked_again_is_not_tried_again_either(
+    rig: Any, monkeypatch: Any
+) -> None:
+    opening = rig.delivery.changes.open
+
+    async def at_once(*asked: Any, **more: Any) -> Any:
+        made = await opening(*asked, **more)
+        await rig.decide(made.id, "rejected")
+        return made
+
+    monkeypatch.setattr(rig.delivery.changes, "open", at_once)
+    await rig.only_changes()
+    await rig.apply("one")
+    await rig.phase("one", "Refused")
+    await rig.quiet()
+    assert list((await rig.changes()).values()) == ["rejected"]
+
+
+async def test_what_ended_is_asked_again_only_where_something_ended(rig: Any, monkeypatch: Any) -> None:
+    asking, asked = rig.delivery.carriers.ended, Counter[str]()
+
+    async def counted(tenant: str, agents: Any) -> Any:
+        asked.update(agents)
+        return await asking(tenant, agents)
+
+    monkeypatch.setattr(rig.delivery.carriers, "ended", counted)
+    await rig.only_changes()
+    await rig.apply("one")
+    change = (await rig.phase("one", "Changing"))["change"]
+    await rig.quiet()
+    before = asked["one"]
+    await rig.apply("two")
+    other = (await rig.phase("two", "Changing"))["change"]
+    await rig.quiet()
+    assert other != change and asked["one"] == before
+    await rig.decide(other, "rejected")
+    await rig.phase("two", "Refused")
+    assert asked["one"] > before
+
+
 async def test_a_change_that_nobody_wants_any_more_is_given_up_and_one_of_many_makes_room(rig: Any) -> None:
     await rig.only_changes()
     await rig.apply("one")

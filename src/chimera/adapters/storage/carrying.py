@@ -46,7 +46,7 @@ class StoredCarriers:
         return await self._database.read(look)
 
     async def marks(self) -> frozenset[tuple[str, ...]]:
-        """What is another whenever something of what is under way is."""
+        """What is another whenever something of what is under way is: of each its tenant and id first."""
         c, r = change.c, rollout.c
         changes = select(c.tenant, c.id, c.version).where((c.author == self._author) & c.ended.is_(None))
         rollouts = select(r.tenant, r.id, r.state, r.wanted).where(r.resource.is_not(None) & r.ended.is_(None))

@@ -152,7 +152,10 @@ class Deliveries:
     async def _look(self) -> list[Carried]:
         marks = await self._carriers.marks()
         if self._under_way is None or marks != self._marks:
-            self._under_way, self._marks, self._refused = await self._carriers.under_way(), marks, {}
+            were = {mark[:2] for mark in self._marks}
+            self._under_way, self._marks = await self._carriers.under_way(), marks
+            if were - {(one.tenant, one.id) for one in self._under_way}:
+                self._refused = {}  # something of it has ended
         return self._under_way
 
     async def _ended(self, wants: Sequence[Want]) -> dict[Place, Carried]:
@@ -178,6 +181,8 @@ class Deliveries:
         """Open a group's change or begin its rollout; whether it came to that. What is refused as a whole waits."""
         if key in self._failed:
             return False
+        for want in wants:
+            self._refused.pop(_just(want), None)  # what is begun may have ended before the next look
         try:
             await (self._start if key[1] else self._open)(key[0], wants, stage)
         except ProblemError as error:
