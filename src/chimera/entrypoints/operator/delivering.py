@@ -18,7 +18,7 @@ from chimera.adapters.storage.carrying import StoredCarriers
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.substrates.knative.resources.carrying import Carriage, Governor, Ride, Told, Want, carries, carry
 from chimera.adapters.substrates.knative.resources.kinds import Key
-from chimera.adapters.substrates.knative.resources.plan import Phase, Place
+from chimera.adapters.substrates.knative.resources.plan import Phase, Place, owner_key
 from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.agents.catalogue import OwnedAgent, StagedItem
 from chimera.delivery.carrying import NOBODY_WANTS, Carried
@@ -265,8 +265,7 @@ class Deliveries:
 
 def departure(row: OwnedAgent) -> Want:
     """That a resource's agent is to go, as the resource did."""
-    namespace, _, name = (row.owner or "").partition("/")
-    return Want(key=(namespace, name), tenant=row.tenant, revision=None, before=row.revision)
+    return Want(key=owner_key(row), tenant=row.tenant, revision=None, before=row.revision)
 
 
 def _just(want: Want) -> _Just:
