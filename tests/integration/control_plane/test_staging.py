@@ -97,6 +97,49 @@ async def test_longer_times_fail_where_they_are_longer_each_time_that_they_are_m
         assert await world.open() == []
 
 
+async def test_a_conversation_is_as_long_on_both_sides_whoever_likes_its_answers(database: Database) -> None:
+    """The live revision's are neither judged, nor is it expected to pass what the change brings."""
+    world = World(database, judge_model="default", staging_replays=0)
+    rubric = {"expect": {"rubric": "It greets."}}
+    tests = {
+        "judged": [case(**rubric, then=[{"input": "more", **rubric}])],
+        "mended": [case(then=[{"input": "more", "expect": {"contains": ["hi"]}}])],
+    }
+    pairs = [
+        (compiled(name, tests=some), compiled(name, tests=some, metadata={"version": "2.0.0"}))
+        for name, some in tests.items()
+    ]
+
+    def answer(ask: Ask) -> Told:
+        if ask.agent.startswith("rubric-judge"):
+            return Told(output='{"passed": true, "reasons": "it does"}')
+        wrong = ask.agent == "mended" and ask.environment == LIVE
+        return Told(output="no" if wrong else "hi", seconds=0.1)
+
+    world.calls.answer = answer
+    how = await world.over(*change(*pairs))
+    assert how.state == "passed", how
+    for one in how.verdicts:
+        assert one.evidence["median_seconds"] == one.evidence["live_median_seconds"] == 0.2, one
+        assert "not shown again" not in one.detail
+
+
+async def test_times_are_measured_again_without_checks_and_judges(database: Database) -> None:
+    world = World(database, judge_model="default", staging_replays=0)
+    tests = [case(expect={"rubric": "It greets."}, then=[{"input": "more", "expect": {"rubric": "It goes on."}}])]
+    pair = compiled("a", tests=tests), compiled("a", tests=tests, metadata={"version": "2.0.0"})
+
+    def answer(ask: Ask) -> Told:
+        if ask.agent != "a":
+            return Told(output='{"passed": true, "reasons": "it does"}')
+        return Told(output="hi", seconds=0.9 if ask.environment == NEW else 0.1)
+
+    world.calls.answer = answer
+    assert (await world.over(*change(pair))).state == "failed"
+    judged = [one for one in world.calls.asked if one.agent != "a"]
+    assert (len(judged), len(world.calls.asked) - len(judged)) == (20 * 2, 5 * 20 * 2 * 2)
+
+
 async def test_times_are_measured_again_within_the_bound_of_calls(database: Database) -> None:
     world = World(database, staging_most_calls=200, staging_replays=0)
     live, new = compiled("a", tests=[case()]), compiled("a", tests=[case()], metadata={"version": "2.0.0"})

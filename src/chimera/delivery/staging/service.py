@@ -20,10 +20,10 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import TypeAlias
 
-import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
-from chimera.agents.cases import AgentTest
+from chimera.agents.cases import AgentTest, Expectation
 from chimera.agents.compile import CanonicalDefinition
 from chimera.delivery.model import Change, Verdict
 from chimera.delivery.ports import Progress, Revision
@@ -65,10 +65,18 @@ class _Rounds(Struct, frozen=True, kw_only=True):
         The number tells the calls of one repetition from those of another.
         """
         return [
-            (number, msgspec.structs.replace(test, runs=1, pass_share=1.0))
+            (number, replace(test, runs=1, pass_share=1.0))
             for test in self.tests
             for number in range(max(self.rounds, test.runs))
         ]
+
+    def timed(self) -> "_Rounds":
+        """The same on two sides for times and errors alone: no answer is looked at, so each is asked all its turns."""
+        tests = tuple(
+            replace(test, expect=Expectation(), then=tuple(replace(turn, expect=Expectation()) for turn in test.then))
+            for test in self.tests
+        )
+        return _Rounds(tests=tests, rounds=self.rounds, calls=2 * cost_of_rounds(tests, self.rounds))
 
 
 class ChangeStaging:
@@ -189,23 +197,23 @@ class ChangeStaging:
         beside = await self._place(change, LIVE, live, rounds, held, judge=False) if live else None
         asked = [value for value in new if rounds[value.agent.name].rounds]
 
-        async def measured(names: Collection[str], number: int) -> tuple[_Results, _Results]:
-            some = {name: rounds[name] for name in names}
+        async def measured(some: Mapping[str, _Rounds], number: int) -> tuple[_Results, _Results]:
+            timed = {name: one.timed() for name, one in some.items()}
             return await asyncio.gather(
                 self._run(place, new, some, number),
-                self._run(beside, live, some, number) if beside is not None else _nothing(),
+                self._run(beside, live, timed, number) if beside is not None else _nothing(),
             )
 
         async def slow(names: Collection[str], number: int) -> list[str]:
-            results = await measured(names, number)
-            return [one.agent.name for one in asked if one.agent.name in names and _judged(one, *results, most).slower]
+            found = await measured({name: timed[name] for name in names}, number)
+            return [one.agent.name for one in asked if one.agent.name in names and _judged(one, *found, most).slower]
 
-        most, costs = len(asked), {name: one.calls for name, one in rounds.items()}
-        results, spent = await measured(rounds, 0), sum(costs.values())
+        most, spent = len(asked), sum(one.calls for one in rounds.values())
+        results = await measured(rounds, 0)
         judged = {value.agent.name: _judged(value, *results, most) for value in asked}
-        suspects = [name for name, one in judged.items() if one.slower]
-        times = measurements(error_of(most))
-        slower, more = await slower_again(suspects, costs, slow, times=times, bound=bound - spent)
+        timed = {name: rounds[name].timed() for name, one in judged.items() if one.slower}
+        costs, times = {name: one.calls for name, one in timed.items()}, measurements(error_of(most))
+        slower, more = await slower_again(timed, costs, slow, times=times, bound=bound - spent)
         await self._clear(change, held)
         verdicts = [
             self._of_agent(value, judged[value.agent.name], results[0], slower=value.agent.name in slower)
