@@ -176,6 +176,11 @@ class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The agents that it touches."""
         return tuple(item.agent for item in self.items)
 
+    @property
+    def work_key(self) -> str:
+        """Names the work of its stage: whoever goes on finds it again, and nobody where the same content came again."""
+        return f"{self.id}\0{self.content}\0{self.since}"
+
 
 class Moved(Struct, frozen=True, kw_only=True):
     """A change as it has become, and what is told of it; `approval` is new, `items` says that they are others."""

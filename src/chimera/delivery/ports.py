@@ -1,8 +1,9 @@
 """What the pipeline needs of the parts that do a stage's work.
 
 All of it is level-triggered: the pipeline may ask again for what it asked before, after a crash or from another control
-plane. So each part finds by `change.id` and `change.content` what it has begun, and goes on with it; asking twice does
-nothing twice. A part that raises is asked again; one that says `failed` is not.
+plane. So each part finds what it has begun, and goes on with it; asking twice does nothing twice. Checks and staging
+find it by `change.work_key`, since a change that failed may be sent again as it was; rollouts by the change and its
+content. A part that raises is asked again; one that says `failed` is not.
 
 A stage whose part isn't installed isn't in the pipeline.
 """

@@ -7,19 +7,40 @@ from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.trials.environments import StoredEnvironments
 from chimera.delivery.model import Change, ChangeItem, content_of
 from chimera.delivery.ports import Progress, Revision
+from chimera.delivery.staging.sampling import Earlier
 from chimera.delivery.staging.service import ChangeStaging
 from chimera.delivery.trials.environment import name_of
 from chimera.delivery.trials.environments import Environments
 from chimera.delivery.trials.settings import TrialSettings
 from chimera.kernel.clock import SystemClock
 from chimera.testing.trials import FakeCalls, FakeTraffic
+from chimera_host.contract.call import Message
 from chimera_host.testing.doubles import until
 
 NEW, LIVE = name_of("default", "staging", "chg_1"), name_of("default", "staging-live", "chg_1")
+REPLAY, REPLAY_LIVE = name_of("default", "staging-replay", "chg_1"), name_of("default", "staging-replay-live", "chg_1")
 
 
 def case(name: str = "t", **changes: Any) -> dict[str, Any]:
     return {"name": name, "input": "hi", "expect": {"contains": ["hi"]}, **changes}
+
+
+def earlier(count: int, *, agent: str = "a", **fields: Any) -> list[Earlier]:
+    return [
+        Earlier(
+            agent=agent,
+            kind="session",
+            name=f"s{number}",
+            messages=(
+                Message(role="user", content="before"),
+                Message(role="assistant", content="then"),
+                Message(role="user", content=f"earlier {number}"),
+            ),
+            place=2,
+            **fields,
+        )
+        for number in range(count)
+    ]
 
 
 class World:

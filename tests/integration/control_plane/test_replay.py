@@ -9,17 +9,14 @@ from chimera.adapters.storage.database import Database
 from chimera.delivery.model import Verdict
 from chimera.delivery.policy import ReplayPolicy
 from chimera.delivery.ports import Progress
-from chimera.delivery.staging.sampling import NOT_RUN, Earlier
+from chimera.delivery.staging.sampling import NOT_RUN
 from chimera.delivery.trials.asking import Ask, Told
-from chimera.delivery.trials.environment import name_of
 from chimera.testing.definitions import compiled
 from chimera.testing.trials import FakeCalls, echo, problem
-from chimera_host.contract.call import Message
 from chimera_host.testing.doubles import until
 
-from .staging_world import LIVE, NEW, World, case, change
+from .staging_world import LIVE, NEW, REPLAY, REPLAY_LIVE, World, case, change, earlier
 
-REPLAY, REPLAY_LIVE = name_of("default", "staging-replay", "chg_1"), name_of("default", "staging-replay-live", "chg_1")
 SIDES = (REPLAY, REPLAY_LIVE)
 POLITE = {"expect": {"contains": ["please"]}}
 
@@ -27,24 +24,6 @@ POLITE = {"expect": {"contains": ["please"]}}
 @pytest.fixture
 def world(database: Database) -> World:
     return World(database)
-
-
-def earlier(count: int, *, agent: str = "a", **fields: Any) -> list[Earlier]:
-    return [
-        Earlier(
-            agent=agent,
-            kind="session",
-            name=f"s{number}",
-            messages=(
-                Message(role="user", content="before"),
-                Message(role="assistant", content="then"),
-                Message(role="user", content=f"earlier {number}"),
-            ),
-            place=2,
-            **fields,
-        )
-        for number in range(count)
-    ]
 
 
 def pair(name: str = "a", **changes: Any) -> tuple[Any, Any]:

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.leases import LeaseLost, StoredLeases
@@ -13,7 +14,7 @@ from chimera.testing.definitions import compiled, staged
 from chimera.testing.trials import FakeCalls, echo, problem
 from chimera_host.testing.doubles import until
 
-from .staging_world import LIVE, NEW, World, case, change
+from .staging_world import LIVE, NEW, REPLAY, World, case, change, earlier
 
 
 @pytest.fixture
@@ -225,6 +226,25 @@ async def test_who_lost_the_lease_makes_nothing_and_takes_nothing_away(world: Wo
 
     await until(refused)
     assert await world.open() == []
+
+
+async def test_a_change_that_is_sent_again_as_it_was_is_evaluated_again(world: World) -> None:
+    pair = compiled("a", tests=[case()]), compiled("a", tests=[case()], metadata={"version": "1.1.0"})
+    made, revisions = change(pair)
+    world.traffic.add("default", *earlier(8))
+    world.calls.answer = lambda ask: problem("agent-failed")
+    assert (await world.over(made, revisions)).state == "failed"
+    await world.staging.remove(made)
+    world.calls.answer = lambda ask: problem("agent-failed") if ask.environment == REPLAY else echo(ask)
+    again = replace(made, since=made.since + 60.0)
+    how = await world.over(again, revisions)
+    assert how.state == "failed" and {one.check: one.outcome for one in how.verdicts} == {
+        "staging": "passed",
+        "replay": "failed",
+    }
+    await world.staging.remove(again)
+    world.calls.answer = echo
+    assert (await world.over(replace(made, since=made.since + 120.0), revisions)).state == "passed"
 
 
 async def test_a_change_waits_for_room_and_holds_none_meanwhile(database: Database) -> None:

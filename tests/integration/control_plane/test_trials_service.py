@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import select
 
@@ -25,7 +26,7 @@ from chimera.delivery.trials.settings import TrialSettings
 from chimera.kernel.clock import SystemClock
 from chimera.kernel.leases import Lease
 from chimera.testing.definitions import compiled, staged
-from chimera.testing.trials import FakeCalls, echo
+from chimera.testing.trials import FakeCalls, echo, problem
 from chimera_host.testing.doubles import until
 
 from .staging_world import case, change
@@ -270,6 +271,20 @@ async def test_a_change_is_held_against_its_agents_own_tests(world: World) -> No
         assert len(world.calls.asked) == asked, "asked again, it finds the same run"
         [well] = await check.run(*change((None, agents[0])))
         assert well.outcome == "passed" and well.stage == "build" and well.check == check.name
+
+
+async def test_a_change_that_is_sent_again_as_it_was_is_tested_again(world: World) -> None:
+    made, revisions = change((None, compiled("a", tests=[case()])))
+    await world.put(compiled("a", tests=[case()]))
+    check = OwnTests(world.trials, world.runs, world.clock, poll=0.02)
+    world.calls.answer = lambda ask: problem("agent-failed")
+    async with working(world.trials):
+        assert (await check.run(made, revisions))[0].outcome == "failed"
+        world.calls.answer = echo
+        assert (await check.run(made, revisions))[0].outcome == "failed", "the same build finds the same run"
+        amended = msgspec.structs.replace(made, since=made.since + 60.0)
+        [found] = await check.run(amended, revisions)
+    assert found.outcome == "passed"
 
 
 async def test_a_rubric_without_a_judge_fails_the_check_as_skipped(world: World) -> None:

@@ -152,7 +152,7 @@ class Replays:
         self, change: Change, candidates: Sequence[Candidate], bound: int, held: Lease | None
     ) -> tuple[Mapping[str, Sequence[Replayed]], Collection[str]]:
         """What came of the inputs, and the agents that are slower, each time that it is measured."""
-        key = f"{NAME}\0{change.id}\0{change.content}"
+        key = f"{NAME}\0{change.work_key}"
         name, agent = await self._environments.make(
             change.tenant,
             NEW,

@@ -98,12 +98,12 @@ class ChangeStaging:
 
     async def advance(self, change: Change, revisions: Sequence[Revision], *, held: Lease | None = None) -> Progress:
         """See `Staging`."""
-        content, task = self._working.get(change.id, ("", None))
-        if task is None or content != change.content:
+        key, task = self._working.get(change.id, ("", None))
+        if task is None or key != change.work_key:
             if task is not None:
                 await self.remove(change, held=held)
             task = asyncio.create_task(self._validate(change, revisions, held), name=f"staging-{change.id}")
-            self._working[change.id] = (change.content, task)
+            self._working[change.id] = (change.work_key, task)
         if not task.done():
             return Progress(state="running", detail="its agents are evaluated in staging")
         try:
@@ -245,7 +245,7 @@ class ChangeStaging:
             held=held,
         )
         found = None if agent is None else Judge(environment=name, agent=agent)
-        return Place(key=f"{purpose}\0{change.id}\0{change.content}", scripted=name, real=name, judge=found)
+        return Place(key=f"{purpose}\0{change.work_key}", scripted=name, real=name, judge=found)
 
     async def _run(
         self, place: Place, values: Sequence[CanonicalDefinition], rounds: Mapping[str, _Rounds], measurement: int

@@ -17,7 +17,7 @@ MOST_TOLD = 200
 
 
 class OwnTests:
-    """The port `Check`: what was begun for a change and its content is found again, and waited for."""
+    """The port `Check`: what was begun for this build of a change is found again, and waited for."""
 
     name = NAME
 
@@ -37,9 +37,7 @@ class OwnTests:
         ]
         if not candidates:
             return [self._verdict("passed", "no agent is made or changed")]
-        run = await self._trials.start(
-            change.tenant, candidates, by=change.author, key=f"change\0{change.id}\0{change.content}"
-        )
+        run = await self._trials.start(change.tenant, candidates, by=change.author, key=f"change\0{change.work_key}")
         while run.state in UNFINISHED:
             await asyncio.sleep(self._poll)
             run = await self._trials.get(change.tenant, run.run)
