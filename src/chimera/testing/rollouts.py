@@ -48,10 +48,11 @@ class MemoryRolloutStore:
                 return one
             if rollout.key is not None and (one.tenant, one.key) == (rollout.tenant, rollout.key):
                 return one
-            if rollout.resource is not None and (one.tenant, one.resource, one.attempt, one.content) == (
+            same = (one.tenant, one.resource, one.attempt, one.content) == (
                 *(rollout.tenant, rollout.resource),
                 *(rollout.attempt, rollout.content),
-            ):
+            )
+            if rollout.resource is not None and same and one.state not in ENDED:
                 return one
         names = {one.agent for one in members}
         for one in self._rollouts.values():

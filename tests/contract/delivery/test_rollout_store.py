@@ -132,6 +132,11 @@ async def test_a_resource_has_one_rollout_of_an_attempt_and_content(kept: Kept) 
     assert sorted(one.rollout.id for one in found) == ["ro-3", "ro-4"], "the newest of each"
     assert await kept.store.of_resources([]) == []
     assert await kept.store.counts() == {"running": 3}
+    over = [replace(one, phase="done") for one in members("anna")]
+    ended = rollout(**resource, state="done", ended=20.0)
+    await kept.store.save(ended, over, told=("done",), lost=(), held=await kept.held())
+    anew = await kept.store.create(rollout("ro-5", **resource), members("anna"))
+    assert anew.id == "ro-5", "what was live once may be wanted again"
 
 
 async def test_an_agent_is_in_one_rollout_until_that_is_over(kept: Kept) -> None:

@@ -337,6 +337,25 @@ async def test_a_rollout_that_nobody_wants_any_more_is_aborted(rig: Any) -> None
     await rig.until(given_up)
 
 
+async def test_what_was_rolled_out_once_or_given_up_is_rolled_out_again_when_it_is_wanted_again(rig: Any) -> None:
+    await rig.apply("one", metadata={"description": "First."})
+    await rig.phase("one", "Live")
+    await rig.govern("careful")
+    await rig.apply("one", metadata={"description": "Given up."})
+    given_up = (await rig.phase("one", "RollingOut"))["rollout"]
+    await rig.apply("one", metadata={"description": "First."})
+    await rig.roll()
+    await rig.phase("one", "Live")
+    begun = [given_up]
+    for words in ("Given up.", "First.", "Given up."):
+        await rig.apply("one", metadata={"description": words})
+        await rig.until(lambda: rig.status("one").get("rollout") not in (None, "", *begun))
+        begun.append(rig.status("one")["rollout"])
+        await rig.phase("one", "Live")
+        assert (await rig.catalogue.agent("default", "one"))["description"] == words
+    assert len(await rig.delivery.rollouts.page("default", "", 10)) == 4
+
+
 @pytest.mark.parametrize("state", ["Paused", "Running"])
 async def test_an_operator_that_was_paused_beyond_its_lease_asks_no_rollout_for_anything(
     rig: Any, monkeypatch: Any, state: str

@@ -18,9 +18,10 @@ class RolloutStore(Protocol):
     async def create(self, rollout: Rollout, members: Sequence[Member], *, held: Lease | None = None) -> Rollout:
         """Keep a new rollout with its members, and tell it.
 
-        Of the same change and content, or the same key, or the same resource, attempt and content, it is the one that
-        is there. Raises `RolloutConflict` where an agent is in another one that isn't over, and `LeaseLost` where
-        whoever begins it does so under a lease that is another's by now.
+        Of the same change and content, or the same key, it is the one that is there; so of the same resource, attempt
+        and content, unless that is over: what was live once may be wanted again. Raises `RolloutConflict` where an
+        agent is in another one that isn't over, and `LeaseLost` where whoever begins it does so under a lease that is
+        another's by now.
         """
 
     async def active(self) -> Sequence[Rollout]:

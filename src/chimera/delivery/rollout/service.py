@@ -72,7 +72,7 @@ class RolloutService:
         policy: Policy | None = None,
         held: Lease | None = None,
     ) -> Summary:
-        """Begin a rollout; of a change or resource's attempt and content that has one, or of a key, it is meant.
+        """Begin a rollout; of a change or key that has one, or a resource's content under way, it is meant.
 
         Raises `NothingToRollOut`, `RolloutConflict`, and `LeaseLost` where `held` is given and another's by now.
         """

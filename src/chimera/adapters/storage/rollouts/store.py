@@ -247,7 +247,7 @@ def _begun_before(connection: Connection, wanted: Rollout) -> Rollout | None:
         query = query.where(c.key == wanted.key)
     elif wanted.resource is not None:
         its = (c.resource == wanted.resource) & (c.content == wanted.content)
-        query = query.where(its & (c.attempt == wanted.attempt))
+        query = query.where(its & (c.attempt == wanted.attempt) & c.ended.is_(None))
     else:
         return None
     row = connection.execute(query).first()
