@@ -153,6 +153,19 @@ async def test_times_are_measured_again_within_the_bound_of_calls(database: Data
     assert len([one for one in world.calls.asked if one.environment in (NEW, LIVE)]) == 160
 
 
+async def test_a_large_change_keeps_calls_to_measure_times_again(database: Database) -> None:
+    world = World(database, staging_most_calls=3_000, staging_calls=10, staging_replays=0, parallel=200)
+    names = [f"a{number:03}" for number in range(150)]
+    new = {"tests": [case()], "metadata": {"version": "2.0.0"}}
+    pairs = [(compiled(name, tests=[case()]), compiled(name, **new)) for name in names]
+    world.calls.answer = lambda ask: Told(
+        output="hi", seconds=0.9 if ask.agent == "a149" and ask.environment == NEW else 0.1
+    )
+    how = await world.over(*change(*pairs))
+    assert how.state == "failed" and "1 did not pass, first a149" in how.detail, how
+    assert len(world.calls.asked) == 2 * 9 * (150 + 11)
+
+
 async def test_another_process_goes_on_and_makes_no_call_twice(world: World) -> None:
     made = change((None, compiled("a", tests=[case()])))
     begun = asyncio.Event()

@@ -46,6 +46,8 @@ from chimera.kernel.leases import Lease
 NAME = "staging"
 NEW, LIVE = "staging", "staging-live"
 MOST_TOLD = 200
+AGAIN = 10
+"""Of so many calls for cases one is kept to measure longer times again; where none are, the replay has it."""
 MISFITS = frozenset({"trial-misfit", "script-over"})
 """Problems of a case that was made for another revision: they say nothing of the live one."""
 _Results: TypeAlias = dict[str, list[CaseResult]]
@@ -152,10 +154,10 @@ class ChangeStaging:
         ]
         policy = await self._traffic.allowed(change.tenant)
         bound = self._settings.staging_most_calls
-        kept = min(self._replays.wanted_calls(both, policy), bound // 2)
-        rounds = self._rounds(new, {one.agent for one in both}, bound - kept)
+        left = bound - min(self._replays.wanted_calls(both, policy), bound // 2)
+        rounds = self._rounds(new, {one.agent for one in both}, left - left // AGAIN)
         try:
-            verdicts, spent = await self._cases(change, new, [one.live for one in both], rounds, bound - kept, held)
+            verdicts, spent = await self._cases(change, new, [one.live for one in both], rounds, left, held)
             said = self._told_of_cases(new, rounds)
             if not _wrong(verdicts):
                 replayed = await self._replays.run(change, both, policy, bound - spent, held)
