@@ -61,7 +61,7 @@ from chimera.bootstrap.delivery_places import DeliveryPlaces, follow, make_ledge
 from chimera.bootstrap.evidence_parts import make_evidence
 from chimera.bootstrap.gateway_config import read_secret
 from chimera.bootstrap.lifeline import end_with
-from chimera.bootstrap.scanning_parts import make_checks
+from chimera.bootstrap.scanning_parts import make_scanning
 from chimera.bootstrap.startup import listen_unix, tell_ready
 from chimera.bootstrap.substrate_parts import (
     CELLS_LEASE,
@@ -181,7 +181,11 @@ async def _serve(config: ControlPlaneConfig, stack: contextlib.AsyncExitStack) -
         public_keys=None if ledger is None else LedgerKeys(ledger, PROVENANCE_KEYS),
         models=config.models,
     )
-    scanners = make_checks(catalogue, config.scanning, config.knative, config.settings, scanning_places(config.places))
+    places = scanning_places(config.places)
+    scanners, scans = make_scanning(
+        catalogue, config.scanning, config.knative, config.settings, config.delivery, places
+    )
+    stack.push_async_callback(scans.aclose)
     parts = parts_of(jaegis, evidence, [*scanners, trials.check])
     parts.staging = trials.staging
     delivery = make_delivery(database, catalogue, config.delivery, home.poke, parts, max_hosts=config.max_hosts)

@@ -19,9 +19,12 @@ from chimera.delivery.ports import Revision
 from chimera.delivery.scanning import checking
 from chimera.delivery.scanning.checking import checks
 from chimera.delivery.scanning.errors import InvalidWaivers
+from chimera.delivery.scanning.packed import scan_packed
+from chimera.delivery.scanning.scan import Knowledge
 from chimera.delivery.scanning.settings import ScanningSettings
 from chimera.kernel.settings import SettingsError
 from chimera.testing.definitions import definition
+from chimera.testing.scans import InlineScans
 
 from .conftest import TENANT, Delivery, plain
 
@@ -40,7 +43,7 @@ def with_scanners(delivery: Delivery, folder: Path, **settings: Any) -> None:
     knative = KnativeSettings()
     knows = Knowing(given, delivery.clock, lambda value: pod_manifest(value, knative, HostBounds()))
     delivery.parts.checks = checks(
-        delivery.catalogue, knows, delivery.clock, fails_at=given.fails_at, only=given.wanted()
+        delivery.catalogue, InlineScans(knows), knows, delivery.clock, fails_at=given.fails_at, only=given.wanted()
     )
 
 
@@ -149,18 +152,21 @@ async def test_source_folders_are_scanned_few_at_a_time_and_one_that_is_gone_is_
         )
         for one in (plain("none"), *agents, bad)
     ]
-    found = [batch async for batch in checking.batches(delivery.catalogue, TENANT, parts, with_code=True)]
-    assert sorted(subject.agent for batch in found for subject in batch.subjects) == sorted(
+    found = [ask async for ask in checking.asks(delivery.catalogue, TENANT, parts, "secrets")]
+    assert sorted(one.agent for ask in found for one in ask.agents) == sorted(
         ["none", "bad", *(f"a{number}" for number in range(9))]
     )
-    assert len(found) > 4 and not any(batch.missing for batch in found)
+    assert len(found) > 4
+    assert all({one.bundle for one in ask.agents} - {None} == set(ask.bundles) for ask in found)
     change = await delivery.open(*agents, bad)
     await delivery.settle()
     verdicts = said(await delivery.now(change))
     assert {agent for _, agent in verdicts} == {None, "bad"}
     assert "of 10 agents" in verdicts["scan-secrets", None].detail
-    (gone,) = [batch async for batch in checking.batches(delivery.catalogue, "other", parts[-1:], with_code=True)]
-    assert gone.missing == {"bad": "its source folder isn't kept any more"}
+    (gone,) = [ask async for ask in checking.asks(delivery.catalogue, "other", parts[-1:], "secrets")]
+    assert [(one.agent, gone.bundles) for one in gone.agents] == [("bad", {})]
+    (unjudged,) = scan_packed(gone, Knowledge()).unjudged
+    assert (unjudged.agent, unjudged.message) == ("bad", "its source folder isn't kept any more")
 
 
 async def test_a_cluster_mounts_waivers_and_advisories_and_they_may_come_later(

@@ -1,16 +1,11 @@
-"""What a process that reads repositories is asked, and what it answers: the messages and how they are framed.
+"""What a process that reads repositories is asked, and what it answers.
 
 The control plane imports this for what it sends; what reads Git objects is imported by the process alone (`worker`).
 """
 
-from typing import BinaryIO
-
-import msgspec
 from msgspec import Struct
 
 from chimera.delivery.git.ports import CommitTold, ReadFile, Remote, Touched
-
-MOST_FRAME = 512 * 1024**2
 
 
 class AskTip(Struct, frozen=True, tag="tip"):
@@ -83,19 +78,3 @@ class Failed(Struct, frozen=True, tag="failed"):
 
 Ask = AskTip | AskFetch | AskCompare | AskRead
 Frame = Tip | Fetched | Compared | Files | Done | Failed
-
-
-def read_frame(source: BinaryIO) -> bytes | None:
-    """The next frame; None at the end."""
-    head = source.read(4)
-    if len(head) < 4:
-        return None
-    length = int.from_bytes(head, "big")
-    data = source.read(length)
-    return data if len(data) == length else None
-
-
-def framed(value: Struct) -> bytes:
-    """A frame with its length."""
-    data = msgspec.msgpack.encode(value)
-    return len(data).to_bytes(4, "big") + data

@@ -5,14 +5,13 @@ the size of files, and is killed when it takes too long. It reads requests from 
 its standard output, each with its length before it, and ends when its input does: with the process that started it.
 """
 
-import resource
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from chimera.adapters.framing import bound, framed, read_frame
 from chimera.adapters.git import remote
 from chimera.adapters.git.definitions import CommitFiles
 from chimera.adapters.git.messages import (
@@ -28,8 +27,6 @@ from chimera.adapters.git.messages import (
     Files,
     Frame,
     Tip,
-    framed,
-    read_frame,
 )
 from chimera.adapters.git.objects import Objects
 from chimera.agents.errors import Fault
@@ -148,15 +145,7 @@ def _read_one(files: CommitFiles, path: str) -> Iterator[ReadFile]:
 def main() -> None:
     """Answer until the input ends."""
     folder, most_bytes, most_memory = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    for limit, value in (
-        (resource.RLIMIT_AS, most_memory),
-        (resource.RLIMIT_FSIZE, most_bytes),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        _, hard = resource.getrlimit(limit)
-        resource.setrlimit(limit, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    bound(memory=most_memory, file_bytes=most_bytes)
     worker = Worker(folder, most_bytes)
     decoder = msgspec.msgpack.Decoder(Ask)
     while (data := read_frame(sys.stdin.buffer)) is not None:

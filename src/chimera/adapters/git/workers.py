@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
@@ -15,7 +14,6 @@ from pathlib import Path
 import msgspec
 
 from chimera.adapters.git.messages import (
-    MOST_FRAME,
     Ask,
     AskCompare,
     AskFetch,
@@ -28,24 +26,13 @@ from chimera.adapters.git.messages import (
     Files,
     Frame,
     Tip,
-    framed,
 )
+from chimera.adapters.workers import WorkerEnded, Workers
 from chimera.delivery.git import errors
 from chimera.delivery.git.errors import GitError, Unreachable
 from chimera.delivery.git.ports import CommitTold, ReadFile, Remote, Touched
 from chimera.delivery.git.settings import SyncSettings
 
-INHERITED = (
-    "PATH",
-    "LANG",
-    "LC_ALL",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "https_proxy",
-    "http_proxy",
-    "no_proxy",
-    "all_proxy",
-)
 KINDS = {
     one.__name__: one for one in (errors.Unreachable, errors.RepositoryTooLarge, errors.MalformedObject, errors.BadTree)
 }
@@ -61,14 +48,13 @@ class WorkerRepositories:
         """Nothing runs yet."""
         self._folder = folder
         self._settings = settings
-        self._idle: list[asyncio.subprocess.Process] = []
+        bounds = (str(folder), str(settings.repository_bytes), str(settings.memory_bytes))
+        self._workers = Workers(("-m", "chimera.adapters.git.worker", *bounds), kept=settings.at_once)
         self._used: dict[str, float] = {}
 
     async def aclose(self) -> None:
         """End the processes."""
-        idle, self._idle = self._idle, []
-        for process in idle:
-            await _end(process)
+        await self._workers.aclose()
 
     async def tip(self, remote: Remote) -> str:
         """See `Repositories`."""
@@ -124,44 +110,33 @@ class WorkerRepositories:
 
     async def _frames(self, ask: Ask, seconds: float) -> AsyncGenerator[Frame, None]:
         """The frames of an answer; a process that didn't come to the end of it is killed."""
-        process = self._idle.pop() if self._idle else await self._start()
-        finished = False
+        await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
+        until = asyncio.get_running_loop().time() + seconds
         try:
-            until = asyncio.get_running_loop().time() + seconds
-            async with asyncio.timeout_at(until):
-                await _send(process, ask)
-            while True:
+            async with self._workers.one() as worker:
                 async with asyncio.timeout_at(until):
-                    frame = await _next(process)
-                match frame:
-                    case Done():
-                        finished = True
-                        return
-                    case Failed():
-                        finished = True
-                        raise KINDS.get(frame.kind, GitError)(frame.detail, next_step=frame.next_step)
-                    case _:
-                        yield frame
+                    await worker.send(ask)
+                while True:
+                    async with asyncio.timeout_at(until):
+                        frame = _decoder.decode(await worker.read())
+                    match frame:
+                        case Done():
+                            worker.answered = True
+                            return
+                        case Failed():
+                            worker.answered = True
+                            raise KINDS.get(frame.kind, GitError)(frame.detail, next_step=frame.next_step)
+                        case _:
+                            yield frame
         except TimeoutError:
             raise Unreachable(
                 f"the repository took longer than {seconds:g} s", next_step="it is tried again; see the settings `sync`"
             ) from None
-        finally:
-            if finished and process.returncode is None and len(self._idle) < self._settings.at_once:
-                self._idle.append(process)
-            else:
-                await _end(process)
-
-    async def _start(self) -> asyncio.subprocess.Process:
-        settings = self._settings
-        await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-m", "chimera.adapters.git.worker"),
-            *(str(self._folder), str(settings.repository_bytes), str(settings.memory_bytes)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env={name: os.environ[name] for name in INHERITED if name in os.environ},
-        )
+        except WorkerEnded as error:
+            raise Unreachable(
+                f"the process that reads repositories has no answer: {error}",
+                next_step="it is tried again; see the control plane's log",
+            ) from None
 
 
 def _size(folder: Path) -> int:
@@ -172,29 +147,3 @@ def _size(folder: Path) -> int:
             with contextlib.suppress(OSError):
                 found += os.lstat(os.path.join(here, name)).st_size  # noqa: PTH118 - many files
     return found
-
-
-async def _send(process: asyncio.subprocess.Process, ask: Ask) -> None:
-    assert process.stdin is not None
-    with contextlib.suppress(ConnectionError):  # it ended: reading says so
-        process.stdin.write(framed(ask))
-        await process.stdin.drain()
-
-
-async def _next(process: asyncio.subprocess.Process) -> Frame:
-    assert process.stdout is not None
-    try:
-        length = int.from_bytes(await process.stdout.readexactly(4), "big")
-        if length > MOST_FRAME:
-            raise Unreachable("the repository's answer is too long", next_step="follow a smaller folder")
-        return _decoder.decode(await process.stdout.readexactly(length))
-    except asyncio.IncompleteReadError:
-        raise Unreachable(
-            "the process that reads repositories ended", next_step="it is tried again; see the control plane's log"
-        ) from None
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.kill()
-    await process.wait()

@@ -1,4 +1,4 @@
-"""What the pipeline's scans know: advisories, kept for a while, waivers of a file, images looked into when asked.
+"""What scans know: advisories, kept for a while, waivers of a file, images looked into when asked.
 
 Advisories are read again after `scanning.advisories_refresh`, since whoever keeps them up to date does so beside us; in
 between the index stays in memory. What can't be read raises, so the check is asked again, and at last says `skipped`.
@@ -61,7 +61,7 @@ class Knowing:
         self._lock = asyncio.Lock()
 
     async def knowledge(self, scanner: Scanner, values: Sequence[CanonicalDefinition]) -> Knowledge:
-        """See `Knows`."""
+        """What `scanner` needs to judge `values`; raises `ScanningError`."""
         settings, now = self._settings, self._clock.wall()
         found = Knowledge(
             advisories=await self._advisories(now) if scanner in ("dependencies", "images") else None,
@@ -81,7 +81,7 @@ class Knowing:
         return found.with_images(images)
 
     async def waivers(self, today: datetime.date) -> tuple[Waiver, ...]:
-        """See `Knows`."""
+        """See `Waives`."""
         return await asyncio.to_thread(self._waivers, today)
 
     def _waivers(self, today: datetime.date) -> tuple[Waiver, ...]:

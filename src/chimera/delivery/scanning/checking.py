@@ -1,31 +1,26 @@
 """The scanners as checks of the build stage: each its own, so that each has its verdict.
 
 A check that could not judge something says `skipped`, which stops the change as `failed` does. A scanner that looks
-into source folders has few of them in memory at a time, and each once.
+into source folders gets few of them at a time, and each once.
 """
 
-import asyncio
 import datetime
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from typing import Any, Protocol
 
 import msgspec
-from msgspec import Struct
 
-from chimera.agents.compile import CanonicalDefinition
-from chimera.agents.errors import BadArchive
 from chimera.delivery.model import Change, Outcome, Verdict
 from chimera.delivery.ports import Check, Revision
 from chimera.delivery.scanning.model import SCANNERS, Finding, Report, Result, Scanner, Severity, Unjudged
 from chimera.delivery.scanning.model import report as reported
-from chimera.delivery.scanning.scan import Knowledge, scan
-from chimera.delivery.scanning.subject import Code, Subject, unpacked
+from chimera.delivery.scanning.packed import Ask, Asked, Scans
 from chimera.delivery.scanning.waivers import Waiver, apply
 from chimera.kernel.clock import Clock
 
 READ_CODE = frozenset(["secrets", "dependencies", "models"])
-BATCH_BYTES = 64 * 1024**2
+BATCH_BYTES = 16 * 1024**2
+"""Bytes of packed source folders that one request holds, unless one alone has more."""
 MOST_TOLD = 20
 MOST_SENTENCES = 3
 
@@ -37,76 +32,51 @@ class Bundles(Protocol):
         """A packed source folder; None where it isn't there."""
 
 
-class Knows(Protocol):
-    """What knows of the world that a scan is made in."""
-
-    async def knowledge(self, scanner: Scanner, values: Sequence[CanonicalDefinition]) -> Knowledge:
-        """What `scanner` needs to judge `values`."""
+class Waives(Protocol):
+    """Who knows what is accepted."""
 
     async def waivers(self, today: datetime.date) -> tuple[Waiver, ...]:
         """What is accepted."""
 
 
-class Batch(Struct, frozen=True):
-    """Agents that are scanned together, and why the source folder of some can't be read."""
-
-    subjects: list[Subject]
-    missing: dict[str, str] = {}
-
-
-async def batches(
-    bundles: Bundles, tenant: str, revisions: Sequence[Revision], *, with_code: bool
-) -> AsyncIterator[Batch]:
+async def asks(bundles: Bundles, tenant: str, revisions: Sequence[Revision], scanner: Scanner) -> AsyncIterator[Ask]:
     """The agents of a change; with their source folders few at a time, since all of them may not fit into memory."""
-    coded: dict[str, list[Subject]] = {}
-    plain: list[Subject] = []
+    coded: dict[str, list[Asked]] = {}
+    agents: list[Asked] = []
     for revision in revisions:
         if revision.compiled is None:
             continue
-        value = revision.compiled.value
-        subject = Subject(agent=value.agent.name, value=value, file=revision.item.file or "")
-        if with_code and value.agent.source is not None:
-            coded.setdefault(value.agent.source.bundle, []).append(subject)
+        value, file = revision.compiled.value, revision.item.file or ""
+        if scanner in READ_CODE and value.agent.source is not None:
+            digest = value.agent.source.bundle
+            coded.setdefault(digest, []).append(Asked(agent=value.agent.name, value=value, file=file, bundle=digest))
         else:
-            plain.append(subject)
-    if plain or not coded:
-        yield Batch(plain)
-    subjects: list[Subject] = []
-    missing: dict[str, str] = {}
+            agents.append(Asked(agent=value.agent.name, value=value, file=file))
+    packed: dict[str, bytes] = {}
     size = 0
     for digest, owners in coded.items():
-        code = await _code(bundles, tenant, digest)
-        if isinstance(code, str):
-            missing.update(dict.fromkeys((owner.agent for owner in owners), code))
-            subjects += owners
-        else:
-            size += sum(map(len, code.files.values()))
-            subjects += [replace(owner, code=code) for owner in owners]
+        if (data := await bundles.bundle(tenant, digest)) is not None:
+            packed[digest] = data
+            size += len(data)
+        agents += owners
         if size > BATCH_BYTES:
-            yield Batch(subjects, missing)
-            subjects, missing, size = [], {}, 0
-    if subjects:
-        yield Batch(subjects, missing)
-
-
-async def _code(bundles: Bundles, tenant: str, digest: str) -> Code | str:
-    data = await bundles.bundle(tenant, digest)
-    if data is None:
-        return "its source folder isn't kept any more"
-    try:
-        return await asyncio.to_thread(unpacked, digest, data)
-    except BadArchive as error:
-        return error.detail
+            yield Ask(scanner=scanner, agents=agents, bundles=packed)
+            agents, packed, size = [], {}, 0
+    if agents or not coded:
+        yield Ask(scanner=scanner, agents=agents, bundles=packed)
 
 
 class ScannerCheck:
     """One scanner as a `Check`."""
 
-    def __init__(self, scanner: Scanner, bundles: Bundles, knows: Knows, fails_at: Severity, clock: Clock) -> None:
+    def __init__(
+        self, scanner: Scanner, bundles: Bundles, scans: Scans, waives: Waives, fails_at: Severity, clock: Clock
+    ) -> None:
         """Of this scanner."""
         self._scanner = scanner
         self._bundles = bundles
-        self._knows = knows
+        self._scans = scans
+        self._waives = waives
         self._fails_at = fails_at
         self._clock = clock
 
@@ -119,27 +89,28 @@ class ScannerCheck:
         """See `Check`."""
         now = self._clock.wall()
         today = datetime.datetime.fromtimestamp(now, tz=datetime.UTC).date()
-        values = [one.compiled.value for one in revisions if one.compiled is not None]
-        knowledge = await self._knows.knowledge(self._scanner, values)
         results: list[Result] = []
-        with_code = self._scanner in READ_CODE
-        async for batch in batches(self._bundles, change.tenant, revisions, with_code=with_code):
-            part = await asyncio.to_thread(scan, batch.subjects, knowledge, only=[self._scanner])
+        looked = 0
+        async for ask in asks(self._bundles, change.tenant, revisions, self._scanner):
+            part = await self._scans.scan(ask)
             results += [*part.findings, *part.unjudged]
-            results += [
-                Unjudged(scanner=self._scanner, message=why, next_step="apply the agent again", agent=agent)
-                for agent, why in batch.missing.items()
-            ]
-        found = reported(results, {self._scanner: len(values)})
-        report = apply(found, await self._knows.waivers(today), today=today)
+            looked += len(ask.agents)
+        found = reported(results, {self._scanner: looked})
+        report = apply(found, await self._waives.waivers(today), today=today)
         return verdicts(self.name, report, self._fails_at, now)
 
 
 def checks(
-    bundles: Bundles, knows: Knows, clock: Clock, *, fails_at: Severity, only: Sequence[Scanner] = SCANNERS
+    bundles: Bundles,
+    scans: Scans,
+    waives: Waives,
+    clock: Clock,
+    *,
+    fails_at: Severity,
+    only: Sequence[Scanner] = SCANNERS,
 ) -> list[Check]:
     """A check for each scanner."""
-    return [ScannerCheck(scanner, bundles, knows, fails_at, clock) for scanner in SCANNERS if scanner in only]
+    return [ScannerCheck(scanner, bundles, scans, waives, fails_at, clock) for scanner in SCANNERS if scanner in only]
 
 
 def verdicts(name: str, report: Report, fails_at: Severity, now: float) -> list[Verdict]:

@@ -52,6 +52,12 @@ class ScanningSettings:
         "Registries (`registry.example:5000`) from which the images that agents name as their runtime are fetched and "
         "scanned, separated by commas. An image of any other isn't judged, so its change fails.",
     )
+    memory_bytes: int = setting(
+        4 * 1024**3,
+        "Most memory of a process that scans. That which judges dependencies holds about 3 KiB for each advisory.",
+        unit="bytes",
+        minimum=512 * 1024**2,
+    )
     registry_config: str = setting(
         "", "A file of registries' credentials as `docker login` writes it (`config.json`, `auths`)."
     )

@@ -133,10 +133,10 @@ async def test_a_file_that_unpacks_to_very_much_is_given_up(
 
 async def test_a_process_that_is_killed_is_replaced(server: GitServer, repositories: WorkerRepositories) -> None:
     tip = await repositories.tip(remote(server))
-    (process,) = repositories._idle
+    (process,) = repositories._workers._idle
     process.kill()
     await process.wait()
-    with pytest.raises(Unreachable, match="process that reads repositories ended"):
+    with pytest.raises(Unreachable, match="process that reads repositories has no answer"):
         await repositories.tip(remote(server))
     assert await repositories.tip(remote(server)) == tip
 
@@ -155,7 +155,7 @@ async def test_a_fetch_that_is_killed_is_made_again(server: GitServer, repositor
 async def test_no_process_stays(server: GitServer, tmp_path: Path) -> None:
     made = WorkerRepositories(tmp_path / "copies", SyncSettings(at_once=2))
     await asyncio.gather(*(made.tip(remote(server)) for _ in range(3)))
-    processes = list(made._idle)
+    processes = list(made._workers._idle)
     assert 1 <= len(processes) <= 2
     await made.aclose()
     assert all(process.returncode is not None for process in processes)
