@@ -337,6 +337,30 @@ async def test_a_rollout_that_nobody_wants_any_more_is_aborted(rig: Any) -> None
     await rig.until(given_up)
 
 
+@pytest.mark.parametrize("by", ["change", "rollout"])
+async def test_an_agent_that_changes_while_it_is_delivered_holds_up_none_of_those_that_go_with_it(
+    rig: Any, monkeypatch: Any, by: str
+) -> None:
+    opening = rig.catalogue.open_batch
+
+    async def late(tenant: str) -> str:
+        monkeypatch.setattr(rig.catalogue, "open_batch", opening)
+        await rig.apply("two", metadata={"description": "Changed."})
+        await rig.until(lambda: rig.operator.agents.agents.objects["team", "two"].metadata.generation == 2)
+        return str(await opening(tenant))
+
+    if by == "change":
+        await rig.only_changes()
+    else:
+        await rig.govern("careful")
+        await rig.phase("careful", "Idle", plural="rollouts")
+    monkeypatch.setattr(rig.catalogue, "open_batch", late)
+    await rig.apply("one")
+    await rig.apply("two")
+    await rig.phase("one", "Changing" if by == "change" else "RollingOut")
+    assert rig.status("two").get(by, "") != rig.status("one")[by]
+
+
 async def test_what_was_rolled_out_once_or_given_up_is_rolled_out_again_when_it_is_wanted_again(rig: Any) -> None:
     await rig.apply("one", metadata={"description": "First."})
     await rig.phase("one", "Live")

@@ -203,7 +203,9 @@ class Deliveries:
         }
 
     async def _open(self, tenant: str, wants: Sequence[Want], stage: Stage) -> None:
-        batch = await self._stage(tenant, wants, stage)
+        batch, wants = await self._stage(tenant, wants, stage)
+        if not wants:
+            return
         draft = Draft(
             title=_title(wants),
             description="What resources of the cluster say. It gives way to a newer one when they say something else.",
@@ -218,7 +220,9 @@ class Deliveries:
     async def _start(self, tenant: str, wants: Sequence[Want], stage: Stage) -> None:
         governor = wants[0].governor
         assert governor is not None, "the rule rolls out what a Rollout governs"
-        await self._stage(tenant, wants, stage)
+        _, wants = await self._stage(tenant, wants, stage)
+        if not wants:
+            return
         items = [
             Item(agent=want.key[1], revision=want.revision, before=want.before, owner=want.owner) for want in wants
         ]
@@ -237,17 +241,22 @@ class Deliveries:
         extra = {"tenant": tenant, "rollout": made.rollout.id, "resource": governor.resource, "agents": len(items)}
         log.info("a rollout was begun", extra=extra)
 
-    async def _stage(self, tenant: str, wants: Sequence[Want], stage: Stage) -> str | None:
-        """A batch with these definitions, which isn't committed; None where there are none."""
+    async def _stage(self, tenant: str, wants: Sequence[Want], stage: Stage) -> tuple[str | None, list[Want]]:
+        """A batch with these definitions, which isn't committed (None where there are none), and what goes with it.
+
+        That is less than was wanted where an Agent was changed meanwhile, which takes its time with thousands.
+        """
         keys = [want.key for want in wants if want.revision is not None]
         if not keys:
-            return None
+            return None, list(wants)
         batch = await self._catalogue.open_batch(tenant)
+        staged: set[str | None] = {None}
         for start in range(0, len(keys), CHUNK):
             items = await stage(keys[start : start + CHUNK])
             numbered = [msgspec.structs.replace(one, position=start + place) for place, one in enumerate(items)]
             await self._catalogue.stage(tenant, batch, numbered)
-        return batch
+            staged.update(one.compiled.digest for one in items if one.compiled is not None)
+        return batch, [want for want in wants if want.revision in staged]
 
     async def _give_up(self, ride: Ride) -> None:
         reason = NOBODY_WANTS
