@@ -100,8 +100,8 @@ class Catalogue:
         """
 
         def job(connection: Connection) -> Applied:
-            hold_sequence(connection)
             if held is not None:
+                hold_sequence(connection)  # first, as the commit does
                 check_lease(connection, held)
             return self._batches.commit(connection, tenant, batch_id, keep_going=keep_going, expect=expect, by=by)
 
