@@ -210,6 +210,18 @@ async def test_one_that_nobody_takes_away_goes_and_leaves_nothing_behind_but_its
     assert len(await database.read(lambda connection: connection.execute(select(agent)).all())) == 1
 
 
+async def test_one_that_is_opened_again_before_it_is_emptied_keeps_all_that_it_has(
+    database: Database, catalogue: Catalogue, clock: ManualClock
+) -> None:
+    made, store = environments(database, catalogue, clock), StoredEnvironments(database)
+    name, _ = await made.make("default", "staging", "k", [compiled("a").value], tools="real")
+    await made.remove("default", "staging", "k")
+    clock.advance(LEFT_BEHIND + 1)
+    await made.make("default", "staging", "k", [compiled("a").value], tools="real")
+    assert await store.purge(name, 99) == 0
+    assert await live(catalogue, name) == ["a"] and [one.closed for one in await store.all()] == [None]
+
+
 async def test_who_lost_the_lease_neither_makes_one_nor_takes_it_away(
     database: Database, catalogue: Catalogue, clock: ManualClock
 ) -> None:

@@ -84,7 +84,10 @@ class EnvironmentStore(Protocol):
         """Note that it is taken away."""
 
     async def purge(self, name: str, limit: int) -> int:
-        """Remove up to `limit` rows of each kind that its tenant has left behind, and at last its own; how many."""
+        """Remove up to `limit` rows of each kind that its tenant has left behind, and at last its own; how many.
+
+        None of one that is open, again perhaps since it was looked at.
+        """
 
 
 class RunStore(Protocol):

@@ -79,8 +79,11 @@ class StoredEnvironments:
 
     async def purge(self, name: str, limit: int) -> int:
         """See `EnvironmentStore`."""
+        closed = select(environment.c.closed).where(environment.c.name == name).with_for_update()
 
         def job(connection: Connection) -> int:
+            if connection.execute(closed).scalar() is None:
+                return 0
             count = 0
             for table in reversed(metadata.sorted_tables):
                 if "tenant" in table.c and table.name not in KEPT:
