@@ -1,8 +1,9 @@
-"""The process that reads repositories: `python -m chimera.adapters.git.worker FOLDER MOST_BYTES MOST_MEMORY`.
+"""The process that reads repositories: `python -m chimera.adapters.git.worker FOLDER MOST_BYTES MOST_MEMORY SECONDS`.
 
 What a stranger sends is unpacked here and nowhere else: in a process that holds nothing, has bounds of memory and of
-the size of files, and is killed when it takes too long. It reads requests from its standard input and writes frames to
-its standard output, each with its length before it, and ends when its input does: with the process that started it.
+the size of files, and is killed when it takes too long (or ends by itself, where nobody is there to do that). It reads
+requests from its standard input and writes frames to its standard output, each with its length before it, and ends when
+its input does: with the process that started it.
 """
 
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from chimera.adapters.framing import bound, framed, read_frame
+from chimera.adapters.framing import bound, bound_cpu, framed, read_frame
 from chimera.adapters.git import remote
 from chimera.adapters.git.definitions import CommitFiles
 from chimera.adapters.git.messages import (
@@ -144,11 +145,12 @@ def _read_one(files: CommitFiles, path: str) -> Iterator[ReadFile]:
 
 def main() -> None:
     """Answer until the input ends."""
-    folder, most_bytes, most_memory = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    folder, most_bytes, most_memory, seconds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     bound(memory=most_memory, file_bytes=most_bytes)
     worker = Worker(folder, most_bytes)
     decoder = msgspec.msgpack.Decoder(Ask)
     while (data := read_frame(sys.stdin.buffer)) is not None:
+        bound_cpu(seconds)
         for frame in worker.answer(decoder.decode(data)):
             sys.stdout.buffer.write(framed(frame))
             sys.stdout.buffer.flush()

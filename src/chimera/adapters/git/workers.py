@@ -48,7 +48,7 @@ class WorkerRepositories:
         """Nothing runs yet."""
         self._folder = folder
         self._settings = settings
-        bounds = (str(folder), str(settings.repository_bytes), str(settings.memory_bytes))
+        bounds = map(str, (folder, settings.repository_bytes, settings.memory_bytes, settings.fetch_timeout))
         self._workers = Workers(("-m", "chimera.adapters.git.worker", *bounds), kept=settings.at_once)
         self._used: dict[str, float] = {}
 
