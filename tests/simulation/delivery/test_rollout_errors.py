@@ -71,7 +71,7 @@ def run(world: World, seed: int) -> Run:
             green = side(chance, chance.randint(0, world.most), fails[1], slow[1])
             known[one] = observe(known[one], blue, green, OBJECTIVE, TOLERANCE, BOUNDS)
         wave = [
-            Subject(agent=f"a{one}", group="g" if world.same else f"g{one}", evidence=evidence, objective=OBJECTIVE)
+            Subject(agent=f"a{one}", group="g" if world.same else f"g{one}", evidence=evidence)
             for one, evidence in enumerate(known)
         ]
         found = judge(wave, size=world.agents, groups=1 if world.same else world.agents, error=ERROR, least_calls=5)
@@ -105,7 +105,7 @@ def test_a_wave_of_good_agents_is_condemned_no_more_often_than_was_said(
     rates: Callable[[int, int], tuple[float, float]], same: bool
 ) -> None:
     found = runs(World(agents=4, windows=16, most=20, fails=rates, same=same), 1000)
-    assert share(found) <= ERROR / 2  # and in fact a tenth of it: e-values are careful
+    assert share(found) <= ERROR / 2  # and in fact a fiftieth of it: e-values are careful
 
 
 def test_one_look_after_each_window_is_what_a_test_made_for_one_look_cannot_bear() -> None:
@@ -134,7 +134,7 @@ def test_one_bad_agent_of_many_is_found_and_no_other() -> None:
     found = runs(World(agents=10, windows=16, most=20, fails=one_bad), 300)
     assert sum("a3" in one.agents for one in found) / len(found) >= 0.98
     assert sum(bool(one.agents - {"a3"}) for one in found) / len(found) <= ERROR
-    assert sum(one.calls for one in found) / len(found) <= 60
+    assert sum(one.calls for one in found) / len(found) <= 70
 
 
 def test_a_green_that_fails_all_is_found_within_its_first_window() -> None:
@@ -167,8 +167,10 @@ PROMISED, ALLOWED = Objective(0.01, 0.05, 30.0), Tolerance(0.005, 0.02)
 WAVES = 3
 
 
-def shared(seed: int, calls: int, fails: Callable[[int], tuple[float, float]], agents: int = 1) -> bool:
-    """Whether anybody is condemned of agents with the same change whose `calls` of a window fall to either side."""
+def shared(
+    seed: int, calls: int, fails: Callable[[int], tuple[float, float]], agents: int = 1, same: bool = True
+) -> bool:
+    """Whether anybody is condemned of agents, with the `same` change or not, whose calls fall to either side."""
     chance, known, window = random.Random(seed), [Evidence()] * agents, 0
     for share, windows in SHARES:
         for _ in range(windows):
@@ -177,10 +179,10 @@ def shared(seed: int, calls: int, fails: Callable[[int], tuple[float, float]], a
                 blue, green = sides(chance, calls, share, fails(window))
                 known[one] = observe(known[one], blue, green, PROMISED, ALLOWED, BOUNDS, alone=patience(share))
             wave = [
-                Subject(agent=f"a{one}", group="g", evidence=evidence, objective=PROMISED)
+                Subject(agent=f"a{one}", group="g" if same else f"g{one}", evidence=evidence)
                 for one, evidence in enumerate(known)
             ]
-            if not judge(wave, size=agents, groups=1, error=ERROR / WAVES, least_calls=5).clean:
+            if not judge(wave, size=agents, groups=1 if same else agents, error=ERROR / WAVES, least_calls=5).clean:
                 return True
     return False
 
@@ -203,16 +205,20 @@ def outage(rate: float) -> Callable[[int], tuple[float, float]]:
 
 @pytest.mark.parametrize(("calls", "rate"), [(1, 0.6), (4, 0.6), (16, 0.6), (16, 0.2)])
 def test_an_outage_is_held_against_nobody_though_blue_has_few_calls_in_it(calls: int, rate: float) -> None:
-    assert sum(shared(seed, calls, outage(rate)) for seed in range(40)) / 40 <= ERROR
+    assert not any(shared(seed, calls, outage(rate)) for seed in range(40))
 
 
 def test_an_outage_is_held_against_no_group() -> None:
     assert not any(shared(seed, 2, outage(0.3), agents=8) for seed in range(8))
 
 
+def test_an_outage_is_held_against_none_of_many_busy_agents() -> None:
+    assert not any(shared(seed, 16, outage(0.2), agents=10, same=False) for seed in range(12))
+
+
 @pytest.mark.parametrize("rate", [0.03, 0.1, 0.3])
 def test_a_green_that_misses_its_objective_as_blue_did_is_condemned_no_more_often(rate: float) -> None:
-    assert sum(shared(seed, 1, lambda _: (rate, rate)) for seed in range(60)) / 60 <= ERROR
+    assert not any(shared(seed, 1, lambda _: (rate, rate)) for seed in range(60))
 
 
 def test_a_green_that_fails_often_is_found_though_blue_has_few_calls_left() -> None:

@@ -124,7 +124,7 @@ async def test_a_bad_agent_goes_back_alone_where_that_is_tolerated() -> None:
 async def test_agents_with_the_same_change_that_are_a_little_worse_go_back_together() -> None:
     names = [f"b{number:02}" for number in range(24)]
     policy = changed(waves=(), canary=24, tolerate=3, bake_seconds=200.0, longest_bake=200.0)
-    world = RolloutWorld(names, rates=lambda agent: Rates(blue=0.01, green=0.05, calls=12), policy=policy, seed=3)
+    world = RolloutWorld(names, rates=lambda agent: Rates(blue=0.01, green=0.05, calls=24), policy=policy, seed=3)
     rollout = await begun(world)
     found = await world.until_over(rollout)
     assert found.rollout.state == "rolled-back"

@@ -13,8 +13,8 @@ is then, so that who was condemned once is condemned by every later look.
 
 **Nothing flaps.** A condemned side never gets calls again in its rollout. Between well and condemned lies doubt: while
 an agent is in doubt its weight doesn't rise and its bake time doesn't end, and it leaves doubt only well below the
-value by which it came into it. All bets speak for doubt, also those that a judgement counts for less
-(`sequential.counted`): waiting for more calls does no harm.
+value by which it came into it. All bets speak for doubt, also those that condemn nobody (`sequential.counting`):
+waiting for more calls does no harm.
 """
 
 import math
@@ -23,7 +23,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from chimera.delivery.rollout.sequential import Evidence, Objective, counted, difference, log_e, pooled
+from chimera.delivery.rollout.sequential import BETS, Evidence, difference, log_e, pooled
 
 DOUBT, RELIEF = 0.5, 0.25
 """An agent is in doubt from E = (1/a)^0.5 on, and out of it again below (1/a)^0.25."""
@@ -35,7 +35,6 @@ class Subject(Struct, frozen=True, kw_only=True):
     """One agent of a wave to be judged: its group (agents with the same change), what was seen, whether it is in doubt.
 
     `open` says whether a judgement may still change anything: of agents that are taken back already, evidence stays.
-    `objective` is what the agent promises; without one, evidence counts as it is.
     """
 
     agent: str
@@ -43,15 +42,6 @@ class Subject(Struct, frozen=True, kw_only=True):
     evidence: Evidence
     doubted: bool = False
     open: bool = True
-    objective: Objective | None = None
-
-    @property
-    def value(self) -> float:
-        """The logarithm of its e-value."""
-        evidence = self.evidence
-        if self.objective is None:
-            return log_e(evidence.bets)
-        return log_e(counted(evidence.bets, evidence.blue, evidence.green, evidence.borne_out, self.objective))
 
 
 class Judgement(Struct, frozen=True, kw_only=True):
@@ -75,15 +65,15 @@ def judge(
     Nobody is condemned by less than `least_calls` of green's calls, no group by less than that together, and none by
     `spare` of its agents alone.
     """
-    found = {one.agent: one.value for one in wave}
+    found = {one.agent: pooled([one.evidence]) for one in wave}
     enough = {one.agent: found[one.agent] for one in wave if one.evidence.green.calls >= least_calls}
-    same: dict[str, list[Subject]] = {}
+    same: dict[str, list[Evidence]] = {}
     for one in wave:
-        same.setdefault(one.group, []).append(one)
+        same.setdefault(one.group, []).append(one.evidence)
     together = {
-        name: pooled([one.evidence for one in several], spare=spare, objective=_widest(several))
+        name: pooled(several, spare=spare)
         for name, several in same.items()
-        if len(several) > spare and sum(one.evidence.green.calls for one in several) >= least_calls
+        if len(several) > spare and sum(one.green.calls for one in several) >= least_calls
     }
     condemned = e_bh(enough, size=size, error=error / 2)
     bad_groups = e_bh(together, size=groups, error=error / 2)
@@ -119,8 +109,8 @@ def strength(evidence: Evidence, *, least_calls: int, tolerance: float, error: f
     return "sufficient"
 
 
-def why(evidence: Evidence) -> str:
-    """Which comparison speaks most against green, in words with its figures."""
+def why(evidence: Evidence, bets: Sequence[str] = BETS) -> str:
+    """Which of these bets speaks most against green, in words with its figures."""
     green, blue = evidence.green, evidence.blue
     told = {
         "failing": f"{_share(green.failures, green.calls)} failed, {_share(blue.failures, blue.calls)} before",
@@ -128,14 +118,7 @@ def why(evidence: Evidence) -> str:
         "faulty": f"{_share(green.failures, green.calls)} failed, more than its objective allows",
         "late": f"{_share(green.late, green.calls)} took longer than its objective allows",
     }
-    strongest = max(told, key=lambda name: log_e(getattr(evidence, name)))
-    return told[strongest]
-
-
-def _widest(several: Sequence[Subject]) -> Objective | None:
-    """What all of these promise at least."""
-    given = [one.objective for one in several if one.objective is not None]
-    return Objective(max(one.failures for one in given), max(one.late for one in given)) if given else None
+    return told[max(bets, key=lambda name: log_e(getattr(evidence, name)))]
 
 
 def _share(part: int, whole: int) -> str:

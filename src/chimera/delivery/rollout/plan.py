@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from chimera.agents.catalogue import ChangedMeanwhile
 from chimera.delivery.rollout.judging import Judgement, Subject, judge, strength, why
 from chimera.delivery.rollout.model import ENDED, MOVED, OVER, UNDER_WAY, Member, Phase, Rollout
-from chimera.delivery.rollout.sequential import Window, observe, patience
+from chimera.delivery.rollout.sequential import Window, counting, observe, patience
 from chimera.delivery.sides.model import WHOLE, Green, Seen, Standing
 from chimera.delivery.sides.rules import BOUNDS
 
@@ -222,7 +222,8 @@ class _Pass:
                 if one.wave != wave or one.phase not in MOVED or one.phase == "loading":
                     continue
                 if one.agent in found.agents:
-                    self.members[place] = lose(one, f"it is worse than before: {why(one.evidence)}", self.now)
+                    said = why(one.evidence, counting([one.evidence]))
+                    self.members[place] = lose(one, f"it is worse than before: {said}", self.now)
                 elif (one.agent in found.doubted) != one.doubted:
                     self.members[place] = replace(one, doubted=one.agent in found.doubted)
         if groups:
@@ -249,7 +250,6 @@ class _Pass:
                     agent=one.agent,
                     group=one.group,
                     evidence=one.evidence,
-                    objective=one.objective,
                     doubted=one.doubted,
                     open=one.phase in MOVED,
                 )

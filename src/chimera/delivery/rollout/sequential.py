@@ -32,8 +32,11 @@ in the mixture tests of H. Robbins, "Statistical methods related to the law of t
 Mathematical Statistics 41 (1970), and R. Johari, P. Koomen, L. Pekelis and D. Walsh, "Always valid inference:
 continuous monitoring of A/B tests", Operations Research 70 (2022). A mean of e-processes is one, whatever depends on
 what (V. Vovk and R. Wang, "E-values: calibration, combination and applications", Annals of Statistics 49 (2021)), so
-failures and latencies are averaged in the same way. So are the bets that green misses its objective, though these are
-none of this null hypothesis: judgements count them only as far as blue's calls bear them out (`counted`).
+failures and latencies are averaged in the same way.
+
+That green misses its objective is no bet of this null hypothesis: an outage outside makes it miss that too, and may
+strike seconds in which blue had few calls, or such that all went well. So it condemns only where blue had no call at
+all, and there is nothing to compare with (`counting`); in full it speaks for doubt alone.
 
 Cost: 0.03 to 0.2 ms for a window of one agent in which both sides had calls, the more the busier it is (plain Python),
 and 300 bytes of state.
@@ -41,7 +44,6 @@ and 300 bytes of state.
 
 import math
 from collections.abc import Sequence
-from functools import reduce
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -49,6 +51,8 @@ from msgspec.structs import replace
 EXCESS: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 0.7)
 """How much of what is above the allowed rate green is bet to fail; one e-process each."""
 NOTHING: tuple[float, ...] = (0.0,) * len(EXCESS)
+BETS = ("failing", "slowing", "faulty", "late")
+"""Fields of `Evidence` that hold bets: two that compare with blue, then two that compare with the objective."""
 PRIOR_CALLS = 10.0
 """How many calls the belief about blue weighs before any was seen. It costs power where it is wrong, never validity."""
 LEAST_RATE, MOST_RATE = 0.0005, 0.9
@@ -56,8 +60,6 @@ REFERENCE_ERROR = 1e-6
 """How likely blue's earlier rate may be above the limit taken for it, where blue has no calls beside green's."""
 ALONE_CALLS = 20
 """After so many of green's calls without any of blue's, green is held against what blue was before."""
-SLACK = 2.0
-"""How far evidence that green misses its objective may go beyond what blue's calls beside it bear out (nats)."""
 PACE_SHARE = 0.1
 PACE_CALLS = 20
 """Blue's own pace is the latency that a tenth of its calls exceed, where it had so many."""
@@ -98,8 +100,7 @@ class Evidence(Struct, frozen=True, array_like=True):
 
     `failing` and `slowing` compare green with blue; `faulty` and `late` with the objective. `pace` is the bucket of
     latencies that counts as slow (-1: not chosen yet), and `latencies` those of blue that it is chosen by (empty then).
-    `open_blue` and `open_green` are windows that are not yet joined to a block. `borne_out` is what blue's calls of all
-    blocks say against a blue that failed, or was late, as green was then (`counted`).
+    `open_blue` and `open_green` are windows that are not yet joined to a block.
     """
 
     blue: Counts = Counts()
@@ -112,7 +113,6 @@ class Evidence(Struct, frozen=True, array_like=True):
     latencies: tuple[int, ...] = ()
     open_blue: Counts = Counts()
     open_green: Counts = Counts()
-    borne_out: tuple[float, float] = (0.0, 0.0)
 
     @property
     def bets(self) -> tuple[float, ...]:
@@ -141,9 +141,8 @@ def observe(
     """The evidence with one more window. `bounds` are those of the buckets, in seconds.
 
     Bets are made by what was seen before this window. The bet that green misses the objective is made where blue keeps
-    it, before and in this window: where neither does, green isn't at fault; it isn't a bet of this null hypothesis, so
-    judgements count it as `counted` says. `alone` is how many of green's calls without any of blue's are no chance
-    (`patience`).
+    it, before and in this window: where neither does, green isn't at fault. `alone` is how many of green's calls
+    without any of blue's are no chance (`patience`).
     """
     promised = bucket_of(objective.seconds, bounds)
     if before.pace < 0 and green.calls:
@@ -171,29 +170,6 @@ def patience(share: float) -> int:
     if share >= 1.0:
         return ALONE_CALLS
     return max(ALONE_CALLS, math.ceil(math.log(REFERENCE_ERROR) / math.log(max(share, REFERENCE_ERROR))))
-
-
-def counted(
-    bets: Sequence[float], blue: Counts, green: Counts, borne_out: tuple[float, float], objective: Objective
-) -> tuple[float, ...]:
-    """Bets (`Evidence.bets`) as judgements count them, where these are all calls of both sides.
-
-    That green misses its objective is no comparison with blue. It counts only as far as all of blue's calls say that
-    blue keeps the objective, and no more than `SLACK` further than those do that were beside green's. Without the
-    first, an agent that misses its objective as it did before is condemned while blue had few calls that all went well
-    by chance; without the second, by an outage that blue's few calls escaped.
-    """
-    if not blue.calls:
-        return tuple(bets)
-    failures = _speaks_for(blue.calls, blue.failures, green.calls, green.failures, objective.failures)
-    late = _speaks_for(blue.calls, blue.late, green.calls, green.late, objective.late)
-    each = len(EXCESS)
-    most = (
-        *(math.inf,) * 2 * each,
-        *(min(failures, borne_out[0] + SLACK),) * each,
-        *(min(late, borne_out[1] + SLACK),) * each,
-    )
-    return tuple(map(min, bets, most))
 
 
 def _join(
@@ -228,10 +204,6 @@ def _join(
         ),
         open_blue=Counts(),
         open_green=Counts(),
-        borne_out=(
-            after.borne_out[0] + _bears_out(blue.calls, blue.failures, green.calls, green.failures, objective.failures),
-            after.borne_out[1] + _bears_out(blue.calls, blue.late, green.calls, green.late, objective.late),
-        ),
     )
 
 
@@ -241,23 +213,22 @@ def log_e(bets: Sequence[float]) -> float:
     return most + math.log(sum(math.exp(bet - most) for bet in bets) / len(bets))
 
 
-def pooled(several: Sequence[Evidence], *, spare: int = 0, objective: Objective | None = None) -> float:
+def counting(several: Sequence[Evidence]) -> tuple[str, ...]:
+    """The names of the bets by which these agents may be condemned: against blue, or all where it had no calls."""
+    return BETS[:2] if any(one.blue.calls for one in several) else BETS
+
+
+def pooled(several: Sequence[Evidence], *, spare: int = 0) -> float:
     """The logarithm of the e-value of agents together, that none of them is worse: bet by bet, their product.
 
     With `spare`, the evidence that is left whichever so many agents one leaves out: bet by bet without the strongest.
     It is never more than that of the others without any fixed ones, which is an e-process, so it errs no more often.
-    One agent that is bad by itself says nothing of those that were changed alike. With an `objective`, bets count as
-    `counted` says.
+    One agent that is bad by itself says nothing of those that were changed alike. Bets are those of `counting`.
     """
-    by_bet = [sorted(bets) for bets in zip(*(one.bets for one in several), strict=True)]
-    sums = [math.fsum(bets[: max(0, len(bets) - spare)]) for bets in by_bet]
-    if not sums:
-        return 0.0
-    if objective is not None:
-        blue, green = (reduce(Counts.plus, (getattr(one, side) for one in several)) for side in ("blue", "green"))
-        borne_out = math.fsum(one.borne_out[0] for one in several), math.fsum(one.borne_out[1] for one in several)
-        sums = list(counted(sums, blue, green, borne_out, objective))
-    return log_e(sums)
+    names = counting(several)
+    by_bet = zip(*([bet for name in names for bet in getattr(one, name)] for one in several), strict=True)
+    sums = [math.fsum(sorted(bets)[: max(0, len(bets) - spare)]) for bets in by_bet]
+    return log_e(sums) if sums else 0.0
 
 
 def log_factor(n: int, k: int, m: int, failed: int, b: float, g: float, d: float) -> float:
@@ -369,31 +340,6 @@ def _against_blue(
 def _keeps(failures: int, calls: int, share: float) -> bool:
     """Whether a side kept what is promised; one without calls broke nothing."""
     return failures <= calls * share
-
-
-def _speaks_for(calls: int, seen: int, green_calls: int, green_seen: int, limit: float) -> float:
-    """How much likelier blue's calls are where it keeps `limit` than where it does as green did (a logarithm)."""
-    share = (green_seen + 0.5) / (green_calls + 1)
-    return _likelier(calls, seen, share, limit) if green_seen else 0.0
-
-
-def _bears_out(calls: int, seen: int, green_calls: int, green_seen: int, limit: float) -> float:
-    """The same of the calls of one block.
-
-    Few of green's calls say its share badly, and one that is taken too high speaks for blue too much. So it is half a
-    standard error lower; and where nothing is said against green, blue's calls may only speak against blue.
-    """
-    share = (green_seen + 0.5) / (green_calls + 1)
-    lower_share = share - math.sqrt(share * (1 - share) / (green_calls + 1)) / 2
-    said = _likelier(calls, seen, lower_share if seen <= limit * calls else share, limit)
-    return said if green_seen else min(0.0, said)
-
-
-def _likelier(calls: int, seen: int, share: float, limit: float) -> float:
-    limit = min(max(limit, LEAST_RATE), MOST_RATE)
-    if share <= limit:
-        return 0.0
-    return seen * math.log(limit / share) + (calls - seen) * math.log((1 - limit) / (1 - share))
 
 
 def _counts(window: Window, promised: int, pace: int) -> Counts:
