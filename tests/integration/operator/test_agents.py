@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from chimera.adapters.substrates.knative import client
 from chimera.adapters.substrates.knative.resources.kinds import AGENTS
 from chimera.agents.template_library import template_names
@@ -241,8 +243,9 @@ async def test_what_changes_while_a_status_is_written_is_not_forgotten(rig: Any,
     assert (await rig.catalogue.agent("default", "one"))["description"] == "Changed."
 
 
+@pytest.mark.parametrize("anew", [False, True])
 async def test_a_change_that_a_status_answers_with_is_seen_though_the_watch_never_brings_it(
-    rig: Any, monkeypatch: Any
+    rig: Any, monkeypatch: Any, anew: bool
 ) -> None:
     """The watch has forgotten, and the list that follows has the version that was written already."""
     writing = rig.api.apply
@@ -255,6 +258,8 @@ async def test_a_change_that_a_status_answers_with_is_seen_though_the_watch_neve
         rig.cluster.faults.append(lambda request: away(request) if request.query.get("watch") == "1" else None)
         rig.cluster.cut_watches()
         await rig.until(lambda: rig.operator.agents.agents.failure is not None)
+        if anew:
+            await rig.delete("one")
         await rig.apply("one", metadata={"description": "Changed."})
         made = await writing(resource, document, **how)
         rig.cluster.forget()
@@ -263,8 +268,13 @@ async def test_a_change_that_a_status_answers_with_is_seen_though_the_watch_neve
 
     monkeypatch.setattr(rig.api, "apply", late)
     await writing(AGENTS, _manifest("one", definition("one")), force=True, manager="kubectl")
-    await rig.until(lambda: rig.status("one").get("observedGeneration") == 2)
-    assert (await rig.catalogue.agent("default", "one"))["description"] == "Changed."
+
+    async def taken() -> bool:
+        return ((await rig.catalogue.agent("default", "one")) or {}).get("description") == "Changed."
+
+    await rig.until(taken)
+    generation = rig.cluster.object("agents", "team", "one")["metadata"]["generation"]
+    await rig.until(lambda: rig.status("one").get("observedGeneration") == generation == (1 if anew else 2))
 
 
 async def test_an_api_server_that_has_too_much_to_do_is_left_alone_and_told_later(make: Callable[..., Any]) -> None:

@@ -158,7 +158,7 @@ class AgentLoop(Loop):
             gone = not is_there or one.metadata.deletion_timestamp is not None
             if gone or self._claims.of(one.key[0]) is Claim.THEIRS:
                 self._wanted.pop(one.key, None)
-            elif one.key not in self._wanted or self._wanted[one.key].version != _version(one):
+            elif one.key not in self._wanted or self._wanted[one.key].version != one.metadata.edition:
                 self._wanted[one.key] = self._want(one)
         if news:
             self.poke()
@@ -185,7 +185,7 @@ class AgentLoop(Loop):
             digest=digest_of(bytes(one.spec), name, self._templates_of(namespace)),
             tenant=None if refused else self.settings.tenant_of(namespace),
             created=one.metadata.creation_timestamp or "",
-            version=_version(one),
+            version=one.metadata.edition,
             refused=refused,
         )
 
@@ -405,10 +405,6 @@ class AgentLoop(Loop):
         for outcome in outcomes.values():
             counts[outcome.phase.value] = counts.get(outcome.phase.value, 0) + 1
         self.phases = counts
-
-
-def _version(one: Definition) -> tuple[str, int]:
-    return one.metadata.uid, one.metadata.generation
 
 
 def _compile(

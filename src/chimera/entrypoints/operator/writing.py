@@ -83,7 +83,7 @@ class StatusWriter(Generic[T]):
                 else:
                     self.written += 1
                     self._later.pop(key, None)
-                    alone = before is not None and before.metadata.generation == made.metadata.generation
+                    alone = before is not None and before.metadata.edition == made.metadata.edition
                     if alone and self._seen.take(made, before):
                         self._own[key] = made.metadata.resource_version
 

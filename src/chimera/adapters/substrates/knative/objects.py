@@ -33,6 +33,11 @@ class Identity(Struct, frozen=True, kw_only=True, rename="camel"):
     deletion_timestamp: str | None = None
     deletion_grace_period_seconds: int | None = None
 
+    @property
+    def edition(self) -> tuple[str, int]:
+        """What is another when somebody wants something else of the object, or has made it anew."""
+        return self.uid, self.generation
+
 
 class Meta(Identity, frozen=True, kw_only=True, rename="camel"):
     """With its labels and annotations, and who has set what."""
