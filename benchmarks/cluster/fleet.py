@@ -226,12 +226,16 @@ def _of_agents(count: int, created: float, live: float, celled: float, cost: Cou
 
 
 def _sizes(count: int, cost: Counters) -> list[Row]:
-    kind = f"agents.{GROUP}"
-    return [
-        Row(what="size of an agent in etcd", value=cost.sizes[kind] / max(1, count) / 1024, unit="KiB"),
-        Row(what="size of all agents in etcd", value=cost.sizes[kind] / 2**20, unit="MiB"),
-        Row(what="growth of etcd's file", value=cost.database / 2**20, unit="MiB", note="with history, not compacted"),
+    size = cost.sizes[f"agents.{GROUP}"]
+    told = [
+        Row(what="size of an agent in etcd", value=size / max(1, count) / 1024, unit="KiB"),
+        Row(what="size of all agents in etcd", value=size / 2**20, unit="MiB"),
     ]
+    file = Row(
+        what="growth of etcd's file", value=cost.database / 2**20, unit="MiB", note="with history, not compacted"
+    )
+    # The API server estimates sizes from time to time: in a short run it may not have done so yet.
+    return [*(told if size else []), file]
 
 
 async def _quiet(cluster: Cluster) -> list[Row]:
