@@ -6,8 +6,9 @@ from typing import Any
 import click
 
 from chimera.entrypoints.cli import output as out
-from chimera.entrypoints.cli.client import HEADER_KEY, Api, options_of, run
+from chimera.entrypoints.cli.client import Api, options_of, run
 from chimera.entrypoints.cli.text import shown
+from chimera.entrypoints.published.parameters import HEADER_KEY
 from chimera.kernel.ids import new_id
 from chimera_host.contract.problem import Problem, RemoteProblem
 

@@ -12,6 +12,7 @@ import msgspec
 
 from chimera.entrypoints.cli.failing import NotRunning
 from chimera.entrypoints.cli.places import home_folder
+from chimera.entrypoints.published.parameters import HEADER_KEY
 from chimera.kernel.ids import new_id
 from chimera_host.contract.problem import Problem, ProblemError, RemoteProblem
 from chimera_host.sending import READING, sent_once
@@ -24,7 +25,6 @@ KEYED_RETRIES = 6
 LEAST_PAUSE = 0.5
 """Seconds before a request with a key is sent again; twice as many each time."""
 
-HEADER_KEY = "Idempotency-Key"
 _AWAY = (502, 503, 504)
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from chimera.entrypoints.cli import output as out
-from chimera.entrypoints.cli.client import HEADER_KEY, Api, options_of, run
+from chimera.entrypoints.cli.client import Api, options_of, run
 from chimera.entrypoints.cli.identity import Duration, limit_option, pages
 from chimera.entrypoints.cli.text import shown
+from chimera.entrypoints.published.parameters import HEADER_KEY
 
 STATES = ("waiting", "queued", "running", "succeeded", "failed", "cancelled", "expired")
 TOLD = ("started", "retried", "succeeded", "failed", "cancelled", "expired")
