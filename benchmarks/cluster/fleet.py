@@ -26,7 +26,7 @@ SERVING = "serving.knative.dev"
 WRITES = ("APPLY", "PATCH", "PUT", "POST", "DELETE", "DELETECOLLECTION", "UPDATE", "CREATE")
 IMAGE = "dev.local/none:1"
 
-POOL_PATIENCE = 600.0
+POOL_PATIENCE = 1500.0
 
 Say = Callable[[str], None]
 

@@ -52,7 +52,7 @@ from chimera.entrypoints.node.report import NodeReport
 from chimera.gateway.tokens import mint
 from chimera.kernel.clock import SystemClock
 from chimera.kernel.places import BESIDE, hold, runtime_overrides, runtimes_folder
-from chimera.kernel.settings import SettingsError
+from chimera.kernel.settings import FILE_NAME, SettingsError, of_file
 from chimera.platform.errors import HostStartFailed, RuntimeMissing
 from chimera.platform.node import NodeAgent
 from chimera_host.contract.agent import FrameworkName
@@ -266,6 +266,7 @@ class Supervisor:
     # -- configurations --------------------------------------------------------------------------------------------
 
     def _control_plane_config(self, ready_fd: int) -> ControlPlaneConfig:
+        file = self.home / FILE_NAME
         return ControlPlaneConfig(
             ready_fd=ready_fd,
             database=self._database,
@@ -282,7 +283,7 @@ class Supervisor:
             models={"default": {}, **{name: _told(one) for name, one in self.settings.models.items()}},
             delivery=dataclasses.asdict(self.settings.delivery),
             sync=dataclasses.asdict(self.settings.sync),
-            scanning=dataclasses.asdict(self.settings.scanning),
+            scanning=dataclasses.asdict(self.settings.scanning.below(self.home, of_file(file, os.environ, "scanning"))),
             trials=dataclasses.asdict(self.settings.trials),
         )
 

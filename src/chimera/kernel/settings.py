@@ -53,12 +53,24 @@ def read_groups(file: Path, environ: Mapping[str, str]) -> dict[str, dict[str, A
         raise SettingsError([f"{file}: {error}"]) from None
     if broken := sorted(name for name, values in data.items() if not isinstance(values, dict)):
         raise SettingsError([f"{file}: {name}: a group is a table, such as [{name}]" for name in broken])
+    for group, values in _of_environment(environ).items():
+        data.setdefault(group, {}).update(values)
+    return data
+
+
+def of_file(file: Path, environ: Mapping[str, str], group: str) -> frozenset[str]:
+    """The fields of `group` whose value is from `file`: it names them, and no variable of `environ` does."""
+    return frozenset(read_groups(file, {}).get(group, {})) - _of_environment(environ).get(group, {}).keys()
+
+
+def _of_environment(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
     for name, value in environ.items():
         group, separator, field = name.removeprefix("CHIMERA_").lower().partition("__")
         # Credentials and interpreters are named by variables too, with names of their owners' choosing.
         if name.startswith("CHIMERA_") and separator and not name.startswith(NOT_SETTINGS):
-            data.setdefault(group, {})[field] = value
-    return data
+            found.setdefault(group, {})[field] = value
+    return found
 
 
 def load_group(group: type[G], values: Mapping[str, Any], *, where: str) -> G:

@@ -183,3 +183,22 @@ def test_an_image_that_an_agent_names_is_asked_of_the_named_registries_alone(fol
     assert done.return_value == 2 and "isn't one that may be asked" in done.output
     (unjudged,) = told(file)["unjudged"]
     assert unjudged["agent"] == "anna" and unjudged["scanner"] == "images"
+
+
+def test_paths_of_the_homes_settings_are_below_the_home_and_those_of_variables_below_where_one_is(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, elsewhere = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("elsewhere")
+    for place in (home, elsewhere):
+        (place / "osv").mkdir()
+        (place / "osv" / "one.json").write_text(json.dumps(ADVISORY))
+    monkeypatch.setenv("CHIMERA_HOME", str(home))
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("CHIMERA_SCANNING__ADVISORIES", "osv")
+    (home / "osv" / "one.json").unlink()
+    assert scan(folder).return_value == 0
+    monkeypatch.delenv("CHIMERA_SCANNING__ADVISORIES")
+    (home / "settings.toml").write_text('[scanning]\nadvisories = ["osv"]\n')
+    assert str(home / "osv") in str(scan(folder).exception), "the home's folder is empty"
+    (elsewhere / "osv" / "one.json").rename(home / "osv" / "one.json")
+    assert scan(folder).return_value == 0

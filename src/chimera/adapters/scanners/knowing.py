@@ -20,13 +20,12 @@ from chimera.delivery.scanning.advisories import Advisories
 from chimera.delivery.scanning.errors import InvalidWaivers
 from chimera.delivery.scanning.model import Scanner
 from chimera.delivery.scanning.scan import Knowledge, custom_images
-from chimera.delivery.scanning.settings import ScanningSettings
+from chimera.delivery.scanning.settings import ScanningSettings, below
 from chimera.delivery.scanning.waivers import Waiver, read_waivers
 from chimera.kernel.clock import Clock
 
 MOST_WAIVERS = 4 * 1024**2
 WAIVERS = "waivers.yaml"
-ADDRESSES = ("https://", "http://")
 
 Manifest = Callable[[CanonicalDefinition], Mapping[str, Any] | None]
 
@@ -95,9 +94,7 @@ class Knowing:
         given = self._places.advisories
         if not self._settings.advisories and given is not None and given.is_dir():
             return [str(given)]
-        return [
-            name if name.startswith(ADDRESSES) else str(self._places.files / name) for name in self._settings.advisories
-        ]
+        return [below(self._places.files, name) for name in self._settings.advisories]
 
     async def _advisories(self, now: float) -> Advisories | None:
         if not (sources := await asyncio.to_thread(self._sources)):

@@ -1,10 +1,14 @@
 """Settings of security scanning."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 from chimera.delivery.scanning.model import SCANNERS, Scanner
 from chimera.kernel.settings import SettingsError, setting
+
+ADDRESSES = ("https://", "http://")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +66,15 @@ class ScanningSettings:
         "", "A file of registries' credentials as `docker login` writes it (`config.json`, `auths`)."
     )
 
+    def below(self, folder: Path, fields: Collection[str]) -> "ScanningSettings":
+        """The same with the paths of these fields below `folder`, where they aren't whole."""
+        placed: dict[str, Any] = {
+            "advisories": tuple(below(folder, name) for name in self.advisories),
+            "waivers": below(folder, self.waivers),
+            "registry_config": below(folder, self.registry_config),
+        }
+        return replace(self, **{name: value for name, value in placed.items() if name in fields})
+
     def wanted(self) -> tuple[Scanner, ...]:
         """The scanners that are named; raises `SettingsError` for one that isn't there."""
         if unknown := sorted(set(self.scanners) - set(SCANNERS)):
@@ -70,3 +83,8 @@ class ScanningSettings:
                 [f"scanning: scanners: there is no scanner {name!r}; known: {known}" for name in unknown]
             )
         return tuple(name for name in SCANNERS if name in self.scanners)
+
+
+def below(folder: Path, name: str) -> str:
+    """The path below `folder` that `name` says; a whole path and an address are themselves, and so is nothing."""
+    return name if not name or name.startswith(ADDRESSES) else str(folder / name)

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import os
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -34,10 +35,10 @@ from chimera.delivery.scanning.subject import Subject, unpacked
 from chimera.delivery.scanning.waivers import apply
 from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.failing import place as fault_line
-from chimera.entrypoints.cli.places import settings_of
+from chimera.entrypoints.cli.places import home_folder, settings_of
 from chimera.entrypoints.cli.sources import Source, read_sources
 from chimera.entrypoints.cli.text import clean, shown
-from chimera.kernel.settings import load_group
+from chimera.kernel.settings import FILE_NAME, load_group, of_file
 
 FOUND, NOT_JUDGED = 1, 2
 COLUMNS = (
@@ -81,10 +82,12 @@ def scan(
     """
     from chimera.adapters.scanners.knowing import waivers_of
 
-    groups = settings_of(context.find_root().obj or {})
+    options = context.find_root().obj or {}
+    groups, home = settings_of(options), home_folder(options)
     if not (paths or images):
         raise click.UsageError("Name definitions, or an image with --image.")
     settings = load_group(ScanningSettings, groups.get("scanning", {}), where="scanning")
+    settings = settings.below(home, of_file(home / FILE_NAME, os.environ, "scanning"))
     threshold, file = fails_at or settings.fails_at, waivers or (Path(settings.waivers) if settings.waivers else None)
     now = datetime.datetime.now(datetime.UTC)
     accepted = waivers_of(file, now.date()) if file else ()
