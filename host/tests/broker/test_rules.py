@@ -1,7 +1,9 @@
 """The rules that need only values."""
 
+import math
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chimera_host.broker.arguments import ArgumentCheck
@@ -92,9 +94,12 @@ def test_every_fault_is_named_without_its_value(arguments, words):
 
 
 @given(st.dictionaries(st.sampled_from(["amount", "unit", "other"]), JSON, max_size=3))
+@example({"amount": math.inf})
+@example({"amount": 3.0})
 def test_arguments_pass_exactly_when_they_fit(arguments):
     amount, unit = arguments.get("amount"), arguments.get("unit", "m")
-    whole = isinstance(amount, int | float) and not isinstance(amount, bool) and amount == int(amount)
+    number = isinstance(amount, int | float) and not isinstance(amount, bool) and math.isfinite(amount)
+    whole = number and amount == int(amount)
     fits = whole and amount >= 3 and unit in ("m", "km") and isinstance(unit, str) and "other" not in arguments
     if fits:
         assert ArgumentCheck("t", SCHEMA).check(arguments) == arguments
