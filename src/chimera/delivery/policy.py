@@ -15,6 +15,7 @@ from chimera.delivery.model import Risk
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 RoleName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+FREEZE_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 DATE_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}$"
 TIME_OF_DAY = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
 
@@ -52,7 +53,7 @@ class Approvals(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Freeze(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A time in which no change of `least_risk` or more begins to go to production; one that has begun goes on."""
 
-    name: Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+    name: Annotated[str, Meta(pattern=FREEZE_NAME)]
     starts: Annotated[str, Meta(max_length=16, examples=["2026-12-23T18:00", "16:00"])]
     ends: Annotated[str, Meta(max_length=16, examples=["2027-01-04T08:00", "08:00"])]
     zone: Annotated[str, Meta(min_length=1, max_length=64, examples=["Europe/Zurich"])] = "UTC"

@@ -6,6 +6,7 @@ The pipeline, which does the rest, is told by `poke`; it would find out by itsel
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
@@ -25,7 +26,7 @@ from chimera.delivery.errors import (
 )
 from chimera.delivery.freezes import check_freeze
 from chimera.delivery.model import Change, ChangeItem, ChangeRow, Moved, Origin, Reason, Risk, Told, content_of
-from chimera.delivery.policy import DeliveryPolicy, Freeze
+from chimera.delivery.policy import FREEZE_NAME, DeliveryPolicy, Freeze
 from chimera.delivery.ports import ChangeStore, People, StoredDeliveryPolicy
 from chimera.delivery.risk import assess
 from chimera.kernel.clock import Clock
@@ -265,7 +266,11 @@ class Changes:
         return await self._with_freezes(tenant, asker, freeze.name, (freeze,))
 
     async def drop_freeze(self, tenant: str, asker: Asker, name: str) -> StoredDeliveryPolicy:
-        """Remove a freeze window; nothing where there is none of this name."""
+        """Remove a freeze window; nothing where there is none of this name. Raises where none can have it."""
+        if re.fullmatch(FREEZE_NAME, name, re.ASCII) is None:
+            raise InvalidDeliveryPolicy(
+                f"{name[:70]!r} is no name of a freeze", next_step="see `chimera change freeze list`"
+            )
         return await self._with_freezes(tenant, asker, name, ())
 
     async def check_direct(self, tenant: str) -> None:

@@ -171,6 +171,8 @@ async def test_freezes(client: Any) -> None:
     gone = await client.ask("DELETE", "delivery/freezes/holidays", **ADA)
     assert (gone.json["policy"]["freezes"], gone.json["version"]) == ([], 2)
     assert (await client.ask("DELETE", "delivery/freezes/holidays", **ADA)).json["version"] == 2
+    refused = await client.ask("DELETE", "delivery/freezes/_9", **ADA)
+    assert refused.status == 422 and "no name of a freeze" in refused.json["detail"]
 
 
 async def test_a_change_that_is_opened_again_with_its_key_is_the_same_one(client: Any) -> None:

@@ -41,6 +41,7 @@ def test_an_event_is_the_same_in_both_directions() -> None:
     event = {**ATTRIBUTES, "chimerahops": 2, "data": {"task": "1"}}
     read = of_structured("default", event)
     assert read.hops == 2 and read.data == {"task": "1"} and read.structured() == event
+    assert of_structured("default", {**ATTRIBUTES, "sampled": True, "subject": None}).attributes["sampled"] == "true"
     binary = of_structured("default", {**ATTRIBUTES, "data_base64": "/w=="})
     assert binary.binary == b"\xff" and binary.data is None and binary.structured()["data_base64"] == "/w=="
 
@@ -53,6 +54,12 @@ def test_an_event_is_the_same_in_both_directions() -> None:
         {**ATTRIBUTES, "UPPER": "x"},
         {**ATTRIBUTES, "long": "x" * 2_000},
         {**ATTRIBUTES, "data_base64": "%"},
+        {**ATTRIBUTES, "id": 946},
+        {**ATTRIBUTES, "time": False},
+        {**ATTRIBUTES, "time": [84]},
+        {**ATTRIBUTES, "dataschema": -2.3e16},
+        {**ATTRIBUTES, "extension": {"a": 1}},
+        {**ATTRIBUTES, "extension": 0.5},
     ],
 )
 def test_what_is_no_event_is_refused(event: dict[str, object]) -> None:

@@ -18,7 +18,7 @@ from chimera.entrypoints.gateway.http import (
     read_body,
 )
 from chimera.entrypoints.gateway.state_operations import NDJSON
-from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE
+from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE, LATEST
 from chimera.gateway.errors import InvalidRequest
 from chimera.gateway.settings import HttpSettings
 from chimera.gateway.state import api, rules
@@ -265,7 +265,7 @@ def _time(text: str | None) -> float | None:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value < 1e12:
+    if not 0 <= value <= LATEST:
         raise InvalidRequest(
             f"updated_before is {text[:40]!r}", next_step="give seconds since the epoch, such as 1893456000"
         )

@@ -40,8 +40,10 @@ def one_of(*values: str) -> Schema:
     return {"type": "string", "enum": list(values)}
 
 
-TIME = number(0, 253_402_300_799)
-"""Seconds since the epoch, up to the year 9999."""
+LATEST = 253_402_300_799
+"""The last second of the year 9999, since the epoch."""
+TIME = number(0, LATEST)
+"""Seconds since the epoch."""
 SUBJECT = text(200)
 SESSION = text(128, "^[A-Za-z0-9][A-Za-z0-9._:-]*$")
 KEY = text(255, r"^[\x21-\x7e]+$")

@@ -19,6 +19,8 @@ from chimera.gateway.eventing.errors import InvalidEvent
 HOPS = "chimerahops"
 _WHOLE = frozenset({HOPS})
 _NEEDED = ("specversion", "id", "source", "type")
+_TEXTS = frozenset({*_NEEDED, "subject", "time", "datacontenttype", "dataschema"})
+"""Attributes that are texts in JSON too; others may be booleans and whole numbers (CloudEvents' JSON format, 2.2)."""
 MOST_ATTRIBUTES = 64
 MOST_TEXT = 1_024
 
@@ -100,8 +102,16 @@ def of_structured(tenant: str, event: Mapping[str, Any], seq: int | None = None)
             except binascii.Error:
                 raise _wrong("its `data_base64` is no base64") from None
         elif value is not None:
-            attributes[name] = str(value).lower() if isinstance(value, bool) else str(value)
+            attributes[name] = _text(name, value)
     return checked(Happening(tenant=tenant, attributes=attributes, json=json, binary=binary, seq=seq))
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if name in _TEXTS or not isinstance(value, int):
+        raise _wrong(f"its attribute {name[:40]!r} is no text")
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def checked(made: Happening) -> Happening:

@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 from chimera.events.catalogue import FACTS, schema_of
 from chimera.events.cloudevents import TYPE_PREFIX, CloudEvent, event_of
 from chimera.events.delivery.model import Counts, Letter, Mode, State, Subscription, Why
+from chimera.gateway.eventing.happening import MOST_TEXT
 from chimera.gateway.eventing.ports import AgentLetter
 
 MOST_LETTERS = 1_000
@@ -15,6 +16,8 @@ LetterId = Annotated[str, Meta(pattern="^dl_[0-9a-z]{1,37}$")]
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Url = Annotated[str, Meta(min_length=1, max_length=2_048)]
 Text = Annotated[str, Meta(min_length=1, max_length=512)]
+Attribute = Annotated[str, Meta(max_length=MOST_TEXT)]
+Needed = Annotated[str, Meta(min_length=1, max_length=MOST_TEXT)]
 Texts = Annotated[tuple[Text, ...], Meta(max_length=50)]
 Filters = Annotated[list[dict[str, Any]], Meta(max_length=50)]
 Place = Annotated[int, Meta(ge=0, le=9_223_372_036_854_775_807)]
@@ -158,13 +161,13 @@ class EventBody(Struct, frozen=True, kw_only=True):
     """A CloudEvent 1.0 in its JSON form, with any extension attributes beside these. `id` and `source` name it."""
 
     specversion: Literal["1.0"]
-    id: Text
-    source: Text
-    type: Text
-    subject: str | None = None
-    time: str | None = None
-    datacontenttype: str | None = None
-    dataschema: str | None = None
+    id: Needed
+    source: Needed
+    type: Needed
+    subject: Attribute | None = None
+    time: Attribute | None = None
+    datacontenttype: Attribute | None = None
+    dataschema: Attribute | None = None
     data: Any = None
 
 
