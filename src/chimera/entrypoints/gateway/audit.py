@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 
 from chimera.entrypoints.gateway.audit_operations import DECISIONS, LARGEST_EXPORT
-from chimera.entrypoints.gateway.calls import page_limit
+from chimera.entrypoints.gateway.calls import moment, page_limit
 from chimera.entrypoints.gateway.http import ENCODER, HEADER_REQUEST, decoded, json_response, read_body
 from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE
 from chimera.gateway.errors import InvalidRequest
@@ -56,7 +56,9 @@ class AuditHandlers:
         if decision is not None and decision not in DECISIONS:
             raise InvalidRequest(f"no decision is {decision[:40]!r}", next_step=f"use one of {', '.join(DECISIONS)}")
         wanted = Wanted(
-            **{text: query.get(text) for text in _TEXTS}, since=_time(request, "since"), until=_time(request, "until")
+            **{text: query.get(text) for text in _TEXTS},
+            since=moment(query.get("since"), "since"),
+            until=moment(query.get("until"), "until"),
         )
         limit = page_limit(query.get("limit"), DEFAULT_PAGE, LARGEST_PAGE)
         page = await self._service.page(_tenant(values), wanted, _place(request, "before"), limit)
@@ -122,16 +124,3 @@ def _number(text: str, what: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
         raise InvalidRequest(f"{what} must be a whole number, 0 or more", next_step="use a `seq` of an entry")
     return int(text)
-
-
-def _time(request: web.BaseRequest, parameter: str) -> float | None:
-    text = request.query.get(parameter)
-    if text is None:
-        return None
-    try:
-        made = float(text) if len(text) <= 32 else float("nan")
-    except ValueError:
-        made = float("nan")
-    if not 0 <= made < 1e12:
-        raise InvalidRequest(f"{parameter} must be seconds since the epoch", next_step="such as 1795487303")
-    return made

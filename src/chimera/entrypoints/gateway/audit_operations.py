@@ -6,13 +6,12 @@ A tenant in the path may be `*`: the entries of all tenants, and those of the pl
 from typing import Any
 
 from chimera.entrypoints.published.operation import TENANT, Operation
-from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE, number, one_of, whole
+from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE, TIME, one_of, whole
 from chimera.immune.audit import api
 from chimera.immune.audit.checkpoint import Checkpoint
 
 LARGEST_EXPORT = 1_000_000
 DECISIONS = ("allow", "deny", "none")
-_TIME = number(0, 999_999_999_999)
 
 
 def _operation(method: str, path: str, name: str, summary: str, answer: Any, **more: Any) -> Operation:
@@ -39,8 +38,8 @@ AUDIT = (
             ("outcome", "string", "only entries with this outcome: `done`, `ok` or an error's code"),
             ("call", "string", "only entries of this call"),
             ("request", "string", "only entries of this request"),
-            ("since", _TIME, "only entries from then on, in seconds since the epoch"),
-            ("until", _TIME, "only entries before then, in seconds since the epoch"),
+            ("since", TIME, "only entries from then on, in seconds since the epoch"),
+            ("until", TIME, "only entries before then, in seconds since the epoch"),
             ("before", whole(0), "the `next` of the page before"),
             ("limit", whole(1, LARGEST_PAGE, DEFAULT_PAGE), "most entries in the page"),
         ),

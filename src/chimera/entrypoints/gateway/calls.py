@@ -16,6 +16,7 @@ from chimera.entrypoints.gateway.http import (
     read_body,
 )
 from chimera.entrypoints.gateway.streams import EventStream, data_event, event
+from chimera.entrypoints.published.parameters import LATEST
 from chimera.gateway import api
 from chimera.gateway.errors import InvalidRequest
 from chimera.gateway.hosts import SinkClosed
@@ -209,3 +210,18 @@ def page_limit(text: str | None, default: int, most: int = 100_000) -> int:
     if not (text.isdecimal() and len(text) <= len(str(most)) and 1 <= int(text) <= most):
         raise InvalidRequest(f"limit must be a whole number from 1 to {most}", next_step=f"leave it out for {default}")
     return int(text)
+
+
+def moment(text: str | None, name: str) -> float | None:
+    """A query parameter that is a `TIME`: seconds since the epoch."""
+    if text is None:
+        return None
+    try:
+        value = float(text) if len(text) <= 32 else -1.0
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= LATEST:
+        raise InvalidRequest(
+            f"{name} is {text[:40]!r}, which is no time", next_step="give seconds since the epoch, such as 1795487303"
+        )
+    return value

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from chimera.entrypoints.gateway.calls import Values, page_limit
+from chimera.entrypoints.gateway.calls import Values, moment, page_limit
 from chimera.entrypoints.gateway.http import (
     ENCODER,
     HEADER_REQUEST,
@@ -18,8 +18,7 @@ from chimera.entrypoints.gateway.http import (
     read_body,
 )
 from chimera.entrypoints.gateway.state_operations import NDJSON
-from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE, LATEST
-from chimera.gateway.errors import InvalidRequest
+from chimera.entrypoints.published.parameters import DEFAULT_PAGE, LARGEST_PAGE
 from chimera.gateway.settings import HttpSettings
 from chimera.gateway.state import api, rules
 from chimera.gateway.state.model import SessionKey, SessionSummary, StoredRun, StoredSession, StoredSpace
@@ -82,7 +81,7 @@ class StateHandlers:
             tenant=values["tenant"],
             agent=agent,
             subject=query.get("subject"),
-            updated_before=_time(query.get("updated_before")),
+            updated_before=moment(query.get("updated_before"), "updated_before"),
             after=_cursor(query.get("after"), agent),
             limit=limit,
         )
@@ -256,20 +255,6 @@ def _conditions(request: web.BaseRequest) -> Mapping[str, Any]:
         "if_match": request.headers.get("If-Match"),
         "if_none_match": request.headers.get("If-None-Match"),
     }
-
-
-def _time(text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= LATEST:
-        raise InvalidRequest(
-            f"updated_before is {text[:40]!r}", next_step="give seconds since the epoch, such as 1893456000"
-        )
-    return value
 
 
 def _cursor(after: str | None, agent: str | None) -> tuple[str, str]:
