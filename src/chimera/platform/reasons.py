@@ -86,7 +86,7 @@ class Meaning:
     patience: float = 0.0
 
 
-_POD = "`kubectl describe pod` in the namespace of cells has the events"
+POD_EVENTS = "`kubectl describe pod` in the namespace of cells has the events"
 MEANINGS: dict[Reason, Meaning] = {
     Reason.NOT_RUNNABLE: Meaning(
         aspect=Aspect.ACCEPTED,
@@ -207,7 +207,7 @@ MEANINGS: dict[Reason, Meaning] = {
     Reason.CONTAINER_REFUSED: Meaning(
         aspect=Aspect.STARTABLE,
         text="The node can't make the pod's container: its command, a Secret, a volume or the security context.",
-        next_step=_POD,
+        next_step=POD_EVENTS,
         retry_after=60.0,
     ),
     Reason.OUT_OF_MEMORY: Meaning(

@@ -188,6 +188,18 @@ def test_a_revision_tells_its_trouble(kind: str, reason: str, message: str, expe
     assert found.reason is expected and found.message == f"{reason}: {message}"
 
 
+def test_a_container_that_is_not_made_has_printed_nothing_so_its_events_are_named() -> None:
+    told = revision(condition("ContainerHealthy", "False", "ContainerCreating"))
+    nothing_serves = msgspec.structs.replace(service(), status=msgspec.structs.replace(service().status, traffic=[]))
+    late = pod(
+        condition("PodScheduled", "True", ago=60),
+        containerStatuses=[container(state=waiting("ContainerCreating"))],
+    )
+    for found in (symptoms(nothing_serves, (told,), (), NOW), symptoms(None, (), (late,), NOW)):
+        assert [one.reason for one in found] == [Reason.NOT_READY_IN_TIME]
+        assert "kubectl describe pod" in found[0].next_step and "logs" not in found[0].next_step
+
+
 def test_a_new_revision_that_does_not_come_is_trouble_of_the_change_and_keeps_no_caller_waiting() -> None:
     told = condition("ContainerHealthy", "False", "ExitCode1", "no")
     new = msgspec.convert(

@@ -24,7 +24,7 @@ from chimera.adapters.substrates.knative.objects import (
     Terminated,
 )
 from chimera.platform.conditions import RECENT, Evidence
-from chimera.platform.reasons import MEANINGS, Aspect, Reason
+from chimera.platform.reasons import MEANINGS, POD_EVENTS, Aspect, Reason
 
 SILENT = 60.0
 """A Service that Knative has not looked at for so long has no controller."""
@@ -130,11 +130,9 @@ def of_revision(revision: Revision, *, serves: bool = False) -> Iterator[Evidenc
         elif resources.reason == "FailedCreate" or "is forbidden" in resources.message:
             yield Evidence(reason=Reason.POD_REFUSED, message=words)
         elif not serves:
-            yield Evidence(reason=_by_word(resources.reason, resources.message), message=words)
+            yield _by_word(resources)
     if container is not None and container.status == "False" and not serves:
-        yield Evidence(
-            reason=_by_word(container.reason, container.message), message=_words(container.reason, container.message)
-        )
+        yield _by_word(container)
 
 
 def of_pod(pod: Pod, now: float) -> Iterator[Evidence]:
@@ -166,8 +164,9 @@ def of_pod(pod: Pod, now: float) -> Iterator[Evidence]:
     for container in pod.status.container_statuses:
         waiting = container.state.waiting
         if late and waiting is not None and waiting.reason in BEING_MADE:
-            why = f"isn't made after {SLOW_HOST:.0f} s: its image is pulled, or a volume is waited for"
-            yield Evidence(reason=Reason.NOT_READY_IN_TIME, message=f"container {container.name} of pod {name} {why}")
+            why = f"isn't made after {SLOW_HOST:.0f} s: its image is pulled, or a sandbox or a volume is waited for"
+            words = f"container {container.name} of pod {name} {why}"
+            yield Evidence(reason=Reason.NOT_READY_IN_TIME, message=words, next_step=POD_EVENTS)
         else:
             yield from _of_container(container, name, now)
 
@@ -209,15 +208,19 @@ def _how(ended: Terminated) -> str:
     return f"ended with exit code {ended.exit_code}" + (f" ({ended.reason})" if ended.reason else "")
 
 
-def _by_word(reason: str, message: str) -> Reason:
-    text = f"{reason} {message}".lower()
+def _by_word(told: Condition) -> Evidence:
+    words = _words(told.reason, told.message)
+    if told.reason in BEING_MADE:  # nothing runs yet that could have printed anything
+        return Evidence(reason=Reason.NOT_READY_IN_TIME, message=words, next_step=POD_EVENTS)
+    text = words.lower()
     if any(word in text for word in ("image", "pull", "manifest unknown", "resolvingdigest")):
-        return Reason.IMAGE_PULL_FAILED
+        return Evidence(reason=Reason.IMAGE_PULL_FAILED, message=words)
     if "unschedulable" in text or "insufficient" in text:
-        return Reason.UNSCHEDULABLE
+        return Evidence(reason=Reason.UNSCHEDULABLE, message=words)
     if "oomkilled" in text:
-        return Reason.OUT_OF_MEMORY
-    return Reason.CRASH_LOOP if "exitcode" in text or "crashloop" in text else Reason.NOT_READY_IN_TIME
+        return Evidence(reason=Reason.OUT_OF_MEMORY, message=words)
+    crashed = "exitcode" in text or "crashloop" in text
+    return Evidence(reason=Reason.CRASH_LOOP if crashed else Reason.NOT_READY_IN_TIME, message=words)
 
 
 def _condition(conditions: Sequence[Condition], kind: str) -> Condition | None:
