@@ -15,6 +15,7 @@ import yaml
 
 from chimera.adapters.substrates.knative.installation import MADE
 from chimera.adapters.substrates.knative.labelling import labels
+from chimera.adapters.substrates.knative.preflight import SIZE
 from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.delivery.git.settings import SyncSettings
@@ -142,11 +143,17 @@ TEXTS: dict[str, tuple[str, Any, Json]] = {
         "",
         {"type": "string"},
     ),
-    "repositories_size": ("Room for clones in each control plane's pod.", "8Gi", {"type": "string", "minLength": 1}),
+    "repositories_size": ("Room for clones in each control plane's pod.", "8Gi", {"type": "string", "pattern": SIZE}),
+    "scans_size": (
+        "Room for the images that are fetched to be scanned in each control plane's pod; where `scanning.registries` "
+        "names any, at least 1 GiB and twice `scanning.image_bytes`.",
+        "20Gi",
+        {"type": "string", "pattern": SIZE},
+    ),
     "control_plane_memory": (
         "Most memory of each control plane's pod.",
-        "3Gi",
-        {"type": "string", "minLength": 1},
+        "6Gi",
+        {"type": "string", "pattern": SIZE},
     ),
 }
 CHART_ONLY: dict[str, tuple[str, Any, Json]] = {

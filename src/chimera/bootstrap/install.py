@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import ipaddress
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,15 +26,18 @@ from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.installation import Installation, manifests
 from chimera.adapters.substrates.knative.installer import can_carry_events, can_monitor, install, uninstall, wait
 from chimera.adapters.substrates.knative.netpolicies import NAMESPACE
-from chimera.adapters.substrates.knative.preflight import NotFit, Seen, findings, look, told
+from chimera.adapters.substrates.knative.preflight import SIZE, NotFit, Seen, findings, look, quantity, told
 from chimera.bootstrap import settings as machine
 from chimera.bootstrap.substrate_parts import cluster
+from chimera.delivery.scanning.settings import ScanningSettings
 from chimera.kernel.ids import is_name
 from chimera.kernel.settings import SettingsError
 from chimera_host.contract.problem import ProblemError
 
 EXIT_SETTINGS, EXIT_TEMPORARY, EXIT_FAILED = 78, 75, 1
 DATABASE_PORT = 5432
+SCANS_AT_ONCE, SCANS_BESIDE = 2, 1024**3
+"""Processes of a control plane that fetch images at once, and room for what else it has in its folder for them."""
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
@@ -51,6 +55,8 @@ def choices(options: argparse.Namespace) -> Installation:
     database = database_name(found.node, options.home)
     if options.action != "uninstall" and not is_url(database):
         raise SettingsError(["a cluster's processes share a PostgreSQL server: name it in the setting node.database"])
+    if options.action != "uninstall":
+        _check_sizes(options, found.scanning)
     knative = found.knative
     if options.warm_pool is not None:
         knative = dataclasses.replace(knative, warm_pool=options.warm_pool)
@@ -84,6 +90,7 @@ def choices(options: argparse.Namespace) -> Installation:
         egress=tuple(_egress(one) for one in options.egress),
         advisories_claim=options.advisories_claim,
         repositories_size=options.repositories_size,
+        scans_size=options.scans_size,
         control_plane_memory=options.control_plane_memory,
     )
 
@@ -91,6 +98,27 @@ def choices(options: argparse.Namespace) -> Installation:
 def look_at(chosen: Installation) -> str:
     """The command that shows why an installation doesn't come to work."""
     return f"kubectl -n {chosen.namespace} describe pods{',brokers,triggers' if chosen.eventing else ''}"
+
+
+def _check_sizes(options: argparse.Namespace, scanning: ScanningSettings) -> None:
+    """Refuse what is no size, and a volume that images outgrow: the control plane would be evicted with it."""
+    sizes = {"repositories-size": options.repositories_size, "scans-size": options.scans_size}
+    sizes["control-plane-memory"] = options.control_plane_memory
+    if wrong := [name for name, text in sizes.items() if not re.fullmatch(SIZE, text)]:
+        raise SettingsError([f"--{name} {sizes[name]}: write a size, such as 20Gi or 512Mi" for name in wrong])
+    least, room = SCANS_AT_ONCE * scanning.image_bytes + SCANS_BESIDE, int(quantity(options.scans_size))
+    if not scanning.registries or room >= least:
+        return
+    (field,) = [one for one in dataclasses.fields(scanning) if one.name == "image_bytes"]
+    most = (room - SCANS_BESIDE) // SCANS_AT_ONCE
+    smaller = f", or set scanning.image_bytes to {most:,} or less" if most >= field.metadata["minimum"] else ""
+    raise SettingsError(
+        [
+            f"--scans-size {options.scans_size}: {SCANS_AT_ONCE} scans at once fetch an image each, of up to "
+            f"{scanning.image_bytes:,} bytes (scanning.image_bytes): give --scans-size {-(-least // 1024**3)}Gi or more"
+            f"{smaller}"
+        ]
+    )
 
 
 def _label(text: str) -> tuple[str, str]:
@@ -227,7 +255,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--egress", action="append", default=[])
     made.add_argument("--advisories-claim", default="")
     made.add_argument("--repositories-size", default="8Gi")
-    made.add_argument("--control-plane-memory", default="3Gi")
+    made.add_argument("--scans-size", default="20Gi")
+    made.add_argument("--control-plane-memory", default="6Gi")
     made.add_argument("--warm-pool", type=int)
     made.add_argument("--yes", action=argparse.BooleanOptionalAction, default=False)
     made.add_argument("--kubeconfig")

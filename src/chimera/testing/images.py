@@ -38,17 +38,19 @@ def layer(files: Files, *, packed: bool = True) -> bytes:
 
 @dataclass(kw_only=True)
 class TestImage:
-    """An image: its blobs by digest, and the digest of its manifest."""
+    """An image: its blobs by digest, and the digest of its manifest, which says `declared` of each layer's size."""
 
     __test__ = False
 
     layers: Sequence[bytes]
     config: dict[str, Any] = field(default_factory=lambda: {"config": {"User": "65532:65532"}})
     blobs: dict[str, bytes] = field(default_factory=dict)
+    declared: int | None = None
     manifest: str = ""
 
     def __post_init__(self) -> None:
         """Put its parts together."""
+        said = {} if self.declared is None else {"size": self.declared}
         config = self.keep(json.dumps(self.config).encode())
         layers = [self.keep(data) for data in self.layers]
         self.manifest = self.keep(
@@ -57,7 +59,7 @@ class TestImage:
                     "schemaVersion": 2,
                     "mediaType": OCI_MANIFEST,
                     "config": {"digest": config},
-                    "layers": [{"digest": digest} for digest in layers],
+                    "layers": [{"digest": digest, **said} for digest in layers],
                 }
             ).encode()
         )

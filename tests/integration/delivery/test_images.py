@@ -33,6 +33,7 @@ def basic(user: str, password: str) -> str:
 
 
 NOW = 1_800_000_000.0
+MOST = 64 * 1024**2
 SECRET = "sk_live_" + "Vq9s7Kd02xLm4Tz8Wb6R"
 STATUS = b"""Package: libssl3
 Status: install ok installed
@@ -372,7 +373,7 @@ async def test_an_image_of_a_registry_is_fetched_and_scanned(
     server, host = await served(registry)
     try:
         credentials = {host: basic("anna", "geheim")} if user else {}
-        await Registry(session, credentials=credentials).fetch(f"{host}/team/agent:1", tmp_path / "a")
+        await Registry(session, credentials=credentials, largest=MOST).fetch(f"{host}/team/agent:1", tmp_path / "a")
         with image_files(tmp_path / "a") as found:
             assert rules([one for part in found for one in scan_image(part, against())]) == {"stripe-key": "critical"}
         if by == "token":
@@ -385,6 +386,7 @@ async def test_an_image_of_a_registry_is_fetched_and_scanned(
 async def test_what_a_registry_refuses_or_damages_is_said(tmp_path: Path, session: aiohttp.ClientSession) -> None:
     registry = TestRegistry(user="anna:geheim")
     registry.add("team/agent:1", image({"app/a": b"x" * 100_000}))
+    registry.add("team/declared:1", TestImage(layers=[b"never asked for"], declared=20 * 1024**3))
     server, host = await served(registry)
     good = {host: basic("anna", "geheim")}
     cases: list[tuple[dict[str, Any], str, str]] = [
@@ -392,20 +394,23 @@ async def test_what_a_registry_refuses_or_damages_is_said(tmp_path: Path, sessio
         ({"credentials": {host: basic("anna", "wrong")}}, "team/agent:1", "gives no token"),
         ({"credentials": good}, "team/other:1", "answers 404"),
         ({"credentials": good, "largest": 10}, "team/agent:1", "larger than 10 bytes"),
+        ({"credentials": good, "largest": 10}, "team/declared:1", "larger than 10 bytes"),
         ({"credentials": good, "only": ["registry.example"]}, "team/agent:1", "isn't one that may be asked"),
     ]
     try:
         for number, (given, name, words) in enumerate(cases):
             with pytest.raises(ImageUnreadable, match=words) as refused:
-                await Registry(session, **given).fetch(f"{host}/{name}", tmp_path / str(number))
+                await Registry(session, **{"largest": MOST, **given}).fetch(f"{host}/{name}", tmp_path / str(number))
             assert refused.value.next_step
+            assert ("scanning.image_bytes" in refused.value.next_step) == ("larger" in words)
+        assert not [one for one in registry.asked if "/team/declared/blobs/" in one], "what is too large isn't fetched"
         registry.damage = True
         with pytest.raises(ImageUnreadable, match="others than its digest"):
-            await Registry(session, credentials=good).fetch(f"{host}/team/agent:1", tmp_path / "damaged")
+            await Registry(session, credentials=good, largest=MOST).fetch(f"{host}/team/agent:1", tmp_path / "damaged")
     finally:
         await server.close()
     with pytest.raises(ImageUnreadable, match="can't be had"):
-        await Registry(session).fetch(f"{host}/team/agent:1", tmp_path / "away")
+        await Registry(session, largest=MOST).fetch(f"{host}/team/agent:1", tmp_path / "away")
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,11 @@ def test_without_a_cluster_to_ask_there_are_no_monitors(
         (["--egress", "203.0.113.0/24"], "NAMESPACE:PORT"),
         (["--egress", "203.0.113.1/24:443"], "has host bits set"),
         (["--egress", "*:70000"], "NAMESPACE:PORT"),
+        (["--scans-size", "20 Gi"], "--scans-size 20 Gi: write a size, such as 20Gi or 512Mi"),
+        (["--scans-size", ""], "write a size"),
+        (["--repositories-size", "8GB"], "--repositories-size 8GB: write a size"),
+        (["--control-plane-memory", "6000m"], "--control-plane-memory 6000m: write a size"),
+        (["--control-plane-memory=-6Gi"], "write a size"),
     ],
 )
 def test_a_wrong_option_is_refused(
@@ -115,6 +120,56 @@ def test_a_wrong_option_is_refused(
     monkeypatch.setattr(sys, "argv", ["install", "render", "--home", str(tmp_path), *words])
     assert install.main() == install.EXIT_SETTINGS
     assert says in capsys.readouterr().err
+
+
+SCANNED = """
+[scanning]
+registries = ["registry.example"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "says"),
+    [
+        (SCANNED, "17Gi", ""),
+        (SCANNED, "18.3e9", ""),
+        (SCANNED, "16.5Gi", "give --scans-size 17Gi or more, or set scanning.image_bytes to 8,321,499,136 or less"),
+        (SCANNED, "1Gi", "give --scans-size 17Gi or more\n"),
+        (SCANNED + f"image_bytes = {20 * 1024**3}\n", "20Gi", "give --scans-size 41Gi or more, or set"),
+        (SCANNED + f"image_bytes = {64 * 1024**2}\n", "1152Mi", ""),
+        ("", "1Gi", ""),
+    ],
+)
+def test_a_volume_too_small_for_two_images_is_refused_where_any_are_fetched(
+    settings: str,
+    size: str,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "settings.toml").write_text(SETTINGS + settings)
+    monkeypatch.setattr(sys, "argv", ["install", "render", "--home", str(tmp_path), "--scans-size", size])
+    assert install.main() == (install.EXIT_SETTINGS if says else 0)
+    printed = capsys.readouterr().err
+    assert (f"--scans-size {size}: " in printed) == bool(says) and says in printed
+    monkeypatch.setattr(sys, "argv", ["install", "uninstall", "--home", str(tmp_path), "--scans-size", size])
+    assert install.choices(install.parser().parse_args()).scans_size == size, "what goes needs no room"
+
+
+def test_sizes_of_a_control_planes_pod_reach_the_manifests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--scans-size", "40Gi", "--repositories-size", "9Gi", "--control-plane-memory", "7Gi")
+    found = rendered(tmp_path / "home", monkeypatch, capsys, *words)
+    (pod,) = [
+        one["spec"]["template"]["spec"]
+        for one in found
+        if one["kind"] == "Deployment" and one["metadata"]["name"] == "chimera-control-plane"
+    ]
+    volumes = {one["name"]: one.get("emptyDir") for one in pod["volumes"]}
+    assert (volumes["scans"], volumes["repositories"]) == ({"sizeLimit": "40Gi"}, {"sizeLimit": "9Gi"})
+    assert pod["containers"][0]["resources"]["limits"] == {"memory": "7Gi"}
 
 
 def test_what_warm_pods_cost_is_said_beside_what_would_be_applied(

@@ -49,6 +49,7 @@ CHOICES: dict[str, dict[str, Any]] = {
         ],
         "advisories_claim": "osv",
         "repositories_size": "20Gi",
+        "scans_size": "40Gi",
         "control_plane_memory": "1Gi",
     },
     "settings": {
@@ -180,6 +181,8 @@ def test_namespaces_and_definitions_are_left_to_who_has_them(tmp_path: Path) -> 
         ({"knative": {"most_cells": 5000}}, "/knative/most_cells"),
         ({"knative": {"most_sells": 5}}, "most_sells"),
         ({"namespace": 'a" b'}, "/namespace"),
+        ({"scans_size": "20 Gi"}, "/scans_size"),
+        ({"control_plane_memory": "6GB"}, "/control_plane_memory"),
     ],
     ids=str,
 )

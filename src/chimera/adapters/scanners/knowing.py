@@ -75,7 +75,12 @@ class Knowing:
             return found
         credentials = self._places.secrets / settings.registry_config if settings.registry_config else None
         images = await look_into(
-            names, found.against, found.pickle_globals, only=settings.registries, credentials=credentials
+            names,
+            found.against,
+            found.pickle_globals,
+            only=settings.registries,
+            credentials=credentials,
+            largest=settings.image_bytes,
         )
         return found.with_images(images)
 

@@ -4,7 +4,6 @@ An image that can't be had or read is a result too, and not an error: whoever as
 """
 
 import asyncio
-import tempfile
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import aiohttp
 
 from chimera.adapters.scanners.image_files import image_files
 from chimera.adapters.scanners.registry import Registry, read_credentials
+from chimera.adapters.scanners.scratch import clear, scratch
 from chimera.delivery.scanning.dependencies import Against
 from chimera.delivery.scanning.errors import ImageUnreadable
 from chimera.delivery.scanning.images import scan_image
@@ -25,8 +25,12 @@ async def look_into(
     *,
     only: Sequence[str] | None,
     credentials: Path | None,
+    largest: int,
 ) -> dict[str, list[Result]]:
-    """What is found in each image. With `only`, names are those of these registries, and never files."""
+    """What is found in each image; of a registry, in one of `largest` bytes at most.
+
+    With `only`, names are those of these registries, and never files.
+    """
     found: dict[str, list[Result]] = {}
     names = list(dict.fromkeys(names))
     if not names:
@@ -40,9 +44,10 @@ async def look_into(
                 if only is None and await asyncio.to_thread(Path(name).exists):
                     found[name] = await asyncio.to_thread(_scan, Path(name), name, against, allowed)
                     continue
-                with tempfile.TemporaryDirectory(prefix="chimera-image.") as folder:
-                    layout = Path(folder, "layout")
-                    await Registry(session, only=only, credentials=shown).fetch(name, layout)
+                await asyncio.to_thread(clear)
+                with scratch() as folder:
+                    layout = folder / "layout"
+                    await Registry(session, only=only, credentials=shown, largest=largest).fetch(name, layout)
                     found[name] = await asyncio.to_thread(_scan, layout, name, against, allowed)
             except ImageUnreadable as error:
                 found[name] = [

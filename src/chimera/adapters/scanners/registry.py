@@ -34,8 +34,7 @@ from chimera.adapters.scanners.image_files import LayoutFolder
 from chimera.agents.images import parse_image
 from chimera.delivery.scanning.errors import ImageUnreadable
 
-LARGEST_IMAGE = 16 * 1024**3
-LONGEST_PULL = 1800.0
+LONGEST_PULL = 600.0
 DOCKER_HUB = "registry-1.docker.io"
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
@@ -84,15 +83,15 @@ def read_credentials(file: Path) -> dict[str, str]:
 
 
 class Registry:
-    """Fetches images. `only` are the hosts that may be asked; None: any."""
+    """Fetches images of `largest` bytes at most. `only` are the hosts that may be asked; None: any."""
 
     def __init__(
         self,
         session: aiohttp.ClientSession,
         *,
+        largest: int,
         only: Sequence[str] | None = None,
         credentials: Mapping[str, str] | None = None,
-        largest: int = LARGEST_IMAGE,
     ) -> None:
         """By this session."""
         self._session = session
@@ -132,6 +131,8 @@ class Registry:
         descriptors = [image.get("config"), *image["layers"]]
         if len(descriptors) > MOST_LAYERS + 1:
             raise unreadable(f"it has {len(descriptors):,} layers")
+        if _declared(descriptors) > self._largest:
+            raise self._too_large()
         left = self._largest
         for descriptor in descriptors:
             digest = digest_of(descriptor)
@@ -164,11 +165,17 @@ class Registry:
                 async for piece in response.content.iter_chunked(1024 * 1024):
                     size += len(piece)
                     if size > most:
-                        raise unreadable(f"it is larger than {self._largest:,} bytes")
+                        raise self._too_large()
                     file.write(piece)
         with target.open("rb") as file:
             await asyncio.to_thread(Checked(file, digest).check)
         return size
+
+    def _too_large(self) -> ImageUnreadable:
+        return ImageUnreadable(
+            f"the image isn't fetched: it is larger than {self._largest:,} bytes",
+            next_step="make it smaller, or raise `scanning.image_bytes`; in a cluster `--scans-size` with it",
+        )
 
     async def _get(self, reference: Reference, path: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
         """A good answer, with a token fetched where the registry asks for one."""
@@ -211,6 +218,12 @@ class Registry:
         if not isinstance(token, str):
             raise unreadable(f"{realm.hostname} gives no token for {reference.repository}")
         return f"Bearer {token}"
+
+
+def _declared(descriptors: Sequence[Any]) -> int:
+    """The bytes that a manifest says its blobs have; nothing is believed of it but that they are too many."""
+    sizes = {digest_of(one): one.get("size") for one in descriptors}
+    return sum(size for size in sizes.values() if isinstance(size, int) and size > 0)
 
 
 def _next(manifest: dict[str, Any], architecture: str) -> str:

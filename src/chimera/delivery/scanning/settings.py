@@ -56,6 +56,14 @@ class ScanningSettings:
         "Registries (`registry.example:5000`) from which the images that agents name as their runtime are fetched and "
         "scanned, separated by commas. An image of any other isn't judged, so its change fails.",
     )
+    image_bytes: int = setting(
+        8 * 1024**3,
+        "Largest image, its layers as they are packed, that is fetched from a registry. A larger one isn't judged, so "
+        "its change fails.",
+        unit="bytes",
+        minimum=64 * 1024**2,
+        maximum=64 * 1024**3,
+    )
     memory_bytes: int = setting(
         4 * 1024**3,
         "Most memory of a process that scans. That which judges dependencies holds about 3 KiB for each advisory.",

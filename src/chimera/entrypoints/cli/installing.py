@@ -93,7 +93,13 @@ def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
     "--repositories-size", default="8Gi", show_default=True, help="Room for clones in each control plane's pod."
 )
 @click.option(
-    "--control-plane-memory", default="3Gi", show_default=True, help="Most memory of each control plane's pod."
+    "--scans-size",
+    default="20Gi",
+    show_default=True,
+    help="Room for the images that are fetched to be scanned in each control plane's pod.",
+)
+@click.option(
+    "--control-plane-memory", default="6Gi", show_default=True, help="Most memory of each control plane's pod."
 )
 @click.option(
     "--warm-pool",

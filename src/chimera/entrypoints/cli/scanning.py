@@ -145,8 +145,9 @@ async def _looked_into(
 
     credentials = Path(settings.registry_config) if settings.registry_config else None
     against, allowed = knowledge.against, knowledge.pickle_globals
-    theirs = await look_into(custom, against, allowed, only=settings.registries, credentials=credentials)
-    ours = await look_into(images, against, allowed, only=None, credentials=credentials)
+    most = settings.image_bytes
+    theirs = await look_into(custom, against, allowed, only=settings.registries, credentials=credentials, largest=most)
+    ours = await look_into(images, against, allowed, only=None, credentials=credentials, largest=most)
     return knowledge.with_images(theirs), [one for results in ours.values() for one in results]
 
 

@@ -118,9 +118,35 @@ def test_control_planes_find_what_delivery_needs_in_places_that_may_be_left_out(
     assert volumes["delivery"]["secret"]["optional"] and volumes["scanning"]["configMap"]["optional"]
     assert volumes["repositories"]["emptyDir"] == {"sizeLimit": "8Gi"}
     writable = {mount["name"] for mount in pod["containers"][0]["volumeMounts"] if not mount.get("readOnly")}
-    assert writable == {"home", "repositories"}
+    assert writable == {"home", "repositories", "scans"}
     (ledger,) = [one for one in found("ConfigMap") if one["metadata"]["name"] == told.ledger]
     assert "data" not in ledger, "who installs again takes away no key and no checkpoint"
+
+
+def test_what_scans_fetch_has_a_volume_of_its_own_as_large_as_is_chosen() -> None:
+    """It would end the pod where it stands beside what the process itself needs, in 1 GiB."""
+    for size, chosen in (("20Gi", CHOSEN), ("40Gi", msgspec.structs.replace(CHOSEN, scans_size="40Gi"))):
+        for one in manifests(chosen):
+            if one["kind"] == "Deployment":
+                pod = one["spec"]["template"]["spec"]
+                (container,) = pod["containers"]
+                volumes = {volume["name"]: volume for volume in pod["volumes"]}
+                at = {
+                    mount["mountPath"]: mount["name"] for mount in container["volumeMounts"] if "readOnly" not in mount
+                }
+                variables = {variable["name"]: variable.get("value") for variable in container["env"]}
+                controls = container["name"] == "control-plane"
+                assert at[variables["HOME"]] == "home" and volumes["home"]["emptyDir"] == {"sizeLimit": "1Gi"}
+                assert at[variables["TMPDIR"]] == ("scans" if controls else "home")
+                assert ("scans" in volumes) == controls
+                if controls:
+                    assert volumes["scans"]["emptyDir"] == {"sizeLimit": size}
+                assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsUser"], "it can be written to"
+
+
+def test_a_control_plane_has_memory_for_those_that_scan_and_those_that_read_repositories() -> None:
+    limits = {pod["containers"][0]["name"]: pod["containers"][0]["resources"]["limits"]["memory"] for pod in pods()}
+    assert limits == {"control-plane": "6Gi", "gateway": "1Gi", "operator": "1Gi"}
 
 
 def test_advisories_may_be_on_a_volume() -> None:

@@ -67,8 +67,8 @@ class Installation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     `egress` are further rules, as a NetworkPolicy has them, of what control planes may reach: hosts of Git, advisories
     and registries that aren't at port 443. `advisories_claim` is a PersistentVolumeClaim whose files they read at
-    `places.ADVISORIES_FOLDER`; `repositories_size` bounds their clones, `control_plane_memory` the whole process with
-    those that read repositories for it.
+    `places.ADVISORIES_FOLDER`; `repositories_size` bounds their clones, `scans_size` the images that they fetch to
+    scan them, `control_plane_memory` the whole process with those that scan and read repositories for it.
     """
 
     knative: KnativeSettings
@@ -101,7 +101,8 @@ class Installation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     egress: tuple[dict[str, Any], ...] = ()
     advisories_claim: str = ""
     repositories_size: str = "8Gi"
-    control_plane_memory: str = "3Gi"
+    scans_size: str = "20Gi"
+    control_plane_memory: str = "6Gi"
 
 
 def manifests(chosen: Installation) -> list[Json]:
@@ -367,13 +368,17 @@ def _pod(chosen: Installation, component: str) -> Json:
         for name, secret, folder in (("provenance", PROVENANCE, PROVENANCE_FOLDER), ("audit", AUDIT, AUDIT_FOLDER)):
             volumes.append({"name": name, "secret": {"secretName": secret, "defaultMode": 0o444}})
             mounts.append({"name": name, "mountPath": folder, "readOnly": True})
-        more = places.volumes(repositories_size=chosen.repositories_size, advisories_claim=chosen.advisories_claim)
+        more = places.volumes(
+            repositories_size=chosen.repositories_size,
+            scans_size=chosen.scans_size,
+            advisories_claim=chosen.advisories_claim,
+        )
     volumes += more[0]
     mounts += more[1]
     environment: list[Json] = [
         {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         {"name": "HOME", "value": HOME},
-        {"name": "TMPDIR", "value": HOME},
+        {"name": "TMPDIR", "value": places.SCANS_FOLDER if component == CONTROL_PLANE else HOME},
     ]
     if chosen.database_secret:
         held = {"secretKeyRef": {"name": chosen.database_secret, "key": "password"}}
@@ -403,7 +408,7 @@ def _pod(chosen: Installation, component: str) -> Json:
                 "envFrom": [{"secretRef": {"name": CREDENTIALS, "optional": True}}] if component == GATEWAY else [],
                 "ports": [{"name": name, "containerPort": port} for name, port in _ports(chosen, component).items()],
                 # Measured: 80 MB each with nothing, 100 with 17,597 agents (docs/scale.md); the bound is for calls, and
-                # in control planes for advisories and for the processes that read repositories.
+                # in control planes for advisories and for the processes that scan and that read repositories.
                 "resources": {
                     "requests": {"cpu": "250m", "memory": "256Mi"},
                     "limits": {"memory": chosen.control_plane_memory if component == CONTROL_PLANE else "1Gi"},

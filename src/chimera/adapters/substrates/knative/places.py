@@ -5,7 +5,8 @@ Yours to make, and to leave out: the Secret `DELIVERY` (credentials of sources a
 two and starts nothing anew. `LEDGER` is the installation's, made without data, which is the control plane's: public
 keys of all that has signed, and the newest checkpoints of the audit log, beside the database and out of its reach.
 
-A clone of a repository is a cache: its folder is the pod's own, and goes with it.
+A clone of a repository is a cache: its folder is the pod's own, and goes with it. So does what scans fetch, which is as
+large as images are: it has a volume apart, since a pod whose volume outgrows its bound is evicted.
 """
 
 from typing import Any
@@ -18,6 +19,7 @@ DELIVERY, DELIVERY_FOLDER = "chimera-delivery", "/var/run/secrets/chimera-delive
 SCANNING, SCANNING_FOLDER = "chimera-scanning", "/etc/chimera-scanning"
 REPOSITORIES_FOLDER = "/var/lib/chimera-repositories"
 ADVISORIES_FOLDER = "/var/lib/chimera-advisories"
+SCANS_FOLDER = "/var/lib/chimera-scans"
 LEDGER, LEDGER_FOLDER = "chimera-ledger", "/etc/chimera-ledger"
 AUDIT_KEYS, PROVENANCE_KEYS, CHECKPOINTS = "audit-keys", "provenance-keys", "checkpoints"
 """What stands in the ledger."""
@@ -40,15 +42,17 @@ def told(namespace: str) -> Json:
     }
 
 
-def volumes(*, repositories_size: str, advisories_claim: str) -> tuple[list[Json], list[Json]]:
+def volumes(*, repositories_size: str, scans_size: str, advisories_claim: str) -> tuple[list[Json], list[Json]]:
     """A control plane's volumes, and where they are mounted."""
     found: list[Json] = [
         {"name": "repositories", "emptyDir": {"sizeLimit": repositories_size}},
+        {"name": "scans", "emptyDir": {"sizeLimit": scans_size}},
         {"name": "delivery", "secret": {"secretName": DELIVERY, "optional": True, "defaultMode": 0o444}},
         {"name": "scanning", "configMap": {"name": SCANNING, "optional": True}},
     ]
     mounts: list[Json] = [
         {"name": "repositories", "mountPath": REPOSITORIES_FOLDER},
+        {"name": "scans", "mountPath": SCANS_FOLDER},
         {"name": "delivery", "mountPath": DELIVERY_FOLDER, "readOnly": True},
         {"name": "scanning", "mountPath": SCANNING_FOLDER, "readOnly": True},
     ]

@@ -33,6 +33,8 @@ FLAGS = {
 SCRATCH = "kubernetes.podspec-volumes-emptydir"
 ZERO_SCALE = "allow-zero-initial-scale"
 ON = ("enabled", "allowed", "true")
+SIZE = "^[0-9]+(\\.[0-9]+)?([kMGTPE]|[KMGTPE]i|[eE][0-9]{1,2})?$"
+"""A size as Kubernetes takes it, but for thousandths of a byte."""
 
 
 class NotFit(PlatformError):
