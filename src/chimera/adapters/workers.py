@@ -1,21 +1,26 @@
 """Processes that read what strangers sent, beside the one that asks.
 
 They are started when they are first wanted, kept while they have nothing to do, and killed when their answer is late or
-nobody wants it any more.
+nobody wants it any more. Each has a folder for its temporary files, which goes with it.
 """
 
 import asyncio
 import contextlib
 import os
+import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from msgspec import Struct
 
 from chimera.adapters.framing import MOST_FRAME, framed
+from chimera.adapters.scratch import Scratch
 
 INHERITED = (
-    *("PATH", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+    *("PATH", "PYTHONPATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR"),
     *("https_proxy", "http_proxy", "no_proxy", "all_proxy", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "ALL_PROXY"),
 )
 """What such a process sees of the environment: no credential is in it."""
@@ -24,8 +29,18 @@ IDLE = 300.0
 """Seconds without work after which processes that wait for some are ended."""
 
 
+ENDING = 5.0
+"""Seconds that a process which says nothing any more has to end by itself."""
+
+
 class WorkerEnded(Exception):
-    """The process ended before its answer did, or answers more than can be."""
+    """The process ended before its answer did, or answers more than can be; `signal` is what killed it, else 0."""
+
+    def __init__(self, what: str, code: int | None = None) -> None:
+        """`code` is what the process ended with, negative for a signal."""
+        self.signal = -code if code is not None and code < 0 else 0
+        how = "" if code is None else f" with exit code {code}"
+        super().__init__(what + (f", killed by {_signal_name(self.signal)}" if self.signal else how))
 
 
 class Worker:
@@ -52,7 +67,15 @@ class Worker:
                 raise WorkerEnded(f"an answer of {length} bytes")
             return await self._process.stdout.readexactly(length)
         except asyncio.IncompleteReadError:
-            raise WorkerEnded("it ended before its answer") from None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ENDING):
+                    await self._process.wait()
+            raise WorkerEnded("it ended before its answer", self._process.returncode) from None
+
+
+class _Started(NamedTuple):
+    process: asyncio.subprocess.Process
+    folder: Path
 
 
 class Workers:
@@ -65,31 +88,53 @@ class Workers:
         self._command = command
         self._kept = kept
         self._first = first
-        self._idle: list[asyncio.subprocess.Process] = []
+        self._idle: list[_Started] = []
         self._idle_seconds = idle_seconds
         self._timer: asyncio.TimerHandle | None = None
+        self._scratch = Scratch()
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def aclose(self) -> None:
         """End those that wait."""
         if self._timer is not None:
             self._timer.cancel()
+        await self.rest()
+        await asyncio.gather(*self._ending)
+        await asyncio.to_thread(self._scratch.close)
+
+    @property
+    def idle(self) -> int:
+        """How many wait for work."""
+        return sum(one.process.returncode is None for one in self._idle)
+
+    async def rest(self) -> None:
+        """End those that wait now."""
         idle, self._idle = self._idle, []
-        for process in idle:
-            await _end(process)
+        for one in idle:
+            await _end(one)
 
     @contextlib.asynccontextmanager
     async def one(self) -> AsyncIterator[Worker]:
         """A process to ask one thing; it is killed unless its answer was read to the end."""
-        process = self._idle.pop() if self._idle else await self._start()
-        worker = Worker(process)
+        started = await self._waiting() or await self._start()
+        worker = Worker(started.process)
         try:
             yield worker
         finally:
-            if worker.answered and process.returncode is None and len(self._idle) < self._kept:
-                self._idle.append(process)
+            if worker.answered and started.process.returncode is None and len(self._idle) < self._kept:
+                self._idle.append(started)
                 self._wait_for_work()
             else:
-                await _end(process)
+                await _end(started)
+
+    async def _waiting(self) -> _Started | None:
+        """One that waits for work; one may have been killed meanwhile, as by a machine that is short of memory."""
+        while self._idle:
+            one = self._idle.pop()
+            if one.process.returncode is None:
+                return one
+            await _end(one)
+        return None
 
     def _wait_for_work(self) -> None:
         if self._timer is not None:
@@ -97,24 +142,38 @@ class Workers:
         self._timer = asyncio.get_running_loop().call_later(self._idle_seconds, self._let_go)
 
     def _let_go(self) -> None:
-        idle, self._idle = self._idle, []
-        for process in idle:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+        ending = asyncio.get_running_loop().create_task(self.rest())
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
-    async def _start(self) -> asyncio.subprocess.Process:
+    async def _start(self) -> _Started:
+        folder = await asyncio.to_thread(self._scratch.make)
+        environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", *self._command),
+            *(sys.executable, "-P", *self._command),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env={name: os.environ[name] for name in INHERITED if name in os.environ},
+            env={**environment, "TMPDIR": str(folder)},
         )
-        if self._first is not None:
-            await Worker(process).send(self._first)
-        return process
+        started = _Started(process, folder)
+        try:
+            if self._first is not None:
+                await Worker(process).send(self._first)
+        except BaseException:  # nobody waits for it any more
+            await _end(started)
+            raise
+        return started
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(one: _Started) -> None:
     with contextlib.suppress(ProcessLookupError):
-        process.kill()
-    await process.wait()
+        one.process.kill()
+    await one.process.wait()
+    await asyncio.to_thread(shutil.rmtree, one.folder, ignore_errors=True)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -61,7 +61,7 @@ from chimera.bootstrap.delivery_places import DeliveryPlaces, follow, make_ledge
 from chimera.bootstrap.evidence_parts import make_evidence
 from chimera.bootstrap.gateway_config import read_secret
 from chimera.bootstrap.lifeline import end_with
-from chimera.bootstrap.scanning_parts import make_scanning
+from chimera.bootstrap.scanning_parts import make_scanning, readers_memory
 from chimera.bootstrap.startup import listen_unix, tell_ready
 from chimera.bootstrap.substrate_parts import (
     CELLS_LEASE,
@@ -181,9 +181,10 @@ async def _serve(config: ControlPlaneConfig, stack: contextlib.AsyncExitStack) -
         public_keys=None if ledger is None else LedgerKeys(ledger, PROVENANCE_KEYS),
         models=config.models,
     )
+    memory = readers_memory(config.scanning, config.sync)
     places = scanning_places(config.places)
     scanners, scans = make_scanning(
-        catalogue, config.scanning, config.knative, config.settings, config.delivery, places
+        catalogue, config.scanning, config.knative, config.settings, config.delivery, places, memory=memory
     )
     stack.push_async_callback(scans.aclose)
     parts = parts_of(jaegis, evidence, [*scanners, trials.check])
@@ -216,6 +217,7 @@ async def _serve(config: ControlPlaneConfig, stack: contextlib.AsyncExitStack) -
         home=config.home,
         places=config.places,
         environ=os.environ,
+        memory=memory,
     )
     if sync is not None:
         loops["sync"] = sync.loop

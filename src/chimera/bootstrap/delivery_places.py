@@ -53,6 +53,7 @@ def follow(
     home: str | None,
     places: DeliveryPlaces | None,
     environ: Mapping[str, str],
+    memory: int,
 ) -> SyncParts | None:
     """What follows branches, where there is a folder for copies: the home's, or the pod's. Raises `SettingsError`."""
     if places is not None:
@@ -61,4 +62,4 @@ def follow(
         copies, secrets = Path(home) / COPIES, sync_secrets(Path(home), environ)
     else:
         return None
-    return make_sync(database, catalogue, changes, changed, group=group, copies=copies, secrets=secrets)
+    return make_sync(database, catalogue, changes, changed, group=group, copies=copies, secrets=secrets, memory=memory)

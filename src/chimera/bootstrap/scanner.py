@@ -29,7 +29,7 @@ MOST_FILE = 64 * 1024**3
 
 
 class ScannerConfig(Struct, frozen=True, kw_only=True):
-    """The start of the process; `seconds` of CPU are what one request may take, the folders are those of `Places`."""
+    """The start of the process: `memory` in bytes and `seconds` of CPU bound it, its folders are those of `Places`."""
 
     scanning: ScanningSettings
     rendering: KnativeSettings
@@ -38,6 +38,7 @@ class ScannerConfig(Struct, frozen=True, kw_only=True):
     secrets: str
     advisories: str | None
     mounted: bool
+    memory: int
     seconds: float
 
 
@@ -56,8 +57,8 @@ def make_knowing(config: ScannerConfig) -> Knowing:
     return Knowing(config.scanning, SystemClock(), manifest, places)
 
 
-async def answer(ask: Ask, knowing: Knowing) -> Answer:
-    """What is found."""
+async def answer(ask: Ask, knowing: Knowing, memory: int) -> Answer:
+    """What is found, with so many bytes of memory."""
     try:
         knowledge = await knowing.knowledge(ask.scanner, [one.value for one in ask.agents])
         return Scanned(scan_packed(ask, knowledge))
@@ -65,8 +66,9 @@ async def answer(ask: Ask, knowing: Knowing) -> Answer:
         return Failed(error.detail, error.next_step or "see the control plane's log")
     except MemoryError:
         return Failed(
-            f"looking for {ask.scanner} takes more memory than `scanning.memory_bytes`",
-            "raise the setting, or take out of the source folders what unpacks to very much",
+            f"looking for {ask.scanner} takes more memory than the {memory >> 20} MiB that it may have",
+            "take out of the source folders what unpacks to very much, or raise `scanning.memory_bytes`, and where "
+            "that is more already what the machine or the pod has (`--control-plane-memory` in a cluster)",
         )
 
 
@@ -76,11 +78,11 @@ async def serve(source: BinaryIO, target: BinaryIO) -> None:
         return
     config = msgspec.msgpack.decode(first, type=ScannerConfig)
     knowing = make_knowing(config)
-    bound(memory=config.scanning.memory_bytes, file_bytes=MOST_FILE)
+    bound(memory=config.memory, file_bytes=MOST_FILE)
     decoder = msgspec.msgpack.Decoder(Ask)
     while (data := await asyncio.to_thread(read_frame, source)) is not None:
         bound_cpu(config.seconds)
-        said = framed(await answer(decoder.decode(data), knowing))
+        said = framed(await answer(decoder.decode(data), knowing, config.memory))
         if len(said) > MOST_FRAME:
             said = framed(Failed("there is more to say than can be", "scan fewer agents with one change"))
         target.write(said)

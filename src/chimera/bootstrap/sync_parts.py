@@ -126,13 +126,17 @@ def make_sync(
     group: Mapping[str, Any],
     copies: Path,
     secrets: Credentials,
+    memory: int,
     clock: Clock | None = None,
 ) -> SyncParts:
-    """Put it together; copies of repositories are in `copies`, which nobody else uses. Raises `SettingsError`."""
+    """Put it together; copies of repositories are in `copies`, which nobody else uses. Raises `SettingsError`.
+
+    `memory` is the part of it that each process that reads a repository may have, in bytes.
+    """
     settings = load_group(SyncSettings, group, where="sync")
     clock = clock or SystemClock()
     sources = SourceStorage(database, catalogue, clock)
-    repositories = WorkerRepositories(copies, settings)
+    repositories = WorkerRepositories(copies, settings, memory=memory)
     follower = Follower(
         sources,
         repositories,

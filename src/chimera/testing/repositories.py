@@ -39,7 +39,7 @@ class InlineRepositories:
     def __init__(self, folder: Path, most_bytes: int = 64 * 1024**2) -> None:
         """Copies are in `folder`."""
         self._folder = folder
-        self._worker = Worker(folder, most_bytes)
+        self._worker = Worker(folder, most_bytes, 1024**3)
         self.fail: dict[str, Exception] = {}
         self.read_files: list[str] = []
 

@@ -36,7 +36,7 @@ FILES = {
 }
 
 
-def config(folder: Path, **settings: Any) -> ScannerConfig:
+def config(folder: Path, memory: int = 1024**3, **settings: Any) -> ScannerConfig:
     """On advisories of a folder that speak of one package."""
     folder.mkdir(exist_ok=True)
     affected = {"package": {"ecosystem": "PyPI", "name": "bad"}, "versions": ["1"]}
@@ -51,6 +51,7 @@ def config(folder: Path, **settings: Any) -> ScannerConfig:
         secrets="",
         advisories=None,
         mounted=False,
+        memory=memory,
         seconds=60.0,
     )
 
@@ -61,7 +62,7 @@ async def scans(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     if request.param == "inline":
         yield InlineScans(make_knowing(config(tmp_path / "osv")))
         return
-    apart = ScansApart(PROGRAM, config(tmp_path / "osv"))
+    apart = ScansApart(PROGRAM, config(tmp_path / "osv"), at_once=2, seconds=60.0)
     yield apart
     await apart.aclose()
 

@@ -15,6 +15,7 @@ from chimera.testing.git_server import GitServer
 from .conftest import Sync
 
 PASSWORD = "a password"
+GIB = 1024**3
 
 
 @pytest.fixture
@@ -48,6 +49,7 @@ class Pod:
             home=None,
             places=self._places,
             environ={},
+            memory=GIB,
         )
         assert made is not None
         self.parts: SyncParts = made
@@ -104,6 +106,14 @@ async def test_one_of_two_follows_by_a_mounted_secret_and_the_other_takes_over_w
 
 async def test_where_there_is_neither_home_nor_mounted_folder_nothing_follows(sync: Sync) -> None:
     nothing = follow(
-        sync.database, sync.catalogue, sync.changes, lambda: None, group={}, home=None, places=None, environ={}
+        sync.database,
+        sync.catalogue,
+        sync.changes,
+        lambda: None,
+        group={},
+        home=None,
+        places=None,
+        environ={},
+        memory=GIB,
     )
     assert nothing is None

@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 
 from chimera.adapters.scanners.knowing import Knowing
 from chimera.adapters.scanners.looking import look_into
-from chimera.adapters.scanners.scratch import clear, scratch
+from chimera.adapters.scratch import Scratch
 from chimera.agents.compile import compile_definition
 from chimera.agents.validate import check_data
 from chimera.delivery.scanning.model import Result, Unjudged
@@ -26,12 +26,12 @@ from chimera.testing.definitions import definition
 from chimera.testing.images import DEBIAN, TestImage, TestRegistry, layer
 
 HOLDS = """
-import sys, time
-from chimera.adapters.scanners.scratch import scratch
-with scratch() as folder:
-    (folder / "blob").write_bytes(b"x" * 1000)
-    print(folder, flush=True)
-    time.sleep(600)
+import time
+from chimera.adapters.scratch import Scratch
+folder = Scratch().make()
+(folder / "blob").write_bytes(b"x" * 1000)
+print(folder.parent, flush=True)
+time.sleep(600)
 """
 
 
@@ -102,9 +102,10 @@ async def test_what_a_killed_process_has_fetched_goes_and_what_others_hold_stays
         killed.send_signal(signal.SIGKILL)
         await killed.wait()
         (temporary / "another's").mkdir()
-        with scratch() as own:
-            clear()
-            assert names(temporary) == {folders[1].name, own.name, "another's"}
+        scratch = Scratch()
+        own = scratch.make().parent
+        assert names(temporary) == {folders[1].name, own.name, "another's"}
+        scratch.close()
         assert not own.exists()
         server, name = await served(1_000)
         lives.send_signal(signal.SIGKILL)
@@ -126,7 +127,10 @@ def test_where_nothing_can_be_locked_nothing_is_cleared(temporary: Path, monkeyp
         raise OSError(errno.ENOLCK, "no locks here")
 
     monkeypatch.setattr(fcntl, "flock", refused)
-    with scratch() as folder:
-        clear()
-        assert folder.is_dir()
-    assert not folder.exists()
+    used, other = Scratch(), Scratch()
+    folder = used.make()
+    other.make()
+    assert folder.is_dir()
+    used.close()
+    other.close()
+    assert names(temporary) == set()

@@ -43,10 +43,11 @@ BYTES_AT_ONCE = 4 * 1024**2
 class Worker:
     """Answers requests about the copies in one folder."""
 
-    def __init__(self, folder: Path, most_bytes: int) -> None:
-        """A repository has at most `most_bytes`."""
+    def __init__(self, folder: Path, most_bytes: int, memory: int) -> None:
+        """A repository has at most `most_bytes`; the process has so much memory, in bytes."""
         self._folder = folder
         self._most = most_bytes
+        self._memory = memory
 
     def answer(self, ask: Ask) -> Iterator[Frame]:
         """The frames of an answer."""
@@ -68,8 +69,9 @@ class Worker:
         except MemoryError:
             yield Failed(
                 RepositoryTooLarge.__name__,
-                "reading it takes more memory than `sync.memory_bytes`",
-                "raise the setting, or look for a file that unpacks to very much",
+                f"reading it takes more memory than the {self._memory >> 20} MiB that it may have",
+                "look for a file that unpacks to very much, or raise `sync.memory_bytes`, and where that is more "
+                "already what the machine or the pod has (`--control-plane-memory` in a cluster)",
             )
 
     def _compare(self, ask: AskCompare) -> Touched:
@@ -147,7 +149,7 @@ def main() -> None:
     """Answer until the input ends."""
     folder, most_bytes, most_memory, seconds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     bound(memory=most_memory, file_bytes=most_bytes)
-    worker = Worker(folder, most_bytes)
+    worker = Worker(folder, most_bytes, most_memory)
     decoder = msgspec.msgpack.Decoder(Ask)
     while (data := read_frame(sys.stdin.buffer)) is not None:
         bound_cpu(seconds)

@@ -44,11 +44,12 @@ _decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
 class WorkerRepositories:
     """The port `Repositories`. Copies are in `folder`, which nobody else uses; `aclose` it."""
 
-    def __init__(self, folder: Path, settings: SyncSettings) -> None:
-        """Nothing runs yet."""
+    def __init__(self, folder: Path, settings: SyncSettings, *, memory: int | None = None) -> None:
+        """Nothing runs yet. `memory` is the part of it that each process may have, in bytes."""
         self._folder = folder
         self._settings = settings
-        bounds = map(str, (folder, settings.repository_bytes, settings.memory_bytes, settings.fetch_timeout))
+        most = settings.memory_bytes if memory is None else min(memory, settings.memory_bytes)
+        bounds = map(str, (folder, settings.repository_bytes, most, settings.fetch_timeout))
         self._workers = Workers(("-m", "chimera.adapters.git.worker", *bounds), kept=settings.at_once)
         self._used: dict[str, float] = {}
 

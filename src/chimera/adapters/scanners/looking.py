@@ -4,6 +4,7 @@ An image that can't be had or read is a result too, and not an error: whoever as
 """
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import aiohttp
 
 from chimera.adapters.scanners.image_files import image_files
 from chimera.adapters.scanners.registry import Registry, read_credentials
-from chimera.adapters.scanners.scratch import clear, scratch
+from chimera.adapters.scratch import Scratch
 from chimera.delivery.scanning.dependencies import Against
 from chimera.delivery.scanning.errors import ImageUnreadable
 from chimera.delivery.scanning.images import scan_image
@@ -44,9 +45,8 @@ async def look_into(
                 if only is None and await asyncio.to_thread(Path(name).exists):
                     found[name] = await asyncio.to_thread(_scan, Path(name), name, against, allowed)
                     continue
-                await asyncio.to_thread(clear)
-                with scratch() as folder:
-                    layout = folder / "layout"
+                with contextlib.closing(Scratch()) as scratch:
+                    layout = await asyncio.to_thread(scratch.make) / "layout"
                     await Registry(session, only=only, credentials=shown, largest=largest).fetch(name, layout)
                     found[name] = await asyncio.to_thread(_scan, layout, name, against, allowed)
             except ImageUnreadable as error:

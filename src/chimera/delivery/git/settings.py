@@ -35,7 +35,11 @@ class SyncSettings:
         minimum=1024**2,
     )
     memory_bytes: int = setting(
-        2048 * 1024**2, "Most memory of the process that reads a repository.", unit="bytes", minimum=256 * 1024**2
+        2048 * 1024**2,
+        "Most memory of a process that reads a repository, and never more than its part of what the machine or the pod "
+        "has.",
+        unit="bytes",
+        minimum=256 * 1024**2,
     )
     longest_wait: float = setting(
         3600.0, "A source that fails is looked at less and less often, and at least this often.", unit="s", minimum=1

@@ -64,9 +64,13 @@ class ScanningSettings:
         minimum=64 * 1024**2,
         maximum=64 * 1024**3,
     )
+    at_once: int = setting(
+        2, "Processes that scan, those that wait for work included; other scans wait.", minimum=1, maximum=16
+    )
     memory_bytes: int = setting(
         4 * 1024**3,
-        "Most memory of a process that scans. That which judges dependencies holds about 3 KiB for each advisory.",
+        "Most memory of a process that scans, and never more than its part of what the machine or the pod has. One "
+        "that judges dependencies or images holds about 3 KiB for each advisory.",
         unit="bytes",
         minimum=512 * 1024**2,
     )

@@ -1,6 +1,8 @@
 """Repositories over HTTP and on this machine, by processes that are killed when they take too long."""
 
 import asyncio
+import resource
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -133,12 +135,51 @@ async def test_a_file_that_unpacks_to_very_much_is_given_up(
 
 async def test_a_process_that_is_killed_is_replaced(server: GitServer, repositories: WorkerRepositories) -> None:
     tip = await repositories.tip(remote(server))
-    (process,) = repositories._workers._idle
-    process.kill()
-    await process.wait()
-    with pytest.raises(Unreachable, match="process that reads repositories has no answer"):
-        await repositories.tip(remote(server))
+    (idle,) = repositories._workers._idle
+    idle.process.kill()
+    await idle.process.wait()
     assert await repositories.tip(remote(server)) == tip
+
+
+async def test_a_process_that_is_killed_while_it_reads_is_said(
+    server: GitServer, repositories: WorkerRepositories
+) -> None:
+    tip = await repositories.tip(remote(server))
+    (idle,) = repositories._workers._idle
+    idle.process.send_signal(signal.SIGSTOP)
+    asking = asyncio.create_task(repositories.tip(remote(server)))
+    async with asyncio.timeout(30):
+        while repositories._workers.idle:  # noqa: ASYNC110 - it is asked as soon as it isn't
+            await asyncio.sleep(0)
+    idle.process.kill()
+    with pytest.raises(Unreachable, match=r"process that reads repositories has no answer: .* killed by SIGKILL"):
+        await asking
+    assert await repositories.tip(remote(server)) == tip
+
+
+async def test_a_process_has_so_much_processor_time_for_each_request(
+    server: GitServer, repositories: WorkerRepositories
+) -> None:
+    tip = await repositories.tip(remote(server))
+    (idle,) = repositories._workers._idle
+    first, _ = resource.prlimit(idle.process.pid, resource.RLIMIT_CPU)
+    assert 30 <= first < 90, "what its start took, and the time of fetching"
+    resource.prlimit(idle.process.pid, resource.RLIMIT_CPU, (100_000, resource.RLIM_INFINITY))
+    assert await repositories.tip(remote(server)) == tip
+    second, _ = resource.prlimit(idle.process.pid, resource.RLIMIT_CPU)
+    assert first <= second < 90, "counted anew"
+
+
+@pytest.mark.parametrize(("memory", "said"), [(512, 512), (4096, 1024)])
+async def test_a_process_takes_its_part_of_memory_and_no_more_than_the_setting(
+    server: GitServer, tmp_path: Path, memory: int, said: int
+) -> None:
+    settings = SyncSettings(memory_bytes=1024 * 1024**2)
+    made = WorkerRepositories(tmp_path / "copies", settings, memory=memory * 1024**2)
+    await made.tip(remote(server))
+    (idle,) = made._workers._idle
+    assert resource.prlimit(idle.process.pid, resource.RLIMIT_AS)[0] == said * 1024**2
+    await made.aclose()
 
 
 async def test_a_fetch_that_is_killed_is_made_again(server: GitServer, repositories: WorkerRepositories) -> None:
@@ -158,7 +199,7 @@ async def test_no_process_stays(server: GitServer, tmp_path: Path) -> None:
     processes = list(made._workers._idle)
     assert 1 <= len(processes) <= 2
     await made.aclose()
-    assert all(process.returncode is not None for process in processes)
+    assert all(one.process.returncode is not None for one in processes)
 
 
 async def test_copies_that_were_not_used_for_a_while_make_room_for_others(
