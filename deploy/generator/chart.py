@@ -146,7 +146,7 @@ TEXTS: dict[str, tuple[str, Any, Json]] = {
     "repositories_size": ("Room for clones in each control plane's pod.", "8Gi", {"type": "string", "pattern": SIZE}),
     "scans_size": (
         "Room for the images that are fetched to be scanned in each control plane's pod; where `scanning.registries` "
-        "names any, at least 1 GiB and twice `scanning.image_bytes`.",
+        "names any, at least 1 GiB and `scanning.image_bytes` for each of `scanning.at_once`.",
         "20Gi",
         {"type": "string", "pattern": SIZE},
     ),

@@ -36,8 +36,8 @@ from chimera_host.contract.problem import ProblemError
 
 EXIT_SETTINGS, EXIT_TEMPORARY, EXIT_FAILED = 78, 75, 1
 DATABASE_PORT = 5432
-SCANS_AT_ONCE, SCANS_BESIDE = 2, 1024**3
-"""Processes of a control plane that fetch images at once, and room for what else it has in its folder for them."""
+SCANS_BESIDE = 1024**3
+"""Room for what else a control plane has in the folder that its scans fetch images to."""
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
@@ -106,17 +106,17 @@ def _check_sizes(options: argparse.Namespace, scanning: ScanningSettings) -> Non
     sizes["control-plane-memory"] = options.control_plane_memory
     if wrong := [name for name, text in sizes.items() if not re.fullmatch(SIZE, text)]:
         raise SettingsError([f"--{name} {sizes[name]}: write a size, such as 20Gi or 512Mi" for name in wrong])
-    least, room = SCANS_AT_ONCE * scanning.image_bytes + SCANS_BESIDE, int(quantity(options.scans_size))
+    least, room = scanning.at_once * scanning.image_bytes + SCANS_BESIDE, int(quantity(options.scans_size))
     if not scanning.registries or room >= least:
         return
     (field,) = [one for one in dataclasses.fields(scanning) if one.name == "image_bytes"]
-    most = (room - SCANS_BESIDE) // SCANS_AT_ONCE
+    most = (room - SCANS_BESIDE) // scanning.at_once
     smaller = f", or set scanning.image_bytes to {most:,} or less" if most >= field.metadata["minimum"] else ""
     raise SettingsError(
         [
-            f"--scans-size {options.scans_size}: {SCANS_AT_ONCE} scans at once fetch an image each, of up to "
-            f"{scanning.image_bytes:,} bytes (scanning.image_bytes): give --scans-size {-(-least // 1024**3)}Gi or more"
-            f"{smaller}"
+            f"--scans-size {options.scans_size}: scanning.at_once is {scanning.at_once}, and each scan may fetch an "
+            f"image of scanning.image_bytes, {scanning.image_bytes:,} bytes: give --scans-size "
+            f"{-(-least // 1024**3)}Gi or more{smaller}"
         ]
     )
 

@@ -137,10 +137,12 @@ registries = ["registry.example"]
         (SCANNED, "1Gi", "give --scans-size 17Gi or more\n"),
         (SCANNED + f"image_bytes = {20 * 1024**3}\n", "20Gi", "give --scans-size 41Gi or more, or set"),
         (SCANNED + f"image_bytes = {64 * 1024**2}\n", "1152Mi", ""),
+        (SCANNED + "at_once = 3\n", "20Gi", "give --scans-size 25Gi or more, or set scanning.image_bytes to 6,800,"),
+        (SCANNED + "at_once = 1\n", "9Gi", ""),
         ("", "1Gi", ""),
     ],
 )
-def test_a_volume_too_small_for_two_images_is_refused_where_any_are_fetched(
+def test_a_volume_too_small_for_the_images_of_all_scans_is_refused_where_any_are_fetched(
     settings: str,
     size: str,
     says: str,
