@@ -221,14 +221,16 @@ class AgentLoop(Loop):
         waiting = self._deliveries.held
         self._deliveries.held = {key: waiting[key] for key in decided.held}
         self._deliveries.leaving = dict(decided.leaving)
+        wanted = dict(self._wanted)  # as this was decided: some of it goes, or changes, while what is held is settled
         carried = await self._deliveries.settle(now, self._rows, self._governor, self._stage, held)
         self._tell_of_staying()
-        outcomes = {**decided.outcomes, **self._carried(decided.held)}
+        outcomes = {**decided.outcomes, **self._carried(wanted, decided.held)}
+        outcomes = {key: outcome for key, outcome in outcomes.items() if key in self._wanted}
         self._count(outcomes)
         self._group()
         owners = {owner_key(row) for row in self._rows.values()}
         self._seen &= owners | self._wanted.keys()
-        more = await self._tell(outcomes)
+        more = await self._tell(outcomes, wanted)
         if more or decided.more or decided.apply:
             return now
         due = [time for time in (decided.look_again, carried, self.writer.look_again()) if time is not None]
@@ -332,11 +334,11 @@ class AgentLoop(Loop):
     def _is_as_held(self, key: Key, one: Held) -> bool:
         return key in self.agents.objects and key in self._wanted and self._wanted[key].digest == one.digest
 
-    def _carried(self, held: Iterable[Key]) -> dict[Key, Outcome]:
+    def _carried(self, wanted: Mapping[Key, Wanted], held: Iterable[Key]) -> dict[Key, Outcome]:
         """What to tell of Agents that something else brings to production."""
         found: dict[Key, Outcome] = {}
         for key in held:
-            place = (self._wanted[key].tenant or "", key[1])
+            place = (wanted[key].tenant or "", key[1])
             told = self._deliveries.told.get(place)
             if told is None:
                 continue  # it is being gathered
@@ -380,17 +382,19 @@ class AgentLoop(Loop):
         if found != self._rollouts.groups:
             self._rollouts.counted(found)
 
-    async def _tell(self, outcomes: Mapping[Key, Outcome]) -> bool:
-        """Write statuses that differ; whether there are more."""
+    async def _tell(self, outcomes: Mapping[Key, Outcome], wanted: Mapping[Key, Wanted]) -> bool:
+        """Write statuses that differ; whether there are more.
+
+        What is `wanted` otherwise by now is told of by the pass that its change begins: this one knows nothing of it.
+        """
         now, moment = self.clock.monotonic(), moment_of(self.clock)
         self.writer.keep(self.agents.objects)
         found: list[tuple[Key, Json]] = []
         for key, outcome in outcomes.items():
-            one = self.agents.objects.get(key)
-            if one is None:
+            one, want = self.agents.objects.get(key), wanted[key]
+            if one is None or self._wanted.get(key) != want:
                 continue
-            tenant = self._wanted[key].tenant
-            status = agent_status(outcome, one.metadata.generation, one.status, tenant, moment)
+            status = agent_status(outcome, one.metadata.generation, one.status, want.tenant, moment)
             if status == one.status or not self.writer.may(key, now):
                 continue
             if len(found) == STATUSES:

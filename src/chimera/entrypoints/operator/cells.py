@@ -115,17 +115,18 @@ class CellLoop(Loop):
     async def _make_and_delete(self, decided: CellPlan) -> list[float]:
         now = self.clock.monotonic()
         self._not_before = {name: due for name, due in self._not_before.items() if due > now}
-        for name in (*decided.make, *decided.delete):
+        going = {name: self.cells.objects[self._namespace, name].metadata.uid for name in decided.delete}
+        for name in (*decided.make, *going):
             if name in self._not_before:
                 continue
+            here = self.cells.objects.get((self._namespace, name))
             try:
-                if name in decided.make:
+                if name not in going:
                     manifest = cell_manifest(name, self._namespace)
                     made = await self._api.apply(CELLS, manifest, force=True, manager=MANAGER)
                     self.cells.take(made, None)
-                else:
-                    uid = self.cells.objects[self._namespace, name].metadata.uid
-                    await self._api.delete(CELLS, self._namespace, name, uid=uid)
+                elif here is not None and here.metadata.uid == going[name]:  # not gone, nor made anew
+                    await self._api.delete(CELLS, self._namespace, name, uid=going[name])
                     self.cells.drop(self._namespace, name)
             except ClusterError as error:
                 if concerns_all(error):

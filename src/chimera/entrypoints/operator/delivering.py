@@ -183,6 +183,7 @@ class Deliveries:
             return False
         for want in wants:
             self._refused.pop(_just(want), None)  # what is begun may have ended before the next look
+        self._under_way = None  # and it is looked for though nobody wants it by then, and nothing else is held
         try:
             await (self._start if key[1] else self._open)(key[0], wants, stage)
         except ProblemError as error:
