@@ -2,7 +2,7 @@
 
 import math
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chimera.delivery.rollout.sequential import (
@@ -115,6 +115,43 @@ def test_a_fault_on_both_sides_alike_is_no_evidence_against_green(calls: int, sh
         both = window(calls, failed)
         evidence = observe(evidence, both, both, OBJECTIVE, TOLERANCE, BOUNDS)
     assert log_e(evidence.failing) <= CLOSE
+
+
+def chance(calls: int, failures: int, rate: float) -> float:
+    """How likely so many of the calls fail."""
+    return math.comb(calls, failures) * rate**failures * (1 - rate) ** (calls - failures)
+
+
+NEAR_ONE = st.floats(0.6, 1) | st.sampled_from((0.0, 0.5, 0.9, 0.97, 1.0))
+ALLOWED = st.floats(0, 0.5) | st.sampled_from((0.1, 0.2, 0.35, 0.5))
+
+
+@given(st.integers(1, 5), st.integers(1, 5), NEAR_ONE, NEAR_ONE, st.floats(0, 1), ALLOWED)
+@example(1, 1, 0.8, 0.9, 0.9, 0.4)
+def test_no_window_wins_on_average_however_much_is_allowed_and_however_often_blue_fails(
+    n: int, m: int, known: float, blue: float, better: float, allowed: float
+) -> None:
+    past = Counts(1000, int(1000 * known), 0, int(1000 * known))
+    before, tolerance = Evidence(blue=past, pace=bucket_of(30.0, BOUNDS)), Tolerance(allowed, allowed)
+    green = min(1.0, blue + allowed) * better
+    means = [0.0] * (2 * len(EXCESS))
+    for k in range(n + 1):
+        for failed in range(m + 1):
+            both = window(n, k, k), window(m, failed, failed)
+            after = observe(before, *both, OBJECTIVE, tolerance, BOUNDS)
+            likely = chance(n, k, blue) * chance(m, failed, green)
+            means = [
+                mean + likely * math.exp(bet) for mean, bet in zip(means, after.failing + after.slowing, strict=True)
+            ]
+    assert max(means) <= 1 + CLOSE
+
+
+def test_where_all_calls_may_fail_nothing_is_bet() -> None:
+    evidence = observe(Evidence(), window(1000, 900, 900), window(0, 0), OBJECTIVE, Tolerance(0.5, 0.5), BOUNDS)
+    for _ in range(30):
+        blue, green = window(10, 9, 9), window(10, 0, 0)
+        evidence = observe(evidence, blue, green, OBJECTIVE, Tolerance(0.5, 0.5), BOUNDS)
+    assert evidence.failing == evidence.slowing == NOTHING
 
 
 def test_a_green_that_fails_all_is_found_by_its_first_calls() -> None:

@@ -333,6 +333,8 @@ def _against_blue(
     believed = (past.failures + PRIOR_CALLS * prior) / (past.calls + PRIOR_CALLS)
     believed = min(MOST_RATE, max(LEAST_RATE, believed))
     allowed = believed + d
+    if allowed >= 1 - LEAST_RATE:
+        return bets  # green may fail in all its calls: no rate of its own could be worse
     rates = [allowed + (1 - allowed) * part for part in EXCESS]
     return tuple(bet + log_factor(n, k, m, failed, believed, rate, d) for bet, rate in zip(bets, rates, strict=True))
 
