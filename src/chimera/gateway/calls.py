@@ -27,9 +27,9 @@ class InFlightCall:
     and so allowed that what was in flight when a host died happens twice.
 
     `family` counts, at the root alone, all calls that the call from outside has led to. `hops` is how many agents
-    events have started down to it; what it tells carries that on. `task` runs it; `withdrawn` says that its revision
-    was taken back and it ends, `pinned` that it goes on with what its revision began. Of a trial, `script` is what its
-    model says, `trial` what its host is told.
+    events have started down to it; what it tells carries that on. `task` runs it, until its host has answered;
+    `withdrawn` says that its revision was taken back and it ends, `pinned` that it goes on with what its revision
+    began. Of a trial, `script` is what its model says, `trial` what its host is told.
     """
 
     call: str

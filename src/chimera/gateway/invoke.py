@@ -283,8 +283,11 @@ class Invoker:
             request = self._request(call, incoming, stream=sink is not None)
             try:
                 if sink is None:
-                    return await self._hosts.invoke(endpoint, request, traceparent)
-                return await self._hosts.stream(endpoint, request, traceparent, sink)
+                    response = await self._hosts.invoke(endpoint, request, traceparent)
+                else:
+                    response = await self._hosts.stream(endpoint, request, traceparent, sink)
+                call.task = None  # nothing runs there any more that taking the revision back could end
+                return response
             except RemoteProblem as error:
                 if self._turns.falls_back(call, incoming, "agent", error):
                     avoid.clear()

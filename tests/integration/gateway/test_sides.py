@@ -11,6 +11,8 @@ import pytest
 from msgspec.structs import replace
 
 from chimera.delivery.sides.model import WHOLE
+from chimera.gateway.audit import CallEntries
+from chimera.gateway.state.runs import Runs
 from chimera.platform.model import Route, Withdrawn
 from chimera.testing.hosts import FakeHost
 from chimera_host.contract.call import InvokeRequest
@@ -198,6 +200,44 @@ async def test_running_calls_end_or_are_ended(pair: Pair) -> None:
     assert (answer.status, answer.json["code"]) == (503, "revision-withdrawn")
     await ended.wait()
     assert await pair.side() == "blue"
+
+
+async def test_an_answer_that_is_there_is_given_though_its_revision_is_taken_back_that_moment(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.set(WHOLE)
+    await pair.seen()
+    durable, finish = CallEntries.durable, Runs.finish
+    reached, go = asyncio.Event(), asyncio.Event()
+
+    async def before_it_is_durable(entries: CallEntries) -> None:
+        reached.set()
+        await go.wait()
+        await durable(entries)
+
+    async def before_it_is_finished(runs: Runs, *told: Any, **more: Any) -> None:
+        reached.set()
+        await go.wait()
+        await finish(runs, *told, **more)
+
+    for owner, name, late in (
+        (CallEntries, "durable", before_it_is_durable),
+        (Runs, "finish", before_it_is_finished),
+    ):
+        reached.clear()
+        go.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, late)
+            running = asyncio.create_task(pair.call(session=name, key=name))
+            await reached.wait()
+            pair.back(cancelled=True)
+            await pair.seen()
+            go.set()
+            answer = await running
+        assert (answer.status, answer.json["output"]) == (200, pair.green.revision)
+        assert (await pair.call(session=name, key=name)).json["output"] == pair.green.revision, "it is kept"
+        pair.set(WHOLE)
+        await pair.seen()
 
 
 async def test_a_call_that_waits_for_what_is_taken_back_goes_to_what_is_live(pair: Pair) -> None:
