@@ -32,6 +32,7 @@ class MemorySides:
         self.back_by: set[str] = set()
         self._green: dict[tuple[str, str], Standing] = {}
         self._kept: dict[tuple[str, str], tuple[str, float]] = {}
+        self._taken: dict[tuple[str, str, str], str] = {}
         self._windows: list[tuple[tuple[str, str, Seen], ...]] = []
 
     # -- what a test says ---------------------------------------------------------------------------------------------
@@ -45,6 +46,12 @@ class MemorySides:
         if revision is not None:
             self.store(tenant, agent, revision)
         self._point((tenant, agent), revision, None)
+
+    def roll_back(self, tenant: str, agent: str) -> None:
+        """Somebody takes back the agent's green side."""
+        side = self._green.pop((tenant, agent))
+        assert side.green is not None and side.rollout is not None
+        self._withdraw((tenant, agent), side.green, side.rollout)
 
     def load(self, tenant: str, agent: str, wanted: int, holding: int, problem: str | None = None) -> None:
         """Somebody looked where blue is loaded, and loaded green there."""
@@ -95,6 +102,9 @@ class MemorySides:
             elif side is not None and (side.rollout, side.green) != (rollout, one.revision):
                 refused[one.agent] = f"rollout {side.rollout} is at it"
             elif side is None and one.revision is not None and live != one.revision:
+                if self._taken.get((*key, one.revision)) == rollout:
+                    refused[one.agent] = "this revision was taken back"
+                    continue
                 self._green[key] = Standing(agent=one.agent, blue=live, green=one.revision, rollout=rollout)
         return refused
 
@@ -149,7 +159,7 @@ class MemorySides:
                     self._kept[key] = (live, self._clock.wall() + keep)
             self._green.pop(key, None)
             if one not in green and one.revision is not None and (had_green or live != to):
-                self.withdrawn.setdefault(key, set()).add(one.revision)
+                self._withdraw(key, one.revision, rollout)
                 self.back_by.add(by)
                 if now:
                     self.cancelled.append((*key, one.revision))
@@ -177,7 +187,12 @@ class MemorySides:
         else:
             self.live[key] = revision
             self.withdrawn.get(key, set()).discard(revision)
+            self._taken.pop((*key, revision), None)
         self.changes.append((*key, revision, change))
+
+    def _withdraw(self, key: tuple[str, str], revision: str, rollout: str) -> None:
+        self.withdrawn.setdefault(key, set()).add(revision)
+        self._taken[*key, revision] = rollout
 
     def _check(self, held: Lease) -> None:
         current = self._leases.leases.get(held.name)

@@ -13,6 +13,7 @@ from chimera.adapters.storage.leases import StoredLeases
 from chimera.adapters.storage.opening import open_database
 from chimera.adapters.storage.schema.catalogue import agent as agents
 from chimera.adapters.storage.schema.catalogue import history
+from chimera.adapters.storage.sides.rollback import Rollbacks
 from chimera.adapters.storage.sides.store import SideStorage
 from chimera.agents.compile import CompiledAgent
 from chimera.delivery.sides.model import Seen
@@ -41,6 +42,9 @@ class World(Protocol):
 
     async def delete(self, agent: str) -> None:
         """The agent is taken out of service directly."""
+
+    async def roll_back(self, agent: str) -> None:
+        """Somebody takes the agent back: a green side goes first."""
 
     async def own(self, agent: str) -> None:
         """The agent belongs to the resource `there/agent`."""
@@ -82,6 +86,9 @@ class InMemory:
 
     async def delete(self, agent: str) -> None:
         self.sides.apply(TENANT, agent, None)
+
+    async def roll_back(self, agent: str) -> None:
+        self.sides.roll_back(TENANT, agent)
 
     async def own(self, agent: str) -> None:
         self.sides.owned[TENANT, agent] = "there/agent"
@@ -134,6 +141,11 @@ class InDatabase:
 
     async def delete(self, agent: str) -> None:
         await self.catalogue.delete_agents(TENANT, [agent])
+
+    async def roll_back(self, agent: str) -> None:
+        rollbacks = Rollbacks(self.database, max_hosts=7, clock=self.clock)
+        done = await rollbacks.agents(TENANT, [agent], to=None, by="user:bob", now=False)
+        assert [one.agent for one in done.agents] == [agent]
 
     async def own(self, agent: str) -> None:
         owned = update(agents).where(agents.c.name == agent).values(owner="there/agent")

@@ -107,6 +107,23 @@ async def test_who_is_not_there_is_not_in_the_look(world: Any) -> None:
     assert await world.sides.look(TENANT, ["nobody"]) == {}
 
 
+async def test_a_revision_that_was_taken_back_gets_no_green_side_of_the_same_rollout_again(world: Any) -> None:
+    anna, bert = await two(world), await two(world, "bert")
+    new = Green(agent="carl", revision=await world.store("carl", "first"), before=None)
+    await set_green(world, anna, bert, new)
+    await world.roll_back("anna")
+    assert await finish(world, blue=[bert, new]) == {}
+    refused = await set_green(world, anna, bert, new)
+    assert set(refused) == {"anna", "bert", "carl"} and "taken back" in refused["anna"]
+    found = await world.sides.look(TENANT, ["anna", "bert", "carl"])
+    assert {name: (one.blue, one.green) for name, one in found.items()} == {
+        "anna": (anna.before, None),
+        "bert": (bert.before, None),
+    }
+    assert await set_green(world, anna, rollout="ro-2") == {}, "another rollout may try it again"
+    assert (await standing(world)).green == anna.revision
+
+
 # -- weights and loading -------------------------------------------------------------------------------------------
 
 

@@ -254,6 +254,23 @@ async def test_an_agent_that_somebody_else_changes_meanwhile_is_left_as_they_mad
     assert (await world.standing())["a0"].blue == "sha256:theirs"
 
 
+@pytest.mark.parametrize("paused", [False, True])
+async def test_an_agent_that_is_taken_back_while_it_is_loaded_stays_so_and_takes_all_back(paused: bool) -> None:
+    world = RolloutWorld(AGENTS)
+    world.loads = False
+    rollout = await begun(world)
+    await world.tick()
+    assert (await world.standing())["a0"].green is not None
+    if paused:
+        await world.service.ask(TENANT, rollout, "pause", by="user:bob")
+        await world.tick()
+    world.sides.roll_back(TENANT, "a0")
+    world.loads = True
+    found = await world.until_over(rollout)
+    assert (found.rollout.state, "taken back" in found.rollout.reason) == ("rolled-back", True)
+    assert await world.all_at(new=False)
+
+
 async def test_an_agent_that_was_changed_before_its_turn_is_refused() -> None:
     world = RolloutWorld(AGENTS)
     rollout = await begun(world)

@@ -4,8 +4,8 @@ Everything here is for many agents at once, in one transaction, and says a state
 for the same, it changes nothing and refuses nothing. Whoever works under a lease shows it, and it is checked in the
 transaction that writes, so that a leader who comes back late moves no call.
 
-Somebody may change an agent directly while it is rolled out: that ends its green side, in the same transaction. The
-rollout sees it in `look`, and `finish` refuses the agent.
+Somebody may change an agent directly while it is rolled out, or take it back: that ends its green side, in the same
+transaction. The rollout sees it in `look`; `set_green` and `finish` refuse the agent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,8 +25,9 @@ class Sides(Protocol):
         """Give agents their green sides with weight 0, and have them loaded; the refused ones with the reason.
 
         Refused are agents whose live revision isn't `before` (and isn't the wanted one either), those that have a green
-        side of another rollout, those that another owner changes alone, and revisions that aren't stored or can't be
-        run here. From then on what is seen of the others is kept, blue's too.
+        side of another rollout, those that another owner changes alone, revisions that aren't stored or can't be run
+        here, and those that were taken back from this very rollout. From then on what is seen of the others is kept,
+        blue's too.
         """
 
     async def set_weights(self, tenant: str, weights: Mapping[str, int], *, rollout: str, held: Lease) -> None:

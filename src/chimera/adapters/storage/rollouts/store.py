@@ -181,14 +181,7 @@ class StoredRollouts:
                 )
             if one.wanted == "abort" and wanted != "abort":
                 raise RolloutState(f"rollout {rollout} is being aborted", next_step="wait for its end")
-            now = self._database.now(connection)
-            made = replace(one, wanted=wanted, asked_by=by, asked=reason, updated=now, version=one.version + 1)
-            said = {name: getattr(made, name) for name in (*PEOPLES, "updated", "version")}
-            its = (table.c.tenant == tenant) & (table.c.id == rollout)
-            connection.execute(update(table).where(its).values(said))
-            summary = Summary(rollout=made, phases=found.phases, strengths=found.strengths)
-            tell(connection, summary, _TOLD[wanted], by=by, at=now)
-            return summary
+            return _ask(connection, found, wanted, by, reason, self._database.now(connection))
 
         return await self._database.write(job)
 
@@ -224,6 +217,32 @@ class StoredRollouts:
 
     async def _summaries(self, query: Select[Any]) -> Sequence[Summary]:
         return [read_summary(row) for row in await self._rows(query)]
+
+
+def abort_of_change(
+    connection: Connection, tenant: str, change: str, *, by: str, reason: str, now: float
+) -> Sequence[Summary]:
+    """Have the rollouts of a change end, in a transaction of somebody else's; those that are being made live already.
+
+    Call it before anything is told: whoever saves a rollout holds its row, and then the journal.
+    """
+    its = (table.c.tenant == tenant) & (table.c.change == change) & table.c.ended.is_(None)
+    found = [read_summary(row) for row in connection.execute(select(table).where(its).with_for_update())]
+    for one in found:
+        if one.rollout.state in ("running", "paused") and one.rollout.wanted != "abort":
+            _ask(connection, one, "abort", by, reason, now)
+    return [one for one in found if one.rollout.state == "promoting"]
+
+
+def _ask(connection: Connection, found: Summary, wanted: Wanted, by: str, reason: str, now: float) -> Summary:
+    one = found.rollout
+    made = replace(one, wanted=wanted, asked_by=by, asked=reason, updated=now, version=one.version + 1)
+    said = {name: getattr(made, name) for name in (*PEOPLES, "updated", "version")}
+    its = (table.c.tenant == one.tenant) & (table.c.id == one.id)
+    connection.execute(update(table).where(its).values(said))
+    summary = Summary(rollout=made, phases=found.phases, strengths=found.strengths)
+    tell(connection, summary, _TOLD[wanted], by=by, at=now)
+    return summary
 
 
 def _canonicals(rows: Sequence[Any]) -> dict[str, CanonicalDefinition]:

@@ -2,6 +2,7 @@
 
 What to go back to is worked out from what is read first; the transaction asks again whether it is still so. What was
 live is withdrawn: gateways give it no call from the moment they read that, and end what runs where that is asked for.
+A change's rollout, if one is under way, is aborted by the same transaction: it would go on with what it has not begun.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from sqlalchemy import Connection, Row, select
 
 from chimera.adapters.storage.database import Database
 from chimera.adapters.storage.facts import AgentFacts, Unservable
+from chimera.adapters.storage.rollouts.store import abort_of_change
 from chimera.adapters.storage.schema.catalogue import history
 from chimera.adapters.storage.schema.delivery import change_item
 from chimera.adapters.storage.schema.sides import GREEN
@@ -29,6 +31,7 @@ from chimera.agents.catalogue import (
     is_named,
 )
 from chimera.delivery.errors import UnknownChange
+from chimera.delivery.rollout.model import Summary
 from chimera.gateway.errors import AgentNotFound
 from chimera.kernel.clock import Clock, SystemClock
 from chimera.platform.cells import unservable_here
@@ -37,12 +40,16 @@ from chimera_host.contract.problem import ProblemError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Want:
-    """What an agent is to be (None: out of service), and what it was when that was decided: live, and green."""
+    """What an agent is to be (None: out of service), and what it was when that was decided: live, and green.
+
+    `removal`: what is taken back is that it goes out of service.
+    """
 
     agent: str
     to: str | None
     live: str | None
     green: str | None
+    removal: bool = False
 
 
 Wants = tuple[list[Want], dict[str, ProblemError]]
@@ -124,13 +131,18 @@ class Rollbacks:
             sequence = hold_sequence(connection)  # of two who ask at once with one key, one sees what the other did
             if (before := known(connection)) is not None:
                 return before
-            done = self._point(connection, tenant, wants, refused, facts, why, sequence)
+            going = [] if change is None else self._abort(connection, tenant, change, by)
+            done = self._point(connection, tenant, wants, refused | _late(wants, going), facts, why, sequence)
             # What was refused as a whole did nothing, and is asked anew.
             if key is not None and (done.agents or done.stood):
                 self._taken_back.keep(connection, tenant, key, done, self._clock.wall())
             return done
 
         return await self._database.write(job)
+
+    def _abort(self, connection: Connection, tenant: str, change: str, by: str) -> Sequence[Summary]:
+        now = self._database.now(connection)
+        return abort_of_change(connection, tenant, change, by=by, reason="its change was taken back", now=now)
 
     def _point(
         self,
@@ -150,6 +162,8 @@ class Rollbacks:
         targets: list[Target] = []
         ended: list[Row[tuple[object, ...]]] = []
         for one in wants:
+            if one.agent in before:
+                continue
             live, green = rows.get(one.agent), greens.get(one.agent)
             now = (live.revision if live else None, green.revision if green else None)
             if now != (one.live, one.green):
@@ -240,12 +254,25 @@ def _wants_of_change(connection: Connection, tenant: str, change: str) -> Wants:
         if blue == item.revision:
             wants.append(Want(agent=item.agent, to=item.before, live=blue, green=green))
         elif blue == item.before:
-            wants.append(Want(agent=item.agent, to=blue, live=blue, green=green))
+            removal = item.revision is None
+            wants.append(Want(agent=item.agent, to=blue, live=blue, green=green, removal=removal))
         else:
             refused[item.agent] = ChangedMeanwhile(
                 f"agent {item.agent} was changed after the change {change}", next_step="take it back by its name"
             )
     return wants, refused
+
+
+def _late(wants: Sequence[Want], going: Sequence[Summary]) -> dict[str, ProblemError]:
+    """Agents that a rollout takes out of service at this moment: no side of theirs could be ended before it does."""
+    names = [one.agent for one in wants if one.removal] if going else []
+    return {
+        name: ChangedMeanwhile(
+            f"agent {name} is being taken out of service at this moment, by rollout {going[0].rollout.id}",
+            next_step="try again when it is done",
+        )
+        for name in names
+    }
 
 
 def _back(agent: str, live: Row[Any] | None, before: str | None) -> BackAgent:

@@ -209,7 +209,10 @@ class SideStorage:
         check_lease(connection, held)
         names = [one.agent for one in greens]
         rows = {row.name: row for row in agents_of(connection, tenant, names) if row.status == "live"}
-        beside = {row.agent: row for row in sides_of(connection, tenant, names, GREEN)}
+        sides = sides_of(connection, tenant, names, GREEN, WITHDRAWN)
+        beside = {row.agent: row for row in sides if row.role == GREEN}
+        # Whoever took it back did so for good: this rollout doesn't bring it again.
+        back = {(row.agent, row.revision) for row in sides if row.role == WITHDRAWN and row.rollout == rollout}
         stored = canonical_of(connection, tenant, [one.revision for one in greens if one.revision is not None])
         refused: dict[str, str] = {}
         fresh: list[tuple[Green, AgentFacts]] = []
@@ -222,7 +225,10 @@ class SideStorage:
             elif there is not None and (there.rollout, there.revision) != (rollout, one.revision):
                 refused[one.agent] = f"rollout {there.rollout} is at it"
             elif there is None and known is not None and blue != one.revision:
-                fresh.append((one, known))
+                if (one.agent, one.revision) in back:
+                    refused[one.agent] = "this revision was taken back"
+                else:
+                    fresh.append((one, known))
         if not fresh:
             return refused
         self._pointing.put_cells(connection, tenant, [known for _, known in fresh])

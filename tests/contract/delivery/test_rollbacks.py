@@ -1,0 +1,166 @@
+"""A change that is taken back while it is rolled out, before, and after it: on both databases, as people ask for it."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from sqlalchemy import insert
+
+from chimera.adapters.storage.catalogue import Catalogue
+from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.leases import StoredLeases
+from chimera.adapters.storage.rollouts.store import StoredRollouts
+from chimera.adapters.storage.schema.delivery import change as change_request
+from chimera.adapters.storage.schema.delivery import change_item
+from chimera.adapters.storage.sides.store import SideStorage
+from chimera.adapters.storage.sides.taken_back import Done
+from chimera.delivery.rollout.model import ENDED, Item, Policy, Rollout
+from chimera.delivery.rollout.service import LEASE, RolloutService
+from chimera.gateway.sides.ports import Loads
+from chimera.kernel.leases import Lease
+from chimera.testing.clock import ManualClock
+from chimera.testing.definitions import compiled, staged
+from chimera.testing.rollout_world import Killed
+
+TENANT = "default"
+AT_ONCE = Policy(step_seconds=0, bake_seconds=0, waves=(), steps=(50.0, 100.0))
+NAMES = ("anna", "bert")
+
+
+class Production:
+    """Agents, changes of them, and a leader that rolls these out."""
+
+    def __init__(self, database: Database) -> None:
+        clock = ManualClock()
+        self.database = database
+        self.catalogue = Catalogue(database, max_hosts=7, clock=clock)
+        self.sides = SideStorage(database, max_hosts=7, clock=clock)
+        self.store = StoredRollouts(database)
+        self.service = RolloutService(self.store, self.sides, self.store, AT_ONCE)
+        self.leases = StoredLeases(database)
+
+    async def apply(self, *names: str, words: str = "First.") -> dict[str, str]:
+        made = {name: compiled(name, metadata={"description": words}) for name in names}
+        await self.catalogue.apply(TENANT, staged(*made.values()), keep_going=False, expect=None, by=None)
+        return {name: one.digest for name, one in made.items()}
+
+    async def live(self, *names: str) -> dict[str, str | None]:
+        found = await self.sides.look(TENANT, names)
+        return {name: found[name].blue if name in found else None for name in names}
+
+    async def change(self, name: str, words: dict[str, str | None]) -> list[Item]:
+        """A change request of these agents, by what they are to be (None: out of service)."""
+        before = await self.live(*words)
+        made = {agent: compiled(agent, metadata={"description": said}) for agent, said in words.items() if said}
+        await self.catalogue.stage(TENANT, await self.catalogue.open_batch(TENANT), staged(*made.values()))
+        items = [
+            Item(agent=agent, revision=made[agent].digest if agent in made else None, before=before[agent])
+            for agent in words
+        ]
+        head: dict[str, Any] = {"tenant": TENANT, "id": name, "state": "rolling-out", "risk": "low", "title": name}
+        head |= {"author": "ann", "author_person": "ann", "content": name, "agents": len(items), "staged": 0}
+        head |= {"created": 1.0, "updated": 1.0, "version": 1, "record": b""}
+        rows = [
+            {"tenant": TENANT, "change": name, "agent": one.agent, "revision": one.revision, "before": one.before}
+            for one in items
+        ]
+
+        def write(connection: Any) -> None:
+            connection.execute(insert(change_request).values(head))
+            connection.execute(insert(change_item), [{**row, "source": ""} for row in rows])
+
+        await self.database.write(write)
+        return items
+
+    async def begin(self, name: str, items: Sequence[Item], **policy: Any) -> str:
+        told: dict[str, Any] = {"title": name, "by": "user:ann", "change": name, "content": name}
+        policies = {one: getattr(AT_ONCE, one) for one in AT_ONCE.__struct_fields__} | policy
+        return (await self.service.start(TENANT, items, policy=Policy(**policies), **told)).rollout.id
+
+    async def held(self) -> Lease:
+        held = await self.leases.acquire(LEASE, "test", 600.0)
+        assert held is not None
+        return held
+
+    async def load(self, *names: str) -> None:
+        """A gateway loads what it is told to."""
+        loads = [
+            Loads(tenant=TENANT, agent=one.agent, revision=one.green, wanted=1, holding=1)
+            for one in (await self.sides.look(TENANT, names)).values()
+            if one.green is not None
+        ]
+        await self.sides.loaded(loads, held=await self.held())
+
+    async def led(self, rollout: str, *names: str, passes: int = 20) -> Rollout:
+        """A leader's passes until it is over."""
+        for _ in range(passes):
+            await self.load(*names)
+            await self.service.round(await self.held())
+            if (found := (await self.service.get(TENANT, rollout)).rollout).state in ENDED:
+                break
+        return found
+
+    async def back(self, change: str) -> Done:
+        return await self.catalogue.rollbacks.change(TENANT, change, by="user:bob", now=False)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def dialect(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def production(database: Database) -> Production:
+    return Production(database)
+
+
+async def test_a_change_that_is_loading_and_taken_back_doesnt_come_again(production: Production) -> None:
+    first = await production.apply(*NAMES)
+    rollout = await production.begin("c1", await production.change("c1", dict.fromkeys(NAMES, "Second.")), canary=1)
+    await production.service.round(await production.held())
+    done = await production.back("c1")
+    assert [one.agent for one in done.agents] == ["anna"] and [one.agent for one in done.stood] == ["bert"]
+    asked = (await production.service.get(TENANT, rollout)).rollout
+    assert (asked.wanted, asked.asked_by, asked.asked) == ("abort", "user:bob", "its change was taken back")
+    assert (await production.led(rollout, *NAMES)).state == "aborted"
+    assert await production.live(*NAMES) == first
+
+
+@pytest.mark.parametrize("wanted", ["run", "pause"])
+async def test_a_change_that_was_not_begun_or_only_removes_goes_no_further(production: Production, wanted: Any) -> None:
+    first = await production.apply(*NAMES, "carl")
+    items = await production.change("c1", {"anna": "Second.", "bert": None})
+    rollout = await production.begin("c1", items)
+    if wanted == "pause":
+        await production.service.ask(TENANT, rollout, "pause", by="user:ann")
+    again = await production.begin("c2", await production.change("c2", {"carl": "Second."}))
+    done = await production.back("c1")
+    assert [one.agent for one in done.stood] == list(NAMES) and not done.agents
+    found = await production.led(rollout, *NAMES, "carl")
+    assert (found.state, found.reason) == ("aborted", "aborted by user:bob: its change was taken back")
+    assert await production.live(*NAMES) == {name: first[name] for name in NAMES}
+    assert (await production.led(again, "carl")).state == "done", "another change's goes on"
+
+
+async def test_a_removal_that_is_being_made_is_not_said_to_be_taken_back(production: Production) -> None:
+    await production.apply(*NAMES)
+    rollout = await production.begin("c1", await production.change("c1", dict.fromkeys(NAMES)))
+    while (await production.service.get(TENANT, rollout)).rollout.state != "promoting":
+        await decided(production)
+    done = await production.back("c1")
+    assert set(done.refused) == set(NAMES) and not done.stood
+    assert (await production.led(rollout)).state == "done"
+    assert [one.agent for one in (await production.back("c1")).agents] == list(NAMES)
+
+
+async def decided(production: Production) -> None:
+    """A pass of a leader that is killed before it acts."""
+
+    async def die(*_: Any) -> None:
+        raise Killed
+
+    held = await production.held()
+    with pytest.MonkeyPatch.context() as patch, suppress(Killed):
+        patch.setattr(production.service, "_act", die)
+        await production.service.round(held)
