@@ -11,6 +11,7 @@ from chimera.delivery.git.protection import (
     Proposal,
     Update,
     Word,
+    judge_following,
     judge_proposal,
     judge_reference,
     judge_word,
@@ -126,4 +127,19 @@ def test_no_other_reference_is_taken_for_the_branch(ref: str, new: str | None) -
         assert refused is not None
     else:
         short = ref.removeprefix("refs/heads/").removeprefix("refs/tags/").lower()
-        assert (refused is not None) == (short in ("main", "heads/main", "refs/heads/main"))
+        assert (refused is not None) == (short in ("main", "heads/main", "refs/heads/main", "head"))
+
+
+REFS = ("refs/heads/main", "refs/heads/master", "refs/heads/topic", "refs/tags/v1")
+
+
+@given(
+    ref=st.sampled_from(REFS),
+    new=st.sampled_from([None, COMMIT]),
+    followed=st.dictionaries(st.sampled_from(REFS), st.sampled_from(REFS)),
+)
+def test_only_a_reference_that_stands_for_itself_may_change(
+    ref: str, new: str | None, followed: dict[str, str]
+) -> None:
+    refused = judge_following(RepositoryPolicy(), Update(ref=ref, old=OTHER, new=new), followed)
+    assert (refused is not None) == (ref in followed or ref == followed.get("refs/heads/main"))

@@ -3,14 +3,16 @@
 The rules (policy and signers) lie beside the repository's objects, where no push reaches, as they were when `protect`
 was run: so a push can't change what it is judged by. Whatever goes wrong in the hook refuses the push.
 
-Who may write to the folder itself needs no push. The protection is for those who reach the repository by a server.
+Who may write to the folder itself needs no push. The protection is for those who reach the repository by a server. What
+an admin made there in good faith may still lead around it: a symbolic reference, a link, a linked worktree.
 """
 
 import os
 import shlex
 import stat
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +63,9 @@ def protect(folder: Path, rules: Rules) -> None:
     for one in (hooks, place, hooks / HOOK):
         if one.is_symlink():
             raise BareRefused(f"{one} is a link, which others may lead elsewhere", next_step="put a plain one there")
+    around = list(_around(folder))
+    if around:
+        raise BareRefused("; ".join(what for what, _ in around), next_step="; ".join(todo for _, todo in around))
     for one in (hooks, place):
         one.mkdir(exist_ok=True)
     # The rules first: a hook without them refuses everything.
@@ -91,7 +96,50 @@ def troubles(folder: Path, rules: Rules) -> list[str]:
             found.append(f"{file} makes Git read other objects than were pushed here")
     if run_git(folder, "for-each-ref", "refs/replace/").text.strip():
         found.append("references in refs/replace/ make Git show other content for a commit")
+    found += [f"{what}; mend it: {todo}" for what, todo in _around(folder)]
     return found
+
+
+def followed_by(folder: Path, ref: str) -> str | None:
+    """What Git changes in the place of `ref`, which is symbolic or leads through a link; None where it is `ref` itself.
+
+    Raises `BareRefused` where it follows what can't be a reference.
+    """
+    done = run_git(folder, "symbolic-ref", "--quiet", ref, codes=(0, 1))
+    if done.returncode == 0:
+        return done.text.strip()
+    top = (folder / "refs").resolve()
+    place = top / ref.removeprefix("refs/")
+    end = place.resolve()
+    return None if end == place else f"refs/{os.path.relpath(end, top)}"
+
+
+def _around(folder: Path) -> Iterator[tuple[str, str]]:
+    """What leads a push around the rules or the hook, and what to do.
+
+    A reference that follows one which isn't there is in no list of Git's, so the files are looked at too.
+    """
+    refs = folder / "refs"
+    rows = run_git(folder, "for-each-ref", "--format=%(refname) %(symref)").lines
+    symbolic = {ref for ref, target in (row.split(" ", 1) for row in rows) if target}
+    links: set[str] = set()
+    for file in refs.rglob("*"):
+        with suppress(FileNotFoundError):  # a push may change it meanwhile
+            if file.is_symlink():
+                links.add(f"refs/{file.relative_to(refs)}")
+            elif file.is_file() and file.read_bytes().startswith(b"ref:"):
+                symbolic.add(f"refs/{file.relative_to(refs)}")
+    for ref in sorted(symbolic | links):
+        if ref in links:
+            yield f"{ref} is a link: a push to it may change another reference", f"rm {shlex.quote(str(folder / ref))}"
+        elif not any(ref.startswith(f"{link}/") for link in links):
+            yield (
+                f"{ref} follows another reference, which a push to it would change",
+                f"git symbolic-ref --delete {shlex.quote(ref)}",
+            )
+    trees = folder / "worktrees"
+    if trees.is_dir() and any(trees.iterdir()):
+        yield f"a push by the worktrees in {trees} finds no hook", "git worktree remove each, then git worktree prune"
 
 
 def load_rules(folder: Path) -> Rules:
@@ -122,6 +170,11 @@ class Ran:
 
     returncode: int
     text: str
+
+    @property
+    def lines(self) -> list[str]:
+        """Its lines, by git's only separator: names may hold others that Unicode knows."""
+        return [line for line in self.text.split("\n") if line]
 
 
 def run_git(folder: Path, *arguments: str, codes: Sequence[int] = (0,)) -> Ran:

@@ -6,7 +6,7 @@ It runs within the hook, while Git still keeps what was pushed in quarantine.
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from chimera.adapters.git.bare import Rules, load_rules, run_git
+from chimera.adapters.git.bare import Rules, followed_by, load_rules, run_git
 from chimera.adapters.git.definitions import CommitFiles
 from chimera.adapters.git.objects import FileChange, Objects
 from chimera.adapters.git.sshsig import verify
@@ -24,6 +24,7 @@ from chimera.delivery.git.protection import (
     Refusal,
     Update,
     Word,
+    judge_following,
     judge_proposal,
     judge_reference,
     judge_word,
@@ -55,8 +56,12 @@ class _Push:
 
     def judge(self, updates: Sequence[Update]) -> Iterator[Refusal]:
         protected = HEADS + self._policy.branch
+        follows = self._followed(protected)
         for update in updates:
+            # Names first: only those that pass are asked after.
             refused = judge_reference(self._policy, update)
+            if refused is None:
+                refused = judge_following(self._policy, update, {**follows, **self._followed(update.ref)})
             if refused is None and update.new is not None and _is_word(update.ref):
                 before = None if update.old is None else self._word(update.ref, update.old)
                 refused = judge_word(self._policy, before, self._word(update.ref, update.new))
@@ -64,6 +69,10 @@ class _Push:
                 yield refused
             elif update.ref == protected:
                 yield from judge_proposal(self._policy, self._proposal(update))
+
+    def _followed(self, ref: str) -> dict[str, str]:
+        target = followed_by(self._folder, ref)
+        return {} if target is None else {ref: target}
 
     def _proposal(self, update: Update) -> Proposal:
         assert update.new is not None
@@ -178,7 +187,7 @@ class _Push:
         return run_git(self._folder, "rev-list", f"--max-count={MOST_COMMITS + 1}", update.new, *base).text.split()
 
     def _refs(self) -> dict[str, str]:
-        rows = run_git(self._folder, "for-each-ref", "--format=%(refname) %(objectname)").text.splitlines()
+        rows = run_git(self._folder, "for-each-ref", "--format=%(refname) %(objectname)").lines
         return dict(row.split(" ", 1) for row in rows)
 
 

@@ -9,11 +9,12 @@ or `withdrawn`, `success` or `failure`. A later word replaces an earlier one, an
 was taken back could be brought again by whoever kept it.
 
 All other branches are free. References that Git or people would take for the protected branch are refused, and so are
-those outside branches and tags (`refs/replace` among them, by which Git shows other content for a commit).
+those outside branches and tags (`refs/replace` among them, by which Git shows other content for a commit). So are those
+that follow another one: Git's hook is told the name that was pushed to, and what it follows is what changes.
 """
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -108,7 +109,8 @@ def judge_reference(policy: RepositoryPolicy, update: Update) -> Refusal | None:
             next_step=f"push to {HEADS}… or {TAGS}…",
         )
     short = update.ref.removeprefix(HEADS).removeprefix(TAGS)
-    taken = {_folded(name) for name in (policy.branch, f"heads/{policy.branch}", protected)}
+    # HEAD as well: in clones that have no origin/HEAD of their own, it would become what `origin` stands for.
+    taken = {_folded(name) for name in (policy.branch, f"heads/{policy.branch}", protected, "HEAD")}
     if _folded(short) in taken:
         return Refusal(
             ref=update.ref,
@@ -121,6 +123,27 @@ def judge_reference(policy: RepositoryPolicy, update: Update) -> Refusal | None:
             ref=update.ref,
             text="what was said of a commit can't be deleted",
             next_step=f"push a newer tag that says {WORDS[kind][1]!r}",
+        )
+    return None
+
+
+def judge_following(policy: RepositoryPolicy, update: Update, followed: Mapping[str, str]) -> Refusal | None:
+    """Whether a change of this reference changes it alone.
+
+    `followed` has what this one and the protected branch follow, where they do: what Git changes in their place.
+    """
+    protected = HEADS + policy.branch
+    target = followed.get(protected)
+    if target is not None and update.ref in (protected, target):
+        return Refusal(
+            ref=update.ref,
+            text=f"the protected branch {policy.branch} follows {target}, so that both would change",
+            next_step="have it mended where the repository is; `chimera repo protect --check` says how",
+        )
+    target = followed.get(update.ref)
+    if target is not None:
+        return Refusal(
+            ref=update.ref, text=f"it follows {target}, which would change in its place", next_step=f"push to {target}"
         )
     return None
 

@@ -109,7 +109,8 @@ def hook(name: str) -> int:
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     bound = HOOK_MEMORY if most == resource.RLIM_INFINITY else min(most, HOOK_MEMORY)
     resource.setrlimit(resource.RLIMIT_AS, (bound, most))
-    refused = receive(Path(os.environ.get("GIT_DIR", ".")), sys.stdin.read().splitlines(), os.environ)
+    lines = [line for line in sys.stdin.read().split("\n") if line]
+    refused = receive(Path(os.environ.get("GIT_DIR", ".")), lines, os.environ)
     for one in refused:
         click.echo(f"chimera: {one.ref}: {one.text}", err=True)
         for detail in one.details:

@@ -95,6 +95,9 @@ AROUND = (
     "HEAD:refs/replace/{old}",
     "HEAD:refs/notes/approvals",
     "HEAD:refs/main",
+    "HEAD:HEAD",
+    "HEAD:refs/tags/head",
+    "HEAD:refs/remotes/origin/HEAD",
     "HEAD:refs/heads/topic HEAD:main",
     "--atomic HEAD:refs/heads/topic :main",
 )
@@ -114,7 +117,7 @@ def test_no_push_gets_around_the_rules(protected: Server) -> None:
         assert "chimera: " in refused, push
         assert "next: " in refused, push
         assert protected.tip() == before, push
-        for ref in ("refs/tags/main", f"refs/replace/{before}", "refs/main", "refs/notes/approvals"):
+        for ref in ("refs/tags/main", f"refs/replace/{before}", "refs/main", "refs/notes/approvals", "refs/heads/HEAD"):
             assert protected.tip(ref) is None, push
 
 
