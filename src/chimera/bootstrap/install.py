@@ -24,9 +24,10 @@ from chimera.adapters.storage.naming import database_name
 from chimera.adapters.storage.opening import is_url
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.installation import Installation, manifests
-from chimera.adapters.substrates.knative.installer import can_carry_events, can_monitor, install, uninstall, wait
+from chimera.adapters.substrates.knative.installer import can_carry_events, can_monitor, install, wait
 from chimera.adapters.substrates.knative.netpolicies import NAMESPACE
 from chimera.adapters.substrates.knative.preflight import SIZE, NotFit, Seen, findings, look, quantity, told
+from chimera.adapters.substrates.knative.uninstaller import uninstall
 from chimera.bootstrap import settings as machine
 from chimera.bootstrap.substrate_parts import cluster
 from chimera.delivery.scanning.settings import ScanningSettings

@@ -22,6 +22,7 @@ import msgspec
 from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.access import from_kubeconfig
 from chimera.adapters.substrates.knative.client import Kubernetes
+from chimera.adapters.substrates.knative.errors import NotInCluster
 from chimera.adapters.substrates.knative.installation import CONFIG, CONFIG_FOLDER
 from chimera.adapters.substrates.knative.installer import KINDS, NAMESPACES
 from chimera.adapters.substrates.knative.objects import KNATIVE_SERVICES, PODS, KnativeService
@@ -191,6 +192,7 @@ class Cluster(Home):
         self.cells = f"{self.namespace}-cells"
         self.images = os.environ["CHIMERA_TEST_IMAGES"]
         self.way: asyncio.subprocess.Process | None = None
+        self.made_before = False
 
     def place(self) -> list[str]:
         place = ["--substrate", "knative", "--kubeconfig", self.kubeconfig, "--namespace", self.namespace]
@@ -243,6 +245,7 @@ class Cluster(Home):
         """Put a script where gateways find their configuration: a file more, which the installation leaves alone."""
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}
         await self.api.apply(NAMESPACES, namespace, manager="tests")
+        self.made_before = True
         meta = {"name": CONFIG, "namespace": self.namespace}
         kept = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {SCRIPT: script}}
         await self.api.apply(KINDS["ConfigMap"], kept, manager="tests")
@@ -323,12 +326,32 @@ class Cluster(Home):
             self.way.terminate()
             assert await self.way.wait() == 0
         await self.run("uninstall", *self.place())
+        if self.made_before:
+            await self._remove_own()
         left = {one.metadata.name for one in (await self.api.list(NAMESPACES, None)).items}
         assert not left & {self.namespace, self.cells}
         for kind in ("ClusterRole", "ClusterRoleBinding"):
             listing = await self.api.list(KINDS[kind], None, names.managed())
             assert not [one for one in listing.items if one.metadata.name.endswith(f".{self.namespace}")]
         await self.api.aclose()
+
+    async def _remove_own(self) -> None:
+        """Take away the namespace that was there before the installation, in which nothing of it may be left."""
+        meta = (await self.api.get(NAMESPACES, None, self.namespace)).metadata
+        assert names.PART_OF not in meta.labels
+        async with asyncio.timeout(PATIENCE):  # a Broker goes when its controller has let it go
+            for kind in (one for one in KINDS.values() if one.namespaced):
+                with suppress(NotInCluster):  # a kind that this cluster doesn't know
+                    while (await self.api.list(kind, self.namespace, names.parts())).items:  # noqa: ASYNC110
+                        await asyncio.sleep(0.5)
+        await self.api.delete(NAMESPACES, None, self.namespace)
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    await self.api.get(NAMESPACES, None, self.namespace)
+                except NotInCluster:
+                    return
+                await asyncio.sleep(0.5)
 
 
 async def together(*calls: Awaitable[Any]) -> list[Any]:

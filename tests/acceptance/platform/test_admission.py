@@ -25,10 +25,11 @@ from chimera.adapters.substrates.knative.admission.keeper import CONFIGURATIONS,
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.errors import ClusterRefused, NotInCluster
 from chimera.adapters.substrates.knative.installation import Installation
-from chimera.adapters.substrates.knative.installer import DEPLOYMENTS, install, uninstall, wait
+from chimera.adapters.substrates.knative.installer import DEPLOYMENTS, install, wait
 from chimera.adapters.substrates.knative.objects import PODS, Meta, Resource
 from chimera.adapters.substrates.knative.resources.crds import GROUP, VERSION
 from chimera.adapters.substrates.knative.settings import KnativeSettings
+from chimera.adapters.substrates.knative.uninstaller import uninstall
 from chimera.agents.errors import InvalidDefinition
 from chimera.agents.validate import check_text
 from chimera.kernel.clock import SystemClock

@@ -20,12 +20,13 @@ from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.errors import ClusterDenied, ClusterRefused, NotInCluster
 from chimera.adapters.substrates.knative.identities import PodIdentities
 from chimera.adapters.substrates.knative.installation import MADE, Installation
-from chimera.adapters.substrates.knative.installer import KINDS, SECRETS, install, uninstall
+from chimera.adapters.substrates.knative.installer import KINDS, SECRETS, install
 from chimera.adapters.substrates.knative.objects import ENDPOINT_SLICES, KNATIVE_SERVICES, PODS, Meta, Resource
 from chimera.adapters.substrates.knative.render import HostBounds, render
 from chimera.adapters.substrates.knative.resources.crds import definitions
 from chimera.adapters.substrates.knative.rights import CONTROL_PLANE, GATEWAY
 from chimera.adapters.substrates.knative.settings import KnativeSettings
+from chimera.adapters.substrates.knative.uninstaller import uninstall
 from chimera.gateway.errors import Unauthenticated
 from chimera.kernel.clock import SystemClock
 from chimera.platform.cells import STANDARD, cell_id

@@ -15,10 +15,11 @@ import yaml
 from chimera.adapters.substrates.knative.access import ClusterAccess, NoToken
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.installation import Installation
-from chimera.adapters.substrates.knative.installer import install, uninstall
+from chimera.adapters.substrates.knative.installer import install
 from chimera.adapters.substrates.knative.resources.kinds import AGENTS
 from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.adapters.substrates.knative.settings import KnativeSettings
+from chimera.adapters.substrates.knative.uninstaller import uninstall
 from chimera.bootstrap.operator import EXIT_SETTINGS, OperatorConfig
 from chimera.bootstrap.startup import free_port
 from chimera.kernel.settings import SettingsError

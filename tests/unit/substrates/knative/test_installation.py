@@ -24,7 +24,7 @@ from chimera.adapters.substrates.knative.installation import (
     keys,
     manifests,
 )
-from chimera.adapters.substrates.knative.installer import KINDS, install, uninstall, wait
+from chimera.adapters.substrates.knative.installer import KINDS, install, wait
 from chimera.adapters.substrates.knative.netpolicies import (
     GATEWAY,
     HOST,
@@ -37,6 +37,7 @@ from chimera.adapters.substrates.knative.render import HostBounds
 from chimera.adapters.substrates.knative.resources.settings import OperatorSettings
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.adapters.substrates.knative.telling import said
+from chimera.adapters.substrates.knative.uninstaller import uninstall
 from chimera.bootstrap.control_plane import ControlPlaneConfig
 from chimera.bootstrap.gateway_config import GatewayConfig, load_settings
 from chimera.bootstrap.operator import OperatorConfig

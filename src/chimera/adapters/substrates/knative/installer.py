@@ -1,36 +1,26 @@
-"""Putting an installation into a cluster and taking it out again, by server-side apply.
+"""Putting an installation into a cluster, by server-side apply; `uninstaller` takes it out again.
 
 The platform's keys are made at the first installation and stay: whoever installs again changes none of them, and needs
-no right to read them. What is taken out is what was put in, cells first, so that nothing is left that somebody would
-have to find.
+no right to read them.
 """
 
 import asyncio
 import base64
-import dataclasses
 import secrets
 from collections.abc import Callable, Sequence
 
-import msgspec
 from msgspec import Struct
 
-from chimera.adapters.substrates.knative import eventing, monitors, names
+from chimera.adapters.substrates.knative import eventing, monitors, names, namespaces
 from chimera.adapters.substrates.knative.client import Kubernetes
-from chimera.adapters.substrates.knative.errors import ClusterError, ClusterRefused, NotInCluster
+from chimera.adapters.substrates.knative.errors import ClusterRefused, NotInCluster
 from chimera.adapters.substrates.knative.installation import KEYS, MADE, Installation, keys, manifests
-from chimera.adapters.substrates.knative.objects import KNATIVE_SERVICES, PODS, Condition, Meta, Resource
+from chimera.adapters.substrates.knative.objects import Anything, Condition, Meta, Resource
 from chimera.adapters.substrates.knative.render import Json
-from chimera.adapters.substrates.knative.resources.claims import installation_of
 
 LOOK_AGAIN = 0.5
 
 Say = Callable[[str], None]
-
-
-class Anything(Struct, frozen=True, kw_only=True):
-    """An object of which only its name matters."""
-
-    metadata: Meta = Meta()
 
 
 class DeploymentSpec(Struct, frozen=True, kw_only=True):
@@ -90,7 +80,7 @@ class KeptSecret(Struct, frozen=True, kw_only=True):
     data: dict[str, str] = {}
 
 
-NAMESPACES = Resource("", "v1", "namespaces", "Namespace", Anything, namespaced=False)
+NAMESPACES = namespaces.NAMESPACES
 SECRETS = Resource("", "v1", "secrets", "Secret", Anything)
 KEPT_KEYS = Resource("", "v1", "secrets", "Secret", KeptSecret)
 DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment", Deployment)
@@ -135,9 +125,13 @@ KINDS: dict[str, Resource[Anything]] = {
 
 async def install(api: Kubernetes, chosen: Installation, say: Say) -> None:
     """Apply everything, and make the keys where there are none."""
+    places = (chosen.namespace, chosen.knative.namespace)
+    kept = [name for name in places if namespaces.was_there(await namespaces.read(api, name))]
     for manifest in manifests(chosen):
+        if manifest["kind"] == "Namespace" and manifest["metadata"]["name"] in kept:
+            manifest = namespaces.noted(manifest)
         await api.apply(KINDS[manifest["kind"]], manifest, force=True)
-        say(f"{manifest['kind']} {_shown(manifest)}")
+        say(f"{manifest['kind']} {shown(manifest)}")
         if manifest["kind"] == "Namespace" and manifest["metadata"]["name"] == chosen.namespace:
             await _make_keys(api, chosen, say)
 
@@ -204,87 +198,6 @@ async def read_key(api: Kubernetes, namespace: str) -> str:
         ) from error
 
 
-async def uninstall(api: Kubernetes, chosen: Installation, say: Say, *, seconds: float) -> Sequence[str]:
-    """Delete everything; what is still there after `seconds`.
-
-    Where its cells are, the cluster says: the settings may be lost, and name another installation's.
-    """
-    own = await _cells_of(api, chosen, say)
-    found = _parts(chosen, own)
-    # The control plane first: it would make cells again that are deleted.
-    for manifest in [one for one in reversed(found) if one["kind"] == "Deployment"]:
-        await _delete(api, manifest, say)
-    for cells in own:
-        await _delete_cells(api, cells, say)
-    others = await _others(api, chosen.namespace)
-    until = asyncio.get_running_loop().time() + seconds
-    # A namespace that is deleted while its pods still end is looked at again after half of their grace, five minutes.
-    while any([(await api.list(PODS, cells, names.managed())).items for cells in own]):
-        if asyncio.get_running_loop().time() > until:
-            break
-        await asyncio.sleep(LOOK_AGAIN)
-    for manifest in reversed(found):
-        if manifest["kind"] == "CustomResourceDefinition":
-            if others:
-                say(f"{_shown(manifest)} stays: the installation in {others[0]} has its resources by it")
-                continue
-            await _warn(api, manifest, say)
-        if manifest["kind"] != "Deployment":
-            await _delete(api, manifest, say)
-    while True:
-        left = [name for name in (chosen.namespace, *own) if await _is_there(api, name)]
-        if not left or asyncio.get_running_loop().time() > until:
-            return left
-        await asyncio.sleep(LOOK_AGAIN)
-
-
-async def _delete_cells(api: Kubernetes, cells: str, say: Say) -> None:
-    try:
-        services = (await api.list(KNATIVE_SERVICES, cells, names.managed())).items
-    except NotInCluster:
-        return  # Knative is gone already, and its objects with it
-    for service in services:
-        await api.delete(KNATIVE_SERVICES, cells, service.metadata.name)
-        say(f"cell {service.metadata.name}")
-
-
-async def _cells_of(api: Kubernetes, chosen: Installation, say: Say) -> list[str]:
-    """The namespaces of its cells: those that say so, and the one that settings name unless it says to be another's."""
-    made = (await api.list(NAMESPACES, None, names.parts())).items
-    whose = {one.metadata.name: one.metadata.labels.get(names.CELLS_OF) for one in made}
-    own = [name for name, of in whose.items() if of == chosen.namespace]
-    named = chosen.knative.namespace
-    if named in whose and whose[named] is None and named != chosen.namespace:
-        own.append(named)  # of a release that didn't say whose it is
-    if named not in own:
-        say(f"its cells are in {', '.join(own) or 'no namespace'}; {named}, which the settings name, is left alone")
-    return own
-
-
-def _parts(chosen: Installation, own: Sequence[str]) -> list[Json]:
-    """What there may be of an installation with its cells in these namespaces, in the order in which it was applied."""
-    named = chosen.knative.namespace
-    found = [one for one in manifests(chosen) if _place(one) != named]
-    for name in own:
-        there = msgspec.structs.replace(chosen, knative=dataclasses.replace(chosen.knative, namespace=name))
-        found += [one for one in manifests(there) if _place(one) == name]
-    return found
-
-
-def _place(manifest: Json) -> str | None:
-    """The namespace that an object is in, or is."""
-    meta = manifest["metadata"]
-    found: str | None = meta["name"] if manifest["kind"] == "Namespace" else meta.get("namespace")
-    return found
-
-
-async def _others(api: Kubernetes, namespace: str) -> list[str]:
-    """The other installations of the cluster, by their namespaces."""
-    found = (await api.list(KINDS["ValidatingWebhookConfiguration"], None, names.parts())).items
-    known = (installation_of(one.metadata.name) for one in found)
-    return sorted(one for one in known if one is not None and one != namespace)
-
-
 async def _make_keys(api: Kubernetes, chosen: Installation, say: Say) -> None:
     for secret, held in MADE.items():
         try:
@@ -294,36 +207,7 @@ async def _make_keys(api: Kubernetes, chosen: Installation, say: Say) -> None:
             say(f"Secret {chosen.namespace}/{secret}, made anew")
 
 
-async def _delete(api: Kubernetes, manifest: Json, say: Say) -> None:
-    meta = manifest["metadata"]
-    if await api.delete(KINDS[manifest["kind"]], meta.get("namespace"), meta["name"]):
-        say(f"{manifest['kind']} {_shown(manifest)}")
-
-
-async def _warn(api: Kubernetes, definition: Json, say: Say) -> None:
-    """Say what goes with a kind: all of its objects, whoever made them."""
-    spec = definition["spec"]
-    plural, kind = spec["names"]["plural"], spec["names"]["kind"]
-    resource = Resource(spec["group"], spec["versions"][0]["name"], plural, kind, Anything)
-    try:
-        found = (await api.list(resource, None)).items
-    except NotInCluster:
-        return
-    if found:
-        places = len({one.metadata.namespace for one in found})
-        say(f"{len(found)} {plural} in {places} namespaces, which go with their CustomResourceDefinition")
-
-
-async def _is_there(api: Kubernetes, namespace: str) -> bool:
-    try:
-        await api.get(NAMESPACES, None, namespace)
-    except NotInCluster:
-        return False
-    except ClusterError:
-        return True
-    return True
-
-
-def _shown(manifest: Json) -> str:
+def shown(manifest: Json) -> str:
+    """An object as people name it."""
     meta = manifest["metadata"]
     return f"{meta['namespace']}/{meta['name']}" if "namespace" in meta else str(meta["name"])

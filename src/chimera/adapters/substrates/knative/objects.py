@@ -47,6 +47,24 @@ class Meta(Identity, frozen=True, kw_only=True, rename="camel"):
     managed_fields: list[FieldOwner] = []
 
 
+class Anything(Struct, frozen=True, kw_only=True):
+    """An object of which only its name matters."""
+
+    metadata: Meta = Meta()
+
+
+class OwnedMeta(Meta, frozen=True, kw_only=True, rename="camel"):
+    """With the objects that it goes with."""
+
+    owner_references: list[Raw] = []
+
+
+class OwnedAnything(Struct, frozen=True, kw_only=True):
+    """An object of which it matters who has made it."""
+
+    metadata: OwnedMeta = OwnedMeta()
+
+
 class Condition(Struct, frozen=True, kw_only=True, rename="camel"):
     """One condition of an object's status."""
 

@@ -1,0 +1,118 @@
+"""What is put into a cluster and taken out again: nothing of anybody else's is taken, and nothing of ours is left."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from chimera.adapters.substrates.knative import names
+from chimera.adapters.substrates.knative.access import ClusterAccess, NoToken
+from chimera.adapters.substrates.knative.client import Kubernetes
+from chimera.adapters.substrates.knative.installation import Installation
+from chimera.adapters.substrates.knative.installer import KINDS, install
+from chimera.adapters.substrates.knative.preflight import NotFit
+from chimera.adapters.substrates.knative.resources.kinds import CELLS
+from chimera.adapters.substrates.knative.settings import KnativeSettings
+from chimera.adapters.substrates.knative.uninstaller import uninstall
+from chimera.testing.cluster import FakeCluster
+
+DATABASE = "postgresql://chimera@db.example/chimera"
+CHOSEN = Installation(
+    knative=KnativeSettings(namespace="agents"), database=DATABASE, namespace="platform", eventing=True, monitors=True
+)
+OTHER = replace(CHOSEN, namespace="second", knative=KnativeSettings(namespace="second-agents"))
+
+
+class Rig:
+    """A cluster in memory, and what an installer says."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self.cluster = cluster
+        self.api = Kubernetes(ClusterAccess(server=cluster.url, tls=None, credentials=NoToken(), namespace="default"))
+        self.told: list[str] = []
+
+    async def install(self, chosen: Installation = CHOSEN) -> None:
+        await install(self.api, chosen, self.told.append)
+
+    async def uninstall(self, chosen: Installation = CHOSEN, seconds: float = 0.0) -> Sequence[str]:
+        return await uninstall(self.api, chosen, self.told.append, seconds=seconds)
+
+    async def namespace(self, name: str, **labels: str) -> None:
+        """One that somebody has made."""
+        await self.cluster.put("namespaces", {"metadata": {"name": name, "labels": labels}})
+
+    def namespaces(self) -> dict[str, dict[str, Any]]:
+        return {one["metadata"]["name"]: one["metadata"] for one in self.cluster.objects("namespaces")}
+
+    def inside(self, namespace: str) -> set[tuple[str, str]]:
+        """What is in a namespace, of all kinds that an installation may make and of those that people do."""
+        plurals = {one.plural for one in KINDS.values() if one.namespaced} | {"cells", "pods"}
+        return {
+            (plural, one["metadata"]["name"])
+            for plural in plurals
+            for one in self.cluster.objects(plural, lambda one: one["metadata"].get("namespace") == namespace)
+        }
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    async with FakeCluster() as cluster:
+        made = Rig(cluster)
+        yield made
+        await made.api.aclose()
+
+
+# -- whose a namespace is ---------------------------------------------------------------------------------------------
+
+
+async def test_what_is_no_installation_is_not_taken_out(rig: Rig) -> None:
+    await rig.install()
+    await rig.namespace("billing", team="billing")
+    await rig.cluster.put("secrets", {"metadata": {"name": "invoices", "namespace": "billing"}})
+    before = rig.cluster.version
+    with pytest.raises(NotFit, match="billing") as caught:
+        await rig.uninstall(replace(CHOSEN, namespace="billing"))
+    assert "platform" in (caught.value.next_step or ""), "it says where there is one"
+    with pytest.raises(NotFit, match="cells of the installation in platform"):
+        await rig.uninstall(replace(CHOSEN, namespace="agents"))
+    assert rig.cluster.version == before
+
+
+async def test_what_is_half_taken_out_is_taken_out_whole_by_another_try(rig: Rig) -> None:
+    await rig.install()
+    await rig.cluster.remove("namespaces", "", "platform")
+    assert await rig.uninstall() == []
+    assert rig.namespaces() == {} and rig.inside("agents") == set()
+
+
+@pytest.mark.parametrize("theirs", ["platform", "agents"])
+async def test_a_namespace_that_was_there_before_stays_with_all_that_is_not_ours(rig: Rig, theirs: str) -> None:
+    await rig.namespace(theirs, team="billing")
+    secret = {"name": "chimera-database", "namespace": theirs}
+    copied = {"name": "tools", "namespace": theirs, "labels": {names.MANAGED_BY: "chimera", names.PART_OF: "chimera"}}
+    await rig.cluster.put("secrets", {"metadata": secret})
+    await rig.cluster.put("networkpolicies", {"metadata": copied, "spec": {}})
+    await rig.install()
+    await rig.install(replace(CHOSEN, replicas=5))  # an upgrade knows it still
+    assert rig.namespaces()[theirs]["labels"][names.PART_OF] == "chimera"
+    cell = {"apiVersion": "chimera.ecosystem/v1", "kind": "Cell", "spec": {}}
+    cell["metadata"] = {"name": "c-1", "namespace": theirs, "labels": copied["labels"]}
+    await rig.api.apply(CELLS, cell, manager="chimera-operator")
+    assert await rig.uninstall(replace(CHOSEN, eventing=False, monitors=False)) == [], "it isn't told what there is"
+    assert rig.namespaces().keys() == {theirs}
+    assert rig.inside(theirs) == {("secrets", "chimera-database"), ("networkpolicies", "tools")}
+    assert rig.namespaces()[theirs]["labels"] == {"team": "billing"} and not rig.namespaces()[theirs]["annotations"]
+    assert any(line.startswith(f"Namespace {theirs} stays") for line in rig.told)
+
+
+async def test_a_namespace_that_stays_is_ours_until_its_pods_are_gone(rig: Rig) -> None:
+    await rig.namespace("agents")
+    await rig.install()
+    pod = {"name": "c-1-a", "namespace": "agents", "labels": {names.MANAGED_BY: names.MANAGER}}
+    await rig.cluster.put("pods", {"metadata": pod})
+    (left,) = await rig.uninstall()
+    assert "agents" in left and rig.namespaces()["agents"]["labels"][names.CELLS_OF] == "platform"
+    await rig.cluster.remove("pods", "agents", "c-1-a")
+    assert await rig.uninstall() == []
+    assert rig.namespaces()["agents"]["labels"] == {}
