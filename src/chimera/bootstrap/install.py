@@ -58,6 +58,10 @@ def choices(options: argparse.Namespace) -> Installation:
         raise SettingsError(["a cluster's processes share a PostgreSQL server: name it in the setting node.database"])
     if options.action != "uninstall":
         _check_sizes(options, found.scanning)
+        if found.knative.namespace == options.namespace:
+            raise SettingsError(
+                [f"knative.namespace is {options.namespace}, where the platform itself is: cells need one of their own"]
+            )
     knative = found.knative
     if options.warm_pool is not None:
         knative = dataclasses.replace(knative, warm_pool=options.warm_pool)

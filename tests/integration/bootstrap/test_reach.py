@@ -209,6 +209,19 @@ async def test_what_is_not_installed_wants_a_database_first(world: World) -> Non
     assert world.cluster.writes() == 0
 
 
+async def test_where_cells_would_be_anothers_nothing_is_installed_whatever_is_said(world: World) -> None:
+    world.home.mkdir()
+    (world.home / "settings.toml").write_text('[node]\ndatabase = "postgresql://chimera@db.example/chimera"\n')
+    labels = {names.MANAGED_BY: names.MANAGER, names.PART_OF: names.MANAGER, names.CELLS_OF: "chimera"}
+    await world.cluster.put("namespaces", {"metadata": {"name": "chimera-cells", "labels": labels}})
+    place = ("--substrate", "knative", "--kubeconfig", str(world.kubeconfig), "--namespace", "staging")
+    for words in (("up", *place, "--port", "0"), ("install", *place, "--yes")):
+        code, said = await world.run(*words)
+        assert code == 1 and "the namespace chimera-cells has cells of the installation in chimera" in said
+        assert "`knative.namespace`" in said, "it says what to set"
+    assert world.cluster.writes() == 0
+
+
 async def test_an_address_that_leads_nowhere_is_said_and_left_out(world: World) -> None:
     await world.installed()
     code, said = await world.refused("--address", "http://127.0.0.1:9", "--wait", "1")

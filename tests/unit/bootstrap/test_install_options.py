@@ -193,3 +193,13 @@ def test_only_what_is_installed_needs_a_database(tmp_path: Path) -> None:
     assert install.choices(parse(["uninstall", "--home", str(tmp_path)])).namespace == "chimera"
     with pytest.raises(SettingsError, match=r"node\.database"):
         install.choices(parse(["install", "--home", str(tmp_path)]))
+
+
+def test_cells_and_the_platform_never_share_a_namespace(tmp_path: Path) -> None:
+    parse = install.parser().parse_args
+    (tmp_path / "settings.toml").write_text(SETTINGS + 'namespace = "chimera"\n')
+    for action in ("install", "render"):
+        with pytest.raises(SettingsError, match=r"knative\.namespace is chimera"):
+            install.choices(parse([action, "--home", str(tmp_path), "--yes"]))
+    assert install.choices(parse(["install", "--home", str(tmp_path), "--namespace", "other"])).namespace == "other"
+    assert install.choices(parse(["uninstall", "--home", str(tmp_path)])).knative.namespace == "chimera"

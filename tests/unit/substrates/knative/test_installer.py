@@ -86,6 +86,14 @@ async def test_what_is_half_taken_out_is_taken_out_whole_by_another_try(rig: Rig
     assert rig.namespaces() == {} and rig.inside("agents") == set()
 
 
+async def test_what_is_anothers_is_not_taken_for_the_cells_of_one_that_is_gone(rig: Rig) -> None:
+    await rig.install()
+    gone = replace(CHOSEN, namespace="mistyped", knative=KnativeSettings(namespace="platform"))
+    before = rig.namespaces(), rig.inside("platform"), rig.inside("agents")
+    assert await rig.uninstall(gone) == []
+    assert (rig.namespaces(), rig.inside("platform"), rig.inside("agents")) == before
+
+
 @pytest.mark.parametrize("theirs", ["platform", "agents"])
 async def test_a_namespace_that_was_there_before_stays_with_all_that_is_not_ours(rig: Rig, theirs: str) -> None:
     await rig.namespace(theirs, team="billing")
@@ -116,3 +124,30 @@ async def test_a_namespace_that_stays_is_ours_until_its_pods_are_gone(rig: Rig) 
     await rig.cluster.remove("pods", "agents", "c-1-a")
     assert await rig.uninstall() == []
     assert rig.namespaces()["agents"]["labels"] == {}
+
+
+async def test_a_second_installation_with_the_settings_of_the_first_takes_nothing_over(rig: Rig) -> None:
+    await rig.install()
+    before = rig.cluster.version
+    with pytest.raises(NotFit, match="cells of the installation in platform") as caught:
+        await rig.install(replace(CHOSEN, namespace="staging"))
+    assert "knative.namespace" in (caught.value.next_step or "")
+    with pytest.raises(NotFit, match="the namespace platform is of the installation in platform"):
+        await rig.install(replace(CHOSEN, namespace="staging", knative=KnativeSettings(namespace="platform")))
+    with pytest.raises(NotFit, match="the namespace agents has cells of the installation in platform"):
+        await rig.install(replace(OTHER, namespace="agents"))
+    assert rig.cluster.version == before and "staging" not in rig.namespaces()
+    await rig.install(OTHER)
+    await rig.install(CHOSEN)
+    assert rig.namespaces()["agents"]["labels"][names.CELLS_OF] == "platform"
+
+
+async def test_cells_that_would_be_left_behind_are_told_before_anything_is_applied(rig: Rig) -> None:
+    await rig.install()
+    before = rig.cluster.version
+    with pytest.raises(NotFit, match="its cells are in agents") as caught:
+        await rig.install(replace(CHOSEN, knative=KnativeSettings(namespace="elsewhere")))
+    assert "agents" in (caught.value.next_step or "")
+    assert rig.cluster.version == before
+    await rig.cluster.remove("namespaces", "", "agents")
+    await rig.install(replace(CHOSEN, knative=KnativeSettings(namespace="elsewhere")))

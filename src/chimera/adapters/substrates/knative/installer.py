@@ -88,7 +88,6 @@ BROKERS = Resource(eventing.GROUP, eventing.VERSION, "brokers", "Broker", Carrie
 TRIGGERS = Resource(eventing.GROUP, eventing.VERSION, "triggers", "Trigger", Carrier)
 CARRIERS = ((BROKERS, eventing.BROKER), (TRIGGERS, eventing.TRIGGER))
 _CRDS = "apiextensions.k8s.io"
-_ADMISSION = "admissionregistration.k8s.io"
 _RBAC = "rbac.authorization.k8s.io"
 KINDS: dict[str, Resource[Anything]] = {
     one.kind: one
@@ -107,14 +106,7 @@ KINDS: dict[str, Resource[Anything]] = {
         Resource(_RBAC, "v1", "rolebindings", "RoleBinding", Anything),
         Resource(_RBAC, "v1", "clusterroles", "ClusterRole", Anything, namespaced=False),
         Resource(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", Anything, namespaced=False),
-        Resource(
-            _ADMISSION,
-            "v1",
-            "validatingwebhookconfigurations",
-            "ValidatingWebhookConfiguration",
-            Anything,
-            namespaced=False,
-        ),
+        namespaces.WEBHOOKS,
         Resource(eventing.GROUP, eventing.VERSION, "brokers", "Broker", Anything),
         Resource(eventing.GROUP, eventing.VERSION, "triggers", "Trigger", Anything),
         Resource(monitors.GROUP, monitors.VERSION, "servicemonitors", "ServiceMonitor", Anything),
@@ -124,9 +116,8 @@ KINDS: dict[str, Resource[Anything]] = {
 
 
 async def install(api: Kubernetes, chosen: Installation, say: Say) -> None:
-    """Apply everything, and make the keys where there are none."""
-    places = (chosen.namespace, chosen.knative.namespace)
-    kept = [name for name in places if namespaces.was_there(await namespaces.read(api, name))]
+    """Apply everything, and make missing keys; raises `NotFit` before, where a namespace is another installation's."""
+    kept = await namespaces.claim(api, chosen.namespace, chosen.knative.namespace)
     for manifest in manifests(chosen):
         if manifest["kind"] == "Namespace" and manifest["metadata"]["name"] in kept:
             manifest = namespaces.noted(manifest)

@@ -19,7 +19,6 @@ from chimera.adapters.substrates.knative.installer import KINDS, NAMESPACES, Say
 from chimera.adapters.substrates.knative.objects import KNATIVE_SERVICES, PODS, Anything, Resource
 from chimera.adapters.substrates.knative.preflight import NotFit
 from chimera.adapters.substrates.knative.render import Json
-from chimera.adapters.substrates.knative.resources.claims import installation_of
 from chimera.adapters.substrates.knative.resources.kinds import CELLS
 
 LOOK_AGAIN = 0.5
@@ -32,7 +31,8 @@ async def uninstall(api: Kubernetes, chosen: Installation, say: Say, *, seconds:
     was there before the installation stays, and is its own until the last pod is gone, so that another try finds it.
     """
     await _refuse_others(api, chosen.namespace)
-    own = await _cells_of(api, chosen, say)
+    others = await namespaces.others(api, chosen.namespace)
+    own = await _cells_of(api, chosen, others, say)
     places = (*own, chosen.namespace)
     kept = [name for name in places if namespaces.was_there(await namespaces.read(api, name))]
     found = _parts(chosen, own)
@@ -41,7 +41,6 @@ async def uninstall(api: Kubernetes, chosen: Installation, say: Say, *, seconds:
         await _delete(api, manifest, say)
     for cells in own:
         await _delete_cells(api, cells, say)
-    others = await _others(api, chosen.namespace)
     until = asyncio.get_running_loop().time() + seconds
     # A namespace that is deleted while its pods still end is looked at again after half of their grace, five minutes.
     while any([(await api.list(PODS, cells, names.managed())).items for cells in own]):
@@ -88,7 +87,7 @@ async def _refuse_others(api: Kubernetes, namespace: str) -> None:
     if namespaces.is_part(found) and holder == namespace:
         return
     has = f"cells of the installation in {holder}" if namespaces.is_part(found) else "nothing that was installed"
-    others = await _others(api, namespace)
+    others = await namespaces.others(api, namespace)
     raise NotFit(
         f"no installation is in the namespace {namespace}, which has {has}",
         next_step=f"give `--namespace` one of those that have one: {', '.join(others)}"
@@ -115,13 +114,13 @@ async def _delete_cells(api: Kubernetes, cells: str, say: Say) -> None:
         say(f"cell {service.metadata.name}")
 
 
-async def _cells_of(api: Kubernetes, chosen: Installation, say: Say) -> list[str]:
+async def _cells_of(api: Kubernetes, chosen: Installation, others: Sequence[str], say: Say) -> list[str]:
     """The namespaces of its cells: those that say so, and the one that settings name unless it says to be another's."""
     made = (await api.list(NAMESPACES, None, names.parts())).items
     whose = {one.metadata.name: one.metadata.labels.get(names.CELLS_OF) for one in made}
     own = [name for name, of in whose.items() if of == chosen.namespace]
     named = chosen.knative.namespace
-    if named in whose and whose[named] is None and named != chosen.namespace:
+    if named in whose and whose[named] is None and named not in (chosen.namespace, *others):
         own.append(named)  # of a release that didn't say whose it is
     if named not in own:
         say(f"its cells are in {', '.join(own) or 'no namespace'}; {named}, which the settings name, is left alone")
@@ -143,13 +142,6 @@ def _place(manifest: Json) -> str | None:
     meta = manifest["metadata"]
     found: str | None = meta["name"] if manifest["kind"] == "Namespace" else meta.get("namespace")
     return found
-
-
-async def _others(api: Kubernetes, namespace: str) -> list[str]:
-    """The other installations of the cluster, by their namespaces."""
-    found = (await api.list(KINDS["ValidatingWebhookConfiguration"], None, names.parts())).items
-    known = (installation_of(one.metadata.name) for one in found)
-    return sorted(one for one in known if one is not None and one != namespace)
 
 
 async def _delete(api: Kubernetes, manifest: Json, say: Say) -> None:
