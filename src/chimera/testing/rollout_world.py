@@ -195,6 +195,11 @@ class RolloutWorld:
             for one in self.items
         )
 
+    async def moved(self) -> set[str]:
+        """The agents that are live with their new revision."""
+        standing = await self.standing()
+        return {one.agent for one in self.items if one.agent in standing and standing[one.agent].blue == one.revision}
+
     def _new_service(self) -> RolloutService:
         store: Any = Deadly(self.store, self.killer)
         sides: Any = Deadly(self.sides, self.killer)

@@ -130,40 +130,37 @@ class MemorySides:
         by: str,
         held: Lease,
         now: bool = False,
+        tolerate: int | None = None,
     ) -> Mapping[str, str]:
         """See `Sides`."""
         self._check(held)
-        refused: dict[str, str] = {}
-        for one in (*green, *blue):
+        late = {one.agent: why for one in green if (why := self._refusal(tenant, one, rollout, wins=True)) is not None}
+        moving = () if tolerate is not None and len(late) > tolerate else green
+        for one in moving:
             key = (tenant, one.agent)
-            to = one.revision if one in green else one.before
-            side, live = self._green.get(key), self.live.get(key)
-            if side is not None and side.rollout != rollout:
-                refused[one.agent] = f"rollout {side.rollout} is at it"
+            live = self.live.get(key)
+            if one.agent in late:
                 continue
-            if live not in (one.before, one.revision):
-                refused[one.agent] = "it was changed meanwhile"
-                continue
-            if live is not None and live != to and self.owned.get(key) != one.owner:
-                refused[one.agent] = "it belongs to another owner"
-                continue
-            if to is not None and to not in self.stored.get(key, ()):
-                refused[one.agent] = "its revision isn't stored"
-                continue
-            had_green = side is not None
-            if live != to:
-                self._point(key, to, change)
-                if to is not None and one.owner is not None:
-                    self.owned[key] = one.owner
-                if one in green and live is not None and to is not None:
+            if live != one.revision:
+                self._make_live(key, one, one.revision, change)
+                if live is not None and one.revision is not None:
                     self._kept[key] = (live, self._clock.wall() + keep)
             self._green.pop(key, None)
-            if one not in green and one.revision is not None and (had_green or live != to):
+        for one in blue:
+            key = (tenant, one.agent)
+            if (why := self._refusal(tenant, one, rollout, wins=False)) is not None:
+                late[one.agent] = why
+                continue
+            had_green, live = key in self._green, self.live.get(key)
+            if live != one.before:
+                self._make_live(key, one, one.before, change)
+            self._green.pop(key, None)
+            if one.revision is not None and (had_green or live != one.before):
                 self._withdraw(key, one.revision, rollout)
                 self.back_by.add(by)
                 if now:
                     self.cancelled.append((*key, one.revision))
-        return refused
+        return late
 
     async def observations(self, tenant: str, rollout: str, after: int, limit: int = 100) -> Observations:
         """See `Sides`."""
@@ -189,6 +186,28 @@ class MemorySides:
             self.withdrawn.get(key, set()).discard(revision)
             self._taken.pop((*key, revision), None)
         self.changes.append((*key, revision, change))
+
+    def _refusal(self, tenant: str, one: Green, rollout: str, *, wins: bool) -> str | None:
+        """Why an agent's sides can't end so."""
+        key = (tenant, one.agent)
+        to = one.revision if wins else one.before
+        side, live = self._green.get(key), self.live.get(key)
+        if side is not None and side.rollout != rollout:
+            return f"rollout {side.rollout} is at it"
+        if live not in (one.before, one.revision):
+            return "it was changed meanwhile"
+        if wins and side is None and to is not None and live != to:
+            return "it was taken back meanwhile"
+        if live is not None and live != to and self.owned.get(key) != one.owner:
+            return "it belongs to another owner"
+        if to is not None and to not in self.stored.get(key, ()):
+            return "its revision isn't stored"
+        return None
+
+    def _make_live(self, key: tuple[str, str], one: Green, revision: str | None, change: str | None) -> None:
+        self._point(key, revision, change)
+        if revision is not None and one.owner is not None:
+            self.owned[key] = one.owner
 
     def _withdraw(self, key: tuple[str, str], revision: str, rollout: str) -> None:
         self.withdrawn.setdefault(key, set()).add(revision)

@@ -143,6 +143,24 @@ async def test_a_change_that_was_not_begun_or_only_removes_goes_no_further(produ
     assert (await production.led(again, "carl")).state == "done", "another change's goes on"
 
 
+@pytest.mark.parametrize("tolerate", [0, 2])
+async def test_a_change_that_is_taken_back_while_it_is_being_made_live_is_not_done(
+    production: Production, tolerate: int
+) -> None:
+    first = await production.apply(*NAMES)
+    items = await production.change("c1", dict.fromkeys(NAMES, "Second."))
+    rollout = await production.begin("c1", items, tolerate=tolerate)
+    while (await production.service.get(TENANT, rollout)).rollout.state != "promoting":
+        await production.service.round(await production.held())
+        await production.load(*NAMES)
+        members = await production.store.members(TENANT, rollout)
+        if all(one.phase == "baking" for one in members):
+            await decided(production)
+    assert [one.agent for one in (await production.back("c1")).agents] == list(NAMES)
+    assert (await production.led(rollout, *NAMES)).state == "rolled-back"
+    assert await production.live(*NAMES) == first
+
+
 async def test_a_removal_that_is_being_made_is_not_said_to_be_taken_back(production: Production) -> None:
     await production.apply(*NAMES)
     rollout = await production.begin("c1", await production.change("c1", dict.fromkeys(NAMES)))

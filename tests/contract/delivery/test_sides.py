@@ -222,6 +222,30 @@ async def test_a_direct_change_ends_the_green_side_and_the_end_is_refused(world:
     assert (await standing(world)).blue == third
 
 
+async def test_what_was_taken_back_doesnt_become_live_by_the_end(world: Any) -> None:
+    anna, bert = await two(world), await two(world, "bert")
+    new = Green(agent="carl", revision=await world.store("carl", "first"), before=None)
+    await set_green(world, anna, bert)
+    await world.roll_back("anna")
+    assert set(await finish(world, green=[anna, bert, new])) == {"anna", "carl"}
+    found = await world.sides.look(TENANT, ["anna", "bert", "carl"])
+    assert {name: one.blue for name, one in found.items()} == {"anna": anna.before, "bert": bert.revision}
+    assert await finish(world, blue=[anna]) == {}, "it is back already"
+
+
+async def test_where_more_are_refused_than_are_tolerated_none_becomes_live(world: Any) -> None:
+    anna, bert, carl = await two(world), await two(world, "bert"), await two(world, "carl")
+    old = Green(agent="dora", revision=None, before=await world.apply("dora", "first"))
+    await set_green(world, anna, bert, carl, old)
+    await world.roll_back("anna")
+    assert set(await finish(world, green=[anna, bert, old], blue=[carl], tolerate=0)) == {"anna"}
+    assert [(await standing(world, name)).green for name in ("bert", "carl")] == [bert.revision, None]
+    assert (await standing(world, "dora")).blue == old.before, "carl alone was ended"
+    assert set(await finish(world, green=[anna, bert, old], tolerate=1)) == {"anna"}
+    assert (await standing(world, "bert")).blue == bert.revision
+    assert await world.sides.look(TENANT, ["dora"]) == {}
+
+
 async def test_a_rollout_ends_no_other_ones_sides(world: Any) -> None:
     one = await two(world)
     await set_green(world, one)

@@ -1,11 +1,13 @@
 """A rollout from its beginning to its end, with leaders killed at every step of it, in memory and in virtual time."""
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
 from chimera.adapters.storage.leases import LeaseLost
 from chimera.delivery.rollout.errors import NothingToRollOut, RolloutConflict, RolloutState
-from chimera.delivery.rollout.model import LEADER, MOVED, Item, Policy
+from chimera.delivery.rollout.model import LEADER, MOVED, Item, Policy, Rollout
 from chimera.delivery.sides.model import WHOLE
 from chimera.testing.rollout_world import QUICK, TENANT, Killed, Killer, Rates, RolloutWorld
 
@@ -269,6 +271,85 @@ async def test_an_agent_that_is_taken_back_while_it_is_loaded_stays_so_and_takes
     found = await world.until_over(rollout)
     assert (found.rollout.state, "taken back" in found.rollout.reason) == ("rolled-back", True)
     assert await world.all_at(new=False)
+
+
+async def to_the_end(world: RolloutWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until all is decided, by a leader that is killed before any of it is live; another one leads then."""
+    act = world.service._act
+
+    async def die(rollout: Rollout, *others: object) -> None:
+        if rollout.state == "promoting":
+            raise Killed("before finish")
+        await act(rollout, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(world.service, "_act", die)
+    with pytest.raises(Killed):
+        for _ in range(200):
+            await world.tick()
+    assert await world.moved() == set()
+    await world.lead()
+
+
+@pytest.mark.parametrize("way", ["taken back", "changed", "between look and end"])
+async def test_what_is_being_made_live_becomes_so_as_a_whole_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    world = RolloutWorld(AGENTS)
+    rollout = await begun(world)
+    await to_the_end(world, monkeypatch)
+    if way == "taken back":
+        world.sides.roll_back(TENANT, "a1")
+    elif way == "changed":
+        world.sides.apply(TENANT, "a1", "sha256:theirs")
+    else:
+        finish = world.sides.finish
+
+        async def late(*arguments: Any, **options: Any) -> Any:
+            monkeypatch.setattr(world.sides, "finish", finish)
+            world.sides.roll_back(TENANT, "a1")
+            return await finish(*arguments, **options)
+
+        monkeypatch.setattr(world.sides, "finish", late)
+    ever = set()
+    for _ in range(6):
+        await world.tick()
+        ever |= await world.moved()
+    found = await world.until_over(rollout)
+    assert (found.rollout.state, ever) == ("rolled-back", set())
+    assert "1 of 4 agents had to be taken back (a1: " in found.rollout.reason
+
+
+@pytest.mark.parametrize("tolerate", [0, 4])
+async def test_a_rollout_of_which_all_was_taken_back_at_its_end_is_not_done(
+    monkeypatch: pytest.MonkeyPatch, tolerate: int
+) -> None:
+    world = RolloutWorld(AGENTS, policy=changed(tolerate=tolerate))
+    rollout = await begun(world)
+    await to_the_end(world, monkeypatch)
+    for agent in AGENTS:
+        world.sides.roll_back(TENANT, agent)
+    found = await world.until_over(rollout)
+    assert found.rollout.state == "rolled-back" and found.rollout.reason
+    assert await world.all_at(new=False)
+    assert [event for _, event in world.memory.told if event not in ("wave", "lost")][-2:] == [
+        "rolling-back",
+        "rolled-back",
+    ]
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_of_what_is_being_made_live_as_many_go_back_alone_as_are_tolerated(
+    monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    world = RolloutWorld(AGENTS, policy=changed(tolerate=1))
+    rollout = await begun(world)
+    await to_the_end(world, monkeypatch)
+    world.sides.roll_back(TENANT, "a1")
+    if late:
+        world.sides.roll_back(TENANT, "a2")
+    found = await world.until_over(rollout)
+    moved = set() if late else {"a0", "a2", "a3"}
+    assert (found.rollout.state, await world.moved()) == ("rolled-back" if late else "done", moved)
 
 
 async def test_an_agent_that_was_changed_before_its_turn_is_refused() -> None:

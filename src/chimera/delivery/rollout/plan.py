@@ -27,6 +27,7 @@ from chimera.delivery.sides.rules import BOUNDS
 
 Event = Literal["wave", "paused", "resumed", "promoting", "rolling-back", "done", "rolled-back", "aborted"]
 ALL = "all of the change is taken back"
+_FAILED: frozenset[Phase] = frozenset({"rolling-back", "rolled-back"})
 
 NAMED = 3
 """Agents that a sentence names at most."""
@@ -91,6 +92,8 @@ def plan(rollout: Rollout, members: Sequence[Member], standing: Mapping[str, Sta
     passing.settle()
     if rollout.state in ("running", "paused"):
         passing.go_on()
+    elif rollout.state == "promoting":
+        passing.keep_together()
     passing.end()
     changed = tuple(one for one in passing.members if one != before[one.agent])
     return Step(
@@ -152,6 +155,11 @@ def lose(member: Member, reason: str, now: float) -> Member:
 def refuse(members: Sequence[Member], refused: Mapping[str, str], now: float) -> tuple[Member, ...]:
     """The members whose sides could not be set or ended, taken back with the reason."""
     return tuple(lose(one, refused[one.agent], now) for one in members if one.agent in refused and one.phase in MOVED)
+
+
+def spare(rollout: Rollout, members: Iterable[Member]) -> int:
+    """How many more members may go back alone."""
+    return max(0, rollout.policy.tolerate - sum(one.phase in _FAILED for one in members))
 
 
 def _was_lost(before: Member, after: Member) -> bool:
@@ -264,7 +272,7 @@ class _Pass:
 
     def _give_up(self) -> bool:
         """Take all of it back where more members failed than are tolerated; whether that is so."""
-        failed = [one for one in self.members if one.phase in ("rolling-back", "rolled-back")]
+        failed = [one for one in self.members if one.phase in _FAILED]
         if len(failed) <= self.rollout.policy.tolerate:
             return False
         named = "; ".join(f"{one.agent}: {one.reason}" for one in failed[:NAMED]) + _more(failed)
@@ -367,8 +375,21 @@ class _Pass:
                     # What was said of its evidence stays said.
                     self._put(place, phase="promoting")
         else:
-            self.rollout = replace(self.rollout, state="rolling-back", reason="no agent was kept")
-            self.told.append("rolling-back")
+            self._keep_none()
+
+    def keep_together(self) -> None:
+        """What was decided and isn't live yet is taken back where too much of it was lost meanwhile.
+
+        All become live in one transaction: where one is, the others were, and what people do with them then is theirs.
+        """
+        if any(one.phase == "done" for one in self.members):
+            return
+        if not self._give_up() and all(one.phase in OVER for one in self.members):
+            self._keep_none()
+
+    def _keep_none(self) -> None:
+        self.rollout = replace(self.rollout, state="rolling-back", reason="no agent was kept")
+        self.told.append("rolling-back")
 
     # -- its end ---------------------------------------------------------------------------------------------------
 

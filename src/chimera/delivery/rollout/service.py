@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from chimera.delivery.rollout.beginning import members_of
 from chimera.delivery.rollout.errors import NothingToRollOut
 from chimera.delivery.rollout.model import ENDED, LEADER, MOVED, Item, Member, Policy, Rollout, Summary, Wanted
-from chimera.delivery.rollout.plan import Actions, absorb, plan, refuse
+from chimera.delivery.rollout.plan import Actions, absorb, plan, refuse, spare
 from chimera.delivery.rollout.ports import Definitions, RolloutStore
 from chimera.delivery.sides.ports import Sides
 from chimera.kernel.ids import new_id
@@ -240,6 +240,7 @@ class RolloutService:
                     keep=policy.hold_seconds,
                     by=rollout.by,
                     held=held,
+                    tolerate=spare(rollout, members),
                 )
             )
         self._changed()

@@ -45,14 +45,16 @@ class Sides(Protocol):
         by: str,
         held: Lease,
         now: bool = False,
+        tolerate: int | None = None,
     ) -> Mapping[str, str]:
         """End with green live (what `green` names), or with blue live and green withdrawn (`blue`).
 
         Where green won, blue is kept warm for `keep` seconds. Where blue is wanted, it may be live still, or green may
         be live already: then blue comes back. With `now` calls that run on what is withdrawn are cancelled. `change` is
         written into the history of the agents, and so is `by`, who did it. Agents that stand as is asked are passed
-        over; refused, with the reason, are those that somebody else changed meanwhile. One transaction: who reads the
-        catalogue sees all of it or nothing.
+        over; refused, with the reason, are those that somebody else changed meanwhile, and of `green` those that have
+        no green side any more. Where more of `green` are refused than `tolerate` (None: as many as there are), none of
+        it becomes live. One transaction: who reads the catalogue sees all of it or nothing.
         """
 
     async def observations(self, tenant: str, rollout: str, after: int, limit: int = 100) -> Observations:

@@ -103,6 +103,7 @@ class SideStorage:
         by: str,
         held: Lease,
         now: bool = False,
+        tolerate: int | None = None,
     ) -> Mapping[str, str]:
         """See `Sides`."""
         facts = await self.facts(tenant, [*(one.revision for one in green), *(one.before for one in blue)])
@@ -113,7 +114,7 @@ class SideStorage:
             check_lease(connection, held)
             why = Why(by=by, change=change, keep=keep, detail=told)
             pairs = [(one, one.revision) for one in green]
-            refused, sequence = self._point(connection, tenant, pairs, rollout, facts, why, sequence)
+            refused, sequence = self._point(connection, tenant, pairs, rollout, facts, why, sequence, tolerate)
             back = Why(by=by, change=change, withdraw=True, cancel=now, detail=told)
             pairs = [(one, one.before) for one in blue]
             more, _ = self._point(connection, tenant, pairs, rollout, facts, back, sequence)
@@ -265,8 +266,12 @@ class SideStorage:
         facts: Mapping[str, AgentFacts],
         why: Why,
         sequence: int,
+        tolerate: int | None = None,
     ) -> tuple[dict[str, str], int]:
-        """End sides with the revisions of `pairs` live; who is refused, and the sequence then."""
+        """End sides with the revisions of `pairs` live; who is refused, and the sequence then.
+
+        Where more are refused than are tolerated none is ended.
+        """
         if not pairs:
             return {}, sequence
         names = [one.agent for one, _ in pairs]
@@ -278,12 +283,8 @@ class SideStorage:
         for one, to in pairs:
             live, there = rows.get(one.agent), beside.get(one.agent)
             blue = None if live is None else live.revision
-            if there is not None and there.rollout != rollout:
-                refused[one.agent] = f"rollout {there.rollout} is at it"
-            elif blue not in (one.before, one.revision):
-                refused[one.agent] = "it was changed meanwhile"
-            elif live is not None and live.owner != one.owner and blue != to:
-                refused[one.agent] = _theirs(live)
+            if (late := _late(one, to, live, there, rollout, wins=not why.withdraw)) is not None:
+                refused[one.agent] = late
             elif to is not None and to not in facts:
                 refused[one.agent] = "its revision isn't stored any more"
             elif blue != to:
@@ -291,6 +292,8 @@ class SideStorage:
                 targets.append(Target(agent=one.agent, revision=to, facts=known, owner=one.owner))
             elif there is not None:
                 ended.append(there)
+        if tolerate is not None and len(refused) > tolerate:
+            return refused, sequence
         if targets:
             sequence, _ = self._pointing.point(connection, tenant, targets, why, sequence)
         if ended:  # no pointer moves
@@ -345,6 +348,22 @@ def _refusal(one: Green, live: Row[Any] | None, known: AgentFacts | None) -> str
     if (None if live is None else live.revision) not in (one.before, one.revision):
         return "it was changed meanwhile"
     return None if known is None else known.unservable
+
+
+def _late(
+    one: Green, to: str | None, live: Row[Any] | None, there: Row[Any] | None, rollout: str, *, wins: bool
+) -> str | None:
+    """Why an agent's sides can't end with `to` live: somebody else was there before. `wins`: with green."""
+    blue = None if live is None else live.revision
+    if there is not None and there.rollout != rollout:
+        return f"rollout {there.rollout} is at it"
+    if blue not in (one.before, one.revision):
+        return "it was changed meanwhile"
+    if wins and there is None and to is not None and blue != to:
+        return "it was taken back meanwhile"
+    if live is not None and live.owner != one.owner and blue != to:
+        return _theirs(live)
+    return None
 
 
 def _theirs(live: Row[Any]) -> str:
