@@ -17,7 +17,7 @@ from chimera.agents.diff import compare
 from chimera.agents.spec import DATA_CLASSES
 from chimera.delivery.model import RISKS, Reason, Risk
 from chimera.delivery.ports import Revision
-from chimera_host.contract.tools import AgentTool, FunctionTool, McpTool, MessageTool, Tool
+from chimera_host.contract.tools import AgentTool, FunctionTool, McpTool, MessageTool, Tool, ToolLimits
 
 MANY = 100
 """So many agents in one change make it medium, whatever it does: what is wrong with it is wrong with all of them."""
@@ -115,10 +115,25 @@ def _tool(change: FieldChange, old: CanonicalDefinition, new: CanonicalDefinitio
         return _gained(after)
     if getattr(before, "credentials", None) != getattr(after, "credentials", None):
         return "tools", "high", "a tool has other credentials"
-    if before.limits.egress != after.limits.egress:
+    part = change.path.partition("].")[2]
+    if part == "limits":  # as a whole, where they are set on one side alone
+        return _limits(change, old, new, before.limits, after.limits)
+    if part == "limits.egress":
         more = set(after.limits.egress) - set(before.limits.egress)
         return "reach", "high" if more else "low", "a tool may connect elsewhere"
     return "tools", _GRAVITY[type(after)], "a tool does something else"
+
+
+def _limits(
+    change: FieldChange, old: CanonicalDefinition, new: CanonicalDefinition, before: ToolLimits, after: ToolLimits
+) -> Said:
+    """The gravest of what differs in them."""
+    parts = [
+        FieldChange(path=f"{change.path}.{name}", kind=change.kind, reason=change.reason)
+        for name in ToolLimits.__struct_fields__
+        if getattr(before, name) != getattr(after, name)
+    ]
+    return max((said for part in parts for said in of_field(part, old, new)), key=lambda said: RISKS.index(said[1]))
 
 
 def _data(_: FieldChange, old: CanonicalDefinition, new: CanonicalDefinition) -> Said:

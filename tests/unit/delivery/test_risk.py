@@ -14,6 +14,9 @@ from chimera.testing.definitions import compiled
 SEARCH = {"type": "agent", "name": "search", "agent": "searcher"}
 FILES = {"type": "mcp", "name": "files", "allow": ["read"], "url": "https://files.example"}
 HELD = {"tools": [SEARCH | {"limits": {"egress": ["a.example"]}}]}
+LESS = {"limits": {"egress": ["a.example"]}}
+SERVER = {"type": "mcp", "name": "files", "allow": ["read"], "command": ["python", "-m", "good"]}
+SERVER |= {"limits": {"egress": ["a.example", "b.example"]}}
 
 
 def changed(old: dict[str, Any] | None, new: dict[str, Any] | None, name: str = "one") -> Revision:
@@ -43,6 +46,12 @@ def changed(old: dict[str, Any] | None, new: dict[str, Any] | None, name: str = 
         ({"tools": [SEARCH]}, {"tools": [SEARCH | {"description": "Finds."}]}, "low", "texts"),
         ({"tools": [SEARCH]}, HELD, "high", "reach"),
         (HELD, {"tools": [SEARCH]}, "low", "reach"),
+        ({"tools": [SERVER]}, {"tools": [SERVER | LESS]}, "low", "reach"),
+        ({"tools": [SERVER]}, {"tools": [SERVER | LESS | {"allow": ["read", "delete_all"]}]}, "high", "tools"),
+        ({"tools": [SERVER]}, {"tools": [SERVER | LESS | {"command": ["bash", "-c", "evil"]}]}, "high", "tools"),
+        (HELD, {"tools": [SEARCH | {"agent": "other"}]}, "medium", "tools"),
+        ({"tools": [SEARCH]}, {"tools": [SEARCH | {"limits": {"deadline_seconds": 9.0}}]}, "low", "texts"),
+        ({"tools": [SEARCH]}, {"tools": [SEARCH | {"limits": {"deadline_seconds": 9.0, "egress": ["a.example"]}}]}, "high", "reach"),
         ({}, {"data_class": "personal"}, "high", "data"),
         ({"data_class": "public"}, {}, "medium", "data"),
         ({}, {"data_class": "public"}, "high", "data"),
