@@ -73,6 +73,9 @@ def _new(value: CanonicalDefinition) -> Iterator[Said]:
         yield "reach", "medium", "events start it"
     if any(point.startswith("jaegis:") for point in value.agent.reach):
         yield "reach", "high", _ECOSYSTEM
+    function = value.agent.behaviour.function
+    if function is not None and function.endpoint is not None:
+        yield "reach", "high", _ELSEWHERE
     if value.runtime not in ("python:3.11-slim", "node:18-alpine"):
         yield "framework", "high", "an image of its own"
 
@@ -162,6 +165,15 @@ def _entry(change: FieldChange, _old: CanonicalDefinition, _new: CanonicalDefini
     return "reach", "medium", "it is reached in another way" if change.path == "protocols" else "other events start it"
 
 
+def _endpoint(change: FieldChange, _old: CanonicalDefinition, _new: CanonicalDefinition) -> Said:
+    """The function elsewhere that answers for the agent: whatever callers say goes there."""
+    if change.path.endswith(".format"):
+        return "reach", "medium", "a function elsewhere is asked in another form"
+    if change.new is None and change.path.endswith(".endpoint"):
+        return "reach", "medium", "no function elsewhere answers for it any more"
+    return "reach", "high", _ELSEWHERE
+
+
 def _model(_: FieldChange, old: CanonicalDefinition, new: CanonicalDefinition) -> Said:
     if old.agent.model.name != new.agent.model.name:
         return "model", "medium", "another model"
@@ -205,6 +217,7 @@ def _bound(rule: str, change: FieldChange, what: str) -> Said:
 _NAMES = re.compile(r"\[[^\]]*\]")
 _NEW_CODE = "code of its own that wasn't there"
 _ECOSYSTEM = "it reaches the ecosystem's own components"
+_ELSEWHERE = "a function elsewhere answers for it, at an address or with a credential that is new"
 _BUDGETS = {"tokens_per_day": "tokens a day", "usd_per_day": "dollars a day", "calls_per_minute": "calls a minute"}
 _GRAVITY: dict[type[Tool], Risk] = {FunctionTool: "medium", McpTool: "high", AgentTool: "medium", MessageTool: "medium"}
 _GAINED: dict[type[Tool], str] = {
@@ -227,6 +240,8 @@ _RULES: tuple[tuple[re.Pattern[str], Rule], ...] = tuple(
         (r"agent\.reach", _reach),
         (r"protocols|subscriptions(\[.*)?", _entry),
         (r"agent\.model(\..*)?", _model),
+        (r"agent\.behaviour\.function\.endpoint\.(timeout_seconds|max_output_bytes)", _low),
+        (r"agent\.behaviour\.function\.endpoint(\..*)?", _endpoint),
         (r"agent\.behaviour\..*", _instructions),
         (r"owner", _owner),
         (r"retirement", _ending),

@@ -17,6 +17,18 @@ HELD = {"tools": [SEARCH | {"limits": {"egress": ["a.example"]}}]}
 LESS = {"limits": {"egress": ["a.example"]}}
 SERVER = {"type": "mcp", "name": "files", "allow": ["read"], "command": ["python", "-m", "good"]}
 SERVER |= {"limits": {"egress": ["a.example", "b.example"]}}
+ENDPOINT = {"url": "https://good.example/answer", "credential": "secret:a"}
+
+
+def elsewhere(**fields: Any) -> dict[str, Any]:
+    return {
+        "specification": {"framework": "function"},
+        "behaviour": {"function": {"endpoint": ENDPOINT | fields}},
+        "budget": {"tokens_per_day": 1, "usd_per_day": 1.0},
+    }
+
+
+HERE = elsewhere() | {"behaviour": {"function": {"system_message": "Answer."}}}
 
 
 def changed(old: dict[str, Any] | None, new: dict[str, Any] | None, name: str = "one") -> Revision:
@@ -51,7 +63,12 @@ def changed(old: dict[str, Any] | None, new: dict[str, Any] | None, name: str = 
         ({"tools": [SERVER]}, {"tools": [SERVER | LESS | {"command": ["bash", "-c", "evil"]}]}, "high", "tools"),
         (HELD, {"tools": [SEARCH | {"agent": "other"}]}, "medium", "tools"),
         ({"tools": [SEARCH]}, {"tools": [SEARCH | {"limits": {"deadline_seconds": 9.0}}]}, "low", "texts"),
-        ({"tools": [SEARCH]}, {"tools": [SEARCH | {"limits": {"deadline_seconds": 9.0, "egress": ["a.example"]}}]}, "high", "reach"),
+        (
+            {"tools": [SEARCH]},
+            {"tools": [SEARCH | {"limits": {"deadline_seconds": 9.0, "egress": ["a.example"]}}]},
+            "high",
+            "reach",
+        ),
         ({}, {"data_class": "personal"}, "high", "data"),
         ({"data_class": "public"}, {}, "medium", "data"),
         ({}, {"data_class": "public"}, "high", "data"),
@@ -66,6 +83,13 @@ def changed(old: dict[str, Any] | None, new: dict[str, Any] | None, name: str = 
         ({}, {"model": {"name": "large"}}, "medium", "model"),
         ({}, {"model": {"temperature": 0.1}}, "low", "instructions"),
         ({"tools": [SEARCH]}, {"tools": [SEARCH], "model": {"temperature": 0.1}}, "medium", "instructions"),
+        (HERE, elsewhere(), "high", "reach"),
+        (elsewhere(), HERE, "medium", "reach"),
+        (elsewhere(), elsewhere(url="https://evil.example/answer"), "high", "reach"),
+        (elsewhere(), elsewhere(credential="secret:b"), "high", "reach"),
+        (elsewhere(), elsewhere(format="cloudevents"), "medium", "reach"),
+        (elsewhere(), elsewhere(timeout_seconds=30.0), "low", "texts"),
+        (None, elsewhere(), "high", "reach"),
         ({"owner": {"team": "a"}}, {"owner": {"team": "b"}}, "high", "owner"),
         ({"owner": {"team": "a"}}, {"owner": {"team": "a", "contact": "a@example.org"}}, "low", "owner"),
         ({}, {"retirement": {"after": "2030-01-01"}}, "medium", "removed"),
