@@ -105,6 +105,44 @@ def test_every_ecosystem_has_its_own_order(ecosystem: str, start: int, end: int,
     assert hit(index, form.format(at), ecosystem) is expected
 
 
+DAY = 86_400.0
+RELEASES = {
+    "Debian:12": ["Debian:11", "Debian:13", "Debian:1", "Debian"],
+    "Alpine:v3.20": ["Alpine:v3.19", "Alpine:v3.2", "Alpine"],
+    "Ubuntu:24.04:LTS": ["Ubuntu:22.04:LTS", "Ubuntu:24.10", "Ubuntu:24.04", "Ubuntu:Pro:24.04:LTS", "Ubuntu"],
+    "Ubuntu:Pro:18.04:LTS": ["Ubuntu:18.04:LTS", "Ubuntu:Pro:FIPS-updates:18.04:LTS", "Ubuntu:Pro:20.04:LTS"],
+    "PyPI": ["npm"],
+}
+"""Ecosystems as OSV's exports name them, and others that look like them and have advisories of their own."""
+
+
+@given(st.sampled_from([(one, other) for one, others in RELEASES.items() for other in [one, *others]]))
+def test_a_release_is_judged_by_advisories_of_its_own(names: tuple[str, str]) -> None:
+    recorded, asked = names
+    inside = asked == recorded or asked.startswith(f"{recorded}:")
+    index = indexed({"package": package(recorded), "versions": ["1"]})
+    fault = index.fault(asked, now=1_000.0 + DAY, longest=7 * DAY)
+    assert fault == (None if inside else f"there are no advisories for {asked}")
+
+
+def test_advisories_that_name_no_suffix_speak_of_all_that_have_one() -> None:
+    """`Ubuntu:24.04` is `Ubuntu:24.04:LTS` too, and `Alpine` every release, where a record says so itself."""
+    for recorded, asked in [("Ubuntu:24.04", "Ubuntu:24.04:LTS"), ("Alpine", "Alpine:v3.20")]:
+        index = indexed({"package": package(recorded), "versions": ["1"]})
+        assert index.fault(asked, now=1_000.0 + DAY, longest=7 * DAY) is None
+        assert hit(index, "1", asked)
+
+
+def test_a_younger_release_makes_no_other_young() -> None:
+    index = Advisories()
+    for number, (ecosystem, at) in enumerate([("Debian:12", 0.0), ("Debian:13", 20 * DAY)]):
+        affected = [{"package": package(ecosystem), "versions": ["1"]}]
+        data = {"id": f"DSA-{number}", "modified": "", "affected": affected}
+        index.add(msgspec.convert(data, OsvRecord), at)
+    assert index.fault("Debian:13", now=21 * DAY, longest=7 * DAY) is None
+    assert index.fault("Debian:12", now=21 * DAY, longest=7 * DAY) == "the newest advisory for Debian:12 is 21 days old"
+
+
 VECTORS = {
     "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H": 9.8,
     "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:C/C:H/I:H/A:H": 10.0,

@@ -3,8 +3,8 @@
 Matching follows the OSV schema: a version is affected if it stands in `versions`, or lies in a range of `ranges`
 (introduced, fixed, last_affected, limit), by its ecosystem's own order. Withdrawn advisories count for nothing.
 Advisories that name each other as aliases are one vulnerability. What can't be decided (a range or version that has no
-order, an advisory without either) is said, never taken as clean; so are an ecosystem without advisories, and advisories
-so old that nobody can have looked at them lately.
+order, an advisory without either) is said, never taken as clean; so are an ecosystem without advisories (each release
+of a distribution is one), and advisories so old that nobody can have looked at them lately.
 
 The index is a dictionary by ecosystem and name, so that a package costs one look, however many advisories there are.
 """
@@ -118,7 +118,7 @@ class Judgement(Struct, frozen=True, kw_only=True):
 
 @dataclass(kw_only=True)
 class Advisories:
-    """The index. `newest`: when an ecosystem was last changed (seconds since the epoch); `faults`: what wasn't read."""
+    """The index. `newest`: when an ecosystem, as records name it, last changed (epoch); `faults`: what wasn't read."""
 
     entries: dict[tuple[str, str], list[Entry]] = field(default_factory=lambda: defaultdict(list))
     newest: dict[str, float] = field(default_factory=dict)
@@ -134,9 +134,8 @@ class Advisories:
             package = affected.package
             if package is None or not package.ecosystem or not package.name:
                 continue
-            family = package.ecosystem.partition(":")[0]
-            for name in {family, package.ecosystem}:
-                self.newest[name] = max(self.newest.get(name, 0.0), modified)
+            # Under no name but its own: advisories of one release say nothing of the others.
+            self.newest[package.ecosystem] = max(self.newest.get(package.ecosystem, 0.0), modified)
             if record.withdrawn:
                 continue
             entry = Entry(
@@ -147,7 +146,10 @@ class Advisories:
             self.entries[package.ecosystem, normal_name(package.ecosystem, package.name)].append(entry)
 
     def fault(self, ecosystem: str, *, now: float, longest: float) -> str | None:
-        """Why packages of an ecosystem can't be judged by this index; None where they can."""
+        """Why packages of an ecosystem can't be judged by this index; None where they can.
+
+        What counts are records that name it, or what it belongs to, as `judge` matches them.
+        """
         newest = next((self.newest[name] for name in _names(ecosystem) if name in self.newest), None)
         if newest is None:
             return f"there are no advisories for {ecosystem}"
