@@ -103,6 +103,40 @@ def test_a_word_of_a_maker_changes_nothing(policy: RepositoryPolicy, proposal: P
     assert {one.text for one in judge_proposal(policy, proposal)} == {one.text for one in judge_proposal(policy, more)}
 
 
+def approval(name: str, word: str, at: int, *, signer: Person = PEOPLE[1]) -> Word:
+    ref = f"refs/tags/approvals/{COMMIT}/{name}"
+    return Word(ref=ref, commit=COMMIT, name=name, word=word, at=at, signer=signer)
+
+
+def passes(*said: Word, approvals: int = 1) -> bool:
+    update = Update(ref="refs/heads/main", old=OTHER, new=COMMIT)
+    proposal = Proposal(update=update, is_commit=True, forward=True, branches=("refs/heads/topic",), words=said)
+    return not judge_proposal(RepositoryPolicy(approvals=approvals), proposal)
+
+
+NAMES = ("bob@x", "bob@y", "Bob@x", "BOB@Y")
+
+
+@given(
+    st.lists(
+        st.builds(approval, st.sampled_from(NAMES), st.sampled_from(["approved", "withdrawn"]), st.integers(0, 3)),
+        unique_by=lambda word: word.ref,
+        min_size=1,
+    )
+)
+def test_the_newest_word_of_a_person_counts_under_whichever_name(said: list[Word]) -> None:
+    newest = {word.word for word in said if word.at == max(one.at for one in said)}
+    assert passes(*said) is (newest == {"approved"})
+
+
+def test_a_word_that_does_not_count_takes_nothing_back() -> None:
+    kept = approval("bob@x", "approved", 1)
+    assert passes(kept, replace(approval("bob@y", "withdrawn", 2), problem="its signature doesn't fit"))
+    assert passes(kept, approval("bob@y", "withdrawn", 2, signer=PEOPLE[0])), "ann says nothing for bob"
+    assert passes(kept, approval("cid@x", "withdrawn", 2, signer=PEOPLE[2])), "cid speaks for cid"
+    assert not passes(kept, approval("bob@y", "approved", 2), approvals=2), "one person is one"
+
+
 @given(policy=policies, before=words(), after=words())
 def test_words_only_move_forward(policy: RepositoryPolicy, before: Word, after: Word) -> None:
     after = replace(after, ref=before.ref, commit=before.commit, name=before.name)

@@ -6,7 +6,8 @@ signed it does: whoever pushes can forge neither, and can't pass one on to anoth
 
 A tag of an approval is `approvals/COMMIT/WHO`, of a check `checks/COMMIT/NAME`. Its first line is its word: `approved`
 or `withdrawn`, `success` or `failure`. A later word replaces an earlier one, and no word is ever deleted: else one that
-was taken back could be brought again by whoever kept it.
+was taken back could be brought again by whoever kept it. Of all that a person says of a commit, by any of
+their names, the newest counts.
 
 All other branches are free. References that Git or people would take for the protected branch are refused, and so are
 those outside branches and tags (`refs/replace` among them, by which Git shows other content for a commit). So are those
@@ -263,7 +264,7 @@ def makers(commits: Sequence[MadeCommit]) -> frozenset[str]:
 
 def _approvals(policy: RepositoryPolicy, ref: str, commit: str, proposal: Proposal) -> Iterator[Refusal]:
     made = makers(proposal.commits)
-    approved: set[Person] = set()
+    said: dict[Person, Word] = {}
     dropped: list[str] = []
     for word in proposal.words:
         if _kind(word.ref) != APPROVALS or word.commit != commit:
@@ -273,15 +274,21 @@ def _approvals(policy: RepositoryPolicy, ref: str, commit: str, proposal: Propos
             problem = "it is their own change"
         if problem:
             dropped.append(f"{word.name}: {problem}")
-        elif word.word == WORDS[APPROVALS][0] and word.signer is not None:
-            approved.add(word.signer)
-    if len(approved) < policy.approvals:
+        elif word.signer is not None:
+            said[word.signer] = max(said.get(word.signer, word), word, key=_newness)
+    approved = sum(word.word == WORDS[APPROVALS][0] for word in said.values())
+    if approved < policy.approvals:
         yield Refusal(
             ref=ref,
-            text=f"it has {len(approved)} of {policy.approvals} approvals of this very commit",
+            text=f"it has {approved} of {policy.approvals} approvals of this very commit",
             next_step=f"have others approve it: chimera repo approve {commit[:12]}",
             details=_some(dropped),
         )
+
+
+def _newness(word: Word) -> tuple[int, bool]:
+    """The order of what a person says, by any of their names; of words of one second, the one that takes back wins."""
+    return word.at, word.word != WORDS[APPROVALS][0]
 
 
 def _checks(policy: RepositoryPolicy, ref: str, commit: str, proposal: Proposal) -> Iterator[Refusal]:

@@ -210,6 +210,13 @@ class TestWords:
         assert "can't be deleted" in ann.push(f":{ref}")
         assert "0 of 1 approvals" in ann.push("HEAD:main")
 
+    def test_a_word_is_taken_back_under_another_spelling_of_the_name(self, protected: Server) -> None:
+        ann, bob = protected.people["ann"], protected.people["bob"]
+        commit = changed(ann)
+        said(protected, commit)
+        assert not bob.say("approvals", commit, "Bob@example.com", "withdrawn", at=4_000_000_000)
+        assert "0 of 1 approvals" in ann.push("HEAD:main")
+
     def test_a_check_speaks_by_its_own_key_and_may_fail(self, protected: Server) -> None:
         ann, ci = protected.people["ann"], protected.people["ci"]
         commit = changed(ann)
