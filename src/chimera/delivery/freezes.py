@@ -1,13 +1,15 @@
 """Whether a change may go to production now, by the freeze windows of its tenant.
 
-Times of a window are on the clocks of its zone. Where a clock is put forward, a time that it skips counts as if it had
-been put forward later; where it is put back, a time that comes twice is the first one. So a window is never lost, and
-what it holds is the same on every machine with the same time zone data.
+Times of a window are on the clocks of its zone. Where a clock is put forward, a start that it skips is the moment at
+which it is put forward, and an end that it skips counts as if it had been put forward later; where it is put back, a
+time that comes twice is the first one. So no window is lost of which the day has anything, and what a window holds is
+the same on every machine with the same time zone data.
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Struct
@@ -17,6 +19,8 @@ from chimera.delivery.model import RISKS, Risk
 from chimera.delivery.policy import DATE_TIME, DAYS, TIME_OF_DAY, Freeze
 
 _MOST_CHAINED = 1_000
+_YEARS = range(1900, 9901)
+"""Years of windows: far enough from the ends of the calendar for every zone, and for all that follows on a window."""
 
 
 class Frozen(Struct, frozen=True, kw_only=True):
@@ -63,10 +67,15 @@ def check_freeze(freeze: Freeze) -> None:
             )
     if freeze.days:
         return
-    try:
-        starts, ends = (_at(text, freeze.zone) for text in (freeze.starts, freeze.ends))
-    except ValueError as error:
-        raise _invalid(freeze, str(error), "give a date that is in the calendar") from None
+    for text in (freeze.starts, freeze.ends):
+        try:
+            year = datetime.fromisoformat(text).year
+        except ValueError as error:
+            raise _invalid(freeze, str(error), "give a date that is in the calendar") from None
+        if year not in _YEARS:
+            step = f"give a year from {_YEARS[0]} to {_YEARS[-1]}"
+            raise _invalid(freeze, f"{text} is too close to an end of the calendar", step)
+    starts, ends = _once(freeze)
     if ends <= starts:
         raise _invalid(freeze, "it ends before it starts", "give an end after the start")
 
@@ -74,7 +83,7 @@ def check_freeze(freeze: Freeze) -> None:
 def _windows(freeze: Freeze, now: float) -> Iterator[tuple[float, float]]:
     """The windows of `freeze` that may hold `now`, as seconds since the epoch."""
     if not freeze.days:
-        yield _at(freeze.starts, freeze.zone), _at(freeze.ends, freeze.zone)
+        yield _once(freeze)
         return
     zone = ZoneInfo(freeze.zone)
     today = datetime.fromtimestamp(now, zone).date()
@@ -84,16 +93,28 @@ def _windows(freeze: Freeze, now: float) -> Iterator[tuple[float, float]]:
         if DAYS[day.weekday()] not in freeze.days:
             continue
         last = day if ends > starts else day + timedelta(days=1)
-        yield _seconds(day, starts, zone), _seconds(last, ends, zone)
+        yield _start(datetime.combine(day, starts, zone)), datetime.combine(last, ends, zone).timestamp()
 
 
-def _at(text: str, zone: str) -> float:
-    found = datetime.fromisoformat(text)
-    return _seconds(found.date(), found.time(), ZoneInfo(zone))
+def _once(freeze: Freeze) -> tuple[float, float]:
+    zone = ZoneInfo(freeze.zone)
+    starts, ends = (datetime.fromisoformat(text).replace(tzinfo=zone) for text in (freeze.starts, freeze.ends))
+    return _start(starts), ends.timestamp()
 
 
-def _seconds(day: date, clock: time, zone: ZoneInfo) -> float:
-    return datetime.combine(day, clock, zone).astimezone(UTC).timestamp()
+def _start(clock: datetime) -> float:
+    """When a window starts: where the clock skips that time, when it is put forward.
+
+    Such a time has the offset of before, and with `fold` the one of after, by which it is earlier (PEP 495).
+    """
+    later, earlier = clock.timestamp(), clock.replace(fold=1).timestamp()
+    if later <= earlier:
+        return later
+    before, seconds = clock.utcoffset(), range(int(earlier), int(later))
+    put_forward = bisect_left(
+        seconds, True, key=lambda at: datetime.fromtimestamp(at, clock.tzinfo).utcoffset() != before
+    )
+    return float(earlier + put_forward)
 
 
 def _invalid(freeze: Freeze, what: str, next_step: str) -> InvalidDeliveryPolicy:

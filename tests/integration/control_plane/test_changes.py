@@ -154,6 +154,7 @@ async def test_the_way_back_is_open_and_choosing_where_to_is_the_emergency_path(
         {"direct": "no"},
         {"approvals": {"low": {"needs": [{"count": 0}]}}},
         {"freezes": [{"name": "x", "starts": "16:00", "ends": "18:00"}]},
+        {"freezes": [{"name": "x", "starts": "0001-01-01T00:00", "ends": "2027-01-01T00:00", "zone": "Europe/Zurich"}]},
         {"unknown": True},
         {"approvals": {"high": {"needs": [{"roles": ["wizard"]}]}}},
     ],
