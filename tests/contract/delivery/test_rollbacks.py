@@ -172,6 +172,36 @@ async def test_a_removal_that_is_being_made_is_not_said_to_be_taken_back(product
     assert [one.agent for one in (await production.back("c1")).agents] == list(NAMES)
 
 
+async def test_a_change_that_is_back_already_takes_no_later_one_back(production: Production) -> None:
+    first = await production.apply(*NAMES)
+    rollout = await production.begin("c1", await production.change("c1", dict.fromkeys(NAMES, "Second.")))
+    await production.service.round(await production.held())
+    await production.back("c1")
+    await production.led(rollout, *NAMES)
+    items = await production.change("c2", {"anna": "Third."})
+    later = await production.begin("c2", items)
+    await production.service.round(await production.held())
+    done = await production.back("c1")
+    assert [one.agent for one in done.stood] == list(NAMES) and not (done.agents or done.refused)
+    assert [one.revision for one in done.stood] == [one.before for one in done.stood] == list(first.values())
+    assert (await production.sides.look(TENANT, ["anna"]))["anna"].green == items[0].revision
+    assert (await production.led(later, "anna")).state == "done"
+    assert await production.live(*NAMES) == {**first, "anna": items[0].revision}
+
+
+async def test_a_change_on_which_a_later_one_is_being_made_stays_and_says_so(production: Production) -> None:
+    first = await production.apply(*NAMES)
+    rollout = await production.begin("c1", await production.change("c1", dict.fromkeys(NAMES, "Second.")))
+    assert (await production.led(rollout, *NAMES)).state == "done"
+    later = await production.begin("c2", await production.change("c2", {"anna": "Third."}))
+    await production.service.round(await production.held())
+    done = await production.back("c1")
+    assert [one.agent for one in done.agents] == ["bert"] and set(done.refused) == {"anna"}
+    assert later in done.refused["anna"].detail
+    assert (await production.led(later, "anna")).state == "done"
+    assert (await production.live("bert"))["bert"] == first["bert"]
+
+
 async def decided(production: Production) -> None:
     """A pass of a leader that is killed before it acts."""
 

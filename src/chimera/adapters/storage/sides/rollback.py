@@ -42,7 +42,7 @@ from chimera_host.contract.problem import ProblemError
 class Want:
     """What an agent is to be (None: out of service), and what it was when that was decided: live, and green.
 
-    `removal`: what is taken back is that it goes out of service.
+    `removal`: what is taken back is that it goes out of service. `spared`: the green side is a later change's.
     """
 
     agent: str
@@ -50,6 +50,7 @@ class Want:
     live: str | None
     green: str | None
     removal: bool = False
+    spared: bool = False
 
 
 Wants = tuple[list[Want], dict[str, ProblemError]]
@@ -177,7 +178,7 @@ class Rollbacks:
                 )
             elif one.to != one.live:
                 targets.append(Target(agent=one.agent, revision=one.to, facts=facts[one.to] if one.to else None))
-            elif green is not None:
+            elif green is not None and not one.spared:
                 ended.append(green)
             else:
                 stood.append(_back(one.agent, live, live.revision if live else None))
@@ -247,15 +248,22 @@ def _wants_of_change(connection: Connection, tenant: str, change: str) -> Wants:
         raise UnknownChange(f"there is no change {change[:40]!r}", next_step="list them with `chimera change list`")
     names = [item.agent for item in items]
     live = {row.name: row.revision for row in agents_of(connection, tenant, names) if row.status == "live"}
-    greens = {row.agent: row.revision for row in sides_of(connection, tenant, names, GREEN)}
+    greens = {row.agent: row for row in sides_of(connection, tenant, names, GREEN)}
     wants, refused = [], dict[str, ProblemError]()
     for item in items:
-        blue, green = live.get(item.agent), greens.get(item.agent)
-        if blue == item.revision:
+        blue, side = live.get(item.agent), greens.get(item.agent)
+        green = None if side is None else side.revision
+        theirs = green is not None and green != item.revision
+        if blue == item.revision and theirs:
+            refused[item.agent] = ChangedMeanwhile(
+                f"rollout {greens[item.agent].rollout} makes a later change of agent {item.agent}",
+                next_step="take that one back first, or wait for its end",
+            )
+        elif blue == item.revision:
             wants.append(Want(agent=item.agent, to=item.before, live=blue, green=green))
         elif blue == item.before:
             removal = item.revision is None
-            wants.append(Want(agent=item.agent, to=blue, live=blue, green=green, removal=removal))
+            wants.append(Want(agent=item.agent, to=blue, live=blue, green=green, removal=removal, spared=theirs))
         else:
             refused[item.agent] = ChangedMeanwhile(
                 f"agent {item.agent} was changed after the change {change}", next_step="take it back by its name"
