@@ -9,6 +9,7 @@ from sqlalchemy import insert
 
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.gateway import GatewayStorage
 from chimera.adapters.storage.leases import StoredLeases
 from chimera.adapters.storage.rollouts.store import StoredRollouts
 from chimera.adapters.storage.schema.delivery import change as change_request
@@ -19,6 +20,7 @@ from chimera.delivery.rollout.model import ENDED, Item, Policy, Rollout
 from chimera.delivery.rollout.service import LEASE, RolloutService
 from chimera.gateway.sides.ports import Loads
 from chimera.kernel.leases import Lease
+from chimera.platform.model import Withdrawn
 from chimera.testing.clock import ManualClock
 from chimera.testing.definitions import compiled, staged
 from chimera.testing.rollout_world import Killed
@@ -200,6 +202,35 @@ async def test_a_change_on_which_a_later_one_is_being_made_stays_and_says_so(pro
     assert later in done.refused["anna"].detail
     assert (await production.led(later, "anna")).state == "done"
     assert (await production.live("bert"))["bert"] == first["bert"]
+
+
+@pytest.mark.parametrize("now", [False, True])
+async def test_what_is_taken_back_beside_the_live_revision_is_withdrawn_too(production: Production, now: bool) -> None:
+    first = (await production.apply("anna"))["anna"]
+    second = (await production.apply("anna", words="Second."))["anna"]
+    items = await production.change("c1", {"anna": "Third."})
+    await production.begin("c1", items)
+    await production.service.round(await production.held())
+    assert (await production.sides.look(TENANT, ["anna"]))["anna"].green == items[0].revision
+    last = await production.catalogue.sequence()
+    back = production.catalogue.rollbacks
+    await back.agents(TENANT, ["anna"], to=first, by="user:bob", now=now)
+    (route,) = await GatewayStorage(production.database).changed_routes(last, 10)
+    assert (route.revision, route.others) == (first, ())
+    expected = {Withdrawn(revision=one, cancelled=now) for one in (second, str(items[0].revision))}
+    assert set(route.withdrawn) == expected
+
+
+async def test_a_green_side_that_is_gone_back_to_is_not_withdrawn(production: Production) -> None:
+    first = (await production.apply("anna"))["anna"]
+    second = (await production.apply("anna", words="Second."))["anna"]
+    await production.begin("c1", await production.change("c1", {"anna": "First."}))
+    await production.service.round(await production.held())
+    last = await production.catalogue.sequence()
+    await production.catalogue.rollbacks.agents(TENANT, ["anna"], to=first, by="user:bob", now=True)
+    (route,) = await GatewayStorage(production.database).changed_routes(last, 10)
+    assert (route.revision, route.others) == (first, ())
+    assert route.withdrawn == (Withdrawn(revision=second, cancelled=True),)
 
 
 async def decided(production: Production) -> None:

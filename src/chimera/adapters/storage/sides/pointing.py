@@ -100,10 +100,13 @@ class Pointing:
         live = {name: row for name, row in rows.items() if row.status == "live"}
         pointed = [one for one in targets if one.facts is not None and one.revision is not None]
         sequence = self._write(connection, tenant, pointed, rows, why, sequence)
+        greens = sides_of(connection, tenant, [one.agent for one in pointed], GREEN) if why.withdraw else []
         beside = [(tenant, one.agent) for one in pointed]
         delete_keys(connection, (side.c.tenant, side.c.agent), beside, side.c.role.in_((GREEN, KEPT)))
         same = [(tenant, one.agent, one.revision) for one in pointed]
         delete_keys(connection, (side.c.tenant, side.c.agent, side.c.revision), same)
+        to = {one.agent: one.revision for one in pointed}
+        self.put_withdrawn(connection, [row for row in greens if row.revision != to[row.agent]], why, now)
         if why.keep is not None or why.withdraw:
             before = [live[one.agent] for one in pointed if one.agent in live]
             self._put_side.run_many(connection, [_side_of(row, why, now) for row in before])
@@ -171,6 +174,11 @@ class Pointing:
     def put_sides(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
         """Write rows of `side`."""
         self._put_side.run_many(connection, rows)
+
+    def put_withdrawn(self, connection: Connection, greens: Sequence[Row[Any]], why: Why, now: float) -> None:
+        """Write green sides, whose rows these are, as taken back."""
+        back = {"role": WITHDRAWN, "weight": 0, "since": now, "until": now + FORGOTTEN, "cancelled": int(why.cancel)}
+        self.put_sides(connection, [{**row._mapping, **back} for row in greens])
 
     def put_cells(self, connection: Connection, tenant: str, facts: Sequence[AgentFacts]) -> None:
         """See to it that the cells of `facts` are there."""

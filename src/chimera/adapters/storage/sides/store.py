@@ -22,7 +22,6 @@ from chimera.adapters.storage.schema.sides import GREEN, KEPT, WITHDRAWN, side
 from chimera.adapters.storage.sequence import hold_sequence, next_sequence, write_sequence
 from chimera.adapters.storage.sides.observing import Observing
 from chimera.adapters.storage.sides.pointing import (
-    FORGOTTEN,
     Pointing,
     Target,
     Why,
@@ -306,14 +305,7 @@ class SideStorage:
         delete_keys(connection, (side.c.tenant, side.c.agent, side.c.revision), keys, side.c.role == GREEN)
         now = self._clock.wall()
         if why.withdraw:
-            back = {
-                "role": WITHDRAWN,
-                "weight": 0,
-                "since": now,
-                "until": now + FORGOTTEN,
-                "cancelled": int(why.cancel),
-            }
-            self._pointing.put_sides(connection, [{**row._mapping, **back} for row in ended])
+            self._pointing.put_withdrawn(connection, ended, why, now)
         names = [row.agent for row in ended]
         sequence = self._tell_gateways(connection, tenant, names, sequence)
         _note(connection, "side:drop", tenant, ended[0].rollout or "", now, names, by=why.by)
