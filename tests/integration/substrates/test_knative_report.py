@@ -91,6 +91,13 @@ class Rig:
             containers = [{"name": "c", "usage": usage} for usage in usages]
             await self.cluster.put(f"pods.{METRICS}", {"metadata": meta, "window": "15s", "containers": containers})
 
+    async def asked_again(self, kind: str, times: int) -> None:
+        """Return once the cluster was asked so many more times."""
+        before = self.cluster.calls["GET", kind]
+        async with asyncio.timeout(20):
+            while self.cluster.calls["GET", kind] < before + times:  # noqa: ASYNC110 - it happens elsewhere
+                await asyncio.sleep(0.01)
+
     async def messages(self, query: LogQuery) -> list[str]:
         async with aclosing(await self.report.logs(query, lambda: False)) as lines:
             return [msgspec.json.decode(line)["message"] async for line in lines]
@@ -209,3 +216,20 @@ async def test_a_follower_goes_on_with_the_container_that_comes_after(rig: Rig) 
             else:
                 break
     assert seen[0] == "one" and seen[-1] == "three"
+
+
+async def test_who_reads_slowly_follows_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(podlogs, "LOOK_AGAIN", 0.01)
+    await rig.pod("pod-a")
+    await rig.cluster.log("cells", "pod-a", "host", '{"time": "1", "message": "one"}')
+    seen: list[str] = []
+    async with asyncio.timeout(20), aclosing(await rig.report.logs(LogQuery(follow=True), lambda: False)) as lines:
+        async for line in lines:
+            seen.append(msgspec.json.decode(line)["message"])
+            if seen[-1] == "two":  # this one is taken long over, as by a caller whose connection is slow
+                await rig.asked_again("pods", 5)
+            if seen[-1] == "three":
+                break
+            more = "two" if seen[-1] == "one" else "three"
+            await rig.cluster.log("cells", "pod-a", "host", f'{{"time": "2", "message": "{more}"}}')
+    assert seen == ["one", "two", "three"]

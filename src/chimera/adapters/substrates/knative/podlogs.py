@@ -100,10 +100,13 @@ class PodLogs:
         following = asyncio.create_task(self._follow(query, readings, lines), name="follow-logs")
         try:
             while not gone():
+                new: bytes | None = None
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_AGAIN):
-                        yield await lines.get()
-                if following.done() and lines.empty():
+                        new = await lines.get()
+                if new is not None:
+                    yield new  # outside the timeout, which would cancel whoever takes long over the line
+                elif following.done() and lines.empty():
                     following.result()
                     return
         finally:
