@@ -3,26 +3,33 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from itertools import count
 from typing import Any
 
 import msgspec
 import pytest
 from aiohttp import web
 
-from chimera.adapters.substrates.knative import names, podlogs
+from chimera.adapters.substrates.knative import client, names, podlogs
 from chimera.adapters.substrates.knative.access import ClusterAccess, NoToken
 from chimera.adapters.substrates.knative.client import Kubernetes
-from chimera.adapters.substrates.knative.errors import ClusterDenied
+from chimera.adapters.substrates.knative.errors import ClusterAway, ClusterDenied
 from chimera.adapters.substrates.knative.pool import KnativePool
 from chimera.adapters.substrates.knative.reporting import FRESH, KnativeReport
 from chimera.platform.errors import PlatformError
 from chimera.platform.logs import LogQuery
 from chimera.platform.model import CellSpec
 from chimera.testing.clock import ManualClock
-from chimera.testing.cluster import METRICS, FakeCluster, refusal
+from chimera.testing.cluster import METRICS, FakeCluster, Fault, refusal
 from chimera_host.contract.call import LoadedReport
 
 MANAGED = {names.MANAGED_BY: names.MANAGER}
+NODE_AWAY = refusal(
+    *(500, "InternalError"),
+    'Get "https://10.0.0.9:10250/containerLogs/cells/pod-b/host": dial tcp 10.0.0.9:10250: i/o timeout',
+)
+THROTTLED = refusal(429, "TooManyRequests", "too many requests")
+DENIED = refusal(403, "Forbidden", 'pods "pod-b" is forbidden: no access to pods/log')
 
 
 class Rig:
@@ -90,6 +97,11 @@ class Rig:
         if usages:
             containers = [{"name": "c", "usage": usage} for usage in usages]
             await self.cluster.put(f"pods.{METRICS}", {"metadata": meta, "window": "15s", "containers": containers})
+
+    def unreadable(self, fault: Fault, *pods: str) -> None:
+        """Answer with `fault` whoever reads the logs of these pods."""
+        paths = {f"/api/v1/namespaces/cells/pods/{pod}/log" for pod in pods}
+        self.cluster.faults.append(lambda request: fault(request) if request.path in paths else None)
 
     async def asked_again(self, kind: str, times: int) -> None:
         """Return once the cluster was asked so many more times."""
@@ -233,3 +245,87 @@ async def test_who_reads_slowly_follows_on(rig: Rig, monkeypatch: pytest.MonkeyP
             more = "two" if seen[-1] == "one" else "three"
             await rig.cluster.log("cells", "pod-a", "host", f'{{"time": "2", "message": "{more}"}}')
     assert seen == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"), [(NODE_AWAY, "i/o timeout"), (THROTTLED, "too many requests"), (DENIED, "no access to pods/log")]
+)
+async def test_a_pod_that_cannot_be_read_is_named_and_the_others_are_shown(rig: Rig, fault: Fault, why: str) -> None:
+    for name in ("pod-a", "pod-b", "pod-c"):
+        await rig.pod(name)
+        await rig.cluster.log("cells", name, "host", f'{{"time": "{name}", "message": "of {name}"}}')
+    rig.unreadable(fault, "pod-b")
+    said, *shown = await rig.messages(LogQuery())
+    assert shown == ["of pod-a", "of pod-c"]
+    assert "pod-b" in said and why in said and "pod-a" not in said
+
+
+async def test_a_log_is_refused_only_where_no_pod_can_be_read(rig: Rig) -> None:
+    for name in ("pod-a", "pod-b"):
+        await rig.pod(name)
+        await rig.cluster.log("cells", name, "host", '{"time": "1", "message": "hello"}')
+    rig.unreadable(NODE_AWAY, "pod-a", "pod-b")
+    with pytest.raises(ClusterAway, match="i/o timeout"):
+        await rig.report.logs(LogQuery(), lambda: False)
+
+
+async def test_a_pod_whose_log_stays_silent_is_left_out_in_time(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent(web.StreamResponse):
+        async def prepare(self, request: web.BaseRequest) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(client, "LOG_SILENCE", 0.05)
+    for name in ("pod-a", "pod-b"):
+        await rig.pod(name)
+        await rig.cluster.log("cells", name, "host", f'{{"time": "1", "message": "of {name}"}}')
+    rig.unreadable(lambda _: Silent(), "pod-b")
+    async with asyncio.timeout(20):
+        said, *shown = await rig.messages(LogQuery())
+    assert shown == ["of pod-a"] and "pod-b" in said
+
+
+async def test_a_follower_is_told_once_of_a_pod_that_cannot_be_read_and_gets_its_lines_when_it_can(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(podlogs, "LOOK_AGAIN", 0.01)
+    for name in ("pod-a", "pod-b"):
+        await rig.pod(name)
+    await rig.cluster.log("cells", "pod-a", "host", '{"time": "1", "message": "of pod-a"}')
+    numbers = count()
+    seen: list[str] = []
+    async with asyncio.timeout(20), aclosing(await rig.report.logs(LogQuery(follow=True), lambda: False)) as lines:
+        rig.unreadable(THROTTLED, "pod-b")
+        async for line in lines:
+            seen.append(msgspec.json.decode(line)["message"])
+            if "pod-b" in seen[-1]:
+                await rig.asked_again("pods/log", 5)  # and nothing more is said
+                rig.cluster.faults.clear()
+                await rig.cluster.log("cells", "pod-b", "host", '{"time": "2", "message": "read at last"}')
+            if seen[-1] == "read at last":
+                break
+            assert next(numbers) < 10, seen
+    first, said, last = seen
+    assert (first, last) == ("of pod-a", "read at last") and "too many requests" in said
+
+
+async def test_a_follower_outlasts_a_cluster_that_asks_to_slow_down(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(podlogs, "LOOK_AGAIN", 0.01)
+    await rig.pod("pod-a")
+    await rig.cluster.log("cells", "pod-a", "host", '{"time": "1", "message": "one"}')
+    seen: list[str] = []
+    async with asyncio.timeout(20), aclosing(await rig.report.logs(LogQuery(follow=True), lambda: False)) as lines:
+        async for line in lines:
+            seen.append(msgspec.json.decode(line)["message"])
+            if seen[-1] == "one":
+                await rig.cluster.log("cells", "pod-a", "host", '{"time": "2", "message": "two"}')
+            elif seen[-1] == "two":
+                rig.cluster.faults.append(
+                    lambda request: THROTTLED(request) if request.path.endswith("/pods") else None
+                )
+                await rig.asked_again("pods", 3)
+                rig.cluster.faults.clear()
+                await rig.pod("pod-b")
+                await rig.cluster.log("cells", "pod-b", "host", '{"time": "3", "message": "of one that came"}')
+            else:
+                break
+    assert seen == ["one", "two", "of one that came"]

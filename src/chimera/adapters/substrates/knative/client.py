@@ -24,6 +24,8 @@ PAGE = 500
 REQUEST_TIMEOUT = 30.0
 WATCH_SECONDS = 300
 WATCH_SILENCE = WATCH_SECONDS + 30.0
+LOG_SILENCE = 20.0
+"""Longest wait for more of a log that is read and not followed: a node that is gone may say nothing for longer."""
 MAX_OBJECT = 4 * 1024**2
 FIELD_MANAGER = "chimera"
 APPLY = "application/apply-patch+yaml"  # which takes JSON, being YAML
@@ -144,9 +146,13 @@ class Kubernetes:
             raise self._away(error) from error
 
     async def log(self, namespace: str, pod: str, options: Mapping[str, str]) -> AsyncIterator[bytes]:
-        """The lines of a container's log, by the API's own options, until it ends."""
+        """The lines of a container's log, by the API's own options, until it ends.
+
+        What there is comes at once. Who follows may wait for ever: a quiet container answers with its next line.
+        """
         path = PODS.path(namespace, pod) + "/log"
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0)
+        silence = None if options.get("follow") == "true" else LOG_SILENCE
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=silence)
         try:
             async with self._session.get(
                 self._access.server + path, params=options, headers=await self._headers(), timeout=timeout

@@ -1,13 +1,14 @@
 """Logs of a cluster's pods, read through the API server, as on one machine they are read from files.
 
 A reading is bounded: the newest lines of so many pods, those of the agent's own cells where an agent is named. What was
-left out is said in a line of the log itself. Each line comes with the time at which the container runtime got it, so
+left out is said in a line of the log itself, and so are the pods that can't be read, as on a node that is gone; only
+where none can be read is that an error. Each line comes with the time at which the container runtime got it, so
 that a follower goes on exactly where the reading ended, and a container that starts again is followed on.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ import msgspec
 
 from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.client import Kubernetes
-from chimera.adapters.substrates.knative.errors import ClusterAway, ClusterRefused, NotInCluster
+from chimera.adapters.substrates.knative.errors import ClusterError, ClusterRefused, NotInCluster
 from chimera.adapters.substrates.knative.pods import CONTAINER, SEEN_PODS, SeenPod
 from chimera.platform.logs import HOSTS, Lines, LogQuery
 
@@ -25,6 +26,9 @@ SEARCHED_LINES = 2_000
 """Newest lines of each pod among which those of one agent, request or level are looked for."""
 LOOK_AGAIN = 2.0
 WAITING_LINES = 1_000
+NAMED_PODS = 5
+UNREADABLE = 2
+"""Failures in a row after which a follower is told of a pod: a connection may break once, of all pods together."""
 TIME = len("2026-01-02T03:04:05.123456789Z")
 
 CellsOf = Callable[[str], frozenset[str]]
@@ -43,21 +47,30 @@ class Source:
 
 
 class _Reading:
-    """How far a pod was read: the time of its newest line, as the container runtime writes it."""
+    """How far a pod was read: the time of its newest line, as the container runtime writes it; or why it can't be."""
 
     def __init__(self, source: Source, query: LogQuery) -> None:
         self.source = source
         self.until = ""
+        self.fault: ClusterError | None = None
+        self.failures = 0
+        self.told = False
         pod = {} if source.pod == source.process else {"pod": source.pod}
         self._lines = Lines(source.process, query, **pod)
 
     def take(self, line: bytes) -> tuple[str, bytes] | None:
         """A line as the API server gives it; None where it was read before or nobody asked for it."""
+        self.fault, self.failures, self.told = None, 0, False
         at, text = line[:TIME].decode(errors="replace"), line[TIME + 1 :].rstrip(b"\n")
         if at <= self.until:
             return None
         self.until = at
         return self._lines.take(text)
+
+    def failed(self, error: ClusterError) -> None:
+        """It can't be read now."""
+        self.fault = error
+        self.failures += 1
 
 
 class PodLogs:
@@ -79,8 +92,13 @@ class PodLogs:
             tasks = [group.create_task(self._newest(one, query, bound)) for one in readings.values()]
         for task in tasks:
             found.extend(task.result())
+        faults = [one.fault for one in readings.values() if one.fault is not None]
+        if faults and not found and len(faults) == len(readings):
+            raise faults[0]
         found.sort(key=lambda pair: pair[0])
         newest = [line for _, line in found[-query.lines :]]
+        if faults:
+            newest.insert(0, _unreadable([one for one in readings.values() if one.fault is not None]))
         if left_out:
             newest.insert(0, _left_out(left_out))
         return self._lines(newest, query, readings, gone)
@@ -118,28 +136,42 @@ class PodLogs:
         open_streams: dict[Source, asyncio.Task[None]] = {}
         try:
             while True:
-                with suppress(ClusterAway):  # streams that run go on; it is looked again
-                    sources, _ = await self._sources(query)
-                    for source in sources:
-                        running = open_streams.get(source)
-                        if running is None or running.done():
-                            reading = readings.setdefault(source, _Reading(source, query))
-                            open_streams[source] = asyncio.create_task(
-                                self._stream(reading, lines), name=f"follow-{source.pod}"
-                            )
+                for source in await self._followed(query):
+                    running = open_streams.get(source)
+                    if running is None or running.done():
+                        reading = readings.setdefault(source, _Reading(source, query))
+                        open_streams[source] = asyncio.create_task(
+                            self._stream(reading, lines), name=f"follow-{source.pod}"
+                        )
                 await asyncio.sleep(LOOK_AGAIN)
+                untold = [one for one in readings.values() if one.failures >= UNREADABLE and not one.told]
+                if untold:
+                    await lines.put(_unreadable(untold))
         finally:
             for task in open_streams.values():
                 task.cancel()
             await asyncio.gather(*open_streams.values(), return_exceptions=True)
 
+    async def _followed(self, query: LogQuery) -> Sequence[Source]:
+        try:
+            sources, _ = await self._sources(query)
+        except ClusterError as error:
+            if error.retry_after is None:
+                raise
+            return ()  # streams that run go on; it is looked again
+        return sources
+
     async def _stream(self, reading: _Reading, lines: "asyncio.Queue[bytes]") -> None:
         source = reading.source
         options = {"follow": "true", **({"sinceTime": reading.until[:19] + "Z"} if reading.until else {})}
-        with suppress(NotInCluster, ClusterRefused, ClusterAway):  # it is gone, not there yet, or asked again
+        try:
             async for line in self._container(source, options):
                 if (taken := reading.take(line)) is not None:
                     await lines.put(taken[1])
+        except (NotInCluster, ClusterRefused):
+            pass  # it is gone, or not there yet
+        except ClusterError as error:  # it is asked again
+            reading.failed(error)
 
     async def _newest(self, reading: _Reading, query: LogQuery, bound: asyncio.Semaphore) -> list[tuple[str, bytes]]:
         searched = max(query.lines, SEARCHED_LINES) if query.agent or query.request or query.level else query.lines
@@ -148,10 +180,15 @@ class PodLogs:
         async with bound:
             for previous in (True, False) if source.restarts else (False,):
                 options = {"tailLines": str(searched), **({"previous": "true"} if previous else {})}
-                with suppress(NotInCluster, ClusterRefused):  # its container didn't start yet, or is gone
+                try:
                     async for line in self._container(source, options):
                         if (taken := reading.take(line)) is not None:
                             found.append(taken)
+                except (NotInCluster, ClusterRefused):
+                    continue  # its container didn't start yet, or is gone
+                except ClusterError as error:
+                    reading.failed(error)
+                    break
         return list(found)
 
     def _container(self, source: Source, options: Mapping[str, str]) -> AsyncIterator[bytes]:
@@ -185,10 +222,17 @@ def _source(pod: SeenPod, in_cells: bool) -> Source:
 
 
 def _left_out(number: int) -> bytes:
-    return msgspec.json.encode(
-        {
-            "level": "warning",
-            "process": "gateway",
-            "message": f"the logs of {number} more pods are not read: name an agent, a process or a host",
-        }
-    )
+    return _warning(f"the logs of {number} more pods are not read: name an agent, a process or a host")
+
+
+def _unreadable(readings: Sequence[_Reading]) -> bytes:
+    """Name those that can't be read, and why the first can't; they are told then."""
+    for one in readings:
+        one.told = True
+    named = ", ".join(one.source.pod for one in readings[:NAMED_PODS])
+    more = f" and {len(readings) - NAMED_PODS} more" if len(readings) > NAMED_PODS else ""
+    return _warning(f"can't read the logs of {named}{more}: {readings[0].fault}")
+
+
+def _warning(message: str) -> bytes:
+    return msgspec.json.encode({"level": "warning", "process": "gateway", "message": message})
