@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime, tzinfo
 from typing import Any, Self
 from uuid import uuid4
 
@@ -49,8 +50,8 @@ class FakeCluster:
 
     `calls` counts requests by method and plural (a watch as `WATCH`), `verbs` are what was asked for as roles say it:
     namespace, resource, verb. `ports` are where on this machine a pod's port is served. `faults` are asked in order,
-    the first answer is given. What pods use (`metrics.k8s.io`) is kept as `pods.metrics.k8s.io`, and unknown to the
-    server while it `measures` nothing.
+    the first answer is given. Times of a log are told in `zone`, as by a node whose clock shows it. What pods use
+    (`metrics.k8s.io`) is kept as `pods.metrics.k8s.io`, and unknown to the server while it `measures` nothing.
     """
 
     def __init__(self) -> None:
@@ -59,6 +60,7 @@ class FakeCluster:
         self.verbs: set[tuple[str, str, str]] = set()
         self.faults: list[Fault] = []
         self.measures = False
+        self.zone: tzinfo = UTC
         self.reviews: dict[str, Json] = {}
         self.url = ""
         self._logs: dict[tuple[str, str, str, bool], list[tuple[str, str]]] = {}
@@ -240,7 +242,8 @@ class FakeCluster:
         upto = len(self._logs[key])
         while True:
             for at, line in shown:
-                await response.write(f"{at} {line}\n".encode() if query.get("timestamps") else f"{line}\n".encode())
+                told = f"{_in_zone(at, self.zone)} " if query.get("timestamps") else ""
+                await response.write(f"{told}{line}\n".encode())
             if query.get("follow") != "true" or ("pods", namespace, pod) not in self._kept:
                 return response
             async with self._news:
@@ -383,6 +386,13 @@ class FakeCluster:
 
 def _key(entry: tuple[tuple[str, str, str], _Kept]) -> tuple[str, str, str]:
     return entry[0]
+
+
+def _in_zone(at: str, zone: tzinfo) -> str:
+    """A time of a log as a kubelet writes it: nine digits, and `Z` or how far the node's clock is from it."""
+    moved = datetime.fromisoformat(at).astimezone(zone).isoformat(timespec="seconds")
+    offset = moved[19:]
+    return f"{moved[:19]}{at[19:-1]}{'Z' if offset == '+00:00' else offset}"
 
 
 def _spec(value: Json) -> Json:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from datetime import UTC, timedelta, timezone
 from itertools import count
 from typing import Any
 
@@ -329,3 +330,50 @@ async def test_a_follower_outlasts_a_cluster_that_asks_to_slow_down(rig: Rig, mo
             else:
                 break
     assert seen == ["one", "two", "of one that came"]
+
+
+@pytest.mark.parametrize("hours", [2, -5, 0])
+async def test_a_node_in_any_zone_is_read_and_followed(rig: Rig, hours: int) -> None:
+    rig.cluster.zone = timezone(timedelta(hours=hours))
+    await rig.pod("pod-a", cell="cell-of-anna")
+    await rig.cluster.log("cells", "pod-a", "host", '{"time": "1", "message": "other", "agent": "berta"}')
+    await rig.cluster.log("cells", "pod-a", "host", '{"time": "2", "message": "one", "agent": "anna"}')
+    seen: list[str] = []
+    query = LogQuery(agent="default/anna", follow=True)
+    async with asyncio.timeout(20), aclosing(await rig.report.logs(query, lambda: False)) as lines:
+        async for line in lines:
+            seen.append(msgspec.json.decode(line)["message"])
+            if seen[-1] == "one":
+                await rig.cluster.log("cells", "pod-a", "host", '{"time": "3", "message": "two", "agent": "anna"}')
+            else:
+                break
+    assert seen == ["one", "two"]
+
+
+async def test_a_node_whose_zone_changes_is_read_and_followed_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(podlogs, "LOOK_AGAIN", 0.01)
+    rig.cluster.zone = timezone(timedelta(hours=2))
+    await rig.pod("pod-a")
+    await rig.cluster.log("cells", "pod-a", "host", '{"time": "1", "message": "one"}')
+    seen: list[str] = []
+    async with asyncio.timeout(20), aclosing(await rig.report.logs(LogQuery(follow=True), lambda: False)) as lines:
+        async for line in lines:
+            seen.append(msgspec.json.decode(line)["message"])
+            if seen[-1] == "one":
+                rig.cluster.zone = UTC
+                await rig.cluster.log("cells", "pod-a", "host", '{"time": "2", "message": "two"}')
+            else:
+                break
+    assert seen == ["one", "two"]
+
+
+async def test_what_a_node_says_in_place_of_a_log_is_shown_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(podlogs, "LOOK_AGAIN", 0.01)
+    said = "unable to retrieve container logs for containerd://0123456789abcdef0123456789abcdef"
+    await rig.pod("pod-a")
+    times = count(1)
+    rig.unreadable(lambda _: web.Response(text=said) if next(times) < 6 else None, "pod-a")
+    await rig.cluster.log("cells", "pod-a", "host", '{"time": "2", "message": "there again"}')
+    async with asyncio.timeout(20), aclosing(await rig.report.logs(LogQuery(follow=True), lambda: False)) as lines:
+        seen = [msgspec.json.decode(await anext(lines))["message"] for _ in range(2)]
+    assert seen == [said, "there again"]

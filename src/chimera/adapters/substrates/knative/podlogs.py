@@ -7,10 +7,12 @@ that a follower goes on exactly where the reading ended, and a container that st
 """
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -29,7 +31,7 @@ WAITING_LINES = 1_000
 NAMED_PODS = 5
 UNREADABLE = 2
 """Failures in a row after which a follower is told of a pod: a connection may break once, of all pods together."""
-TIME = len("2026-01-02T03:04:05.123456789Z")
+TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 CellsOf = Callable[[str], frozenset[str]]
 """The cells of the agents with this name, in all tenants."""
@@ -47,11 +49,12 @@ class Source:
 
 
 class _Reading:
-    """How far a pod was read: the time of its newest line, as the container runtime writes it; or why it can't be."""
+    """How far a pod was read: the time of its newest line, in UTC; or why it can't be."""
 
     def __init__(self, source: Source, query: LogQuery) -> None:
         self.source = source
         self.until = ""
+        self._untimed = b""
         self.fault: ClusterError | None = None
         self.failures = 0
         self.told = False
@@ -61,7 +64,12 @@ class _Reading:
     def take(self, line: bytes) -> tuple[str, bytes] | None:
         """A line as the API server gives it; None where it was read before or nobody asked for it."""
         self.fault, self.failures, self.told = None, 0, False
-        at, text = line[:TIME].decode(errors="replace"), line[TIME + 1 :].rstrip(b"\n")
+        whole = line.rstrip(b"\n")
+        first, _, text = whole.partition(b" ")
+        at = in_utc(first.decode(errors="replace"))
+        if at is None:  # no line of the container, but what the node says in place of its log, as often as it is asked
+            said, self._untimed = self._untimed, whole
+            return self._lines.take(whole) if whole != said else None
         if at <= self.until:
             return None
         self.until = at
@@ -211,6 +219,22 @@ class PodLogs:
                     found.append((pod.metadata.creation_timestamp, source))
         found.sort(key=lambda pair: pair[0], reverse=True)
         return [source for _, source in found[:MOST_PODS]], max(0, len(found) - MOST_PODS)
+
+
+def in_utc(text: str) -> str | None:
+    """A time as a node writes it, in the zone that its clock shows; in UTC with nine digits, so that later sorts later.
+
+    None for what is no time. Nanoseconds are kept beside the rest: `datetime` has none.
+    """
+    found = TIME.fullmatch(text)
+    if found is None:
+        return None
+    seconds, fraction, zone = found.groups(default="")
+    try:
+        at = datetime.fromisoformat(seconds + zone).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    return f"{at.isoformat()[:19]}.{fraction:0<9}Z"
 
 
 def _source(pod: SeenPod, in_cells: bool) -> Source:
