@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -50,35 +51,62 @@ class InUse(ProblemError):
     title = "Something runs in this home"
 
 
+@dataclass
+class _Course:
+    """How far it got, for whom it is told to stop: whether it leads to the gateway, and else what is left."""
+
+    up: bool = False
+    left: str = "nothing was changed in the cluster"
+
+
 async def serve(options: argparse.Namespace) -> int:
-    """Install, wait, leave the address; then lead to the gateway until SIGTERM, or end at once where it has one."""
+    """Lead to the platform until SIGTERM (`_lead`); told to stop before it does, end at once and say what is left."""
     told_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
+    course = _Course()
+    leading = asyncio.create_task(_lead(options, course), name="lead")
+    stopping = asyncio.create_task(told_to_stop.wait(), name="stop")
+    try:
+        await asyncio.wait((leading, stopping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (leading, stopping):
+            task.cancel()
+        await asyncio.gather(leading, stopping, return_exceptions=True)
+    if not leading.cancelled():
+        leading.result()
+    elif not course.up:
+        _say(f"Stopped before the platform is reached: {course.left}")
+        return installing.EXIT_TEMPORARY
+    return 0
+
+
+async def _lead(options: argparse.Namespace, course: _Course) -> None:
+    """Install, wait, leave the address; then lead to the gateway until cancelled, or end at once where it has one."""
     access = cluster(options.kubeconfig, os.environ)
     api = Kubernetes(access)
     try:
-        made = await _bring_up(api, options)
+        made = await _bring_up(api, options, course)
         key = await read_key(api, options.namespace)
         async with _way(api, access, options) as url:
             await _answers(url, key, min(ANSWERS, options.wait))
             where: dict[str, Any] = {"public": url, "home": str(options.home), "release": version("chimera-ecosystem")}
             where |= {"cluster": access.server, "namespace": options.namespace, "installed": made}
             leave(options.home, where, key)
+            course.up = True
             if options.ready_fd is not None:
                 os.write(options.ready_fd, msgspec.json.encode(where) + b"\n")
                 os.close(options.ready_fd)
             if options.address is None:
                 try:
-                    await told_to_stop.wait()
+                    await asyncio.Event().wait()
                 finally:
                     take_away(options.home)
     finally:
         await api.aclose()
-    return 0
 
 
-async def _bring_up(api: Kubernetes, options: argparse.Namespace) -> bool:
+async def _bring_up(api: Kubernetes, options: argparse.Namespace, course: _Course) -> bool:
     """Have the platform run in the cluster; whether it was put there now."""
     there = await installed(api, options.namespace)
     made = not there
@@ -90,7 +118,11 @@ async def _bring_up(api: Kubernetes, options: argparse.Namespace) -> bool:
         )
         chosen = msgspec.structs.replace(chosen, monitors=await can_monitor(api))
         chosen = await installing.with_events(api, chosen, None)
+        in_namespace = f"--substrate knative --namespace {options.namespace}"
+        taken_out = f"`chimera uninstall {in_namespace}` takes it out"
+        course.left = f"a part of it is in the cluster; `chimera install {in_namespace}` completes it, {taken_out}"
         await install(api, chosen, lambda what: _say(f"  {what}"))
+        course.left = f"it is in the cluster and goes on coming up; this command waits for it again, {taken_out}"
         left, shown = await wait(api, chosen, options.wait), installing.look_at(chosen)
     else:
         left = await wait_for(api, options.namespace, there, options.wait)

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,13 @@ class World:
         context = {"name": "c", "context": {"cluster": "c"}}
         known = {"clusters": [{"name": "c", "cluster": {"server": cluster.url}}], "contexts": [context], "users": []}
         self.kubeconfig.write_text(yaml.safe_dump({**known, "current-context": "c"}))
+
+    def settings(self) -> None:
+        """A home from which the platform can be installed."""
+        self.home.mkdir()
+        (self.home / "settings.toml").write_text(
+            '[node]\ndatabase = "postgresql://chimera@db.example/chimera"\n[model.default]\nprovider = "scripted"\n'
+        )
 
     async def gateway(self, pod: str) -> str:
         """A ready pod whose gateway answers with its name; its address on this machine."""
@@ -97,13 +104,28 @@ class World:
     async def refused(self, *options: str) -> tuple[int, str]:
         return await self.run("up", "--substrate", "knative", *self._place(), *options)
 
+    async def stopped(self, when: Callable[[], bool]) -> tuple[int, str]:
+        """What `chimera up` runs, told to stop once the cluster is so; its exit code and what it said."""
+        process = await self._run(
+            sys.executable, "-m", "chimera.bootstrap.reach", "--home", str(self.home), *self._place()
+        )
+        async with asyncio.timeout(PATIENCE):
+            while not when():  # noqa: ASYNC110 - what is waited for happens in another process
+                await asyncio.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            _, said = await process.communicate()
+        return process.returncode or 0, said.decode()
+
     def _place(self) -> list[str]:
         return ["--kubeconfig", str(self.kubeconfig), "--port", "0", "--wait", "20"]
 
     async def _start(self, *arguments: str) -> asyncio.subprocess.Process:
+        return await self._run(CHIMERA, "--home", str(self.home), *arguments)
+
+    async def _run(self, *command: str) -> asyncio.subprocess.Process:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("CHIMERA_")}
         return await asyncio.create_subprocess_exec(
-            *(CHIMERA, "--home", str(self.home), *arguments),
+            *command,
             env={**environ, "KUBECONFIG": ""},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -165,10 +187,7 @@ async def test_what_has_an_address_stays_reached_without_a_process(world: World)
 
 
 async def test_where_it_is_not_installed_it_is_and_waited_for(world: World) -> None:
-    world.home.mkdir()
-    (world.home / "settings.toml").write_text(
-        '[node]\ndatabase = "postgresql://chimera@db.example/chimera"\n[model.default]\nprovider = "scripted"\n'
-    )
+    world.settings()
     await world.gateway("gateway-a")
 
     async def controllers() -> None:
@@ -227,3 +246,46 @@ async def test_an_address_that_leads_nowhere_is_said_and_left_out(world: World) 
     code, said = await world.refused("--address", "http://127.0.0.1:9", "--wait", "1")
     assert code == 75 and "does not answer" in said
     assert not (world.home / "run" / "endpoint.json").exists()
+
+
+async def test_who_stops_it_while_what_was_installed_comes_up_is_told_what_is_left(world: World) -> None:
+    world.settings()
+    # No controller plays here: what was installed never comes up, and is waited for after the last of it was applied.
+    code, said = await world.stopped(lambda: world.cluster.calls["GET", "deployments"] > 1)
+    assert code == 75, said
+    assert "goes on" in said and "`chimera uninstall --substrate knative --namespace chimera`" in said
+    assert world.cluster.objects("deployments"), "it is left as it is"
+    assert not (world.home / "run" / "endpoint.json").exists()
+
+
+async def test_who_stops_it_in_the_midst_of_installing_is_told_how_to_complete_it(world: World) -> None:
+    world.settings()
+    held = asyncio.Event()
+
+    class Held(web.StreamResponse):
+        async def prepare(self, request: web.BaseRequest) -> None:
+            held.set()
+            await asyncio.Event().wait()
+
+    world.cluster.faults.append(
+        lambda request: Held() if request.method == "PATCH" and "/deployments/" in request.path else None
+    )
+    code, said = await world.stopped(held.is_set)
+    assert code == 75, said
+    assert "`chimera install --substrate knative --namespace chimera`" in said and "uninstall" in said
+
+
+async def test_who_stops_it_while_it_waits_for_what_is_there_is_told_that_nothing_was_changed(world: World) -> None:
+    labels = {**GATEWAY, names.MANAGED_BY: "Helm"}
+    await world.cluster.put(
+        "deployments",
+        {
+            "metadata": {"name": "chimera-gateway", "namespace": "chimera", "labels": labels},
+            "spec": {"replicas": 1},
+            "status": {"observedGeneration": 9, "availableReplicas": 0, "replicas": 1},
+        },
+    )
+    code, said = await world.stopped(lambda: world.cluster.calls["GET", "deployments"] > 1)
+    assert code == 75, said
+    assert "nothing was changed" in said and "uninstall" not in said
+    assert world.cluster.writes() == 0
