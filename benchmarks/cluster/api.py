@@ -157,10 +157,10 @@ class Cluster:
         """The API server's counters now."""
         shown = await self.access.credentials.header()
         headers = {"Authorization": shown} if shown is not None else {}
-        tls = self.access.tls if self.access.tls is not None else True
+        tls, name = self.access.tls if self.access.tls is not None else True, self.access.server_name
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session,
-            session.get(self.access.server + "/metrics", headers=headers, ssl=tls) as answer,
+            session.get(self.access.server + "/metrics", headers=headers, ssl=tls, server_hostname=name) as answer,
         ):
             answer.raise_for_status()
             return await asyncio.to_thread(read_counters, await answer.text())

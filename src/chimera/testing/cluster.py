@@ -11,6 +11,7 @@ anything but metadata and status changes. The same contract tests run on it and 
 import asyncio
 import copy
 import re
+import ssl
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -54,8 +55,9 @@ class FakeCluster:
     (`metrics.k8s.io`) is kept as `pods.metrics.k8s.io`, and unknown to the server while it `measures` nothing.
     """
 
-    def __init__(self) -> None:
-        """An empty cluster."""
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        """An empty cluster; with `tls` it is reached by that alone."""
+        self._tls = tls
         self.calls: Counter[tuple[str, str]] = Counter()
         self.verbs: set[tuple[str, str, str]] = set()
         self.faults: list[Fault] = []
@@ -80,8 +82,9 @@ class FakeCluster:
             web.Server(self._handle, access_log=None, handler_cancellation=True), shutdown_timeout=0.1
         )
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls).start()
+        scheme = "http" if self._tls is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._runner.addresses[0][1]}"
         return self
 
     async def __aexit__(self, *_: object) -> None:

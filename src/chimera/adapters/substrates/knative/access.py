@@ -38,12 +38,16 @@ class Credentials(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterAccess:
-    """A cluster: its API server's URL, TLS, credentials, and the namespace that is meant where none is named."""
+    """A cluster: its API server's URL, TLS, credentials, and the namespace that is meant where none is named.
+
+    `server_name` is the one that its certificate must have, where that isn't the URL's.
+    """
 
     server: str
     tls: ssl.SSLContext | None
     credentials: Credentials
     namespace: str
+    server_name: str | None = None
 
 
 class NoToken:
@@ -175,6 +179,7 @@ def from_kubeconfig(file: Path, clock: Clock, *, context: str | None = None) -> 
             tls=_tls(file.parent, cluster, user),
             credentials=_credentials(file.parent, user, clock),
             namespace=str(chosen.get("namespace") or "default"),
+            server_name=cluster.get("tls-server-name") or None,
         )
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise AccessFault(f"{file} can't be read: {error}", next_step="give another --kubeconfig") from error

@@ -134,6 +134,7 @@ class Kubernetes:
                 params=parameters,
                 headers=await self._headers(),
                 timeout=timeout,
+                server_hostname=self._access.server_name,
             ) as answer:
                 if answer.status != 200:
                     raise refusal(answer.status, answer.headers, await answer.read(), f"watching {resource.plural}")
@@ -155,7 +156,11 @@ class Kubernetes:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=silence)
         try:
             async with self._session.get(
-                self._access.server + path, params=options, headers=await self._headers(), timeout=timeout
+                self._access.server + path,
+                params=options,
+                headers=await self._headers(),
+                timeout=timeout,
+                server_hostname=self._access.server_name,
             ) as answer:
                 if answer.status != 200:
                     raise refusal(answer.status, answer.headers, await answer.read(), f"GET {path}")
@@ -235,6 +240,7 @@ class Kubernetes:
                 data=body,
                 headers=await self._headers(media_type),
                 timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=10.0),
+                server_hostname=self._access.server_name,
             ) as answer:
                 data = await answer.read()
                 self._look_at_clock(answer.headers)

@@ -138,6 +138,7 @@ class Forwarding:
             protocols=(PROTOCOL,),
             headers={"Authorization": shown} if shown else None,
             max_msg_size=0,
+            server_hostname=self._access.server_name,
         )
 
     async def _relay(
