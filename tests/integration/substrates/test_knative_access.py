@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import ssl
+import stat
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,17 +11,19 @@ from typing import Any
 
 import pytest
 import yaml
+from aiohttp import web
 
 from chimera.adapters.substrates.knative.access import ClusterAccess, from_kubeconfig
 from chimera.adapters.substrates.knative.admission.certificates import make_certificate
 from chimera.adapters.substrates.knative.client import Kubernetes
-from chimera.adapters.substrates.knative.errors import ClusterAway
+from chimera.adapters.substrates.knative.errors import ClusterAway, CredentialsRefused
 from chimera.adapters.substrates.knative.forwarding import Forwarding
 from chimera.adapters.substrates.knative.pods import SEEN_PODS
 from chimera.kernel.clock import SystemClock
-from chimera.testing.cluster import FakeCluster
+from chimera.testing.cluster import FakeCluster, refusal
 
 NAMED = "api.cluster.example"
+UNAUTHORIZED = refusal(401, "Unauthorized", "Unauthorized")
 
 
 def kubeconfig(folder: Path, cluster: dict[str, Any], user: dict[str, Any]) -> Path:
@@ -108,3 +111,100 @@ async def test_a_certificate_of_any_other_name_is_refused(behind: Behind, said: 
     with pytest.raises(ClusterAway, match="CERTIFICATE_VERIFY_FAILED"):
         await api.list(SEEN_PODS, "cells")
     await api.aclose()
+
+
+class Plugin:
+    """A credential plugin that prints another token each time, with no word on when it ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self._runs = folder / "runs"
+        self._file = folder / "plugin"
+        told = '{"status": {"token": "token-%s"}}'
+        self._file.write_text(
+            f"#!/bin/sh\necho run >> {self._runs}\nprintf '{told}' $(wc -l < {self._runs} | tr -d ' ')\n"
+        )
+        self._file.chmod(stat.S_IRWXU)
+
+    @property
+    def user(self) -> dict[str, Any]:
+        return {"exec": {"command": str(self._file)}}
+
+    @property
+    def runs(self) -> int:
+        return len(self._runs.read_text().splitlines())
+
+
+def takes(cluster: FakeCluster, *tokens: str) -> None:
+    """Let the cluster know these tokens alone."""
+    shown = {f"Bearer {token}" for token in tokens}
+
+    def look(request: web.BaseRequest) -> web.StreamResponse | None:
+        return None if request.headers.get("Authorization") in shown else UNAUTHORIZED(request)
+
+    cluster.faults[:] = [look]
+
+
+async def test_a_plugin_is_asked_once_more_for_a_token_that_is_refused(tmp_path: Path) -> None:
+    plugin = Plugin(tmp_path)
+    async with FakeCluster() as cluster:
+        api = Kubernetes(from_kubeconfig(kubeconfig(tmp_path, {"server": cluster.url}, plugin.user), SystemClock()))
+        try:
+            takes(cluster, "token-1")
+            await asyncio.gather(*(api.list(SEEN_PODS, "cells") for _ in range(3)))
+            assert plugin.runs == 1
+            takes(cluster, "token-2")
+            await asyncio.gather(*(api.list(SEEN_PODS, "cells") for _ in range(3)))
+            assert plugin.runs == 2, "once for all that were refused with the same token"
+            takes(cluster)
+            with pytest.raises(CredentialsRefused):
+                await api.list(SEEN_PODS, "cells")
+            assert plugin.runs == 3, "who is refused again is told so"
+        finally:
+            await api.aclose()
+
+
+async def test_a_watch_and_a_log_that_are_refused_get_a_new_token_when_asked_again(tmp_path: Path) -> None:
+    plugin = Plugin(tmp_path)
+    async with FakeCluster() as cluster:
+        api = Kubernetes(from_kubeconfig(kubeconfig(tmp_path, {"server": cluster.url}, plugin.user), SystemClock()))
+        await cluster.put("pods", {"metadata": {"name": "pod-a", "namespace": "cells"}})
+        await cluster.log("cells", "pod-a", "host", "hello")
+
+        async def watched() -> str:
+            async for change in api.watch(SEEN_PODS, "cells", "", str(cluster.version)):
+                return change.version
+            return ""
+
+        async def read() -> list[bytes]:
+            return [line async for line in api.log("cells", "pod-a", {"container": "host"})]
+
+        try:
+            takes(cluster, "token-2")
+            with pytest.raises(CredentialsRefused):
+                await watched()
+            assert await watched() == str(cluster.version)
+            takes(cluster, "token-3")
+            with pytest.raises(CredentialsRefused):
+                await read()
+            assert await read() == [b"hello\n"]
+        finally:
+            await api.aclose()
+
+
+async def test_a_connection_is_forwarded_with_a_new_token_in_place_of_one_that_is_refused(tmp_path: Path) -> None:
+    plugin = Plugin(tmp_path)
+    async with FakeCluster() as cluster:
+        takes(cluster, "token-2")
+        access = from_kubeconfig(kubeconfig(tmp_path, {"server": cluster.url}, plugin.user), SystemClock())
+        assert await forwarded(cluster, access) == b"hello\n"
+    assert plugin.runs == 2
+
+
+async def test_a_token_that_nobody_can_renew_is_shown_once(tmp_path: Path) -> None:
+    async with FakeCluster() as cluster:
+        api = Kubernetes(from_kubeconfig(kubeconfig(tmp_path, {"server": cluster.url}, {"token": "a"}), SystemClock()))
+        takes(cluster)
+        with pytest.raises(CredentialsRefused):
+            await api.list(SEEN_PODS, "cells")
+        assert cluster.calls["GET", "pods"] == 1
+        await api.aclose()

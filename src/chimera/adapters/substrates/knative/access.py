@@ -1,8 +1,9 @@
 """How to reach a cluster: from a kubeconfig, or from what Kubernetes mounts into a pod.
 
 Tokens are asked for before each request, because they change: a mounted token is read again every minute, and a
-credential plugin (`exec`, as GKE, EKS and AKS use) is run again when what it gave is about to end. What a kubeconfig
-may say and this doesn't use (`auth-provider`, proxies, impersonation) is refused by name, never passed over.
+credential plugin (`exec`, as GKE, EKS and AKS use) is run again when what it gave is about to end, or isn't taken any
+more: some plugins say no end. What a kubeconfig may say and this doesn't use (`auth-provider`, proxies, impersonation)
+is refused by name, never passed over.
 """
 
 import asyncio
@@ -35,6 +36,9 @@ class Credentials(Protocol):
     async def header(self) -> str | None:
         """The Authorization header of the next request; None where the connection's certificate says it."""
 
+    def refused(self, header: str) -> bool:
+        """The API server didn't take `header`; whether another may be had by asking again."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterAccess:
@@ -57,6 +61,10 @@ class NoToken:
         """None."""
         return None
 
+    def refused(self, header: str) -> bool:
+        """There is no other."""
+        return False
+
 
 class FixedToken:
     """A token that never changes."""
@@ -68,6 +76,10 @@ class FixedToken:
     async def header(self) -> str | None:
         """The token."""
         return self._header
+
+    def refused(self, header: str) -> bool:
+        """There is no other."""
+        return False
 
 
 class TokenFile:
@@ -91,6 +103,10 @@ class TokenFile:
             self._read_at = now
         return self._header
 
+    def refused(self, header: str) -> bool:
+        """It is read again every minute, which is soon enough."""
+        return False
+
 
 class PluginToken:
     """A token from a credential plugin, a program that prints an `ExecCredential`."""
@@ -111,6 +127,12 @@ class PluginToken:
             if self._clock.wall() > self._until - PLUGIN_MARGIN:
                 await self._run()
         return self._header
+
+    def refused(self, header: str) -> bool:
+        """The plugin is run once for all who were refused with the same token."""
+        if header == self._header:
+            self._until = float("-inf")
+        return True
 
     async def _run(self) -> None:
         wanted = {"apiVersion": self._version, "kind": "ExecCredential", "spec": {"interactive": False}}

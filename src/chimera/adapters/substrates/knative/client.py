@@ -1,7 +1,8 @@
 """A client of the Kubernetes API: list, watch, server-side apply, delete, and nothing that isn't used.
 
-One pool of connections; JSON by msgspec, straight into the types of `objects`. It holds no state and retries nothing:
-who asks knows whether to ask again (`following`, `reconciler`). docs/adr/0020 says why it is Chimera's own.
+One pool of connections; JSON by msgspec, straight into the types of `objects`. It holds no state and retries nothing,
+but a request whose token isn't taken any more: who asks knows whether to ask again (`following`, `reconciler`).
+docs/adr/0020 says why it is Chimera's own.
 """
 
 import time
@@ -129,14 +130,16 @@ class Kubernetes:
         }
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=WATCH_SILENCE)
         try:
+            headers = await self._headers()
             async with self._session.get(
                 self._access.server + resource.path(namespace),
                 params=parameters,
-                headers=await self._headers(),
+                headers=headers,
                 timeout=timeout,
                 server_hostname=self._access.server_name,
             ) as answer:
                 if answer.status != 200:
+                    self._renews(answer.status, headers)
                     raise refusal(answer.status, answer.headers, await answer.read(), f"watching {resource.plural}")
                 self._look_at_clock(answer.headers)
                 yield Change(version)
@@ -155,14 +158,16 @@ class Kubernetes:
         silence = None if options.get("follow") == "true" else LOG_SILENCE
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=silence)
         try:
+            headers = await self._headers()
             async with self._session.get(
                 self._access.server + path,
                 params=options,
-                headers=await self._headers(),
+                headers=headers,
                 timeout=timeout,
                 server_hostname=self._access.server_name,
             ) as answer:
                 if answer.status != 200:
+                    self._renews(answer.status, headers)
                     raise refusal(answer.status, answer.headers, await answer.read(), f"GET {path}")
                 async for line in answer.content:
                     yield line
@@ -224,6 +229,11 @@ class Kubernetes:
             headers["Authorization"] = shown
         return headers
 
+    def _renews(self, status: int, headers: Mapping[str, str]) -> bool:
+        """Whether an answer is no to a token in place of which another one may be had."""
+        shown = headers.get("Authorization")
+        return status == 401 and shown is not None and self._access.credentials.refused(shown)
+
     async def _request(
         self,
         method: str,
@@ -232,23 +242,27 @@ class Kubernetes:
         body: bytes | None = None,
         media_type: str | None = None,
     ) -> bytes:
-        try:
-            async with self._session.request(
-                method,
-                self._access.server + path,
-                params=parameters,
-                data=body,
-                headers=await self._headers(media_type),
-                timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=10.0),
-                server_hostname=self._access.server_name,
-            ) as answer:
-                data = await answer.read()
-                self._look_at_clock(answer.headers)
-                if answer.status >= 400:
-                    raise refusal(answer.status, answer.headers, data, f"{method} {path}")
-                return data
-        except (aiohttp.ClientError, OSError) as error:  # OSError covers the time-out
-            raise self._away(error) from error
+        for again in (True, False):
+            try:
+                headers = await self._headers(media_type)
+                async with self._session.request(
+                    method,
+                    self._access.server + path,
+                    params=parameters,
+                    data=body,
+                    headers=headers,
+                    timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=10.0),
+                    server_hostname=self._access.server_name,
+                ) as answer:
+                    data = await answer.read()
+            except (aiohttp.ClientError, OSError) as error:  # OSError covers the time-out
+                raise self._away(error) from error
+            self._look_at_clock(answer.headers)
+            if not (self._renews(answer.status, headers) and again):
+                break
+        if answer.status >= 400:
+            raise refusal(answer.status, answer.headers, data, f"{method} {path}")
+        return data
 
     def _away(self, error: BaseException) -> ClusterAway:
         return ClusterAway(

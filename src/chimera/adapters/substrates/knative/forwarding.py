@@ -132,14 +132,19 @@ class Forwarding:
         assert self._session is not None
         path = f"/api/v1/namespaces/{self._namespace}/pods/{pod}/portforward"
         shown = await self._access.credentials.header()
-        return await self._session.ws_connect(
-            self._access.server + path,
-            params={"ports": str(self._target)},
-            protocols=(PROTOCOL,),
-            headers={"Authorization": shown} if shown else None,
-            max_msg_size=0,
-            server_hostname=self._access.server_name,
-        )
+        try:
+            return await self._session.ws_connect(
+                self._access.server + path,
+                params={"ports": str(self._target)},
+                protocols=(PROTOCOL,),
+                headers={"Authorization": shown} if shown else None,
+                max_msg_size=0,
+                server_hostname=self._access.server_name,
+            )
+        except aiohttp.WSServerHandshakeError as error:
+            if error.status == 401 and shown is not None:
+                self._access.credentials.refused(shown)  # the next try shows another one, where there is one
+            raise
 
     async def _relay(
         self,
