@@ -216,3 +216,42 @@ def test_options_of_a_cluster_are_not_the_machines(tmp_path, monkeypatch):
     assert (cluster, machine) == ("reach", "supervisor")
     assert (of_cluster["namespace"], of_cluster["kubeconfig"], of_cluster["port"]) == ("n", "/somewhere", 0)
     assert "no_fork" not in of_cluster and "namespace" not in of_machine and of_machine["no_fork"] is True
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """What the commands of a cluster start, in place of starting it."""
+    seen = []
+
+    def started(home, options, program):
+        seen.append(options["kubeconfig"])
+        return type("Ended", (), {"wait": lambda self: 0})(), None
+
+    def run(command, **_):
+        seen.append(next((one.partition("=")[2] for one in command if one.startswith("--kubeconfig=")), None))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(up_command, "start", started)
+    monkeypatch.setattr("chimera.entrypoints.cli.installing.subprocess.run", run)
+    return seen
+
+
+@pytest.mark.parametrize("command", ["up", "install", "uninstall"])
+def test_of_several_kubeconfigs_in_the_environment_one_must_be_named(tmp_path, monkeypatch, ran, command):
+    asked = ["--home", str(tmp_path), command, "--substrate", "knative"]
+    (tmp_path / "config").touch()
+    monkeypatch.setenv("KUBECONFIG", "/one:/other")
+    refused = CliRunner().invoke(cli, asked)
+    assert refused.exit_code and "--kubeconfig" in refused.output and "2 files" in refused.output
+    assert "does not exist" not in refused.output and not ran
+    CliRunner().invoke(cli, [*asked, "--kubeconfig", str(tmp_path / "config")])
+    for value in ("", f":{tmp_path / 'config'}:"):  # as kubectl, which passes over what is empty
+        monkeypatch.setenv("KUBECONFIG", value)
+        CliRunner().invoke(cli, asked)
+    assert ran == [str(tmp_path / "config"), None, str(tmp_path / "config")]
+
+
+def test_what_is_only_printed_needs_no_cluster(monkeypatch, tmp_path, ran):
+    monkeypatch.setenv("KUBECONFIG", "/one:/other")
+    CliRunner().invoke(cli, ["--home", str(tmp_path), "install", "--substrate", "knative", "--dry-run"])
+    assert ran == [None]

@@ -13,7 +13,7 @@ import click
 
 from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.client import options_of
-from chimera.entrypoints.cli.places import home_folder
+from chimera.entrypoints.cli.places import home_folder, kubeconfig_of
 
 
 def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -25,7 +25,6 @@ def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--kubeconfig",
             type=click.Path(exists=True, dir_okay=False),
-            default=lambda: os.environ.get("KUBECONFIG"),
             help="The cluster; default: $KUBECONFIG, else the one this is a pod of.",
         ),
         click.option(
@@ -131,6 +130,8 @@ def uninstall(context: click.Context, /, substrate: str, **options: Any) -> int:
 def _run(context: click.Context, action: str, options: dict[str, Any]) -> int:
     shared = options_of(context)
     home = home_folder(shared)
+    if action != "render":
+        options["kubeconfig"] = kubeconfig_of(options, os.environ)
     command = [sys.executable, "-m", "chimera.bootstrap.install", action, "--home", str(home)]
     for name, value in options.items():
         flag = "--" + name.replace("_", "-")

@@ -15,7 +15,7 @@ import msgspec
 from chimera.entrypoints.cli import output as out
 from chimera.entrypoints.cli.client import options_of
 from chimera.entrypoints.cli.failing import UNAVAILABLE
-from chimera.entrypoints.cli.places import home_folder
+from chimera.entrypoints.cli.places import home_folder, kubeconfig_of
 from chimera.kernel.places import default_home
 
 MACHINE, KNATIVE = "machine", "knative"
@@ -85,7 +85,7 @@ def up(context: click.Context, /, substrate: str, output: str, **options: Any) -
     home = home_folder(shared)
     program = "supervisor"
     if substrate == KNATIVE:
-        options["kubeconfig"] = options["kubeconfig"] or os.environ.get("KUBECONFIG")
+        options["kubeconfig"] = kubeconfig_of(options, os.environ)
         program, options = "reach", {name: options[name] for name in IN_CLUSTER}
     else:
         options = {name: value for name, value in options.items() if name not in IN_CLUSTER[1:]}
