@@ -18,6 +18,7 @@ from chimera.agents.archive import read_archive
 from chimera.agents.bundle import pack_files
 from chimera.agents.compile import Bundle
 from chimera.delivery.errors import NoChange
+from chimera.delivery.git.errors import MakersUnknown
 from chimera.delivery.git.follower import LEASE, Follower
 from chimera.delivery.git.ports import ChangeOutcome, Delivered, Handover
 from chimera.delivery.git.settings import SyncSettings
@@ -49,6 +50,12 @@ class ByPolicy:
         source = handover.source
         if (await self._changes.policy(source.tenant)).policy.direct:
             return await self._sources.deliver(handover, state, due, held)
+        if handover.unread and await self._changes.contents(source.tenant, handover.batch, handover.deletions):
+            raise MakersUnknown(
+                f"{handover.commit[:12]} needs approvals, and not all who made it are known: {handover.unread}",
+                next_step="raise the setting `sync.history_commits`, or let it be followed while the tenant takes "
+                "direct changes, where the branch's own protection approves",
+            )
         draft = Draft(
             title=handover.subject or f"{source.name} at {handover.commit[:12]}",
             batch=handover.batch,

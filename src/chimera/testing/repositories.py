@@ -36,10 +36,10 @@ capabilities: {{primary_functions: [answer]}}
 class InlineRepositories:
     """The port `Repositories` without a process of its own; `fail` is raised by the next step of that name."""
 
-    def __init__(self, folder: Path, most_bytes: int = 64 * 1024**2) -> None:
+    def __init__(self, folder: Path, most_bytes: int = 64 * 1024**2, most_commits: int = 1_000) -> None:
         """Copies are in `folder`."""
         self._folder = folder
-        self._worker = Worker(folder, most_bytes, 1024**3)
+        self._worker = Worker(folder, most_bytes, 1024**3, most_commits)
         self.fail: dict[str, Exception] = {}
         self.read_files: list[str] = []
 

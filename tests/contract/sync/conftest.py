@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import select
 
 from chimera.adapters.storage.catalogue import Catalogue
@@ -21,12 +22,14 @@ from chimera.delivery.git.follower import LEASE, Follower
 from chimera.delivery.git.ports import Delivery
 from chimera.delivery.git.settings import SyncSettings
 from chimera.delivery.git.sources import Source, SourceSpec, SourceState
-from chimera.delivery.service import Changes
+from chimera.delivery.policy import DeliveryPolicy
+from chimera.delivery.service import Asker, Changes
 from chimera.kernel.leases import Lease
 from chimera.testing.clock import ManualClock
 from chimera.testing.repositories import InlineRepositories, Repository
 
 TENANT, NAME, WHO = "default", "catalogue", "key:tests"
+ADMIN = Asker(actor="user:https://idp.example|ada", roles=frozenset({"admin"}))
 
 
 @dataclass(kw_only=True)
@@ -90,6 +93,21 @@ class Sync:
 
     async def confirm(self, **commits: str | None) -> None:
         await self.store.run(TENANT, NAME, WHO, **({"prune": None, "rewrite": None} | commits))
+
+
+def policed(policy: DeliveryPolicy, *, direct: bool) -> DeliveryPolicy:
+    return replace(policy, direct=direct)
+
+
+@pytest.fixture
+async def strict(sync: Sync) -> Sync:
+    """One agent is live; from now on the tenant wants change requests."""
+    sync.commit(sync.repository.agents("ann"))
+    await sync.add()
+    await sync.look()
+    policy = (await sync.changes.policy(TENANT)).policy
+    await sync.changes.put_policy(TENANT, ADMIN, policed(policy, direct=False), expect=None)
+    return sync
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from contextlib import suppress
 from typing import Any, cast
 
 import pytest
-from msgspec.structs import replace
 
 from chimera.adapters.storage.changes.store import ChangeStorage
 from chimera.adapters.storage.leases import LeaseLost, StoredLeases
@@ -14,15 +13,11 @@ from chimera.bootstrap.sync_parts import ByPolicy
 from chimera.delivery.git.errors import Unreachable
 from chimera.delivery.git.sources import Source
 from chimera.delivery.pipeline import Parts, Pipeline
-from chimera.delivery.policy import DeliveryPolicy
-from chimera.delivery.service import Asker
 from chimera.delivery.settings import DeliverySettings
 from chimera.kernel.leases import Lease
 from chimera.testing.definitions import compiled, staged
 
-from .conftest import NAME, TENANT, WHO, Sync
-
-ADMIN = Asker(actor="user:https://idp.example|ada", roles=frozenset({"admin"}))
+from .conftest import ADMIN, NAME, TENANT, WHO, Sync
 
 
 class TestUnderWay:
@@ -108,15 +103,6 @@ class TestUnderWay:
 
 class TestChanges:
     """Where the tenant wants change requests, a commit opens one, and is not live before it is."""
-
-    @pytest.fixture
-    async def strict(self, sync: Sync) -> Sync:
-        sync.commit(sync.repository.agents("ann"))
-        await sync.add()
-        await sync.look()
-        policy = (await sync.changes.policy(TENANT)).policy
-        await sync.changes.put_policy(TENANT, ADMIN, replaced(policy), expect=None)
-        return sync
 
     async def test_a_commit_waits_for_its_change(self, strict: Sync) -> None:
         before = await strict.live()
@@ -240,7 +226,3 @@ class Dying:
             return done
 
         return run
-
-
-def replaced(policy: DeliveryPolicy) -> DeliveryPolicy:
-    return replace(policy, direct=False)

@@ -25,6 +25,7 @@ from dulwich.objects import ObjectID
 from dulwich.refs import Ref
 from dulwich.repo import Repo
 
+from chimera.adapters.git.history import since
 from chimera.adapters.git.objects import Objects
 from chimera.delivery.git.errors import MalformedObject, RepositoryTooLarge, Unreachable
 from chimera.delivery.git.ports import CommitTold, Remote
@@ -66,11 +67,13 @@ def tip(remote: Remote) -> str:
     return _plain(found)
 
 
-def fetch(folder: Path, remote: Remote, commit: str, before: str | None, most_bytes: int) -> CommitTold:
+def fetch(
+    folder: Path, remote: Remote, commit: str, before: str | None, most_bytes: int, most_commits: int
+) -> CommitTold:
     """Bring `commit` into the copy at `folder`, which is made where it isn't there."""
     for attempt in range(2):
         try:
-            return _fetch(folder, remote, commit, before, most_bytes)
+            return _fetch(folder, remote, commit, before, most_bytes, most_commits)
         except MalformedObject:
             # The copy may be damaged here, not there: once more from the beginning.
             if attempt:
@@ -79,7 +82,9 @@ def fetch(folder: Path, remote: Remote, commit: str, before: str | None, most_by
     raise AssertionError
 
 
-def _fetch(folder: Path, remote: Remote, commit: str, before: str | None, most_bytes: int) -> CommitTold:
+def _fetch(
+    folder: Path, remote: Remote, commit: str, before: str | None, most_bytes: int, most_commits: int
+) -> CommitTold:
     _sweep(folder)
     with _opened(folder) as repo:
         name = ObjectID(commit.encode("ascii"))
@@ -95,9 +100,16 @@ def _fetch(folder: Path, remote: Remote, commit: str, before: str | None, most_b
     objects = Objects(folder / "objects")
     try:
         made = objects.commit(commit)
-        forward, people = _since(objects, commit, before)
+        # A commit that isn't here any more is one that this one doesn't go back to: its history came with it.
+        known = before if before is not None and objects.has(before) else None
+        found = since(objects.commit, commit, known, most_commits)
         return CommitTold(
-            commit=commit, subject=made.subject, author=made.author, forward=forward, contributors=tuple(sorted(people))
+            commit=commit,
+            subject=made.subject,
+            author=made.author,
+            forward=False if known != before else found.forward,
+            contributors=tuple(sorted(found.people)),
+            unread=found.unread,
         )
     finally:
         objects.close()
@@ -127,25 +139,6 @@ def _bring(client: GitClient, path: str, repo: Repo, name: ObjectID, most_bytes:
         if taken:
             pack.seek(0)
             repo.object_store.add_thin_pack(pack.read, None)
-
-
-def _since(objects: Objects, commit: str, before: str | None) -> tuple[bool | None, set[str]]:
-    """Whether `commit` goes back to `before`, and who made what was looked at on the way: at least all that is new."""
-    people: set[str] = set()
-    waiting, seen = [commit], {commit}
-    while waiting:
-        level, waiting = waiting, []
-        for name in level:
-            if name == before:
-                return True, people
-            made = objects.commit(name)
-            people |= {made.author, made.committer, *made.co_authors}
-            if before is None:
-                return None, people
-            fresh = [parent for parent in made.parents if parent not in seen]
-            seen.update(fresh)
-            waiting += fresh
-    return False, people
 
 
 def _client(remote: Remote) -> tuple[GitClient, str]:

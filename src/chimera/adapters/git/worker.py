@@ -1,4 +1,6 @@
-"""The process that reads repositories: `python -m chimera.adapters.git.worker FOLDER MOST_BYTES MOST_MEMORY SECONDS`.
+"""The process that reads repositories, and is told where and how much.
+
+    python -m chimera.adapters.git.worker FOLDER MOST_BYTES MOST_MEMORY SECONDS MOST_COMMITS
 
 What a stranger sends is unpacked here and nowhere else: in a process that holds nothing, has bounds of memory and of
 the size of files, and is killed when it takes too long (or ends by itself, where nobody is there to do that). It reads
@@ -43,11 +45,15 @@ BYTES_AT_ONCE = 4 * 1024**2
 class Worker:
     """Answers requests about the copies in one folder."""
 
-    def __init__(self, folder: Path, most_bytes: int, memory: int) -> None:
-        """A repository has at most `most_bytes`; the process has so much memory, in bytes."""
+    def __init__(self, folder: Path, most_bytes: int, memory: int, most_commits: int) -> None:
+        """A repository has at most `most_bytes`; the process has so much memory, in bytes.
+
+        On each side of what is new, so many commits are read at most.
+        """
         self._folder = folder
         self._most = most_bytes
         self._memory = memory
+        self._most_commits = most_commits
 
     def answer(self, ask: Ask) -> Iterator[Frame]:
         """The frames of an answer."""
@@ -56,7 +62,10 @@ class Worker:
                 case AskTip():
                     yield Tip(remote.tip(ask.remote))
                 case AskFetch():
-                    yield Fetched(remote.fetch(self._folder / ask.key, ask.remote, ask.commit, ask.before, self._most))
+                    folder = self._folder / ask.key
+                    yield Fetched(
+                        remote.fetch(folder, ask.remote, ask.commit, ask.before, self._most, self._most_commits)
+                    )
                 case AskCompare():
                     yield Compared(self._compare(ask))
                 case AskRead():
@@ -148,8 +157,9 @@ def _read_one(files: CommitFiles, path: str) -> Iterator[ReadFile]:
 def main() -> None:
     """Answer until the input ends."""
     folder, most_bytes, most_memory, seconds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+    most_commits = int(sys.argv[5])
     bound(memory=most_memory, file_bytes=most_bytes)
-    worker = Worker(folder, most_bytes, most_memory)
+    worker = Worker(folder, most_bytes, most_memory, most_commits)
     decoder = msgspec.msgpack.Decoder(Ask)
     while (data := read_frame(sys.stdin.buffer)) is not None:
         bound_cpu(seconds)

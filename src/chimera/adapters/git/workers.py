@@ -49,7 +49,7 @@ class WorkerRepositories:
         self._folder = folder
         self._settings = settings
         most = settings.memory_bytes if memory is None else min(memory, settings.memory_bytes)
-        bounds = map(str, (folder, settings.repository_bytes, most, settings.fetch_timeout))
+        bounds = map(str, (folder, settings.repository_bytes, most, settings.fetch_timeout, settings.history_commits))
         self._workers = Workers(("-m", "chimera.adapters.git.worker", *bounds), kept=settings.at_once)
         self._used: dict[str, float] = {}
 

@@ -97,6 +97,14 @@ class RepositoryTooLarge(GitError):
     title = "The repository is too large"
 
 
+class MakersUnknown(GitError):
+    """Not all who made the new commits are known, so nobody can be said not to be one of them."""
+
+    code = "makers-unknown"
+    status = 409
+    title = "Who made the commits is not known"
+
+
 class HookRefused(GitError):
     """A webhook's signature is missing, doesn't fit or is old, or no such webhook is there."""
 

@@ -201,7 +201,8 @@ class Follower:
         if told.forward is False and state.confirmed_rewrite != tip:
             raise _Stop(
                 "rewritten",
-                f"the branch was rewritten: {tip[:12]} doesn't follow {(before or '')[:12]}, which is live",
+                f"the branch was rewritten: {tip[:12]} doesn't follow {(before or '')[:12]}, which is live"
+                + (f", as far as was read: {told.unread}" if told.unread else ""),
                 f"see what happened there; if it is meant: chimera sync run {source.name} --allow-rewrite {tip}",
             )
         await self._deliver(look, told, None if all_of_it or told.forward is False else before, held)
@@ -251,6 +252,7 @@ class Follower:
             subject=told.subject,
             author=told.author,
             contributors=told.contributors,
+            unread=told.unread,
             batch=read.batch,
             deletions=gone,
             rows=decided.rows,
@@ -320,7 +322,7 @@ class Follower:
             log.info("drift is mended", extra={"source": source.name, "tenant": source.tenant, "agents": drifted})
             agents = {one.agent for one in drift}
             files = named(row.file for row in await self._store.rows(source, None) if row.agent in agents)
-            told = await self._repositories.fetch(_key(source), remote, commit, None)
+            told = await self._repositories.fetch(_key(source), remote, commit, commit)
             await self._deliver(look, told, commit, held, only=files)
             return
         if state.change is not None and not drifted:
@@ -351,6 +353,7 @@ class Follower:
             subject=state.subject,
             author=state.author,
             contributors=(),
+            unread="",
             batch=None,
             deletions=(),
             rows=tuple(await self._store.rows(source, None)),

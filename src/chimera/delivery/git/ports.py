@@ -26,7 +26,8 @@ class Remote(Struct, frozen=True, kw_only=True):
 class CommitTold(Struct, frozen=True, kw_only=True):
     """A commit that was fetched. `forward` is whether it follows the one before; None where there was none.
 
-    `contributors` made the commits that are new: their addresses, as the commits say.
+    `contributors` made the commits that are new, or the commit itself where none is: their addresses, as the commits
+    say. Where not all that is new was read, some of them are missing, and `unread` says why.
     """
 
     commit: str
@@ -34,6 +35,7 @@ class CommitTold(Struct, frozen=True, kw_only=True):
     author: str
     forward: bool | None
     contributors: tuple[str, ...] = ()
+    unread: str = ""
 
 
 class Touched(Struct, frozen=True, kw_only=True):
@@ -106,7 +108,7 @@ class Handover:
     """What a commit makes of a source's agents.
 
     `batch` holds the definitions that are staged, `deletions` are agents to take out of service. `rows` are put, after
-    all rows of `files` were removed (None: of all files).
+    all rows of `files` were removed (None: of all files). `contributors` and `unread` are those of `CommitTold`.
     """
 
     source: Source
@@ -114,6 +116,7 @@ class Handover:
     subject: str
     author: str
     contributors: tuple[str, ...]
+    unread: str
     batch: str | None
     deletions: tuple[str, ...]
     rows: tuple[Row, ...]

@@ -41,6 +41,12 @@ class SyncSettings:
         unit="bytes",
         minimum=256 * 1024**2,
     )
+    history_commits: int = setting(
+        100_000,
+        "Most new commits that are read to know who made them. Where more are new, as at the first look at a long "
+        "history, a tenant that takes no direct changes takes none of them.",
+        minimum=1,
+    )
     longest_wait: float = setting(
         3600.0, "A source that fails is looked at less and less often, and at least this often.", unit="s", minimum=1
     )
