@@ -82,7 +82,6 @@ class ByPolicy:
             looked=state.looked,
             failures=0,
             change=made.id,
-            wanted=state.wanted,
         )
         await self._sources.put_state(source, waits, due, held)
         return Delivered(sequence=0, change=made.id)

@@ -22,8 +22,11 @@ from chimera.delivery.git.follower import LEASE, Follower
 from chimera.delivery.git.ports import Delivery
 from chimera.delivery.git.settings import SyncSettings
 from chimera.delivery.git.sources import Source, SourceSpec, SourceState
+from chimera.delivery.model import Change
+from chimera.delivery.pipeline import Parts, Pipeline
 from chimera.delivery.policy import DeliveryPolicy
 from chimera.delivery.service import Asker, Changes
+from chimera.delivery.settings import DeliverySettings
 from chimera.kernel.leases import Lease
 from chimera.testing.clock import ManualClock
 from chimera.testing.repositories import InlineRepositories, Repository
@@ -108,6 +111,18 @@ async def strict(sync: Sync) -> Sync:
     policy = (await sync.changes.policy(TENANT)).policy
     await sync.changes.put_policy(TENANT, ADMIN, policed(policy, direct=False), expect=None)
     return sync
+
+
+async def approve(sync: Sync, change: str | None) -> Change:
+    """Have a change checked, approved and rolled out; what it is then."""
+    assert change is not None
+    store = ChangeStorage(sync.database, sync.catalogue, sync.clock)
+    pipeline = Pipeline(store, Parts(), sync.clock, DeliverySettings())
+    await pipeline.settle()
+    content = (await sync.changes.change(TENANT, change)).content
+    await sync.changes.decide(TENANT, ADMIN, change, "approved", content=content, comment="")
+    await pipeline.settle()
+    return await sync.changes.change(TENANT, change)
 
 
 @pytest.fixture

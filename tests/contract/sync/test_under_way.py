@@ -17,7 +17,7 @@ from chimera.delivery.settings import DeliverySettings
 from chimera.kernel.leases import Lease
 from chimera.testing.definitions import compiled, staged
 
-from .conftest import ADMIN, NAME, TENANT, WHO, Sync
+from .conftest import ADMIN, NAME, TENANT, WHO, Sync, approve
 
 
 class TestUnderWay:
@@ -198,6 +198,25 @@ class TestChanges:
         (last, *_) = await strict.catalogue.history(TENANT, "ann")
         assert last.pin is not None and last.pin.commit == commit
         assert (await strict.look()).phase == "current"
+
+
+    async def test_another_wish_reads_all_of_it(self, strict: Sync) -> None:
+        bob = strict.repository.agents("bob")["agents/bob.yaml"]
+        strict.commit({"more/bob.yaml": bob, "more/cid.yaml": strict.repository.agents("cid")["agents/cid.yaml"]})
+        assert (await strict.look()).phase == "current"
+        await strict.add(path="more")
+        state = await strict.look()
+        assert state.phase == "waiting"
+        assert (await approve(strict, state.change)).state == "done"
+        assert set(await strict.live()) == {"bob", "cid"}
+        state = await strict.look()
+        assert (state.phase, state.agents, state.drifted, state.change) == ("current", 2, 0, None)
+        assert (await strict.look()).drifted == 0
+        strict.commit({"more/cid.yaml": None})
+        state = await strict.look()
+        assert state.change is not None
+        change = await strict.changes.change(TENANT, state.change)
+        assert [(item.agent, item.revision) for item in change.items] == [("cid", None)]
 
 
 class Killed(BaseException):
