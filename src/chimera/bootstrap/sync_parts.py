@@ -17,12 +17,13 @@ from chimera.adapters.storage.sources import SourceStorage
 from chimera.agents.archive import read_archive
 from chimera.agents.bundle import pack_files
 from chimera.agents.compile import Bundle
-from chimera.delivery.errors import NoChange
+from chimera.delivery.errors import NoChange, WrongState
 from chimera.delivery.git.errors import MakersUnknown
 from chimera.delivery.git.follower import LEASE, Follower
-from chimera.delivery.git.ports import ChangeOutcome, Delivered, Handover
+from chimera.delivery.git.ports import Ahead, ChangeOutcome, Delivered, Handover
+from chimera.delivery.git.rules import trial
 from chimera.delivery.git.settings import SyncSettings
-from chimera.delivery.git.sources import SourceState
+from chimera.delivery.git.sources import Source, SourceState
 from chimera.delivery.model import IN_FLIGHT
 from chimera.delivery.service import Asker, Changes, Draft
 from chimera.gateway.credentials import Credentials
@@ -67,8 +68,7 @@ class ByPolicy:
             contributors=tuple(f"git:{address}" for address in handover.contributors),
         )
         try:
-            asker = Asker(actor=f"git:{source.name}", roles=frozenset())
-            made = await self._changes.open(source.tenant, asker, draft, key=_once(handover, state), held=held)
+            made = await self._changes.open(source.tenant, _asker(source), draft, key=_once(handover, state), held=held)
         except NoChange:
             await self.record(handover, state, due, held)
             return Delivered(sequence=0)
@@ -82,9 +82,26 @@ class ByPolicy:
             looked=state.looked,
             failures=0,
             change=made.id,
+            tried=trial(handover.commit, state.compiler, state.wanted),
         )
         await self._sources.put_state(source, waits, due, held)
         return Delivered(sequence=0, change=made.id)
+
+    async def withdraw(self, source: Source, tip: str, held: Lease) -> Ahead | None:
+        """See `Delivery`."""
+        state, asker = source.state, _asker(source)
+        # Of a source whose wish was changed since, the commit may be the same and what is wanted of it isn't.
+        spared = None if state.seen is None and state.change is not None else tip
+        ahead: Ahead | None = None
+        for one in await self._changes.in_flight_of(source.tenant, asker.actor):
+            if one.commit == spared:
+                continue
+            try:
+                await self._changes.withdraw(source.tenant, asker, one.id, f"the branch is at {tip[:12]}", held=held)
+            except WrongState:
+                if (await self.outcome(source.tenant, one.id)).state == "flight":
+                    ahead = Ahead(change=one.id, commit=one.commit or tip)
+        return ahead
 
     async def record(self, handover: Handover, state: SourceState, due: float, held: Lease) -> None:
         """See `Delivery`."""
@@ -98,6 +115,10 @@ class ByPolicy:
         if found.state == "done":
             return ChangeOutcome(state="done")
         return ChangeOutcome(state="over", reason=found.reason or found.state)
+
+
+def _asker(source: Source) -> Asker:
+    return Asker(actor=f"git:{source.name}", roles=frozenset())
 
 
 def _once(handover: Handover, state: SourceState) -> str:

@@ -189,6 +189,9 @@ class ChangeStore(Protocol):
     ) -> list[ChangeRow]:
         """Changes, the newest first, behind the id `after`; `state` may also be `in-flight`."""
 
+    async def in_flight_of(self, tenant: str, author: str) -> list[ChangeRow]:
+        """The changes in flight that `author` opened, the newest first."""
+
     async def in_flight(self) -> Flight:
         """All that the pipeline has to do with, on one snapshot; nothing of tenants that are suspended."""
 

@@ -189,6 +189,19 @@ class Changes:
             held,
         )
 
+    async def withdraw(self, tenant: str, asker: Asker, change: str, reason: str, *, held: Lease) -> Change:
+        """End one's own change that production has nothing of, since something else is said by now.
+
+        Raises `WrongState` where production has some of it, or it has ended, and `LeaseLost` where `held` is another's
+        by now.
+        """
+        who = await self._who(asker)
+        return await self._move(
+            *(tenant, change, asker),
+            lambda found, _: transitions.withdraw(found, who, reason, self._clock.wall()),
+            held,
+        )
+
     async def want(self, tenant: str, asker: Asker, change: str, wanted: Literal["go", "pause"], reason: str) -> Change:
         """Have a rollout pause, or go on."""
         who = await self._who(asker)
@@ -226,6 +239,10 @@ class Changes:
     ) -> list[ChangeRow]:
         """Changes, the newest first."""
         return await self._store.page(tenant, state=state, agent=agent, after=after, limit=limit)
+
+    async def in_flight_of(self, tenant: str, author: str) -> list[ChangeRow]:
+        """The changes in flight that `author` opened, the newest first."""
+        return await self._store.in_flight_of(tenant, author)
 
     async def counts(self) -> dict[str, int]:
         """How many changes are in each state of those in flight, over all tenants."""

@@ -132,6 +132,13 @@ def abort(change: Change, who: Who, reason: str, now: float) -> Moved:
     return Moved(change=made, told=_told("aborted", who.actor, reason=reason))
 
 
+def withdraw(change: Change, who: Who, reason: str, now: float) -> Moved:
+    """Whoever made it says otherwise by now, and production has nothing of it."""
+    if change.state not in NOT_MOVING:
+        raise _wrong(change, "be withdrawn", "see it with `chimera change show`")
+    return ended(change, "superseded", reason, now, by=who.actor)
+
+
 def want(change: Change, wanted: Literal["go", "pause", "abort"], who: Who, reason: str, now: float) -> Moved:
     """What somebody wants of a rollout; the pipeline sees to it. What is being taken back goes on being taken back."""
     if change.state not in MOVING:

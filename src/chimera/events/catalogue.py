@@ -305,7 +305,7 @@ _ALL = (
     _type("change.done", _CHANGE, ChangeTold, "All of a change is live."),
     _type("change.rolled-back", _CHANGE, ChangeTold, "All of a change was taken back."),
     _type("change.aborted", _CHANGE, ChangeTold, "A change was given up; nothing of it is live."),
-    _type("change.superseded", _CHANGE, ChangeTold, "A change was overtaken by another, or by changed agents."),
+    _type("change.superseded", _CHANGE, ChangeTold, "A change was overtaken by another, changed agents or its branch."),
     _type("change.wanted", _CHANGE, ChangeTold, "Somebody wants a rollout to pause, to go on or to be taken back."),
     _type("rollout.started", _ROLLOUT, RolloutTold, "A rollout has begun."),
     _type("rollout.wave", _ROLLOUT, RolloutTold, "All agents of a wave are decided; the next wave begins."),

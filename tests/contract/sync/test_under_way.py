@@ -199,7 +199,6 @@ class TestChanges:
         assert last.pin is not None and last.pin.commit == commit
         assert (await strict.look()).phase == "current"
 
-
     async def test_another_wish_reads_all_of_it(self, strict: Sync) -> None:
         bob = strict.repository.agents("bob")["agents/bob.yaml"]
         strict.commit({"more/bob.yaml": bob, "more/cid.yaml": strict.repository.agents("cid")["agents/cid.yaml"]})

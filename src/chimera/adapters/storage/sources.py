@@ -24,6 +24,7 @@ from chimera.adapters.storage.source_rows import columns_of, find_source, is_sou
 from chimera.agents.catalogue import StagedItem
 from chimera.delivery.git.errors import InvalidSource, SourceChanged, UnknownSource
 from chimera.delivery.git.ports import Delivered, Handover, PackedCode, Row
+from chimera.delivery.git.rules import wanted_digest
 from chimera.delivery.git.sources import Drift, Source, SourceSpec, SourceState
 from chimera.events.catalogue import SourceChanged as SourceFact
 from chimera.events.model import Fact
@@ -73,7 +74,8 @@ class SourceStorage:
             elif found.spec == spec:
                 return found
             else:
-                state = replace(found.state, tried="")
+                same = wanted_digest(found.spec) == wanted_digest(spec)
+                state = replace(found.state, tried="", seen=found.state.seen if same else None)
                 made = replace(found, spec=spec, state=state, due=now, version=found.version + 1)
                 connection.execute(update(git_source).where(is_source(tenant, name)).values(columns_of(made)))
             _audit(connection, "source.put", made, by, now, {"url": spec.url, "branch": spec.branch, "path": spec.path})
@@ -101,7 +103,6 @@ class SourceStorage:
                 confirmed_prune=prune or found.state.confirmed_prune,
                 confirmed_rewrite=rewrite or found.state.confirmed_rewrite,
                 tried="",
-                change=None,
                 failures=0,
             )
             made = replace(found, state=state, due=now, version=found.version + 1)

@@ -41,7 +41,7 @@ from chimera.delivery.git.ports import (
     Row,
     SourceStore,
 )
-from chimera.delivery.git.rules import must_read_all, named, next_look, plan, removal_problem, wanted_digest
+from chimera.delivery.git.rules import must_read_all, named, next_look, plan, removal_problem, trial, wanted_digest
 from chimera.delivery.git.settings import SyncSettings
 from chimera.delivery.git.sources import CONFIRMED, MOST_DRIFT, MOST_FAULTS, STOPPED, Phase, Source, SourceState
 from chimera.kernel.clock import Clock
@@ -51,6 +51,8 @@ from chimera_host.contract.problem import ProblemError
 log = logging.getLogger(__name__)
 
 LEASE = "sync"
+PATIENCE = 5
+"""So often a commit that is live and that the branch has left is tried to be read; then the newer one is."""
 Secrets = Callable[[str], Awaitable[str]]
 Unpack = Callable[[bytes, str], Bundle]
 _PHASES: dict[type[ProblemError], Phase] = {
@@ -72,10 +74,15 @@ class _Read(Struct):
 
 
 class _Look:
-    """One look at a source: what is known of it so far."""
+    """One look at a source: what is known of it so far.
+
+    `behind` is a commit that a change request made live and the branch has left since: it is recorded first, so that
+    what comes after is compared with what is live.
+    """
 
     def __init__(self, source: Source) -> None:
         self.source, self.state = source, source.state
+        self.behind: str | None = None
 
 
 class _Stop(Exception):
@@ -185,11 +192,13 @@ class Follower:
         remote = await self._remote(source)
         tip = await self._repositories.tip(remote)
         compiler, wanted = compiler_id(), wanted_digest(source.spec)
-        tried = f"{tip} {compiler} {wanted}"
-        if state.change is not None and await self._waits(look, tip, held):
+        if await self._waits(look, tip, held):
             return
-        look.state = replace(state, seen=tip, tried=tried)
-        all_of_it = must_read_all(state, compiler, wanted)
+        if look.behind is not None:
+            tip = look.behind
+        tried = _trial(source, tip)
+        look.state = replace(look.state, seen=tip, tried=tried)
+        all_of_it = must_read_all(look.state, compiler, wanted)
         if tip == state.commit and not all_of_it:
             await self._check_drift(look, remote, held)
             return
@@ -271,6 +280,9 @@ class Follower:
             compiler=compiler_id(),
             wanted=wanted_digest(spec),
         )
+        if look.behind is not None:
+            await self._delivery.record(handover, state, now, held)
+            return
         await self._delivery.deliver(handover, state, self._next(source, 0), held)
         self._changed()
 
@@ -375,21 +387,54 @@ class Follower:
         await self._delivery.record(handover, kept, self._next(source, 0), held)
 
     async def _waits(self, look: _Look, tip: str, held: Lease) -> bool:
-        """Whether a source only waits for its change request."""
-        state = look.state
-        assert state.change is not None
-        if tip != state.seen:
+        """Whether a source only waits for a change request; what it waits for otherwise is out of the way then."""
+        source, state = look.source, look.state
+        ahead = await self._delivery.withdraw(source, tip, held)
+        if ahead is not None:
+            waits = replace(
+                state,
+                phase="waiting",
+                reason=f"{tip[:12]} waits for the change {ahead.change} of {ahead.commit[:12]}, which is on its way "
+                "into production",
+                next_step=f"see `chimera change show {ahead.change}`",
+                faults=(),
+                seen=ahead.commit,
+                change=ahead.change,
+            )
+            await self._keep(source, waits, held)
+            return True
+        if state.change is None:
             return False
-        outcome = await self._delivery.outcome(look.source.tenant, state.change)
-        if outcome.state == "over":
+        outcome = await self._delivery.outcome(source.tenant, state.change)
+        if outcome.state == "flight" and tip == state.seen:
+            await self._keep(source, state, held)
+            return True
+        if outcome.state == "over" and tip == state.seen and state.tried:
             raise _Stop(
                 "refused",
                 f"the change {state.change} of {tip[:12]} did not become live: {outcome.reason}",
-                "mend it in the repository, or open the change anew: chimera sync run " + look.source.name,
+                "mend it in the repository, or open the change anew: chimera sync run " + source.name,
             )
-        if outcome.state == "flight":
-            await self._keep(look.source, state, held)
-        return outcome.state == "flight"
+        if outcome.state == "done":
+            self._left(look, tip)
+        else:
+            look.state = replace(state, change=None)
+        return False
+
+    def _left(self, look: _Look, tip: str) -> None:
+        """See to a change that is live: the branch may have left its commit before that was recorded."""
+        state = look.state
+        if state.seen == tip:
+            return
+        as_it_was = state.seen is not None and state.tried == _trial(look.source, state.seen)
+        patient = state.phase == "waiting" or (state.phase == "unreachable" and state.failures < PATIENCE)
+        if as_it_was and patient and state.seen != state.commit:
+            look.behind = state.seen
+        elif state.seen == state.commit:
+            look.state = replace(state, change=None)
+        else:
+            # What is live is no commit's that is known here: all of the newer one is read, whatever differs.
+            look.state = replace(state, change=None, compiler="")
 
     async def _keep(self, source: Source, state: SourceState, held: Lease, *, failed: bool = False) -> None:
         failures = state.failures + 1 if failed else 0
@@ -400,6 +445,10 @@ class Follower:
 
     def _next(self, source: Source, failures: int) -> float:
         return next_look(source.spec, failures, self._clock.wall(), self._settings.longest_wait)
+
+
+def _trial(source: Source, commit: str) -> str:
+    return trial(commit, compiler_id(), wanted_digest(source.spec))
 
 
 def _key(source: Source) -> str:

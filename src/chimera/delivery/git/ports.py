@@ -130,6 +130,13 @@ class ChangeOutcome(Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class Ahead(Struct, frozen=True, kw_only=True):
+    """A change request of another commit than the branch is at, which production has some of already."""
+
+    change: str
+    commit: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delivered:
     """What became of it: live at once, or a change request that it waits for."""
@@ -146,6 +153,12 @@ class Delivery(Protocol):
 
     async def record(self, handover: Handover, state: SourceState, due: float, held: Lease) -> None:
         """Note the rows and the state of a commit that a change request has made live."""
+
+    async def withdraw(self, source: Source, tip: str, held: Lease) -> Ahead | None:
+        """Take back the source's change requests of other commits than `tip`, and of another wish.
+
+        One that production has some of goes on: it is named.
+        """
 
     async def outcome(self, tenant: str, change: str) -> ChangeOutcome:
         """What has become of a change request."""

@@ -72,6 +72,11 @@ def must_read_all(state: SourceState, compiler: str, wanted: str) -> bool:
     return state.commit is None or state.compiler != compiler or state.wanted != wanted
 
 
+def trial(commit: str, compiler: str, wanted: str) -> str:
+    """Names a commit as it was looked at: by which compiler, and for which wish."""
+    return f"{commit} {compiler} {wanted}"
+
+
 def named(files: Iterable[str]) -> tuple[str, ...]:
     """Files once each, in order."""
     return tuple(sorted(set(files)))

@@ -55,11 +55,12 @@ class Drift(Struct, frozen=True, kw_only=True):
 
 
 class SourceState(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How it stands. `seen` is the newest commit of the branch, `commit` the one that is live.
+    """How it stands. `seen` is the newest commit of the branch that was looked at, `commit` the one that is live.
 
     `confirmed_prune` and `confirmed_rewrite` are commits that somebody let pass. `sequence` is the catalogue's when
     drift was looked for; `compiler` and `wanted` say by what the commit was compiled, and for which wish; `tried` says
-    the same of the commit that is given up. `change` is the change request that it waits for.
+    the same of the commit that is given up, or that waits for its change request, and is empty once somebody wants it
+    to be looked at anew. `change` is the change request that it waits for, which is one of `seen`.
     """
 
     phase: Phase = "new"

@@ -372,6 +372,26 @@ class Turn:
         assert (await self.live(TENANT))[name] == compiled(name, **OLD).digest
         assert await self.pinned(name, TENANT) == commit
 
+    async def a_branch_that_leaves_its_change(self) -> None:
+        """A source whose commit is reverted while its change waits: it never becomes live."""
+        name, source, repository = self.name("left-by"), self.name("by-revert"), self.repository("revert")
+        text = msgspec.json.encode(definition(name, **OLD)).decode()
+        repository.commit({f"agents/{name}.yaml": text})
+        async with self.never_half({name: None}, {name: None}):
+            await self.follow(source, repository, TENANT)
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    _, page = await self.ask("GET", f"changes?agent={name}&state=in-flight")
+                    if page["changes"]:
+                        break
+                    await asyncio.sleep(0.05)
+            commit = repository.commit({f"agents/{name}.yaml": None})
+            await self.ask("POST", f"sources/{source}/run", {}, ADA)
+            state = await self.synced(source, commit, TENANT)
+        assert (state["phase"], state.get("change")) == ("current", None), state
+        _, page = await self.ask("GET", f"changes?agent={name}")
+        assert {one["state"] for one in page["changes"]} == {"superseded"}, page
+
     async def a_branch(self) -> None:
         """A source whose second commit changes one agent and takes another out."""
         first, second = self.agents("kept", "left")
@@ -466,6 +486,7 @@ class Turn:
             self.at_once,
             self.a_branch,
             self.a_branch_by_change,
+            self.a_branch_that_leaves_its_change,
         ]
         async with asyncio.TaskGroup() as group:
             for story in stories:

@@ -27,7 +27,7 @@ A_TURN = 10
 """Kills in one turn: so many that most steps of it go on after one."""
 SPARE = 8
 """Turns for what a turn did not come to, since another kill had it done in another order."""
-CHANGES = ("building", "built", "approved", "staging", "rolling-out", "done", "wanted", "aborted")
+CHANGES = ("building", "built", "approved", "staging", "rolling-out", "done", "wanted", "aborted", "superseded")
 CHECKS = ("scan-secrets", "own-tests", "bill-of-materials", "staging")
 ROLLOUTS = ("wave", "loading", "shifting", "baking", "waiting", "promoting", "done")
 BACK = ("rolling-back", "rolled-back", "aborted")

@@ -99,6 +99,13 @@ class ChangeStorage:
         rows = await self._database.read(lambda connection: connection.execute(query).all())
         return [listed(row, now) for row in rows]
 
+    async def in_flight_of(self, tenant: str, author: str) -> list[ChangeRow]:
+        """See `ChangeStore`."""
+        its = (table.c.tenant == tenant) & table.c.ended.is_(None) & (table.c.author == author)
+        query = select(table).where(its).order_by(table.c.id.desc())
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        return [listed(row, self._clock.wall()) for row in rows]
+
     async def in_flight(self) -> Flight:
         """See `ChangeStore`."""
         c = table.c
