@@ -1,16 +1,20 @@
 """What is put into a cluster and taken out again: nothing of anybody else's is taken, and nothing of ours is left."""
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiohttp import web
 from msgspec.structs import replace
 
-from chimera.adapters.substrates.knative import names
+from chimera.adapters.substrates.knative import names, uninstaller
 from chimera.adapters.substrates.knative.access import ClusterAccess, NoToken
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.installation import Installation
 from chimera.adapters.substrates.knative.installer import KINDS, install
+from chimera.adapters.substrates.knative.labelling import selector
 from chimera.adapters.substrates.knative.preflight import NotFit
 from chimera.adapters.substrates.knative.resources.kinds import CELLS
 from chimera.adapters.substrates.knative.settings import KnativeSettings
@@ -41,6 +45,19 @@ class Rig:
     async def namespace(self, name: str, **labels: str) -> None:
         """One that somebody has made."""
         await self.cluster.put("namespaces", {"metadata": {"name": name, "labels": labels}})
+
+    def looks_at(self, plural: str, namespace: str, times: int) -> asyncio.Event:
+        """Set when the objects of a kind have been listed so often."""
+        enough, seen = asyncio.Event(), 0
+
+        def look(request: web.BaseRequest) -> None:
+            nonlocal seen
+            seen += request.method == "GET" and request.path.endswith(f"/namespaces/{namespace}/{plural}")
+            if seen >= times:
+                enough.set()
+
+        self.cluster.faults.append(look)
+        return enough
 
     def namespaces(self) -> dict[str, dict[str, Any]]:
         return {one["metadata"]["name"]: one["metadata"] for one in self.cluster.objects("namespaces")}
@@ -151,3 +168,75 @@ async def test_cells_that_would_be_left_behind_are_told_before_anything_is_appli
     assert rig.cluster.version == before
     await rig.cluster.remove("namespaces", "", "agents")
     await rig.install(replace(CHOSEN, knative=KnativeSettings(namespace="elsewhere")))
+
+
+# -- cells stay gone --------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def meanwhile(*played: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """What others do until the block ends, which is soon or never."""
+    tasks = [asyncio.create_task(one) for one in played]
+    try:
+        async with asyncio.timeout(20):
+            yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("component", ["control-plane", "operator"])
+async def test_cells_are_deleted_once_nobody_makes_them_again(
+    rig: Rig, component: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that watches makes again what is deleted, until its pod is gone: a while after its Deployment."""
+    monkeypatch.setattr(uninstaller, "LOOK_AGAIN", 0.01)
+    await rig.install()
+    labels = {names.MANAGED_BY: names.MANAGER}
+    await rig.cluster.put(
+        "pods", {"metadata": {"name": "a", "namespace": "platform", "labels": {**labels, **selector(component)}}}
+    )
+    cell = {"metadata": {"name": "c-1", "namespace": "agents", "labels": labels}}
+    await rig.cluster.put("services", cell)
+    looks = rig.looks_at("pods", "platform", 3)
+
+    async def process() -> None:
+        while True:
+            await rig.cluster.news(rig.cluster.version)
+            if rig.cluster.object("services", "agents", "c-1") is None and rig.cluster.object("pods", "platform", "a"):
+                await rig.cluster.put("services", cell)
+
+    async def end() -> None:
+        await looks.wait()
+        await rig.cluster.remove("pods", "platform", "a")
+
+    async with meanwhile(process(), end()):
+        assert await rig.uninstall(seconds=30.0) == []
+    assert rig.inside("agents") == set() and not rig.cluster.objects("pods")
+
+
+async def test_a_cell_that_was_on_its_way_is_found_by_another_look(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uninstaller, "LOOK_AGAIN", 0.01)
+    await rig.install()
+    labels = {names.MANAGED_BY: names.MANAGER}
+    await rig.cluster.put("pods", {"metadata": {"name": "c-1-a", "namespace": "agents", "labels": labels}})
+    looks = rig.looks_at("pods", "agents", 1)
+
+    async def late() -> None:
+        await looks.wait()
+        await rig.cluster.put("services", {"metadata": {"name": "c-2", "namespace": "agents", "labels": labels}})
+        await rig.cluster.remove("pods", "agents", "c-1-a")
+
+    async with meanwhile(late()):
+        assert await rig.uninstall(seconds=30.0) == []
+    assert rig.inside("agents") == set()
+
+
+async def test_a_process_that_does_not_end_is_waited_for_no_longer_than_was_said(rig: Rig) -> None:
+    await rig.namespace("platform")
+    await rig.install()
+    labels = {names.MANAGED_BY: names.MANAGER, **selector("control-plane")}
+    await rig.cluster.put("pods", {"metadata": {"name": "lost", "namespace": "platform", "labels": labels}})
+    assert await rig.uninstall(seconds=0.0) == ["what is in platform"]
+    assert rig.inside("agents") == set() and rig.inside("platform") == {("pods", "lost")}

@@ -16,10 +16,12 @@ from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.errors import ClusterError, NotInCluster
 from chimera.adapters.substrates.knative.installation import Installation, manifests
 from chimera.adapters.substrates.knative.installer import KINDS, NAMESPACES, Say, shown
+from chimera.adapters.substrates.knative.labelling import selector
 from chimera.adapters.substrates.knative.objects import KNATIVE_SERVICES, PODS, Anything, Resource
 from chimera.adapters.substrates.knative.preflight import NotFit
 from chimera.adapters.substrates.knative.render import Json
 from chimera.adapters.substrates.knative.resources.kinds import CELLS
+from chimera.adapters.substrates.knative.rights import CONTROL_PLANE, OPERATOR
 
 LOOK_AGAIN = 0.5
 
@@ -36,14 +38,16 @@ async def uninstall(api: Kubernetes, chosen: Installation, say: Say, *, seconds:
     places = (*own, chosen.namespace)
     kept = [name for name in places if namespaces.was_there(await namespaces.read(api, name))]
     found = _parts(chosen, own)
-    # The control plane first: it would make cells again that are deleted.
+    until = asyncio.get_running_loop().time() + seconds
+    # Who makes cells first: whoever watches would make those again that are deleted, and watches until its pod is gone.
     for manifest in [one for one in reversed(found) if one["kind"] == "Deployment"]:
         await _delete(api, manifest, say)
-    for cells in own:
-        await _delete_cells(api, cells, say)
-    until = asyncio.get_running_loop().time() + seconds
+    while await _makers(api, chosen.namespace):
+        if asyncio.get_running_loop().time() > until:
+            break
+        await asyncio.sleep(LOOK_AGAIN)
     # A namespace that is deleted while its pods still end is looked at again after half of their grace, five minutes.
-    while any([(await api.list(PODS, cells, names.managed())).items for cells in own]):
+    while any([await _delete_cells(api, cells, say) for cells in own]):
         if asyncio.get_running_loop().time() > until:
             break
         await asyncio.sleep(LOOK_AGAIN)
@@ -104,14 +108,26 @@ async def _clear(api: Kubernetes, namespace: str, say: Say) -> None:
             await namespaces.delete_all(api, kind, namespace, say)
 
 
-async def _delete_cells(api: Kubernetes, cells: str, say: Say) -> None:
+async def _makers(api: Kubernetes, namespace: str) -> list[str]:
+    """The pods of processes that make cells."""
+    found: list[str] = []
+    for component in (CONTROL_PLANE, OPERATOR):
+        chosen = ",".join(f"{name}={value}" for name, value in selector(component).items())
+        found += [one.metadata.name for one in (await api.list(PODS, namespace, chosen)).items]
+    return found
+
+
+async def _delete_cells(api: Kubernetes, cells: str, say: Say) -> bool:
+    """Delete all cells of a namespace that aren't being deleted; whether any were there, or pods of theirs."""
     try:
         services = (await api.list(KNATIVE_SERVICES, cells, names.managed())).items
     except NotInCluster:
-        return  # Knative is gone already, and its objects with it
+        services = []  # Knative is gone already, and its objects with it
     for service in services:
-        await api.delete(KNATIVE_SERVICES, cells, service.metadata.name)
-        say(f"cell {service.metadata.name}")
+        if service.metadata.deletion_timestamp is None:
+            await api.delete(KNATIVE_SERVICES, cells, service.metadata.name)
+            say(f"cell {service.metadata.name}")
+    return bool(services or (await api.list(PODS, cells, names.managed())).items)
 
 
 async def _cells_of(api: Kubernetes, chosen: Installation, others: Sequence[str], say: Say) -> list[str]:
