@@ -19,7 +19,7 @@ from chimera.adapters.substrates.knative.preflight import NotFit
 from chimera.adapters.substrates.knative.resources.kinds import CELLS
 from chimera.adapters.substrates.knative.settings import KnativeSettings
 from chimera.adapters.substrates.knative.uninstaller import uninstall
-from chimera.testing.cluster import FakeCluster
+from chimera.testing.cluster import FakeCluster, refusal
 
 DATABASE = "postgresql://chimera@db.example/chimera"
 CHOSEN = Installation(
@@ -45,6 +45,17 @@ class Rig:
     async def namespace(self, name: str, **labels: str) -> None:
         """One that somebody has made."""
         await self.cluster.put("namespaces", {"metadata": {"name": name, "labels": labels}})
+
+    def specs(self) -> dict[tuple[str, ...], Any]:
+        """All that is in the cluster but what is made by chance, as it is wanted."""
+        return {
+            (kind.kind, one["metadata"].get("namespace", ""), one["metadata"]["name"]): {
+                **{name: part for name, part in one.items() if name not in ("metadata", "stringData")},
+                "labels": one["metadata"]["labels"],
+            }
+            for kind in KINDS.values()
+            for one in self.cluster.objects(kind.plural)
+        }
 
     def looks_at(self, plural: str, namespace: str, times: int) -> asyncio.Event:
         """Set when the objects of a kind have been listed so often."""
@@ -168,6 +179,60 @@ async def test_cells_that_would_be_left_behind_are_told_before_anything_is_appli
     assert rig.cluster.version == before
     await rig.cluster.remove("namespaces", "", "agents")
     await rig.install(replace(CHOSEN, knative=KnativeSettings(namespace="elsewhere")))
+
+
+# -- what is chosen no more -------------------------------------------------------------------------------------------
+
+EGRESS = ({"ports": [{"protocol": "TCP", "port": 8443}]},)
+ALL = replace(CHOSEN, egress=EGRESS)
+FEW = replace(CHOSEN, eventing=False, monitors=False, knative=KnativeSettings(namespace="agents", most_pods=0))
+
+
+@pytest.mark.parametrize("first", [ALL, FEW, CHOSEN], ids=["all", "few", "some"])
+@pytest.mark.parametrize("then", [ALL, FEW, CHOSEN], ids=["all", "few", "some"])
+async def test_whoever_installs_again_has_what_a_new_installation_has(
+    rig: Rig, first: Installation, then: Installation
+) -> None:
+    await rig.install(first)
+    rig.told.clear()
+    await rig.install(then)
+    async with FakeCluster() as cluster:
+        fresh = Rig(cluster)
+        await fresh.install(then)
+        await fresh.api.aclose()
+        assert rig.specs() == fresh.specs()
+    gone = {line for line in rig.told if line.endswith(", taken away")}
+    assert (not gone) == (first is then or first is FEW or then is ALL)
+    if (first, then) == (ALL, CHOSEN):
+        assert gone == {"NetworkPolicy platform/control-plane-egress, taken away"}
+
+
+async def test_what_somebody_else_has_made_is_not_taken_away_however_it_is_labelled(rig: Rig) -> None:
+    await rig.install(ALL)
+    labels = {names.MANAGED_BY: names.MANAGER, names.PART_OF: names.MANAGER}
+    copied = {"name": "tools", "namespace": "agents", "labels": labels}
+    helms = {**copied, "name": "released", "labels": {**labels, names.MANAGED_BY: "Helm"}}
+    owned = {**copied, "name": "c-1", "ownerReferences": [{"kind": "Route", "name": "c-1"}]}
+    await rig.cluster.put("networkpolicies", {"metadata": copied, "spec": {}})
+    for plural, kind, meta in (("networkpolicies", "NetworkPolicy", helms), ("services", "Service", owned)):
+        await rig.api.apply(KINDS[kind], {"apiVersion": KINDS[kind].api_version, "kind": kind, "metadata": meta})
+        assert rig.cluster.object(plural, "agents", str(meta["name"]))
+    quota = {"metadata": {"name": "ours", "namespace": "platform"}, "spec": {"hard": {"pods": "9"}}}
+    await rig.cluster.put("resourcequotas", quota)
+    await rig.install(FEW)
+    left = rig.inside("agents") | rig.inside("platform")
+    assert left >= {("networkpolicies", "tools"), ("networkpolicies", "released"), ("services", "c-1")}
+    assert ("resourcequotas", "ours") in left and ("resourcequotas", "chimera-hosts") not in left
+
+
+async def test_a_kind_that_the_cluster_does_not_know_has_nothing_to_take_away(rig: Rig) -> None:
+    def unknown(request: web.BaseRequest) -> web.StreamResponse | None:
+        known = not request.path.startswith(("/apis/monitoring.coreos.com/", "/apis/eventing.knative.dev/"))
+        return None if known else refusal(404, "NotFound", "the server could not find the requested resource")(request)
+
+    rig.cluster.faults.append(unknown)
+    await rig.install(FEW)
+    await rig.install(FEW)
 
 
 # -- cells stay gone --------------------------------------------------------------------------------------------------

@@ -113,18 +113,33 @@ KINDS: dict[str, Resource[Anything]] = {
         Resource(monitors.GROUP, monitors.VERSION, "podmonitors", "PodMonitor", Anything),
     )
 }
+CHOOSABLE = ("NetworkPolicy", "ResourceQuota", "Service", "Broker", "Trigger", "ServiceMonitor", "PodMonitor")
+"""Kinds of which an installation has more or fewer, by what is chosen."""
 
 
 async def install(api: Kubernetes, chosen: Installation, say: Say) -> None:
-    """Apply everything, and make missing keys; raises `NotFit` before, where a namespace is another installation's."""
+    """Apply everything, and make missing keys; raises `NotFit` before, where a namespace is another installation's.
+
+    What was chosen before and isn't any more is taken away, last: an access that was opened, a bound, a Broker.
+    """
     kept = await namespaces.claim(api, chosen.namespace, chosen.knative.namespace)
-    for manifest in manifests(chosen):
+    wanted = manifests(chosen)
+    for manifest in wanted:
         if manifest["kind"] == "Namespace" and manifest["metadata"]["name"] in kept:
             manifest = namespaces.noted(manifest)
         await api.apply(KINDS[manifest["kind"]], manifest, force=True)
         say(f"{manifest['kind']} {shown(manifest)}")
         if manifest["kind"] == "Namespace" and manifest["metadata"]["name"] == chosen.namespace:
             await _make_keys(api, chosen, say)
+    await _take_away(api, chosen, wanted, lambda what: say(f"{what}, taken away"))
+
+
+async def _take_away(api: Kubernetes, chosen: Installation, wanted: Sequence[Json], say: Say) -> None:
+    """Delete what an installation has made and isn't wanted any more."""
+    for kind in CHOOSABLE:
+        these = {shown(one) for one in wanted if one["kind"] == kind}
+        for namespace in (chosen.namespace, chosen.knative.namespace):
+            await namespaces.delete_all(api, KINDS[kind], namespace, say, but=these)
 
 
 async def can_monitor(api: Kubernetes) -> bool:

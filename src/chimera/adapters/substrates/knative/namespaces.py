@@ -120,14 +120,14 @@ def made_by_us(found: OwnedAnything) -> bool:
 async def delete_all(
     api: Kubernetes, kind: Resource[Any], namespace: str, say: Callable[[str], None], but: Collection[str] = ()
 ) -> None:
-    """Delete all objects of a kind that an installation has made in a namespace, `but` those of these names."""
+    """Delete all objects of a kind that an installation has made in a namespace, `but` these (`NAMESPACE/NAME`)."""
     resource = dataclasses.replace(kind, type=OwnedAnything)
     try:
         found = (await api.list(resource, namespace, names.parts())).items
     except NotInCluster:
         return
     for one in found:
-        meta = one.metadata
-        gone = meta.name in but or not made_by_us(one)
-        if not gone and await api.delete(resource, namespace, meta.name, uid=meta.uid):
-            say(f"{kind.kind} {namespace}/{meta.name}")
+        meta, shown = one.metadata, f"{namespace}/{one.metadata.name}"
+        stays = shown in but or not made_by_us(one)
+        if not stays and await api.delete(resource, namespace, meta.name, uid=meta.uid):
+            say(f"{kind.kind} {shown}")
