@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
 from chimera.adapters.storage.catalogue import Catalogue
 from chimera.adapters.storage.database import Database
@@ -14,8 +14,11 @@ from chimera.adapters.storage.leases import StoredLeases
 from chimera.adapters.storage.rollouts.store import StoredRollouts
 from chimera.adapters.storage.schema.delivery import change as change_request
 from chimera.adapters.storage.schema.delivery import change_item
+from chimera.adapters.storage.schema.sides import WITHDRAWN, side
+from chimera.adapters.storage.schema.state import session
 from chimera.adapters.storage.sides.store import SideStorage
 from chimera.adapters.storage.sides.taken_back import Done
+from chimera.adapters.storage.upkeep.catalogue import expire_agents
 from chimera.delivery.rollout.model import ENDED, Item, Policy, Rollout
 from chimera.delivery.rollout.service import LEASE, RolloutService
 from chimera.gateway.sides.ports import Loads
@@ -34,7 +37,7 @@ class Production:
     """Agents, changes of them, and a leader that rolls these out."""
 
     def __init__(self, database: Database) -> None:
-        clock = ManualClock()
+        self.clock = clock = ManualClock()
         self.database = database
         self.catalogue = Catalogue(database, max_hosts=7, clock=clock)
         self.sides = SideStorage(database, max_hosts=7, clock=clock)
@@ -102,6 +105,22 @@ class Production:
             if (found := (await self.service.get(TENANT, rollout)).rollout).state in ENDED:
                 break
         return found
+
+    async def talk(self, agent: str, revision: str | None) -> None:
+        """Somebody has a conversation with the agent."""
+        row = {"tenant": TENANT, "agent": agent, "session": "s", "version": 1, "state": b"{}", "updated": 1.0}
+        await self.database.write(
+            lambda connection: connection.execute(insert(session).values(**row, revision=revision))
+        )
+
+    async def talks(self) -> Sequence[str]:
+        """The agents that keep conversations."""
+        query = select(session.c.agent).order_by(session.c.agent)
+        return await self.database.read(lambda connection: connection.execute(query).scalars().all())
+
+    async def withdrawn(self) -> list[tuple[Any, ...]]:
+        query = select(side.c.agent, side.c.revision, side.c.cancelled).where(side.c.role == WITHDRAWN)
+        return await self.database.read(lambda connection: [tuple(row) for row in connection.execute(query)])
 
     async def back(self, change: str) -> Done:
         return await self.catalogue.rollbacks.change(TENANT, change, by="user:bob", now=False)
@@ -231,6 +250,38 @@ async def test_a_green_side_that_is_gone_back_to_is_not_withdrawn(production: Pr
     (route,) = await GatewayStorage(production.database).changed_routes(last, 10)
     assert (route.revision, route.others) == (first, ())
     assert route.withdrawn == (Withdrawn(revision=second, cancelled=True),)
+
+
+async def test_an_agent_that_was_new_with_the_change_keeps_its_conversations(production: Production) -> None:
+    items = await production.change("c1", {"anna": "First."})
+    rollout = await production.begin("c1", items)
+    assert (await production.led(rollout, "anna")).state == "done"
+    await production.talk("anna", items[0].revision)
+    done = await production.catalogue.rollbacks.change(TENANT, "c1", by="user:bob", now=True)
+    assert [(one.agent, one.revision) for one in done.agents] == [("anna", None)]
+    assert (await production.live("anna"), await production.talks()) == ({"anna": None}, ["anna"])
+    (back,) = await production.withdrawn()
+    assert back == ("anna", items[0].revision, 1)
+
+    await production.apply("anna", words="Second.")
+    assert await production.talks() == ["anna"], "they go on by what is made of it next"
+    await production.catalogue.delete_agents(TENANT, ["anna"])
+    assert (await production.talks(), await production.withdrawn()) == ([], []), "who deletes an agent erases them"
+
+
+async def test_what_is_left_of_an_agents_conversations_goes_with_its_past(production: Production) -> None:
+    for name in NAMES:
+        items = await production.change(name, {name: "First."})
+        assert (await production.led(await production.begin(name, items), name)).state == "done"
+        await production.talk(name, items[0].revision)
+        await production.back(name)
+    again = await production.begin("c3", await production.change("c3", {"bert": "Second."}))
+    await production.service.round(await production.held())
+    later = production.clock.wall() + 40 * 86_400.0
+    keep = 30 * 86_400.0
+    assert await production.database.write(lambda connection: expire_agents(connection, later, 10, keep=keep)) == 2
+    assert await production.talks() == ["bert"], "it is on its way in again"
+    assert (await production.led(again, "bert")).state == "done"
 
 
 async def decided(production: Production) -> None:

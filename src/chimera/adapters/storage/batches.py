@@ -320,11 +320,13 @@ class BatchStatements:
         by: str | None,
         owners: Mapping[str, str] = NOBODY,
         change: str | None = None,
+        erase: bool = True,
     ) -> tuple[int, int]:
         """Delete live agents with all that they keep of conversations; how many there were, and the sequence.
 
-        Whoever deletes for resources names them (`owners`) and deletes no agent of anybody else. `change` is the change
-        request that does it, if one does.
+        Without `erase` they keep that, and their sides: whoever takes agents back sees to these. Whoever deletes for
+        resources names them (`owners`) and deletes no agent of anybody else. `change` is the change request that does
+        it, if one does.
         """
         sequence, now = hold_sequence(connection), self._clock.wall()
         deleted: list[str] = []
@@ -343,8 +345,9 @@ class BatchStatements:
                 self._put_history.run(connection, **history_row(tenant, name, sequence, None, now, by, change))
                 told = {"owner": owners[name]} if name in owners else {}
                 tell_agent(connection, "agent.deleted", tenant, name, now, by, told, sequence)
-        erase_agents(connection, tenant, deleted)
-        forget_sides(connection, tenant, deleted)
+        if erase:
+            erase_agents(connection, tenant, deleted)
+            forget_sides(connection, tenant, deleted)
         write_sequence(connection, sequence)
         return len(deleted), sequence
 

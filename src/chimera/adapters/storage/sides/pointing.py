@@ -48,7 +48,8 @@ class Why:
 class Target:
     """An agent and the revision that it is to have, with its facts; None takes it out of service.
 
-    `owner` is whose a new agent is; one that is live stays whose it is.
+    One that is taken back so keeps its conversations, which nobody asked to erase. `owner` is whose a new agent is; one
+    that is live stays whose it is.
     """
 
     agent: str
@@ -100,21 +101,24 @@ class Pointing:
         live = {name: row for name, row in rows.items() if row.status == "live"}
         pointed = [one for one in targets if one.facts is not None and one.revision is not None]
         sequence = self._write(connection, tenant, pointed, rows, why, sequence)
-        greens = sides_of(connection, tenant, [one.agent for one in pointed], GREEN) if why.withdraw else []
-        beside = [(tenant, one.agent) for one in pointed]
+        gone = [one.agent for one in targets if one.revision is None and one.agent in live]
+        ended = [one.agent for one in pointed] + (gone if why.withdraw else [])
+        greens = sides_of(connection, tenant, ended, GREEN) if why.withdraw else []
+        beside = [(tenant, name) for name in ended]
         delete_keys(connection, (side.c.tenant, side.c.agent), beside, side.c.role.in_((GREEN, KEPT)))
         same = [(tenant, one.agent, one.revision) for one in pointed]
         delete_keys(connection, (side.c.tenant, side.c.agent, side.c.revision), same)
         to = {one.agent: one.revision for one in pointed}
-        self.put_withdrawn(connection, [row for row in greens if row.revision != to[row.agent]], why, now)
+        self.put_withdrawn(connection, [row for row in greens if row.revision != to.get(row.agent)], why, now)
         if why.keep is not None or why.withdraw:
-            before = [live[one.agent] for one in pointed if one.agent in live]
+            before = [live[name] for name in ended if name in live]
             self._put_side.run_many(connection, [_side_of(row, why, now) for row in before])
         write_sequence(connection, sequence)
-        gone = [one.agent for one in targets if one.revision is None and one.agent in live]
         if gone:
             owners = {one.agent: one.owner for one in targets if one.owner is not None}
-            _, sequence = self._batches.delete_agents(connection, tenant, gone, why.by, owners, change=why.change)
+            _, sequence = self._batches.delete_agents(
+                connection, tenant, gone, why.by, owners, change=why.change, erase=not why.withdraw
+            )
         return sequence, {one.agent: live[one.agent].revision if one.agent in live else None for one in targets}
 
     def _write(

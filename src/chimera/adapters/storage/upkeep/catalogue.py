@@ -16,8 +16,9 @@ from chimera.adapters.storage.rollouts.rows import of_open_rollouts
 from chimera.adapters.storage.schema.catalogue import agent, batch_item, bundle, cell, history, revision
 from chimera.adapters.storage.schema.delivery import change_item
 from chimera.adapters.storage.schema.rollouts import rollout_member
-from chimera.adapters.storage.schema.sides import side
+from chimera.adapters.storage.schema.sides import GREEN, side
 from chimera.adapters.storage.sequence import hold_sequence
+from chimera.adapters.storage.state.sessions import erase_agents
 from chimera.adapters.storage.upkeep.shapes import Key, Searched
 from chimera.platform.upkeep import rules
 from chimera.platform.upkeep.model import Cursor
@@ -151,6 +152,7 @@ def _remove_changes(connection: Connection, _: float, keys: Sequence[Key]) -> in
 def expire_agents(connection: Connection, now: float, limit: int, *, keep: float) -> int:
     """Remove agents that were deleted `keep` seconds ago, `limit` at most, with all of their past; how many.
 
+    What one that was taken back has kept of conversations goes too, unless it is being rolled out again by now.
     Nobody changes the catalogue meanwhile: whoever applies a name again waits, and then makes a new agent of it.
     """
     query = select(agent.c.tenant, agent.c.name, agent.c.revision, agent.c.cell).where(was_deleted(now, keep))
@@ -165,6 +167,10 @@ def expire_agents(connection: Connection, now: float, limit: int, *, keep: float
     its = is_one_of(connection, (history.c.tenant, history.c.agent), names)
     changes = connection.execute(delete(history).where(its).returning(history.c.tenant, history.c.revision)).all()
     delete_keys(connection, (agent.c.tenant, agent.c.name), names)
+    of_green = is_one_of(connection, (side.c.tenant, side.c.agent), names) & (side.c.role == GREEN)
+    coming = {tuple(row) for row in connection.execute(select(side.c.tenant, side.c.agent).where(of_green))}
+    for tenant, some in _by_first(sorted(set(names) - coming)).items():
+        erase_agents(connection, tenant, some)
     past = {(tenant, digest) for tenant, digest in changes if digest is not None}
     _remove_revisions(connection, now, sorted(past | {(one.tenant, one.revision) for one in found}))
     inhabited = exists().where(agent.c.cell == cell.c.id) | exists().where(side.c.cell == cell.c.id)
