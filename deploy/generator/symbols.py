@@ -7,6 +7,7 @@ conditions. What it can't be asked in this way fails here, when the chart is gen
 """
 
 import dataclasses
+import json
 import re
 import typing
 from collections.abc import Iterator, Mapping
@@ -56,6 +57,18 @@ class Number(str):
         (expression,) = MARK.findall(self)
         return mark(f"{expression} | toJson")
 
+    def __add__(self, other: Any) -> "Number":
+        """The sum's expression."""
+        return Number(mark(f"addf {_number(self)} {_number(other)}"))
+
+    def __ceil__(self) -> "Number":
+        """The expression of the next whole number."""
+        return Number(mark(f"ceil {_number(self)} | int"))
+
+
+def _number(value: Any) -> str:
+    return f"({MARK.findall(value)[0]})" if isinstance(value, Number) else json.dumps(value)
+
 
 class OpenMapping(dict[str, Any]):
     """A mapping of the user's: itself as a whole, or one of its groups."""
@@ -66,7 +79,11 @@ class OpenMapping(dict[str, Any]):
         self._expression = expression
 
     def get(self, name: str, default: Any = None) -> Any:
-        """One group, empty where the user has none."""
+        """One group, empty where the user has none; or one number, the default where the user says none."""
+        if isinstance(default, float):
+            key = json.dumps(name)
+            found = f"{self._expression} {key}"
+            return Number(mark(f"ternary (get {found}) {json.dumps(default)} (hasKey {found})"))
         return OpenMapping(f"(get {self._expression} {msgspec.json.encode(name).decode()} | default dict)")
 
 

@@ -1,9 +1,10 @@
 """The gateway process: `python -m chimera.bootstrap.gateway --config PATH [--lifeline-fd N]`.
 
 The configuration is `chimera.bootstrap.gateway_config.GatewayConfig` as JSON (PATH may be `-` for standard input, or
-the number of an open descriptor). SIGTERM drains: readiness says so, no new connection is accepted, calls may finish.
-When the parent's lifeline closes, the process ends at once. The gateway starts beside the control plane and waits for
-it to have made the database; afterwards neither needs the other.
+the number of an open descriptor). SIGTERM drains: readiness says so; after a pause (`http.drain_pause`) no new
+connection is accepted, and calls may finish until one deadline (`http.drain`). When the parent's lifeline closes, the
+process ends at once. The gateway starts beside the control plane and waits for it to have made the database; afterwards
+neither needs the other.
 """
 
 import gc

@@ -57,9 +57,10 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     default the one that this process is a pod of. Hosts reach the internal API at any gateway at their start
     (`internal_names` are what that address says in a Host header), and at `platform_url`, this one, for its calls. The
     control plane is at an http URL instead of a socket's path, and shown `control_plane_key_file`. `mounted_secrets`
-    says that who may read the secrets' files was decided where they were mounted. `broker` is the ingress of the Broker
-    that events go to agents by, unless the settings name another; it delivers to `broker_port`. `audit_keys_file` has
-    the public keys of the audit log, in place of the home's.
+    says that who may read the secrets' files was decided where they were mounted. `drain_pause` and `drain` are in
+    place of those settings' own defaults (`http`). `broker` is the ingress of the Broker that events go to agents by,
+    unless the settings name another; it delivers to `broker_port`. `audit_keys_file` has the public keys of the audit
+    log, in place of the home's.
     """
 
     home: str
@@ -92,7 +93,8 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     issuers: dict[str, IssuerConfig] = {}
     settings: dict[str, dict[str, Any]] = {}
     database_password: str | None = None
-    drain: Annotated[float, Meta(ge=0)] = 20.0
+    drain_pause: Annotated[float, Meta(ge=0)] | None = None
+    drain: Annotated[float, Meta(ge=0)] | None = None
     lifeline_fd: int | None = None
     ready_fd: int | None = None
     public_fd: int | None = None
@@ -117,8 +119,11 @@ def load_settings(config: GatewayConfig) -> GatewaySettings:
     known = gateway_groups()
     if unknown := sorted(set(config.settings) - set(known)):
         raise SettingsError([f"settings: unknown group {name!r}; known: {', '.join(known)}" for name in unknown])
+    ending = {"drain_pause": config.drain_pause, "drain": config.drain}
+    there = {"http": {name: value for name, value in ending.items() if value is not None}}
     read: dict[str, Any] = {
-        name: load_group(kind, config.settings.get(name, {}), where=f"settings.{name}") for name, kind in known.items()
+        name: load_group(kind, {**there.get(name, {}), **config.settings.get(name, {})}, where=f"settings.{name}")
+        for name, kind in known.items()
     }
     if config.broker and not read["events"].broker:
         read["events"] = dataclasses.replace(read["events"], broker=config.broker)

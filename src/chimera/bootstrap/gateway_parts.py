@@ -22,6 +22,7 @@ from chimera.bootstrap.audit_parts import places, public_keys
 from chimera.bootstrap.event_parts import EventPorts, make_event_services, make_subscriptions
 from chimera.bootstrap.gateway_config import GatewayConfig, allowed_hosts
 from chimera.bootstrap.identity_parts import make_identity
+from chimera.bootstrap.listeners import Listener
 from chimera.bootstrap.side_parts import SidePorts, make_sides
 from chimera.bootstrap.startup import listen_unix
 from chimera.bootstrap.state_parts import make_state_services
@@ -30,6 +31,7 @@ from chimera.entrypoints.gateway.audit import AuditHandlers
 from chimera.entrypoints.gateway.broker import BrokerApi
 from chimera.entrypoints.gateway.calls import CallHandlers
 from chimera.entrypoints.gateway.hooks import HookHandlers
+from chimera.entrypoints.gateway.http import BoundedServer
 from chimera.entrypoints.gateway.internal import InternalApi
 from chimera.entrypoints.gateway.looking import LookHandlers
 from chimera.entrypoints.gateway.proxy import Proxy
@@ -152,10 +154,10 @@ class Gateway:
     ) -> None:
         """Put the parts together; nothing runs yet."""
         self._config = config
-        self._settings = settings
+        self.settings = settings
         self._ports = ports
         self._tasks: list[asyncio.Task[None]] = []
-        self._runners: list[web.ServerRunner] = []
+        self._listeners: list[Listener] = []
         clock = clock or SystemClock()
         self._clock = clock
         admission = settings.admission
@@ -333,7 +335,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Read routes and today's use, begin the loops, listen: hosts first, callers last."""
-        settings = self._settings
+        settings = self.settings
         await self.quota.beat()
         await self.routes.refresh()
         await self.identity.directory.refresh()
@@ -360,14 +362,21 @@ class Gateway:
         log.info("gateway listens", extra={"public": self.public_url, "internal": self.internal_url})
 
     async def stop(self) -> None:
-        """Take no new connections, let calls finish for the drain's time, then close everything."""
-        self.public.draining = True
-        leaving = asyncio.create_task(self.tasks.worker.leave(self._config.drain), name="gateway-tasks-leave")
-        for runner in reversed(self._runners[1:]):
-            await runner.cleanup()
-        await leaving  # what still runs needs the internal listener
-        for runner in self._runners[:1]:
-            await runner.cleanup()
+        """End in order: not ready any more, taking calls for a pause; then calls finish until one deadline for all."""
+        http = self.settings.http
+        self.public.draining = self.internal.draining = True
+        inside, outside = self._listeners[:1], self._listeners[1:]
+        for listener in outside:
+            listener.leave()
+        pause = http.drain_pause if outside else 0.0  # before it listened nobody was sent here
+        leaving = asyncio.create_task(self.tasks.worker.leave(pause + http.drain), name="gateway-tasks-leave")
+        await asyncio.sleep(pause)
+        until = asyncio.get_running_loop().time() + http.drain
+        self.events.events.leave()
+        await asyncio.gather(*(listener.end(until) for listener in outside))
+        await leaving
+        for listener in inside:  # last: what still ran needed it
+            await listener.end(until)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -379,11 +388,13 @@ class Gateway:
             await self._report.aclose()
         await self._ports.events.push.aclose()
         await self.events.bus.aclose()
-        await self.quota.leave()
-        if self._sides.watcher is not None:
-            await self._sides.watcher.flush()
-        await self.identity.directory.note_use()
-        await self.audit.flush()
+        try:
+            await self.quota.leave()
+            if self._sides.watcher is not None:
+                await self._sides.watcher.flush()
+            await self.identity.directory.note_use()
+        finally:
+            await self.audit.flush()
 
     async def _listen_public(self) -> str:
         config = self._config
@@ -411,7 +422,8 @@ class Gateway:
         return f"unix:{path}"
 
     async def _listen_metrics(self) -> None:
-        runner = await self._runner(web.Server(self.public.metrics_page))
+        page = BoundedServer(self.public.metrics_page, settings=self.settings.http, body_bytes=1)
+        runner = await self._runner(page)
         await web.TCPSite(runner, self._config.internal_host, self._config.metrics_port, backlog=16).start()
 
     async def _listen_broker(self) -> str:
@@ -420,24 +432,24 @@ class Gateway:
             self._ports.events.letters,
             self._clock,
             key=self._seal,
-            settings=self._settings.http,
+            settings=self.settings.http,
         )
         runner = await self._runner(api.server())
         await web.TCPSite(runner, self._config.internal_host, self._config.broker_port, backlog=256).start()
         return _address(runner, "http")
 
-    async def _runner(self, server: web.Server) -> web.ServerRunner:
-        runner = web.ServerRunner(server, shutdown_timeout=self._config.drain)
-        await runner.setup()
-        self._runners.append(runner)
-        return runner
+    async def _runner(self, server: BoundedServer) -> web.ServerRunner:
+        listener = Listener(server)
+        await listener.runner.setup()
+        self._listeners.append(listener)
+        return listener.runner
 
     def _audit_service(self) -> AuditService:
         keys: tuple[PublicKey, ...] = ()
         try:
             given = self._config.audit_keys_file
             home = Path(self._config.home)
-            keys = public_keys(places(home, self._settings.audit).public_keys if given is None else Path(given))
+            keys = public_keys(places(home, self.settings.audit).public_keys if given is None else Path(given))
         except (ProblemError, OSError) as error:
             log.error("the audit log's public keys can't be read", extra={"error": str(error)})
         return AuditService(self._ports.audit, keys, check_signature)

@@ -31,8 +31,9 @@ from chimera.adapters.substrates.knative.uninstaller import uninstall
 from chimera.bootstrap import settings as machine
 from chimera.bootstrap.substrate_parts import cluster
 from chimera.delivery.scanning.settings import ScanningSettings
+from chimera.gateway.settings import HttpSettings
 from chimera.kernel.ids import is_name
-from chimera.kernel.settings import SettingsError
+from chimera.kernel.settings import SettingsError, load_group
 from chimera_host.contract.problem import ProblemError
 
 EXIT_SETTINGS, EXIT_TEMPORARY, EXIT_FAILED = 78, 75, 1
@@ -76,7 +77,7 @@ def choices(options: argparse.Namespace) -> Installation:
         hosts=tuple(options.allow_host),
         models={name: msgspec.to_builtins(model) for name, model in found.models.items()},
         issuers={name: msgspec.to_builtins(issuer) for name, issuer in found.issuers.items()},
-        settings=found.gateway,
+        settings=_settings(found.gateway),
         retention=dataclasses.asdict(found.retention),
         upkeep=dataclasses.asdict(found.upkeep),
         jaegis=found.jaegis,
@@ -98,6 +99,13 @@ def choices(options: argparse.Namespace) -> Installation:
         scans_size=options.scans_size,
         control_plane_memory=options.control_plane_memory,
     )
+
+
+def _settings(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The gateway's groups; how long it may take to end is reckoned with, so those of `http` are numbers."""
+    given = found.get("http", {})
+    http = load_group(HttpSettings, given, where="http")
+    return {**found, **({"http": {name: getattr(http, name) for name in given}} if given else {})}
 
 
 def look_at(chosen: Installation) -> str:

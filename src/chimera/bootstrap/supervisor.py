@@ -62,7 +62,8 @@ from chimera_host.logs import configure
 # Run as a program, `__name__` would be `__main__`, whose lines the log configuration passes over.
 log = logging.getLogger("chimera.bootstrap.supervisor")
 
-STOP_GRACE = 25.0
+STOP_GRACE, STOP_MARGIN = 25.0, 5.0
+"""How long a process may take to end; of a gateway, beside what its calls may take."""
 LOG_INTERVAL = 10.0
 PRUNE_FIRST, PRUNE_PAUSE = 600.0, 86_400.0
 WARMED: tuple[FrameworkName, ...] = ("autogen", "langgraph", "crewai")
@@ -105,6 +106,7 @@ class Supervisor:
         # Checked here, where a person sees it at once, and not only in the process that uses them.
         bounds = load_settings(self._gateway_config({}, -1))
         self._audit = bounds.audit
+        self._gateways_grace = bounds.http.drain_pause + bounds.http.drain + STOP_MARGIN
         life = bounds.identity.token_life
         self.launcher = LocalLauncher(
             LauncherOptions(
@@ -241,7 +243,8 @@ class Supervisor:
     async def stop(self) -> None:
         """End everything: callers first, hosts next, the rest last."""
         (self.home / "run" / "endpoint.json").unlink(missing_ok=True)
-        await asyncio.gather(*(child.stop(STOP_GRACE) for child in self._children if child.spec.name == "gateway"))
+        gateways = [child for child in self._children if child.spec.name == "gateway"]
+        await asyncio.gather(*(child.stop(self._gateways_grace) for child in gateways))
         await self.agent.close()
         await asyncio.gather(*(child.stop(STOP_GRACE) for child in self._children))
         if self._runner is not None:

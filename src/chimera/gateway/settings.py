@@ -62,6 +62,22 @@ class HttpSettings:
     stream_comment: float = setting(15.0, "A stream without news sends a comment this often.", unit="s", minimum=0.05)
     stream_idle: float = setting(120.0, "A stream ends when its agent is silent this long.", unit="s", minimum=0.1)
     session_bytes: int = setting(4 * 1024**2, "Largest state of a session.", unit="bytes", minimum=1024)
+    drain_pause: float = setting(
+        0.0,
+        "How long a gateway that is told to end isn't ready and still takes calls, until whoever balances connections "
+        "knows; `chimera install` and the chart say 8.",
+        unit="s",
+        minimum=0,
+        maximum=300,
+    )
+    drain: float = setting(
+        20.0,
+        "How long calls may then finish, all together; those that are still under way are cut off. `chimera install` "
+        "and the chart say 180.",
+        unit="s",
+        minimum=0,
+        maximum=3_600,
+    )
     page: int = setting(1_000, "Models in one page of /v1/models by default.", minimum=1, maximum=100_000)
 
 

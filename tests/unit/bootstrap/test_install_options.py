@@ -71,6 +71,17 @@ def test_options_reach_the_manifests(
     assert '"prometheus"' in json.dumps([one for one in found if one["kind"] == "NetworkPolicy"])
 
 
+def test_a_gateways_time_to_end_may_be_set_by_a_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CHIMERA_HTTP__DRAIN", "30")
+    found = rendered(tmp_path / "home", monkeypatch, capsys)
+    (config,) = [one["data"] for one in found if one["metadata"]["name"] == "chimera-config"]
+    assert json.loads(config["gateway.json"])["settings"]["http"] == {"drain": 30.0}
+    pods = {one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in found if one["kind"] == "Deployment"}
+    assert pods["chimera-gateway"]["terminationGracePeriodSeconds"] == 8 + 30 + 15
+
+
 def test_what_control_planes_may_reach_is_said_by_address_namespace_or_port(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,6 +60,7 @@ CHOICES: dict[str, dict[str, Any]] = {
             "deadlines": {"host": 100.0, "gateway": 110.0, "model": 50.0, "tool": 60.0},
             "events": {"deliver": False},
             "audit": {"calls": False},
+            "http": {"drain": 240, "drain_pause": 0.5},
         },
         "retention": {"sessions_days": 0.5, "events_days": 7},
         "upkeep": {},

@@ -114,7 +114,8 @@ internal_names:
 metrics_port: 9090
 models: {{ $.Values.models | toJson }}
 issuers: {{ $.Values.issuers | toJson }}
-drain: 30.0
+drain_pause: 8.0
+drain: 180.0
 {{- if $.Values.eventing }}
 broker: {{ printf "http://broker-ingress.knative-eventing.svc.cluster.local/%s/chimera" ($.Values.namespace) | toJson }}
 {{- end }}

@@ -64,7 +64,7 @@ class _Connection(web.RequestHandler):
 
 
 class BoundedServer(web.Server):
-    """An aiohttp server with a limit on connections, and on the time a new one may stay silent."""
+    """An aiohttp server with a limit on connections, and on the time a new one may stay silent, that ends in order."""
 
     def __init__(self, handle: Handle, *, settings: HttpSettings, body_bytes: int) -> None:
         """Answer by `handle`; a body may have `body_bytes`."""
@@ -73,13 +73,17 @@ class BoundedServer(web.Server):
         self._body_bytes = body_bytes
         self._open = 0
         self._silent: dict[Protocol, asyncio.TimerHandle] = {}
+        self._handle = handle
+        self._asked: set[Protocol] = set()
+        self._quiet = asyncio.Event()
+        self._leaving = False
         self._options: dict[str, Any] = {
             "keepalive_timeout": settings.keepalive,
             "access_log": None,
             "lingering_time": 1.0,
             "auto_decompress": False,
         }
-        super().__init__(handle, request_factory=self._request, handler_cancellation=True)
+        super().__init__(self._answer, request_factory=self._request, handler_cancellation=True)
 
     def __call__(self) -> Protocol:
         """A connection."""
@@ -99,6 +103,34 @@ class BoundedServer(web.Server):
         super().connection_lost(handler, exc)
         self._open -= 1
         self._has_spoken(handler)
+
+    def leave(self) -> None:
+        """Close each connection with its answer from now on, and say so in those that haven't begun."""
+        self._leaving = True
+
+    async def finish(self) -> None:
+        """Close connections that ask for nothing, and wait for the others to be answered."""
+        self.leave()
+        for connection in self.connections:
+            if connection not in self._asked:
+                connection.close()
+        # A connection that is closed takes no more of its request, so this waits until bodies are there, too.
+        while self._asked:
+            self._quiet.clear()
+            await self._quiet.wait()
+        await self.shutdown(None)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = request.protocol
+        self._asked.add(connection)
+        try:
+            response = await self._handle(request)
+        finally:
+            self._asked.discard(connection)
+            self._quiet.set()
+        if self._leaving:
+            response.force_close()
+        return response
 
     def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
         self._has_spoken(protocol)

@@ -141,6 +141,7 @@ class InternalApi:
         self._settings = settings
         self._clock = clock
         self._known: OrderedDict[str, tokens.HostClaims] = OrderedDict()
+        self.draining = False
 
     def server(self) -> BoundedServer:
         """The server for aiohttp's runner."""
@@ -151,6 +152,8 @@ class InternalApi:
         path = request.path
         try:
             if path in ("/livez", "/readyz"):
+                if self.draining and path == "/readyz":
+                    return web.Response(status=503, text="draining\n")
                 return web.Response(text="ok\n")
             self._check_headers(request)
             if path == PATH_TOKEN and request.method == "POST" and self._identities is not None:

@@ -104,6 +104,10 @@ class Feed:
             return False
         return True
 
+    def wake(self) -> None:
+        """Have whoever waits look again, though there is nothing new."""
+        self._tell()
+
     def entry(self, fact: RecordedFact) -> Entry:
         """A fact of the journal as this feed's entries are."""
         return Entry(fact, self._source)

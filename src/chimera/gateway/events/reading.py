@@ -58,6 +58,12 @@ class Events:
         self._clock = clock
         self._settings = settings
         self.streams = 0
+        self._leaving = False
+
+    def leave(self) -> None:
+        """End all streams: readers resume at another gateway."""
+        self._leaving = True
+        self._feed.wake()
 
     async def page(self, wanted: Wanted, after: int, limit: int) -> Page:
         """Those behind a place. Raises `EventsGone`."""
@@ -127,7 +133,7 @@ class Events:
         now = self._clock.monotonic()
         until, beat, told = now + self._settings.stream_life, now + pulse, place
         yield _place(place)
-        while (now := self._clock.monotonic()) < until:
+        while (now := self._clock.monotonic()) < until and not self._leaving:
             entries = await self._feed.read(place, self._settings.batch)
             if entries and entries[0].fact.seq != place + 1:
                 raise _gone(place, entries[0].fact.seq)

@@ -6,6 +6,7 @@ installation makes once and never reads again (what signs deliveries is apart, a
 certificates in one that it makes empty, and the database's password in one that is yours.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -36,7 +37,11 @@ SIGNING_FOLDER = "/var/run/secrets/chimera-webhooks"
 PROVENANCE_FOLDER = "/var/run/secrets/chimera-provenance"
 AUDIT_FOLDER = "/var/run/secrets/chimera-audit"
 PASSWORD = "DATABASE_PASSWORD"
-DRAIN = 30
+DRAIN_PAUSE, DRAIN, DRAIN_MARGIN = 8.0, 180.0, 15.0
+"""Of gateways: how long until balancers know of one's end; how long its calls may take then, which is the longest call
+of a tool or a model (`deadlines`) and some of what comes around it; and what writing all down may take."""
+GRACE = 60
+"""Of the others, which nobody's calls wait for."""
 MODULES = {
     CONTROL_PLANE: "chimera.bootstrap.control_plane",
     GATEWAY: "chimera.bootstrap.gateway",
@@ -247,7 +252,8 @@ def told(chosen: Installation) -> dict[str, Json]:
         "metrics_port": METRICS,
         "models": chosen.models,
         "issuers": chosen.issuers,
-        "drain": float(DRAIN),
+        "drain_pause": DRAIN_PAUSE,
+        "drain": DRAIN,
         **({"broker": eventing.ingress(chosen.namespace), "broker_port": eventing.PORT} if chosen.eventing else {}),
     }
     operator = {
@@ -388,7 +394,7 @@ def _pod(chosen: Installation, component: str) -> Json:
         "serviceAccountName": f"chimera-{component}",
         "automountServiceAccountToken": True,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": 2 * DRAIN,
+        "terminationGracePeriodSeconds": _grace(chosen) if component == GATEWAY else GRACE,
         **({"imagePullSecrets": [{"name": name} for name in chosen.knative.pull_secrets]} if _pulls(chosen) else {}),
         "securityContext": {
             "runAsNonRoot": True,
@@ -431,6 +437,14 @@ def _pod(chosen: Installation, component: str) -> Json:
         ],
         "volumes": volumes,
     }
+
+
+def _grace(chosen: Installation) -> int:
+    """How long a gateway may take to end, in whole seconds: by the settings, where they say."""
+    http = chosen.settings.get("http", {})
+    pause: float = http.get("drain_pause", DRAIN_PAUSE)
+    drain: float = http.get("drain", DRAIN)
+    return math.ceil(pause + drain + DRAIN_MARGIN)
 
 
 def _where(chosen: Installation, component: str) -> Json:

@@ -47,7 +47,7 @@ async def uninstall(api: Kubernetes, chosen: Installation, say: Say, *, seconds:
             break
         await asyncio.sleep(LOOK_AGAIN)
     # A namespace that is deleted while its pods still end is looked at again after half of their grace, five minutes.
-    while any([await _delete_cells(api, cells, say) for cells in own]):
+    while any([await _delete_cells(api, cells, say) for cells in own]) or await _end(api, chosen.namespace):
         if asyncio.get_running_loop().time() > until:
             break
         await asyncio.sleep(LOOK_AGAIN)
@@ -62,6 +62,11 @@ async def uninstall(api: Kubernetes, chosen: Installation, say: Say, *, seconds:
         await api.apply(NAMESPACES, namespaces.let_go(name))
         say(f"Namespace {name} stays: it was there before the installation")
     return []
+
+
+async def _end(api: Kubernetes, namespace: str) -> bool:
+    """Whether processes of the platform still end: gateways do when their last call has."""
+    return bool((await api.list(PODS, namespace, names.parts())).items)
 
 
 async def _delete_parts(api: Kubernetes, found: Sequence[Json], others: Sequence[str], say: Say) -> None:
