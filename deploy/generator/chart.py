@@ -133,10 +133,15 @@ TEXTS: dict[str, tuple[str, Any, Json]] = {
         {"type": "string", "pattern": NAME},
     ),
     "egress": (
-        "What control planes may reach beside port 443 and the database (Git hosts, advisories, registries): egress "
-        "rules as a NetworkPolicy has them.",
+        "What control planes and gateways may reach beside port 443 and the database (Git hosts, advisories, "
+        "registries, models, functions, receivers of events): egress rules as a NetworkPolicy has them.",
         [],
         {"type": "array", "items": {"type": "object"}},
+    ),
+    "ingress_namespace": (
+        "Where the ingress that Knative uses runs: sleeping cells are woken through it.",
+        "kourier-system",
+        {"type": "string", "pattern": NAME},
     ),
     "advisories_claim": (
         "A PersistentVolumeClaim that holds advisories, which control planes read; empty: none.",

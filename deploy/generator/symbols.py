@@ -100,7 +100,8 @@ def _knative() -> KnativeSettings:
 
 
 SCALARS = ("database", "database_secret", "image", "namespace", "replicas", "database_port", "priority_class")
-SCALARS += ("monitoring", "advisories_claim", "repositories_size", "scans_size", "control_plane_memory")
+SCALARS += ("monitoring", "ingress_namespace", "advisories_claim", "repositories_size", "scans_size")
+SCALARS += ("control_plane_memory",)
 MAPPINGS = ("models", "issuers", "settings", "retention", "upkeep", "delivery", "operator", "jaegis", "node_selector")
 MAPPINGS += ("scanning", "trials", "sync")
 LISTS = ("hosts", "tolerations", "egress")

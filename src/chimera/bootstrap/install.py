@@ -25,7 +25,7 @@ from chimera.adapters.storage.opening import is_url
 from chimera.adapters.substrates.knative.client import Kubernetes
 from chimera.adapters.substrates.knative.installation import Installation, manifests
 from chimera.adapters.substrates.knative.installer import can_carry_events, can_monitor, install, wait
-from chimera.adapters.substrates.knative.netpolicies import NAMESPACE
+from chimera.adapters.substrates.knative.netpolicies import KOURIER, NAMESPACE
 from chimera.adapters.substrates.knative.preflight import SIZE, NotFit, Seen, findings, look, quantity, told
 from chimera.adapters.substrates.knative.uninstaller import uninstall
 from chimera.bootstrap import settings as machine
@@ -94,6 +94,7 @@ def choices(options: argparse.Namespace) -> Installation:
         priority_class=options.priority_class,
         strict_spread=options.strict_spread,
         egress=tuple(_egress(one) for one in options.egress),
+        ingress_namespace=options.ingress_namespace,
         advisories_claim=options.advisories_claim,
         repositories_size=options.repositories_size,
         scans_size=options.scans_size,
@@ -266,6 +267,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--priority-class", default="")
     made.add_argument("--strict-spread", action=argparse.BooleanOptionalAction, default=False)
     made.add_argument("--egress", action="append", default=[])
+    made.add_argument("--ingress-namespace", default=KOURIER)
     made.add_argument("--advisories-claim", default="")
     made.add_argument("--repositories-size", default="8Gi")
     made.add_argument("--scans-size", default="20Gi")

@@ -51,6 +51,7 @@ def test_options_reach_the_manifests(
         tmp_path / "home",
         monkeypatch,
         capsys,
+        *("--ingress-namespace", "istio-system"),
         *("--monitors", "--monitoring", "prometheus", "--node-selector", "pool=control", "--strict-spread"),
         *("--tolerate", "chimera=control:NoSchedule", "--tolerate", "spot:NoExecute", "--priority-class", "high"),
         *("--allow-host", "agents.example", "--database-secret", ""),
@@ -68,7 +69,8 @@ def test_options_reach_the_manifests(
     assert {part["whenUnsatisfiable"] for part in pod["topologySpreadConstraints"]} == {"DoNotSchedule"}
     assert not [one for one in pod["containers"][0]["env"] if one["name"] == "DATABASE_PASSWORD"]
     assert [one for one in found if one["kind"] == "ServiceMonitor"]
-    assert '"prometheus"' in json.dumps([one for one in found if one["kind"] == "NetworkPolicy"])
+    policies = json.dumps([one for one in found if one["kind"] == "NetworkPolicy"])
+    assert '"prometheus"' in policies and '"istio-system"' in policies and "kourier" not in policies
 
 
 def test_a_gateways_time_to_end_may_be_set_by_a_variable(
@@ -82,19 +84,21 @@ def test_a_gateways_time_to_end_may_be_set_by_a_variable(
     assert pods["chimera-gateway"]["terminationGracePeriodSeconds"] == 8 + 30 + 15
 
 
-def test_what_control_planes_may_reach_is_said_by_address_namespace_or_port(
+def test_what_gateways_and_control_planes_may_reach_is_said_by_address_namespace_or_port(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("--egress", "203.0.113.0/24:8443", "--egress", "[2001:db8::]/32:80", "--egress", "forgejo:3000")
     found: list[dict[str, Any]] = rendered(tmp_path / "home", monkeypatch, capsys, *words, "--egress", "*:5000")
-    (policy,) = [one for one in found if one["metadata"]["name"] == "control-plane-egress"]
-    assert policy["spec"]["policyTypes"] == ["Egress"]
-    assert [(rule.get("to"), rule["ports"][0]["port"]) for rule in policy["spec"]["egress"]] == [
-        ([{"ipBlock": {"cidr": "203.0.113.0/24"}}], 8443),
-        ([{"ipBlock": {"cidr": "2001:db8::/32"}}], 80),
-        ([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "forgejo"}}}], 3000),
-        (None, 5000),
-    ]
+    for name in ("control-plane", "gateway"):
+        (policy,) = [one for one in found if one["metadata"]["name"] == f"{name}-egress"]
+        assert policy["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == name
+        assert policy["spec"]["policyTypes"] == ["Egress"]
+        assert [(rule.get("to"), rule["ports"][0]["port"]) for rule in policy["spec"]["egress"]] == [
+            ([{"ipBlock": {"cidr": "203.0.113.0/24"}}], 8443),
+            ([{"ipBlock": {"cidr": "2001:db8::/32"}}], 80),
+            ([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "forgejo"}}}], 3000),
+            (None, 5000),
+        ]
 
 
 def test_without_a_cluster_to_ask_there_are_no_monitors(

@@ -42,6 +42,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     },
     "eventing": {"eventing": True},
     "monitors": {"monitors": True, "monitoring": "prometheus"},
+    "another ingress": {"ingress_namespace": "istio-system"},
     "delivery": {
         "egress": [
             {"ports": [{"protocol": "TCP", "port": 8443}]},

@@ -79,8 +79,16 @@ def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
     "--egress",
     multiple=True,
     metavar="WHERE:PORT",
-    help="Where control planes may connect to beside port 443 and the database, for Git hosts, advisories and "
-    "registries: addresses (203.0.113.0/24), a namespace, or * for any.",
+    help="Where control planes and gateways may connect to beside port 443 and the database, for Git hosts, "
+    "advisories, registries, models, functions and receivers of events: addresses (203.0.113.0/24), a namespace, or * "
+    "for any; of pods the port is their own.",
+)
+@click.option(
+    "--ingress-namespace",
+    metavar="NAMESPACE",
+    default="kourier-system",
+    show_default=True,
+    help="Where the ingress that Knative uses runs: sleeping cells are woken through it.",
 )
 @click.option(
     "--advisories-claim",

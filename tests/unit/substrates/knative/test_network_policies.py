@@ -82,21 +82,51 @@ git = Peer(namespace=None, labels={}, address="203.0.113.7")
 forge = Peer(namespace="forge", labels={"app": "forgejo"})
 
 
-def test_control_planes_reach_hosts_of_git_at_other_ports_where_that_is_said_and_nobody_else_does() -> None:
-    said = (
-        {"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}], "ports": [{"protocol": "TCP", "port": 8443}]},
-        {
-            "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "forge"}}}],
-            "ports": [{"protocol": "TCP", "port": 3000}],
-        },
+models = Peer(namespace="models", labels={"app": "vllm"})
+functions = Peer(namespace="shop", labels={"app": "prices"})
+receiver = Peer(namespace=None, labels={}, address="198.51.100.20")
+SAID = tuple(
+    {"to": to, "ports": [{"protocol": "TCP", "port": port}]}
+    for to, port in (
+        ([{"ipBlock": {"cidr": "203.0.113.0/24"}}], 8443),
+        ([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "forge"}}}], 3000),
+        ([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "models"}}}], 8000),
+        ([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "shop"}}}], 8080),
+        ([{"ipBlock": {"cidr": "198.51.100.16/28"}}], 80),
     )
-    closed, opened = policies("platform", "agents"), policies("platform", "agents", egress=said)
-    elsewhere = Peer(namespace=None, labels={}, address="198.51.100.7")
-    for target, port in ((git, 8443), (forge, 3000)):
-        assert allows(opened, control_plane, target, port) and not allows(closed, control_plane, target, port)
-        assert not any(allows(opened, source, target, port) for source in (gateway, operator, host))
-    assert not allows(opened, control_plane, elsewhere, 8443) and not allows(opened, control_plane, forge, 8443)
-    assert allows(opened, control_plane, git, 443) and not allows(opened, stranger, control_plane, 8082)
+)
+OPENED = [
+    ("a host of Git at another port", control_plane, git, 8443),
+    ("a forge in the cluster", control_plane, forge, 3000),
+    ("a model in the cluster", gateway, models, 8000),
+    ("a function in the cluster", gateway, functions, 8080),
+    ("a receiver of events by http", gateway, receiver, 80),
+]
+
+
+@pytest.mark.parametrize(("source", "target", "port"), [row[1:] for row in OPENED], ids=[row[0] for row in OPENED])
+def test_gateways_and_control_planes_reach_what_is_said_and_nobody_else_does(
+    source: Peer, target: Peer, port: int
+) -> None:
+    closed, opened = policies("platform", "agents"), policies("platform", "agents", egress=SAID)
+    assert allows(opened, source, target, port) and not allows(closed, source, target, port)
+    assert not any(allows(opened, other, target, port) for other in (operator, host))
+    assert not allows(opened, source, target, port + 1), "nothing else of it"
+    elsewhere = Peer(namespace=None, labels={}, address="192.0.2.7")
+    assert not allows(opened, source, elsewhere, port)
+    assert allows(opened, source, git, 443) and not allows(opened, stranger, control_plane, 8082)
+    assert not allows(opened, stranger, gateway, 8081), "out alone, never in"
+
+
+@pytest.mark.parametrize("namespace", ["istio-system", "contour-internal"])
+def test_cells_are_woken_through_the_ingress_that_is_said_and_through_no_other(namespace: str) -> None:
+    other = Peer(namespace=namespace, labels={"app": "gateway"})
+    found = policies("platform", "agents", ingress=namespace)
+    for here, there, through in ((found, other, ingress), (policies("platform", "agents"), ingress, other)):
+        for port in (8080, 8081):
+            assert allows(here, gateway, there, port) and not allows(here, gateway, through, port)
+        assert allows(here, there, host, 8012) and not allows(here, through, host, 8012)
+        assert allows(here, gateway, activator, 8012) and allows(here, activator, host, 8012)
 
 
 prometheus = Peer(namespace="monitoring", labels={"app.kubernetes.io/name": "prometheus"})

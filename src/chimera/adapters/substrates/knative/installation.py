@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 from chimera.adapters.substrates.knative import eventing, monitors, names, places
 from chimera.adapters.substrates.knative.admission import manifests as admission
 from chimera.adapters.substrates.knative.labelling import labels, meta, selector
-from chimera.adapters.substrates.knative.netpolicies import HOST, METRICS, policies
+from chimera.adapters.substrates.knative.netpolicies import HOST, KOURIER, METRICS, policies
 from chimera.adapters.substrates.knative.render import Json
 from chimera.adapters.substrates.knative.resources.crds import GROUP, VERSION, definitions
 from chimera.adapters.substrates.knative.rights import CONTROL_PLANE, GATEWAY, OPERATOR, RIGHTS
@@ -70,10 +70,12 @@ class Installation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     name their zone. With `eventing` events go to agents through a Broker of Knative Eventing. `monitors` adds what
     Prometheus' operator reads, `monitoring` is the namespace that it runs in.
 
-    `egress` are further rules, as a NetworkPolicy has them, of what control planes may reach: hosts of Git, advisories
-    and registries that aren't at port 443. `advisories_claim` is a PersistentVolumeClaim whose files they read at
-    `places.ADVISORIES_FOLDER`; `repositories_size` bounds their clones, `scans_size` the images that they fetch to
-    scan them, `control_plane_memory` the whole process with those that scan and read repositories for it.
+    `egress` are further rules, as a NetworkPolicy has them, of what control planes and gateways may reach beside port
+    443: hosts of Git, advisories and registries; models, functions and receivers of events. `ingress_namespace` is
+    where the ingress runs through which Knative wakes cells. `advisories_claim` is a PersistentVolumeClaim whose files
+    control planes read at `places.ADVISORIES_FOLDER`; `repositories_size` bounds their clones, `scans_size` the images
+    that they fetch to scan them, `control_plane_memory` the whole process with those that scan and read repositories
+    for it.
     """
 
     knative: KnativeSettings
@@ -104,6 +106,7 @@ class Installation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     monitoring: str = "monitoring"
     sync: dict[str, Any] = {}
     egress: tuple[dict[str, Any], ...] = ()
+    ingress_namespace: str = KOURIER
     advisories_claim: str = ""
     repositories_size: str = "8Gi"
     scans_size: str = "20Gi"
@@ -132,6 +135,7 @@ def objects(chosen: Installation, words: Mapping[str, Said]) -> list[Json]:
             monitoring=chosen.monitoring if chosen.monitors else None,
             eventing=chosen.eventing,
             egress=chosen.egress,
+            ingress=chosen.ingress_namespace,
         ),
         _config(chosen, words),
         places.ledger(chosen.namespace),

@@ -37,11 +37,12 @@ def policies(
     monitoring: str | None = None,
     eventing: bool = False,
     egress: Sequence[Json] = (),
+    ingress: str = KOURIER,
 ) -> list[Json]:
     """All policies of both namespaces; `monitoring` is the one from which Prometheus reads.
 
-    With `eventing` gateways send to a Broker's ingress, and its data plane reaches them at one port. Control planes may
-    reach what `egress` says, too.
+    With `eventing` gateways send to a Broker's ingress, and its data plane reaches them at one port. Control planes and
+    gateways may reach what `egress` says, too. `ingress` is the namespace of the one that Knative uses.
     """
     dns = {"to": [_in(SYSTEM)], "ports": [_port(53, "UDP"), _port(53)]}
     # An API server, a database and models are outside any namespace, or in one that nobody knows here.
@@ -60,7 +61,7 @@ def policies(
                 {"to": [_pods(CONTROL_PLANE)], "ports": [_port(8082)]},
                 {"to": [_in(cells, HOST)], "ports": [_port(8012)]},
                 # A sleeping cell is woken at its Service, which leads to the ingress inside, and on to the activator.
-                {"to": [_in(KOURIER), _in(KNATIVE)], "ports": [_port(8081), _port(8080), _port(8012)]},
+                {"to": [_in(ingress), _in(KNATIVE)], "ports": [_port(8081), _port(8080), _port(8012)]},
             ],
         ),
         _policy(
@@ -78,14 +79,15 @@ def policies(
             HOST,
             [
                 {"from": [_in(platform, GATEWAY)], "ports": [_port(8012)]},
-                {"from": [_in(KNATIVE), _in(KOURIER)], "ports": [_port(number) for number in POD_PORTS]},
+                {"from": [_in(KNATIVE), _in(ingress)], "ports": [_port(number) for number in POD_PORTS]},
             ],
             [dns, {"to": [_in(platform, GATEWAY)], "ports": [_port(8081)]}],
         ),
     ]
     if egress:
-        # Of its own, beside the control plane's: policies add up.
-        found.append(_policy(platform, "control-plane-egress", CONTROL_PLANE, None, list(egress)))
+        # Policies of their own, beside those above: they add up.
+        for name, chosen in (("control-plane", CONTROL_PLANE), ("gateway", GATEWAY)):
+            found.append(_policy(platform, f"{name}-egress", chosen, None, list(egress)))
     if eventing:
         found.append(
             _policy(
