@@ -204,7 +204,7 @@ async def test_whoever_installs_again_has_what_a_new_installation_has(
     gone = {line for line in rig.told if line.endswith(", taken away")}
     assert (not gone) == (first is then or first is FEW or then is ALL)
     if (first, then) == (ALL, CHOSEN):
-        assert gone == {"NetworkPolicy platform/control-plane-egress, taken away"}
+        assert gone == {f"NetworkPolicy platform/{name}-egress, taken away" for name in ("control-plane", "gateway")}
 
 
 async def test_what_somebody_else_has_made_is_not_taken_away_however_it_is_labelled(rig: Rig) -> None:
