@@ -269,7 +269,7 @@ class Invoker:
         if self._watcher is None or call.root.trial is not None or (call.opened and call.opened.answer is not None):
             return
         live = self._routes.known(call.route.tenant, call.route.agent)
-        if live is not None and live.others:
+        if live is not None and (live.others or live.side == "green"):
             self._watcher.ended(live, call.route.revision, fault_of(outcome, status), seconds)
 
     # -- in a host ------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """What the gateway needs from outside: routes, revisions, hosts, models, the audit log."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -9,11 +9,30 @@ from chimera.immune.audit.model import AuditRecord
 from chimera.platform.model import CellSpec, Endpoint, Route
 
 
+class NewAgents(Struct, frozen=True, kw_only=True):
+    """What has changed of agents that are not live and have a green side, and at which `sequence` of the catalogue.
+
+    The route of each is its green side's; of one that is no such agent any more the status is `deleted`, and
+    `withdrawn` says whether it was taken back. One that has become live is a changed route.
+    """
+
+    sequence: int
+    changed: tuple[Route, ...] = ()
+
+
 class RouteSource(Protocol):
     """Where routes come from: the catalogue's database, read by sequence, so that a restart needs nobody else."""
 
     async def changed_routes(self, after: int, limit: int) -> Sequence[Route]:
         """Routes whose sequence is above `after`, in order of sequence, at most `limit`; deleted ones included."""
+
+    async def new_agents(self, seen: int, known: Mapping[tuple[str, str], Route]) -> NewAgents:
+        """What is otherwise than `known` by tenant and name; nothing where the catalogue is at sequence `seen` still.
+
+        A new agent has no row that could have a sequence of its own, so all that there are are looked through each time
+        that anything has changed, and only those that aren't known are read. Whoever asks for `changed_routes` after
+        this misses none that becomes live meanwhile.
+        """
 
     async def cell(self, cell: str) -> CellSpec | None:
         """One cell as desired."""

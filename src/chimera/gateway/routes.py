@@ -3,12 +3,16 @@
 Whoever is told "sequence n" by the control plane asks for `at_least(n)` and reads its own writes; what others changed
 arrives with the next poll. The table is read from the database itself, so a gateway starts and goes on while the
 control plane is away. One refresh at a time; a failed one leaves the table as it was.
+
+An agent that is rolled out and was never live, or is deleted, has no live route. Its green side is all there is, and
+gets its calls: whoever is rolled out with it may call it already. Such agents are read before what is live, and those
+that are none any more forgotten after it, so that one that becomes live is there at every moment.
 """
 
 import asyncio
 import logging
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from chimera.gateway.errors import AgentNotFound, ProtocolNotOffered
@@ -58,6 +62,8 @@ class RouteTable:
         self._next: asyncio.Task[int] | None = None
         self._told: list[Callable[[Route], None]] = []
         self._sided: dict[tuple[str, str], None] = {}
+        self._new: dict[tuple[str, str], Route] = {}
+        self._seen = -1
         self.sequence = 0
         self.loaded = False
 
@@ -66,8 +72,8 @@ class RouteTable:
         return len(self._routes)
 
     def find(self, tenant: str, agent: str) -> Route:
-        """The live route of an agent, or `AgentNotFound`."""
-        route = self._routes.get((tenant, agent))
+        """The live route of an agent, that of its green side where it has no other, or `AgentNotFound`."""
+        route = self.known(tenant, agent)
         if route is None:
             raise AgentNotFound(
                 f"tenant {tenant} has no agent {agent[:100]!r}",
@@ -76,12 +82,13 @@ class RouteTable:
         return route
 
     def known(self, tenant: str, agent: str) -> Route | None:
-        """The live route of an agent, where there is one."""
-        return self._routes.get((tenant, agent))
+        """What `find` finds, where there is something."""
+        return self._routes.get((tenant, agent)) or self._new.get((tenant, agent))
 
     def cells_of(self, agent: str) -> frozenset[str]:
-        """The cells of the live agents with this name, in all tenants, and of their other sides."""
-        named = [route for (_, name), route in self._routes.items() if name == agent]
+        """The cells of the agents with this name, in all tenants, and of their other sides."""
+        tables = (self._routes, self._new)
+        named = [route for table in tables for (_, name), route in table.items() if name == agent]
         return frozenset(side.cell for route in named for side in (route, *route.others))
 
     def sided(self) -> list[Route]:
@@ -148,6 +155,9 @@ class RouteTable:
             await asyncio.sleep(every)
 
     async def _read(self) -> int:
+        new = await self._source.new_agents(self._seen, self._new)
+        if new.sequence == self._seen:
+            return 0
         changed = 0
         while True:
             routes = await self._source.changed_routes(self.sequence, self._page)
@@ -169,7 +179,21 @@ class RouteTable:
             changed += len(routes)
             if len(routes) < self._page:
                 break
+        changed += self._take_new(new.changed)
         if changed:
             self._cells.clear()
-        self.loaded = True
+        self._seen, self.loaded = new.sequence, True
         return changed
+
+    def _take_new(self, routes: Sequence[Route]) -> int:
+        """Take over what changed of agents that have no live route; how many that were."""
+        for route in routes:
+            key = (route.tenant, route.agent)
+            if key not in self._routes:  # else it has become live, and what runs on it goes on
+                for tell in self._told:
+                    tell(route)
+            if route.status == "live":
+                self._new[key] = route
+            else:
+                self._new.pop(key, None)
+        return len(routes)

@@ -3,19 +3,23 @@
 Look-ups by key take 20 to 60 µs with what they decode on SQLite, and one round trip on PostgreSQL.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, Row, bindparam, func, select
+from msgspec.structs import replace
+from sqlalchemy import Connection, Row, bindparam, exists, func, select
 
 from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.removing import is_one_of
 from chimera.adapters.storage.schema.catalogue import agent, bundle, cell, cell_bound, revision
-from chimera.adapters.storage.schema.sides import WITHDRAWN, side
+from chimera.adapters.storage.schema.sides import GREEN, WITHDRAWN, side
+from chimera.adapters.storage.sequence import read_sequence
 from chimera.adapters.storage.state.sessions import SessionStorage
 from chimera.agents.subscriptions import TakenEvents
-from chimera.platform.model import CellSpec, Route, RuntimeClass, Withdrawn
+from chimera.gateway.ports import NewAgents
+from chimera.platform.model import WHOLE_WEIGHT, CellSpec, Route, RuntimeClass, Withdrawn
 
 _DESCRIPTION = 200
 
@@ -46,6 +50,10 @@ class GatewayStorage(SessionStorage):
     async def changed_routes(self, after: int, limit: int) -> Sequence[Route]:
         """See `RouteSource`."""
         return await self._database.read(lambda connection: _changed_routes(connection, after, limit))
+
+    async def new_agents(self, seen: int, known: Mapping[tuple[str, str], Route]) -> NewAgents:
+        """See `RouteSource`."""
+        return await self._database.read(lambda connection: _new_agents(connection, seen, known))
 
     async def cell(self, cell_id: str) -> CellSpec | None:
         """See `RouteSource`."""
@@ -83,15 +91,63 @@ def _route(row: Row[Any], beside: Sequence[Row[Any]]) -> Route:
         agent=row.name,
         sequence=row.sequence,
         status=row.status,
-        tags=tuple(row.tags.split("\n")) if row.tags else (),
+        tags=_tags(row),
         subscriptions=() if row.subscriptions is None else _SUBSCRIPTIONS.decode(row.subscriptions),
         events_since=row.events_since or 0,
         others=tuple(_beside(other, row) for other in beside if other.role != WITHDRAWN),
-        withdrawn=tuple(
-            Withdrawn(revision=other.revision, cancelled=bool(other.cancelled))
-            for other in beside
-            if other.role == WITHDRAWN and other.revision != row.revision
-        ),
+        withdrawn=_withdrawn(beside, row.revision),
+    )
+
+
+def _new_agents(connection: Connection, seen: int, known: Mapping[tuple[str, str], Route]) -> NewAgents:
+    sequence = read_sequence(connection)
+    if sequence == seen:
+        return NewAgents(sequence=sequence)
+    same = (agent.c.tenant == side.c.tenant) & (agent.c.name == side.c.agent)
+    query = select(side.c.tenant, side.c.agent, side.c.revision, side.c.rollout).where(side.c.role == GREEN)
+    query = query.where(~exists().where(same, agent.c.status == "live"))
+    there = {(row.tenant, row.agent): (row.revision, row.rollout) for row in connection.execute(query)}
+    before = {key: (one.revision, one.rollout) for key, one in known.items()}
+    fresh = [key for key, now in there.items() if before.get(key) != now]
+    gone = [key for key in known if key not in there]
+    if not fresh and not gone:
+        return NewAgents(sequence=sequence)
+    beside: dict[tuple[str, str], list[Row[Any]]] = {}
+    its = select(side).where(is_one_of(connection, (side.c.tenant, side.c.agent), [*fresh, *gone]))
+    for row in connection.execute(its.order_by(side.c.since.desc())):
+        beside.setdefault((row.tenant, row.agent), []).append(row)
+    changed = [_alone(beside[key], sequence) for key in fresh]
+    for key in gone:
+        withdrawn = _withdrawn(beside.get(key, ()), None)
+        changed.append(replace(known[key], status="deleted", sequence=sequence, withdrawn=withdrawn))
+    return NewAgents(sequence=sequence, changed=tuple(changed))
+
+
+def _alone(beside: Sequence[Row[Any]], sequence: int) -> Route:
+    """The green side of an agent that has no live one: it gets all calls, whatever its weight. No event starts it."""
+    green = next(row for row in beside if row.role == GREEN)
+    return Route(
+        **_common(green),
+        agent=green.agent,
+        sequence=sequence,
+        tags=_tags(green),
+        side="green",
+        weight=WHOLE_WEIGHT,
+        rollout=green.rollout,
+        withdrawn=_withdrawn(beside, green.revision),
+    )
+
+
+def _tags(row: Row[Any]) -> tuple[str, ...]:
+    return tuple(row.tags.split("\n")) if row.tags else ()
+
+
+def _withdrawn(beside: Sequence[Row[Any]], served: str | None) -> tuple[Withdrawn, ...]:
+    """Revisions that were taken back, without the one that is `served` again."""
+    return tuple(
+        Withdrawn(revision=other.revision, cancelled=bool(other.cancelled))
+        for other in beside
+        if other.role == WITHDRAWN and other.revision != served
     )
 
 

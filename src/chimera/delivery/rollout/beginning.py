@@ -15,6 +15,7 @@ from chimera.agents.diff import compare
 from chimera.delivery.rollout import waves
 from chimera.delivery.rollout.model import Item, Member, Policy
 from chimera.delivery.rollout.sequential import Objective
+from chimera_host.contract.tools import AgentTool, MessageTool
 
 LATE = 0.05
 """The share of calls that may take longer than the objective's latency, which is that of 95 of 100."""
@@ -30,12 +31,14 @@ def members_of(
 ) -> list[Member]:
     """The members in the order in which they are begun."""
     groups = {one.agent: group_of(one, definitions) for one in items}
+    needed = _needed(items, definitions)
     candidates = [
         waves.Candidate(
             agent=one.agent,
             group=groups[one.agent],
             calls=calls.get(one.agent, 0),
             leaves=one.revision is None,
+            needed_by=needed.get(one.agent, frozenset()),
         )
         for one in items
     ]
@@ -67,6 +70,17 @@ def group_of(item: Item, definitions: Mapping[str, CanonicalDefinition]) -> str:
         return NEW
     told = [(change.path, change.old, change.new) for change in compare(old, new).changes]
     return hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:16]
+
+
+def _needed(items: Sequence[Item], definitions: Mapping[str, CanonicalDefinition]) -> dict[str, frozenset[str]]:
+    """By whom of these each of them is called or written to that is new."""
+    found: dict[str, set[str]] = {one.agent: set() for one in items if one.before is None}
+    for item in items:
+        made = definitions.get(item.revision or "")
+        for tool in () if made is None else made.agent.tools:
+            if isinstance(tool, AgentTool | MessageTool) and tool.agent in found and tool.agent != item.agent:
+                found[tool.agent].add(item.agent)
+    return {name: frozenset(callers) for name, callers in found.items()}
 
 
 def _objective(item: Item, definitions: Mapping[str, CanonicalDefinition]) -> Objective:

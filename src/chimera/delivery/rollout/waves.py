@@ -4,6 +4,9 @@ A wave is begun when all before it are decided. The canary is the smallest, and 
 each kind of change is tried on one agent before it reaches a second; within a group the agent with the most calls goes
 first, since it is decided soonest. Agents that are taken out of service come last: what replaces them stands by then.
 
+A new agent that others of the change call is in the wave of the first of them, and before it: their new revisions find
+it there. Such agents count for no wave's size, since nobody calls them but for those.
+
 Within a wave, no more agents than `max_parallel` are on their way at once.
 """
 
@@ -16,12 +19,16 @@ CANARY_SHARE = 0.1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """An agent to be put into a wave: its group, the calls that it had of late, and whether it is to be taken out."""
+    """An agent to be put into a wave: its group, the calls that it had of late, and whether it is to be taken out.
+
+    `needed_by` are the agents of the change that call it, where it is new.
+    """
 
     agent: str
     group: str
     calls: int = 0
     leaves: bool = False
+    needed_by: frozenset[str] = frozenset()
 
 
 def order(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -54,9 +61,26 @@ def sizes(agents: int, groups: int, canary: int, shares: Sequence[float]) -> lis
 
 def waves(candidates: Sequence[Candidate], canary: int, shares: Sequence[float]) -> list[list[Candidate]]:
     """The candidates by wave."""
-    ordered = order(candidates)
+    ordered = order([one for one in candidates if not one.needed_by])
     found, begin = [], 0
     for size in sizes(len(ordered), len({one.group for one in ordered}), canary, shares):
         found.append(ordered[begin : begin + size])
         begin += size
-    return found
+    return _with_needed(found, [one for one in candidates if one.needed_by])
+
+
+def _with_needed(found: Sequence[list[Candidate]], needed: Sequence[Candidate]) -> list[list[Candidate]]:
+    """The waves with the new agents that others call, each before the first that does; those in a circle come first."""
+    left = {one.agent: one for one in order(needed)}
+    made = []
+    for wave in found:
+        with_needed, callers = list(wave), {one.agent for one in wave}
+        while more := [one for one in left.values() if one.needed_by & callers]:
+            with_needed[:0] = more
+            callers = {one.agent for one in more}
+            for one in more:
+                del left[one.agent]
+        made.append(with_needed)
+    if not left:
+        return made
+    return [[*left.values(), *made[0]], *made[1:]] if made else [list(left.values())]

@@ -15,7 +15,9 @@ from chimera_host.contract.call import FRAMEWORK_VALUES, SessionState
 
 
 def green_of(route: Route) -> Route | None:
-    """The agent's green side."""
+    """The agent's green side; of an agent that has no other, `route` itself."""
+    if route.side == "green":
+        return route
     return next((one for one in route.others if one.side == "green"), None)
 
 

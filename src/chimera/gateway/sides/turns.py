@@ -7,6 +7,8 @@ if that revision can read its state. What runs already ends, or is ended where t
 
 No call fails for its agent's having two sides: where green's cell doesn't start, or a host can't load it, a call that
 is bound to nothing goes to the live revision.
+
+An agent that is new has a green side alone, which takes all calls. Where it is taken back, there is no such agent.
 """
 
 import logging
@@ -104,7 +106,12 @@ class Turns:
         self._runs.moved(opened, call.route.revision)
 
     async def look(self, call: InFlightCall) -> None:
-        """Before it is placed: a call whose revision was taken back goes to the one that is live."""
+        """Before it is placed: a call whose revision was taken back goes to the one that is live.
+
+        Raises `AgentNotFound` where it was all that the agent had.
+        """
+        if call.route.side == "green":
+            self._routes.find(call.route.tenant, call.route.agent)
         live = self._live(call)
         if live is None or not rules.is_withdrawn(live, call.route.revision):
             return
@@ -116,10 +123,10 @@ class Turns:
     def taken_back(self, call: InFlightCall) -> bool:
         """Whether its revision was taken back while it waited; then it is placed no more."""
         live = self._live(call)
-        if live is None or not rules.is_withdrawn(live, call.route.revision):
-            return False
-        self._calls.place(call, None)
-        return True
+        back = call.route.side == "green" if live is None else rules.is_withdrawn(live, call.route.revision)
+        if back:
+            self._calls.place(call, None)
+        return back
 
     def falls_back(self, call: InFlightCall, asked: Asked, fault: Fault, error: ProblemError) -> bool:
         """Green could not take the call, which nothing has been done for: the live revision may.

@@ -47,7 +47,7 @@ class Watcher:
 
     def ended(self, live: Route | None, revision: str, fault: Fault, seconds: float) -> None:
         """A call on `revision` of an agent ended, which is at `live` now."""
-        green = None if live is None or not live.others else green_of(live)
+        green = None if live is None else green_of(live)
         if live is None or green is None or green.rollout is None or fault == "caller":
             return
         if revision not in (live.revision, green.revision):

@@ -1,8 +1,9 @@
 """A tenant's bus: the platform's own subscription by which events reach the agents that they start.
 
-It is made in the transaction that applies the tenant's first agent that takes events, with the journal's last place, so
-that no event between the agent and it is missed. Who applies has no key that deliveries belong to: it is nobody's until
-a process that delivers adopts it, as it does one whose key no process delivers under any more.
+It is made in the transaction that applies the tenant's first agent that takes events, or keeps the first message to one
+that is not live yet, with the journal's last place, so that no event between the agent and it is missed. Who applies
+has no key that deliveries belong to: it is nobody's until a process that delivers adopts it, as it does one whose key
+no process delivers under any more.
 """
 
 from sqlalchemy import ColumnElement, Connection, and_, exists, or_, select, update

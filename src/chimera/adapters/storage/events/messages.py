@@ -5,7 +5,9 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, bindparam, delete, select
 
+from chimera.adapters.storage.agent_changes import last_event
 from chimera.adapters.storage.database import Database
+from chimera.adapters.storage.events.bus import BusRows
 from chimera.adapters.storage.journal import journal
 from chimera.adapters.storage.removing import delete_keys
 from chimera.adapters.storage.schema.eventing import message as table
@@ -24,6 +26,7 @@ class MessageRows:
     def __init__(self, database: Database, *, keep: float) -> None:
         """Keep them for `keep` seconds."""
         self._keep = keep
+        self._bus = BusRows(database)
         self._put = database.prepared_insert(table, database.insert(table).on_conflict_do_nothing())
 
     def put(self, connection: Connection, made: AgentMessage, by: str, now: float) -> bool:
@@ -40,6 +43,8 @@ class MessageRows:
         }
         if self._put.run(connection, **row) != 1:
             return False
+        # Who gets it may be the tenant's first agent that takes any, and not be live yet.
+        self._bus.open(connection, made.tenant, last_event(connection), now)
         resource = f"agents/{made.receiver}/messages/{made.message}"
         data: dict[str, Any] = {"message": made.message, "sender": made.sender, "receiver": made.receiver, "by": by}
         if made.said.reply is not None:
