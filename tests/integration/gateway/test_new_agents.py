@@ -217,6 +217,51 @@ async def test_a_call_that_waits_for_a_host_is_told_that_the_agent_is_gone(rolle
     assert rolled.heard.empty()
 
 
+@pytest.mark.parametrize("now", [False, True])
+async def test_what_has_become_live_and_is_taken_back_ends_its_calls_and_keeps_its_sessions(
+    rolled: Rolled, now: bool
+) -> None:
+    await rolled.roll((HELPER, None))
+    await rolled.end((HELPER, None))
+    assert (await rolled.invoke("helper", session="s"))[0] == 200
+    await asyncio.wait_for(rolled.heard.get(), PATIENCE)
+    rolled.go.clear()
+    running = asyncio.create_task(rolled.invoke("helper"))
+    await asyncio.wait_for(rolled.heard.get(), PATIENCE)
+    await rolled.end((HELPER, None), back=True, now=now)
+    assert (await rolled.invoke("helper"))[0] == 404
+    rolled.go.set()
+    status, body = await running
+    assert (status, body.get("code")) == ((503, "revision-withdrawn") if now else (200, None))
+    url = f"{rolled.url}/v1/tenants/default/agents/helper/sessions/s/export"
+    async with rolled.http.get(url) as exported:
+        assert exported.status == 200 and HELPER.digest in await exported.text()
+
+
+@pytest.mark.parametrize("back", [True, False], ids=["taken back", "deleted"])
+async def test_a_call_that_waits_for_a_host_of_an_agent_that_goes_is_told_so(rolled: Rolled, back: bool) -> None:
+    woken, go = asyncio.Event(), asyncio.Event()
+
+    async def wake(cell: CellSpec) -> None:
+        woken.set()
+        await go.wait()
+        await rolled._wake(cell)
+
+    rolled.pool.on_wake = wake
+    await rolled.live(HELPER)
+    waiting = asyncio.create_task(rolled.invoke("helper", session="s"))
+    await asyncio.wait_for(woken.wait(), PATIENCE)
+    if back:
+        await rolled.end((HELPER, None), back=True)
+    else:
+        await rolled.catalogue.delete_agents(TENANT, ["helper"])
+        await rolled.gateway.routes.refresh()
+    go.set()
+    status, body = await waiting
+    assert (status, body["code"]) == (404, "agent-not-found")
+    assert rolled.heard.empty()
+
+
 class Late(GatewayStorage):
     """Something happens between a table's two readings."""
 

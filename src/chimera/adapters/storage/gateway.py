@@ -95,7 +95,7 @@ def _route(row: Row[Any], beside: Sequence[Row[Any]]) -> Route:
         subscriptions=() if row.subscriptions is None else _SUBSCRIPTIONS.decode(row.subscriptions),
         events_since=row.events_since or 0,
         others=tuple(_beside(other, row) for other in beside if other.role != WITHDRAWN),
-        withdrawn=_withdrawn(beside, row.revision),
+        withdrawn=_withdrawn(beside, row.revision if row.status == "live" else None),
     )
 
 

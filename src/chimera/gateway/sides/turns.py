@@ -108,12 +108,10 @@ class Turns:
     async def look(self, call: InFlightCall) -> None:
         """Before it is placed: a call whose revision was taken back goes to the one that is live.
 
-        Raises `AgentNotFound` where it was all that the agent had.
+        Raises `AgentNotFound` where the agent was taken out of service meanwhile.
         """
-        if call.route.side == "green":
-            self._routes.find(call.route.tenant, call.route.agent)
-        live = self._live(call)
-        if live is None or not rules.is_withdrawn(live, call.route.revision):
+        live = self._routes.find(call.route.tenant, call.route.agent)
+        if not rules.is_withdrawn(live, call.route.revision):
             return
         opened = call.opened
         if opened is not None and opened.before is not None and opened.before.version:
@@ -121,9 +119,9 @@ class Turns:
         self._move(call, live)
 
     def taken_back(self, call: InFlightCall) -> bool:
-        """Whether its revision was taken back while it waited; then it is placed no more."""
+        """Whether its revision was taken back while it waited, or its agent; then it is placed no more."""
         live = self._live(call)
-        back = call.route.side == "green" if live is None else rules.is_withdrawn(live, call.route.revision)
+        back = live is None or rules.is_withdrawn(live, call.route.revision)
         if back:
             self._calls.place(call, None)
         return back
