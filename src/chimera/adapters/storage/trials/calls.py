@@ -162,8 +162,11 @@ class TaskCalls:
         self._waiting.pop(key, None)
 
     def _forget(self) -> None:
-        """Those that nobody waits for any more."""
-        left = {key: [one for one in some if not one.answer.done()] for key, some in self._waiting.items()}
+        """Those that nobody waits for any more, but for given up ones: whoever gives one up cancels its task."""
+        left = {
+            key: [one for one in some if not one.answer.done() or one.answer.cancelled()]
+            for key, some in self._waiting.items()
+        }
         self._waiting = {key: some for key, some in left.items() if some}
         self._versions = {key: version for key, version in self._versions.items() if key in self._waiting}
 
