@@ -22,7 +22,7 @@ import yaml
 
 from chimera.adapters.storage.naming import database_name
 from chimera.adapters.storage.opening import is_url
-from chimera.adapters.substrates.knative.client import Kubernetes
+from chimera.adapters.substrates.knative.client import PATIENCE, Kubernetes
 from chimera.adapters.substrates.knative.installation import Installation, manifests
 from chimera.adapters.substrates.knative.installer import can_carry_events, can_monitor, install, wait
 from chimera.adapters.substrates.knative.netpolicies import KOURIER, NAMESPACE
@@ -171,7 +171,7 @@ def _egress(text: str) -> dict[str, Any]:
 
 async def run(options: argparse.Namespace, chosen: Installation) -> int:
     """Do it; the exit code."""
-    api = Kubernetes(cluster(options.kubeconfig, os.environ))
+    api = Kubernetes(cluster(options.kubeconfig, os.environ), patience=PATIENCE)
     done: list[str] = []
     say = _say if options.output == "table" else done.append
     try:

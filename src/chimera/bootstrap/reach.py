@@ -22,7 +22,7 @@ import msgspec
 import uvloop
 
 from chimera.adapters.substrates.knative.access import ClusterAccess
-from chimera.adapters.substrates.knative.client import Kubernetes
+from chimera.adapters.substrates.knative.client import PATIENCE, Kubernetes
 from chimera.adapters.substrates.knative.errors import ClusterAway
 from chimera.adapters.substrates.knative.forwarding import Forwarding, any_ready
 from chimera.adapters.substrates.knative.installation import PUBLIC
@@ -84,7 +84,7 @@ async def serve(options: argparse.Namespace) -> int:
 async def _lead(options: argparse.Namespace, course: _Course) -> None:
     """Install, wait, leave the address; then lead to the gateway until cancelled, or end at once where it has one."""
     access = cluster(options.kubeconfig, os.environ)
-    api = Kubernetes(access)
+    api = Kubernetes(access, patience=PATIENCE)
     try:
         made = await _bring_up(api, options, course)
         key = await read_key(api, options.namespace)

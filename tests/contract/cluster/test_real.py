@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from chimera.adapters.substrates.knative import names
 from chimera.adapters.substrates.knative.access import from_kubeconfig
-from chimera.adapters.substrates.knative.client import Kubernetes
+from chimera.adapters.substrates.knative.client import PATIENCE, Kubernetes
 from chimera.adapters.substrates.knative.errors import ClusterDenied, ClusterRefused, NotInCluster
 from chimera.adapters.substrates.knative.identities import PodIdentities
 from chimera.adapters.substrates.knative.installation import MADE, Installation
@@ -107,7 +107,7 @@ async def rig() -> AsyncIterator[Rig]:
     if not (file := os.environ.get("CHIMERA_TEST_KUBECONFIG")):
         pytest.skip("CHIMERA_TEST_KUBECONFIG names no cluster")
     text = await asyncio.to_thread(Path(file).read_text)
-    api = Kubernetes(from_kubeconfig(Path(file), SystemClock()))
+    api = Kubernetes(from_kubeconfig(Path(file), SystemClock()), patience=PATIENCE)
     name = f"chimera-test-{uuid4().hex[:8]}"
     await api.apply(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     yield Rig(api, name, text)

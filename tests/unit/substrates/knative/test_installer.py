@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from chimera.adapters.substrates.knative import names, uninstaller
 from chimera.adapters.substrates.knative.access import ClusterAccess, NoToken
 from chimera.adapters.substrates.knative.client import Kubernetes
+from chimera.adapters.substrates.knative.errors import ClusterThrottled
 from chimera.adapters.substrates.knative.installation import Installation
 from chimera.adapters.substrates.knative.installer import KINDS, install
 from chimera.adapters.substrates.knative.labelling import selector
@@ -33,7 +34,8 @@ class Rig:
 
     def __init__(self, cluster: FakeCluster) -> None:
         self.cluster = cluster
-        self.api = Kubernetes(ClusterAccess(server=cluster.url, tls=None, credentials=NoToken(), namespace="default"))
+        self.access = ClusterAccess(server=cluster.url, tls=None, credentials=NoToken(), namespace="default")
+        self.api = Kubernetes(self.access)
         self.told: list[str] = []
 
     async def install(self, chosen: Installation = CHOSEN) -> None:
@@ -89,6 +91,39 @@ async def rig() -> AsyncIterator[Rig]:
         made = Rig(cluster)
         yield made
         await made.api.aclose()
+
+
+# -- a server that has too much to do ----------------------------------------------------------------------------------
+
+
+def throttled(rig: Rig, every: int) -> None:
+    """The server answers every so many-th request that it will do it later, and doesn't."""
+    asked = 0
+    later = refusal(429, "TooManyRequests", "storage is (re)initializing", Retry_After="0")
+
+    def answer(request: web.BaseRequest) -> web.StreamResponse | None:
+        nonlocal asked
+        asked += 1
+        return later(request) if asked % every == 0 else None
+
+    rig.cluster.faults.append(answer)
+
+
+async def test_who_installs_asks_again_where_the_server_throttles(rig: Rig) -> None:
+    throttled(rig, 7)
+    with pytest.raises(ClusterThrottled):
+        await rig.install()
+    rig.api = Kubernetes(rig.access, patience=30.0)
+    await rig.install()
+    assert await rig.uninstall() == []
+    assert rig.namespaces() == {}
+
+
+async def test_who_installs_has_no_patience_without_end(rig: Rig) -> None:
+    throttled(rig, 1)
+    rig.api = Kubernetes(rig.access, patience=0.05)
+    with pytest.raises(ClusterThrottled, match="initializing"):
+        await rig.install()
 
 
 # -- whose a namespace is ---------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ but a request whose token isn't taken any more: who asks knows whether to ask ag
 docs/adr/0020 says why it is Chimera's own.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
@@ -17,12 +18,15 @@ import msgspec
 from msgspec import Struct
 
 from chimera.adapters.substrates.knative.access import ClusterAccess
-from chimera.adapters.substrates.knative.errors import ClusterAway, NotInCluster
+from chimera.adapters.substrates.knative.errors import ClusterAway, ClusterThrottled, NotInCluster
 from chimera.adapters.substrates.knative.objects import PODS, Meta, Resource
 from chimera.adapters.substrates.knative.refusals import RETRY_AFTER, code_of, refusal
 
 PAGE = 500
 REQUEST_TIMEOUT = 30.0
+PATIENCE = 60.0
+"""For how long those ask again who do something once, such as an installer."""
+LEAST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 WATCH_SECONDS = 300
 WATCH_SILENCE = WATCH_SECONDS + 30.0
 LOG_SILENCE = 20.0
@@ -80,10 +84,15 @@ _metas = msgspec.json.Decoder(_OnlyMeta)
 class Kubernetes:
     """A client of one cluster. Made inside the event loop; `aclose` when done."""
 
-    def __init__(self, access: ClusterAccess, wall: Callable[[], float] = time.time) -> None:
-        """Open no connection yet. `wall` is this machine's clock, which the server's is compared with."""
+    def __init__(self, access: ClusterAccess, wall: Callable[[], float] = time.time, *, patience: float = 0.0) -> None:
+        """Open no connection yet. `wall` is this machine's clock, which the server's is compared with.
+
+        A request that the server throttles (429), as it does while it makes room for a kind that has just come, is made
+        again for `patience` seconds: such a one has done nothing. Loops have pauses of their own, and none of it.
+        """
         self._access = access
         self._wall = wall
+        self._patience = patience
         self.skew = 0.0
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=32, ssl=access.tls if access.tls is not None else True),
@@ -241,6 +250,19 @@ class Kubernetes:
         parameters: Mapping[str, str] | None = None,
         body: bytes | None = None,
         media_type: str | None = None,
+    ) -> bytes:
+        until = asyncio.get_running_loop().time() + self._patience
+        while True:
+            try:
+                return await self._ask(method, path, parameters, body, media_type)
+            except ClusterThrottled as error:
+                pause = min(max(error.retry_after or 0.0, LEAST_PAUSE), LONGEST_PAUSE)
+                if asyncio.get_running_loop().time() + pause >= until:
+                    raise
+                await asyncio.sleep(pause)
+
+    async def _ask(
+        self, method: str, path: str, parameters: Mapping[str, str] | None, body: bytes | None, media_type: str | None
     ) -> bytes:
         for again in (True, False):
             try:
