@@ -113,6 +113,7 @@ async def test_who_installs_asks_again_where_the_server_throttles(rig: Rig) -> N
     throttled(rig, 7)
     with pytest.raises(ClusterThrottled):
         await rig.install()
+    await rig.api.aclose()
     rig.api = Kubernetes(rig.access, patience=30.0)
     await rig.install()
     assert await rig.uninstall() == []
@@ -121,6 +122,7 @@ async def test_who_installs_asks_again_where_the_server_throttles(rig: Rig) -> N
 
 async def test_who_installs_has_no_patience_without_end(rig: Rig) -> None:
     throttled(rig, 1)
+    await rig.api.aclose()
     rig.api = Kubernetes(rig.access, patience=0.05)
     with pytest.raises(ClusterThrottled, match="initializing"):
         await rig.install()
